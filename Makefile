@@ -1,0 +1,65 @@
+# Variables become options of the command: `make build-ncc LIMIT=100 OUT=data/small` is
+# `nbench build ncc --limit 100 --out data/small`; ARGS is handed on as it is.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+BUILD    = PIPELINE OUT PROMPTS LIMIT STEPS GUIDANCE CANDIDATES POSITIONS BATCH_SIZE DTYPE SEED ROWS_PER_SHARD
+EVALUATE = BENCH LATENTS OUT PLOT
+TRAIN    = DATA POSITIONS OUT
+
+# --name 'value' for each of the variables that is set
+flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test lint build-ncc build-genai-bench evaluate train world clean help
+
+setup: $(READY) ## install everything into .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation -e '.[dev]'
+	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/nbench
+	touch $@
+
+demo: BENCH_DIR = $(or $(OUT),data/demo-bench)
+demo: $(READY) ## build a small bench and score CLIP and NoisyCLIP on it (LIMIT, OUT)
+	$(BIN)/nbench build genai-bench --limit $(or $(LIMIT),40) --out '$(BENCH_DIR)' $(ARGS)
+	$(BIN)/nbench evaluate --model clip --model noisyclip --bench '$(BENCH_DIR)' --latents 0:50:5 --plot results/demo.png
+	@echo
+	@echo 'bench:   $(BENCH_DIR)'
+	@echo 'scores:  results/$(notdir $(BENCH_DIR))/'
+	@echo 'picture: results/demo.png'
+
+test: $(READY) ## run the tests (ARGS)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+build-ncc: $(READY) ## build Noisy-Conceptual-Captions: captions, corruptions, latents (PIPELINE, PROMPTS, OUT, LIMIT, ...)
+	$(BIN)/nbench build ncc $(call flags,$(BUILD))
+
+build-genai-bench: $(READY) ## build Noisy-GenAI-Bench, with reference scores (PIPELINE, PROMPTS, OUT, LIMIT, ...)
+	$(BIN)/nbench build genai-bench $(call flags,$(BUILD))
+
+evaluate: $(READY) ## score models on a bench (MODEL='clip noisyclip', BENCH, LATENTS, OUT, PLOT)
+	$(BIN)/nbench evaluate $(foreach model,$(MODEL),--model '$(model)') $(call flags,$(EVALUATE))
+
+train: $(READY) ## train NoisyCLIP on an NCC (DATA, POSITIONS, OUT)
+	$(BIN)/nbench train noisyclip $(call flags,$(TRAIN))
+
+world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
+	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
+
+clean: ## remove .venv, caches and build outputs; data/ and results/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-18s %s\n", $$1, $$2 }'

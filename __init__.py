@@ -1,0 +1,20 @@
+"""What a text-to-image diffusion model knows at every step, and which scorer can tell, earliest and cheapest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "open_bench"]
+
+if TYPE_CHECKING:
+    from .shards.reader import open_bench
+
+
+def __getattr__(name: str) -> object:
+    """Public names are imported where they are first used, so that `import nbench` stays instant (PEP 562)."""
+    if name == "open_bench":
+        from .shards.reader import open_bench
+
+        return open_bench
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

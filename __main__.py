@@ -1,0 +1,5 @@
+"""`python -m nbench`."""
+
+from nbench.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Scores to answers: scoring a bench, metrics, statistics, results, tables and plots."""

@@ -1,0 +1,1 @@
+"""Prompts to trajectories: prompt sources, corruptions, pipelines, the recorder, the build."""

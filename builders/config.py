@@ -1,0 +1,109 @@
+"""What a build is asked for, and the fingerprint of all that changes its output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import NbenchError
+from ..shards.positions import parse_positions
+from .pipelines import PipelineEntry, scheduler_spec
+from .prompts import Prompt
+
+FINGERPRINT_VERSION = 1
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two data sets that a build makes."""
+
+    name: Literal["noisy-genai-bench", "noisy-conceptual-captions"]
+    split: Literal["test", "train"]
+    out: Path
+    candidates: int
+
+
+KINDS = {
+    "genai-bench": Kind("noisy-genai-bench", "test", Path("data/noisy-genai-bench"), candidates=6),
+    "ncc": Kind("noisy-conceptual-captions", "train", Path("data/ncc"), candidates=1),
+}
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """A build as a person asks for it; None means the default of the kind or of the pipeline.
+
+    Raises:
+        NbenchError: a value that makes no sense.
+    """
+
+    kind: Literal["genai-bench", "ncc"]
+    pipeline: str = "shapes"
+    out: Path | None = None
+    prompts: Path | None = None
+    limit: int | None = None
+    steps: int = 50
+    guidance: float | None = None
+    candidates: int | None = None
+    positions: str = "all"
+    batch_size: int | None = None
+    dtype: str | None = None
+    seed: int = 0
+    rows_per_shard: int | None = None
+    fresh: bool = False
+    references: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "steps", "candidates", "batch_size", "rows_per_shard"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+        if self.dtype not in (None, *DTYPES):
+            raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+        _ = self.stored  # refuses positions beyond the run
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set goes."""
+        return self.out or KINDS[self.kind].out
+
+    @property
+    def n_candidates(self) -> int:
+        """Candidates a prompt."""
+        return self.candidates or KINDS[self.kind].candidates
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The positions to keep; a bench always keeps the finished latent, which every evaluation compares with."""
+        asked = parse_positions(self.positions, self.steps)
+        return asked if self.kind == "ncc" else tuple(sorted({*asked, self.steps}))
+
+
+def build_spec(config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
+    listed = json.dumps([asdict(prompt) for prompt in prompts], sort_keys=True).encode()
+    return {
+        "kind": config.kind,
+        "pipeline": {"name": entry.name, "content": entry.content},
+        "scheduler": scheduler_spec(entry),
+        "steps": config.steps,
+        "guidance": entry.guidance if config.guidance is None else config.guidance,
+        "call_kwargs": entry.call_kwargs,
+        "dtype": config.dtype or entry.dtype,
+        "seed": config.seed,
+        "prompts": {"count": len(prompts), "sha256": hashlib.sha256(listed).hexdigest()},
+        "candidates": config.n_candidates,
+        "positions": list(config.stored),
+        "rows_per_shard": config.rows_per_shard,
+    }
+
+
+def fingerprint(spec: dict[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of a build's spec; a pipeline counts by its content, not by its name."""
+    counted = {**spec, "pipeline": spec["pipeline"]["content"], "version": FINGERPRINT_VERSION}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""How far a build is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINES = 10
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f}/s")
+
+
+class BuildProgress:
+    """Counts trajectories to `total`, of which `done` were made earlier; a context manager. Silent if not `shown`."""
+
+    def __init__(self, title: str, total: int, done: int = 0, shown: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not shown)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task(title, total=total, completed=done)
+        self._title, self._total, self._start = title, total, done
+        self._done, self._began = done, time.monotonic()
+
+    def __enter__(self) -> BuildProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def advance(self, count: int) -> None:
+        """`count` more are made."""
+        before, self._done = self._done, self._done + count
+        self._bar.advance(self._task, count)
+        passed = before * _LINES // self._total < self._done * _LINES // self._total
+        if passed and not self._console.is_terminal:
+            rate = (self._done - self._start) / max(time.monotonic() - self._began, 1e-9)
+            left = (self._total - self._done) / rate
+            self.say(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left")

@@ -1,0 +1,200 @@
+"""The command line: parses, calls the library, prints. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from . import __version__
+from .errors import NbenchError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
+app.add_typer(train_app, name="train")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend becomes one line on stderr and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="nbench")
+    except NbenchError as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as exit:
+        if exit.code == INTERRUPTED:
+            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"nbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
+) -> None:
+    """Record what a text-to-image diffusion model knows at every step, and measure which scorer can tell, earliest and
+    cheapest, whether the image will match its prompt.
+
+    `nbench build genai-bench --limit 20 --out data/small`
+
+    `nbench evaluate --model clip --model noisyclip --bench data/small --latents 20,30`
+
+    `nbench build ncc --positions 20:30`
+
+    `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
+    """
+
+
+@app.command(no_args_is_help=True)
+def build(
+    kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
+    pipeline: Annotated[str, typer.Option(help="shapes, sdxl, sd15, or a diffusers folder or Hub id.")] = "shapes",
+    out: Annotated[Path | None, typer.Option(help="Folder. [default: data/noisy-genai-bench, data/ncc]")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSONL, CSV or text. [default: the world's own prompts]")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts.")] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps T.")] = 50,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale. [default: the pipeline's]")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Seeds a prompt. [default: 6; 1 in ncc]")] = None,
+    positions: Annotated[str, typer.Option(help="What to keep: all, 20,30 or 0:50:5.")] = "all",
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    seed: Annotated[int, typer.Option(help="Base seed, from which each candidate's own is derived.")] = 0,
+    rows_per_shard: Annotated[int | None, typer.Option(help="Trajectories a file.")] = None,
+    references: Annotated[str | None, typer.Option(help="Of a bench. [default: clip,vqascore]")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where a build stopped.")
+    ] = False,
+) -> None:
+    """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
+
+    `nbench build genai-bench --limit 20 --out data/small`
+
+    `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
+    """
+    from .builders.build import build
+    from .builders.config import BuildConfig
+
+    report = build(
+        BuildConfig(
+            kind=kind,
+            pipeline=pipeline,
+            out=out,
+            prompts=prompts,
+            limit=limit,
+            steps=steps,
+            guidance=guidance,
+            candidates=candidates,
+            positions=positions,
+            batch_size=batch_size,
+            dtype=dtype,
+            seed=seed,
+            rows_per_shard=rows_per_shard,
+            references=None if references is None else tuple(filter(None, references.split(","))),
+            fresh=fresh,
+        )
+    )
+    failed = f", {report.failed} failed" if report.failed else ""
+    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+
+
+@train_app.command(no_args_is_help=True)
+def noisyclip(
+    data: Annotated[Path, typer.Option(help="An NCC, as `nbench build ncc` makes it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    positions: Annotated[str, typer.Option(help="Positions to train on: 20:30 is 20 to 30.")] = "20:30",
+) -> None:
+    """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as extra negatives.
+
+    `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
+    """
+    from .training.noisyclip import TrainConfig, train
+
+    _quieten_transformers()
+    train(TrainConfig(data=data, out=out, positions=positions))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="clip, noisyclip, random, or a CLIPModel's folder or Hub id; repeats. [default: clip, noisyclip]"
+        ),
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(envvar="NBENCH_BENCH", help="Folder. [default: data/noisy-genai-bench, built if there is none]"),
+    ] = None,
+    latents: Annotated[str, typer.Option(help="Positions: all, 20,30 or 0:50:5; the final one is added.")] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw a picture: a PNG file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where result files go.")] = Path("results"),
+) -> None:
+    """Score models at several positions, and measure how well they foretell the references of the finished images.
+
+    `nbench evaluate --model clip --model noisyclip --latents 0:50:5 --plot results/early.png`
+
+    `nbench evaluate --model noisyclip --bench data/small --latents 20,30 --json`
+    """
+    from rich.console import Console
+
+    from .benchmarks.evaluate import EvaluateConfig, evaluate
+
+    _quieten_transformers()
+    config = EvaluateConfig(bench=bench or _default_bench(), latents=latents, out=out)
+    with Console(stderr=True).status("scoring"):
+        report = evaluate(replace(config, models=tuple(model)) if model else config)
+    if plot:
+        from .benchmarks.plot import plot_report
+
+        plot_report(report, plot)
+    if as_json:
+        print(report.to_json())
+        return
+    from .benchmarks.table import report_table
+
+    table, console = report_table(report), Console()
+    natural = Console(width=1000).measure(table).maximum
+    console.width = max(console.width, natural)  # a narrow terminal wraps lines, a narrow table would lose figures
+    console.print(table)
+    print("written:", *report.files, *([plot] if plot else []))
+
+
+def _default_bench() -> Path:
+    """Where a bench is when none is named; the embedded one is built there first if need be."""
+    from .builders.config import BuildConfig
+    from .shards.dataset import INFO_FILE
+
+    config = BuildConfig("genai-bench")
+    if not (config.folder / INFO_FILE).exists():
+        from .builders.build import build
+
+        print(f"no bench at {config.folder}: building the embedded one (nbench build genai-bench)", file=sys.stderr)
+        build(config)
+    return config.folder
+
+
+def _quieten_transformers() -> None:
+    """No bars and warnings for every model that is loaded; what matters is raised."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

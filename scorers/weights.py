@@ -1,0 +1,40 @@
+"""Where a scorer's weights lie, and the fingerprint of what is there."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..errors import NbenchError
+
+_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+def model_folder(source: str | Path) -> Path:
+    """The local folder of a model: `source` itself, or the snapshot of a Hub id (safetensors only, never a pickle).
+
+    Raises:
+        NbenchError: there is no such folder, and no such model can be reached on the Hub.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=list(_PATTERNS)))
+        except Exception as error:  # the Hub client raises many unrelated kinds, all for a model out of reach
+            reason = str(error).partition("\n")[0]
+            raise NbenchError(f"no model {source}: neither a folder nor within reach on the Hub ({reason})") from error
+    if not (folder / "config.json").is_file():
+        raise NbenchError(f"no model in {folder}: it has no config.json (save one there with save_pretrained)")
+    return folder
+
+
+def folder_fingerprint(folder: Path, *parts: str) -> str:
+    """Hash of the files that decide a model's output (weights, tokenizer, preprocessing) and of `parts`."""
+    digest = hashlib.sha256(repr(parts).encode())
+    for path in sorted(path for pattern in _PATTERNS for path in folder.glob(pattern)):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]

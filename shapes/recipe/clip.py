@@ -1,0 +1,109 @@
+"""Trains the world's CLIP: InfoNCE over the batch, with all four corrupted captions as extra negatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from ..grammar import CORRUPTION_KINDS
+from ..tokenizer import MAX_CAPTION_TOKENS, build_tokenizer, words
+from .batches import batches
+from .loop import RunningAverage, fit, save_model
+from .naming import LOOKS, naming_loss
+
+PATCH = 8
+NAMING_WEIGHT = 0.3
+
+
+def build_clip() -> CLIPModel:
+    """A stock CLIPModel for 32x32 images; linear layers start from Xavier, since CLIP's own small start is slow."""
+    vocabulary = words()
+    config = CLIPConfig(
+        text_config=dict(
+            vocab_size=len(vocabulary), hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=MAX_CAPTION_TOKENS, hidden_act="gelu", pad_token_id=0, projection_dim=128,
+            bos_token_id=vocabulary.index("<start>"), eos_token_id=vocabulary.index("<end>"),
+        ),
+        vision_config=dict(
+            image_size=32, patch_size=PATCH, hidden_size=160, intermediate_size=640, num_hidden_layers=4, num_attention_heads=4, hidden_act="gelu",
+            projection_dim=128,
+        ),
+        projection_dim=128,
+    )  # fmt: skip
+    model = CLIPModel(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+    return model
+
+
+def train(out: Path, steps: int, batch_size: int = 128, seed: int = 1) -> list[float]:
+    """Train both towers from nothing and save the model to `out`; returns the losses."""
+    torch.manual_seed(seed)
+    model, tokenizer, source = build_clip(), build_tokenizer(MAX_CAPTION_TOKENS), batches(seed, batch_size)
+
+    def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = next(source)
+        captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
+        tokens = tokenizer(captions, padding=True, return_tensors="pt")
+        output = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=batch.pixels)
+        return contrast(output.logits_per_image, captions)
+
+    losses = fit(model.parameters(), loss_of_step, steps=steps, learning_rate=1e-3, log=out / "train.jsonl")
+    save_model(model, tokenizer, out)
+    return losses
+
+
+def sharpen(out: Path, start: Path, steps: int, batch_size: int = 128, seed: int = 5) -> list[float]:
+    """Train the image tower of the CLIP in `start` further, its text tower frozen, while it names what it sees.
+
+    The contrast alone leaves shapes hard to tell apart; the text tower, which the denoiser reads, stays as it is.
+    """
+    torch.manual_seed(seed)
+    model, source = CLIPModel.from_pretrained(start, dtype=torch.float32), batches(seed, batch_size)
+    tokenizer = build_tokenizer(MAX_CAPTION_TOKENS)
+    naming = torch.nn.Linear(model.config.vision_config.hidden_size, LOOKS)
+    trained = torch.nn.ModuleList([model.vision_model, model.visual_projection, naming])
+    average = RunningAverage(trained, 0.998)
+
+    def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = next(source)
+        captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
+        tokens = tokenizer(captions, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            text = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        seen = model.vision_model(batch.pixels)
+        image = F.normalize(model.visual_projection(seen.pooler_output).float(), dim=-1)
+        logits = model.logit_scale.exp().detach() * image @ F.normalize(text.pooler_output.float(), dim=-1).T
+        loss, figures = contrast(logits, captions)
+        named = naming_loss(naming(seen.last_hidden_state[:, 1:]), batch.drawing, PATCH)
+        return loss + NAMING_WEIGHT * named, figures | {"naming": named.item()}
+
+    losses = fit(
+        trained.parameters(),
+        loss_of_step,
+        steps=steps,
+        learning_rate=7e-4,
+        log=out / "train.jsonl",
+        after_step=lambda _: average.update(),
+    )
+    average.copy_to_module()
+    save_model(model, tokenizer, out)
+    return losses
+
+
+def contrast(logits: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, dict[str, float]]:
+    """InfoNCE both ways of `logits` [B, B + negatives], whose first B captions are the images' own, and its accuracy."""
+    size = len(logits)
+    own = torch.arange(size)
+    # the same caption twice in a batch is no negative of itself
+    same = torch.tensor([[a == b for b in captions] for a in captions[:size]])
+    same[own, own] = False
+    logits = logits.float().masked_fill(same, -torch.inf)
+    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :size].T, own)) / 2
+    return loss, {"accuracy": (logits.argmax(1) == own).float().mean().item()}

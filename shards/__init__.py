@@ -1,0 +1,1 @@
+"""Trajectories on disk: schema, Parquet shards, the data set folder, its reader, score tables. No torch here."""

@@ -1,0 +1,30 @@
+"""Files that are there whole or not at all: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def temporary(path: Path) -> Path:
+    """Where `path` is written before `commit`: always the same name, so that a killed run leaves nothing behind."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def commit(path: Path) -> None:
+    """Give the finished temporary file of `path` its name, and make both the bytes and the name durable."""
+    with temporary(path).open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary(path).replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary(path).write_bytes(data)
+    commit(path)

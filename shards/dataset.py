@@ -1,0 +1,135 @@
+"""A data set folder: dataset.json, shards committed one by one, and a lock while someone builds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import NbenchError
+from .atomic import atomic_write, temporary
+from .schema import DatasetInfo, ShardRecord
+
+INFO_FILE = "dataset.json"
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """What the dataset.json of `folder` says.
+
+    Raises:
+        NbenchError: there is none, or it is damaged.
+    """
+    path = folder / INFO_FILE
+    try:
+        return DatasetInfo.from_json(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise NbenchError(f"no bench at {folder}: it has no {INFO_FILE}; build one with `nbench build`") from None
+    except OSError as error:
+        raise NbenchError(f"cannot read {path}: {error.strerror}") from None
+
+
+def intact(folder: Path, record: ShardRecord | None) -> bool:
+    """Whether a shard is committed and still there in its whole size."""
+    return record is not None and (file := folder / record.path).is_file() and file.stat().st_size == record.bytes
+
+
+class DatasetFolder:
+    """A data set that is being built. As a context manager it holds the folder's lock.
+
+    Raises (on entering):
+        NbenchError: the folder cannot be written, or somebody else is building in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._info: DatasetInfo | None = None
+        self._lock = -1
+
+    def __enter__(self) -> DatasetFolder:
+        try:
+            (self.path / "data").mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY)
+            # on the folder itself: the kernel drops the lock when its holder is killed, and no file is left behind
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            probe = temporary(self.path / INFO_FILE)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except BlockingIOError:
+            self.__exit__()
+            raise NbenchError(f"another build is writing to {self.path}: wait for it or choose another --out") from None
+        except OSError as error:
+            self.__exit__()
+            raise NbenchError(f"cannot write to {self.path} ({error.strerror}): choose another --out") from None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    @property
+    def started(self) -> bool:
+        """Whether a build has begun here."""
+        return (self.path / INFO_FILE).exists()
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The record as it now stands."""
+        if self._info is None:
+            self._info = read_info(self.path)
+        return self._info
+
+    def create(self, info: DatasetInfo) -> None:
+        """Begin: write the record of a data set that has no shards yet."""
+        # as it will be read back, or numbers given as int would change their bytes when a build is resumed
+        self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
+
+    def check(self, fingerprint: str, spec: dict[str, Any]) -> None:
+        """Make sure that what is here is the beginning of the same data set.
+
+        Raises:
+            NbenchError: another fingerprint; the message names what differs.
+        """
+        if fingerprint != self.info.fingerprint:
+            told = "; ".join(_differences(self.info.spec, spec)) or "dataset.json was edited"
+            raise NbenchError(
+                f"{self.path} holds another build ({told}): repeat its settings, use --fresh, or choose another --out"
+            )
+
+    def missing(self) -> list[int]:
+        """The shards not yet committed, or no longer what was committed."""
+        return [index for index, record in enumerate(self.info.shards) if not intact(self.path, record)]
+
+    def commit_shard(self, index: int, record: ShardRecord) -> None:
+        """Record that shard `index` is on disk."""
+        shards = list(self.info.shards)
+        shards[index] = record
+        self._save(replace(self.info, shards=tuple(shards)))
+
+    def clear(self) -> None:
+        """Remove what nbench made here: shards, score tables, then dataset.json; nothing else."""
+        made = [*self.path.glob("scores/*.parquet"), *self.path.glob("data/.t*-*-of-*.parquet.tmp")]
+        made += [path for split in ("test", "train") for path in self.path.glob(f"data/{split}-*-of-*.parquet")]
+        for path in [*made, self.path / INFO_FILE]:
+            path.unlink(missing_ok=True)
+        self._info = None
+
+    def _save(self, info: DatasetInfo) -> None:
+        atomic_write(self.path / INFO_FILE, info.to_json())
+        self._info = info
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{name} {_short(old)} there, {_short(new)} now"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 32 else f"{text[:29]}..."

@@ -1,0 +1,183 @@
+"""What a data set of trajectories is: the content of dataset.json, and the columns of a shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from ..errors import NbenchError
+
+CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
+SKILL_LEVELS = ("basic", "advanced")
+_strict = with_config(ConfigDict(extra="forbid"))
+
+Tags = dict[str, list[str]]
+Corruptions = dict[str, str]
+
+
+@_strict
+@dataclass(frozen=True)
+class PositionInfo:
+    """Position k of a run: what step k starts from; the last one, the finished latent, has no timestep and sigma 0.
+
+    `sigma` is the scheduler's own (None where it states none); the denoiser sees latent * `input_scale`.
+    """
+
+    position: int
+    timestep: float | None
+    sigma: float | None
+    input_scale: float
+
+
+@_strict
+@dataclass(frozen=True)
+class PreviewMap:
+    """RGB in 0..1 = weight @ latent + bias at each place of the latent, to be clamped by whoever applies it."""
+
+    weight: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    bias: tuple[float, float, float]
+
+
+@_strict
+@dataclass(frozen=True)
+class ShardRecord:
+    """A committed shard: its path in the data set folder, and what it must turn out to be."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@_strict
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What dataset.json says. No times and no machine's paths: the same spec gives the same bytes.
+
+    `positions` are those stored of 0..`steps`; `shards` has one entry a shard, None until it is committed.
+    """
+
+    format_version: Literal[1]
+    name: Literal["noisy-genai-bench", "noisy-conceptual-captions"]
+    split: Literal["test", "train"]
+    fingerprint: str
+    spec: dict[str, Any]
+    latent_shape: tuple[int, int, int]
+    latent_dtype: Literal["float16"]
+    image_size: tuple[int, int]
+    steps: int
+    candidates: int
+    n_prompts: int
+    rows: int
+    rows_per_shard: int
+    positions: tuple[PositionInfo, ...]
+    preview: PreviewMap | None
+    shards: tuple[ShardRecord | None, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is committed."""
+        return None not in self.shards
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The positions stored, ascending."""
+        return tuple(info.position for info in self.positions)
+
+    def shard_path(self, index: int) -> str:
+        """Where shard `index` lies in the data set folder."""
+        return f"data/{self.split}-{index:05d}-of-{len(self.shards):05d}.parquet"
+
+    def shard_rows(self, index: int) -> range:
+        """The numbers of the rows (prompt-major, candidate minor) of shard `index`."""
+        return range(index * self.rows_per_shard, min((index + 1) * self.rows_per_shard, self.rows))
+
+    def to_json(self) -> bytes:
+        """The bytes of dataset.json."""
+        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, origin: str) -> DatasetInfo:
+        """Read what `to_json` wrote.
+
+        Raises:
+            NbenchError: not JSON, another format version, or fields that don't fit, naming `origin`.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise NbenchError(
+                f"{origin} is damaged or of another nbench ({place}: {first['msg']}): build again with --fresh"
+            ) from None
+
+
+@dataclass(frozen=True)
+class TrajectoryBatch:
+    """B trajectories: names, texts, latents by position, float16 [B, C, H, W], and final images, uint8 [B, H, W, 3].
+
+    An error that is not "" marks a candidate that failed: its latents and image mean nothing. Readers hand out
+    candidates that succeeded only, and say in `failed` how many they left out.
+    """
+
+    prompt_ids: Sequence[str]
+    prompts: Sequence[str]
+    candidates: Sequence[int]
+    seeds: Sequence[int]
+    tags: Sequence[Tags | None]
+    corruptions: Sequence[Corruptions | None]
+    errors: Sequence[str]
+    latents: dict[int, np.ndarray]
+    images: np.ndarray | None
+    failed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+
+def latent_column(position: int) -> str:
+    """The name of the column that holds a position."""
+    return f"latent_{position:02d}"
+
+
+def arrow_schema(info: DatasetInfo) -> pa.Schema:
+    """The columns of a shard, with the "huggingface" metadata by which `datasets` shows images and types."""
+    size = int(np.prod(info.latent_shape))
+    text, texts = pa.string(), pa.list_(pa.string())
+    columns: list[tuple[str, pa.DataType]] = [
+        ("id", text),
+        ("prompt_id", text),
+        ("prompt", text),
+        ("candidate", pa.int32()),
+        ("seed", pa.int64()),
+        ("tags", pa.struct([(level, texts) for level in SKILL_LEVELS])),
+        ("corruptions", pa.struct([(kind, text) for kind in CORRUPTION_KINDS])),
+        ("image", pa.struct([("bytes", pa.binary()), ("path", text)])),
+        ("status", text),
+        ("error", text),
+        *((latent_column(position), pa.list_(pa.float16(), size)) for position in info.stored),
+    ]
+    features = {name: {"_type": "Image"} if name == "image" else _feature(kind) for name, kind in columns}
+    layout = {"positions": info.stored, "latent_shape": info.latent_shape, "fingerprint": info.fingerprint}
+    return pa.schema(
+        columns,
+        metadata={"huggingface": json.dumps({"info": {"features": features}}), "nbench": json.dumps(layout)},
+    )
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """The description of an Arrow type in the words of the `datasets` library."""
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": "float16" if kind == pa.float16() else str(kind), "_type": "Value"}

@@ -1,0 +1,67 @@
+"""Score tables: what a scorer says of every candidate at every position; metrics read only these."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import NbenchError
+from .atomic import commit, temporary
+
+SCORE_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("candidate", pa.int32()),
+        ("position", pa.int32()),
+        ("caption", pa.string()),
+        ("score", pa.float64()),
+        ("status", pa.string()),
+    ]
+)
+
+
+def reference_path(bench: Path, name: str) -> Path:
+    """Where a bench keeps the scores of its final images by the reference `name`."""
+    return bench / "scores" / f"{name}.parquet"
+
+
+def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
+    """Write a score table (columns as in `SCORE_SCHEMA`) with its provenance; atomic.
+
+    Raises:
+        NbenchError: the folder cannot be written.
+    """
+    table = table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
+    table = table.replace_schema_metadata({"nbench": json.dumps(metadata, sort_keys=True)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary(path), compression="zstd")
+        commit(path)
+    except OSError as error:
+        raise NbenchError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_scores(path: Path) -> pa.Table:
+    """The score table at `path`; `scores_metadata` tells where it comes from.
+
+    Raises:
+        NbenchError: there is none, or it is not a score table.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise NbenchError(f"no scores at {path}: build the bench with --references {path.stem}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise NbenchError(f"cannot read scores at {path}: {str(error).splitlines()[0]}") from None
+    if not table.schema.equals(SCORE_SCHEMA):
+        raise NbenchError(f"{path} is not a score table: it has columns {', '.join(table.column_names)}")
+    return table
+
+
+def scores_metadata(table: pa.Table) -> dict[str, Any]:
+    """The provenance that `write_scores` was given."""
+    return dict(json.loads((table.schema.metadata or {}).get(b"nbench", b"{}")))

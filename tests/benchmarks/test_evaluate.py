@@ -1,0 +1,185 @@
+"""Evaluation: figures against a direct computation, the files it leaves, and what it says of bad input."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from scipy import stats
+
+from nbench.benchmarks import evaluate as module
+from nbench.benchmarks.evaluate import EvaluateConfig, EvaluationReport, compare, evaluate, measure, yardstick
+from nbench.benchmarks.plot import plot_report
+from nbench.benchmarks.results import read_result
+from nbench.benchmarks.scoring import score_bench
+from nbench.benchmarks.table import report_table
+from nbench.errors import NbenchError
+from nbench.scorers.registry import get_scorer
+from nbench.shards.reader import Bench
+from nbench.shards.scores import read_scores, reference_path, write_scores
+
+from .conftest import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
+from .test_scoring import Brightness
+
+COLUMNS = ["model", "position", "reference", "spearman", "kendall", "gap", "best_of_n", "retention"]
+COLUMNS += ["recovered_gain", "cost_steps", "n_scored"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
+    """The small bench with references: `clip` is the brightness of the image, `vqascore` a noisy view of it."""
+    bench, truth = make_bench(tmp_path_factory.mktemp("evaluate") / "small")
+    table = score_bench(bench, Brightness(reads="image"), [STEPS])
+    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
+    write_scores(reference_path(bench.path, "clip"), table, origin)
+    noisy = np.array(table["score"]) + np.random.default_rng(1).normal(0, 0.1, table.num_rows)
+    write_scores(
+        reference_path(bench.path, "vqascore"),
+        table.set_column(table.schema.get_field_index("score"), "score", [noisy]),
+        origin,
+    )
+    return bench, truth
+
+
+@pytest.fixture(scope="module")
+def report(bench: tuple[Bench, Quality], tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
+    known = {"brightness": Brightness()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "get_scorer", lambda name, info: known.get(name) or get_scorer(name, info))
+        out = tmp_path_factory.mktemp("results")
+        return evaluate(EvaluateConfig(bench[0].path, ("random", "brightness"), "0,5", out))
+
+
+def test_json_is_the_one_object_with_a_row_for_each_model_position_and_reference(report: EvaluationReport) -> None:
+    told = json.loads(report.to_json())
+    assert list(told) == ["bench", "n_prompts", "n_candidates", "rows"]
+    assert (told["bench"], told["n_prompts"], told["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
+    assert all(list(row) == COLUMNS for row in told["rows"])
+    cells = [(row["model"], row["position"], row["reference"]) for row in told["rows"]]
+    models, positions, references = ("random", "brightness"), (0, 5, STEPS), ("clip", "vqascore")  # final always added
+    assert sorted(cells) == sorted((m, k, r) for m in models for k in positions for r in references)
+    assert {row["n_scored"] for row in told["rows"]} == {PROMPTS * CANDIDATES - 1}
+    assert {row["position"]: row["cost_steps"] for row in told["rows"]} == {0: 10, 5: 25, 10: 40}
+
+
+def test_figures_equal_a_direct_computation(report: EvaluationReport, bench: tuple[Bench, Quality]) -> None:
+    quality = bench[1].quality
+    row = next(r for r in report.rows if (r.model, r.position, r.reference) == ("brightness", 5, "clip"))
+    rho, chosen, blind, best = [], [], [], []
+    for seen, true in zip(bench[1].seen.clip(0, 1), quality, strict=True):
+        ok = np.isfinite(true)
+        rho.append(stats.spearmanr(seen[ok], true[ok]).statistic)
+        chosen.append(true[ok][seen[ok].argmax()])
+        blind.append(true[ok].mean())
+        best.append(true[ok].max())
+    # images and latents round the quality to 8 and 10 bits
+    assert row.spearman == pytest.approx(np.mean(rho), abs=0.01)
+    assert row.best_of_n == pytest.approx(np.mean(chosen), abs=0.004)
+    assert row.retention == pytest.approx(np.mean(chosen) / np.mean(best), abs=0.01)
+    gain = (np.mean(chosen) - np.mean(blind)) / (np.mean(best) - np.mean(blind))
+    assert row.recovered_gain == pytest.approx(gain, abs=0.02)
+    mark = report.yardsticks["clip"]
+    assert (mark.random, mark.final) == (
+        pytest.approx(np.mean(blind), abs=0.004),
+        pytest.approx(np.mean(best), abs=0.004),
+    )
+
+
+def test_seeing_more_agrees_more_and_seeing_all_recovers_all(report: EvaluationReport) -> None:
+    rows = {(r.model, r.position): r for r in report.rows if r.reference == "clip"}
+    agreement = [rows["brightness", k].spearman or 0 for k in (0, 5, STEPS)]
+    assert agreement[0] < 0.3 < agreement[1] < 0.97 < agreement[2]
+    assert rows["brightness", STEPS].recovered_gain == pytest.approx(1, abs=0.02)
+    assert abs(rows["random", STEPS].recovered_gain or 1) < 0.35
+    better = next(c for c in report.comparisons if c.position == 5 and c.reference == "clip")
+    assert (better.model, better.other) == ("brightness", "random")
+    assert better.low is not None
+    assert better.low > 0
+
+
+def test_oracle_recovers_exactly_all() -> None:
+    rng = np.random.default_rng(0)
+    references = {"clip": rng.random((50, 6)), "vqascore": rng.random((50, 6))}
+    rows = measure({"oracle": {50: references["clip"]}}, references, 50)
+    assert [(row.recovered_gain, row.retention) for row in rows] == [(1, 1), (1, 1)]  # it is final-image selection
+    assert (rows[0].spearman, rows[0].kendall) == (1, 1)
+
+
+def test_no_clip_reference_no_yardstick() -> None:
+    references = {"vqascore": np.random.default_rng(0).random((5, 3))}
+    row = measure({"m": {1: references["vqascore"]}}, references, 2)[0]
+    assert (row.retention, row.recovered_gain) == (None, None)
+    assert row.best_of_n == references["vqascore"].max(1).mean()
+    assert yardstick(references, "vqascore").final is None
+
+
+def test_one_candidate_and_one_prompt_say_what_can_be_said() -> None:
+    scores = {"a": {0: np.array([[0.4]])}, "b": {0: np.array([[0.1]])}}
+    references = {"clip": np.array([[0.7]])}
+    row = measure(scores, references, 3)[0]
+    assert (row.spearman, row.kendall, row.gap, row.recovered_gain) == (None,) * 4
+    assert (row.best_of_n, row.retention, row.n_scored) == (0.7, 1.0, 1)
+    assert compare(scores, references)[0].low is None
+
+
+def test_results_on_disk_hold_rows_scores_and_origin(report: EvaluationReport, bench: tuple[Bench, Quality]) -> None:
+    assert [path.name for path in report.files] == ["random.json", "brightness.json"]
+    result = read_result(report.files[1])
+    assert result.rows == tuple(row for row in report.rows if row.model == "brightness")
+    assert result.comparisons == report.comparisons
+    assert (result.bench_fingerprint, result.reference_fingerprints["clip"]) == (bench[0].info.fingerprint, "1")
+    assert read_scores(report.files[1].with_suffix(".parquet")).num_rows == 3 * (PROMPTS * CANDIDATES - 1)
+    report.files[1].with_name("old.json").write_text(report.files[1].read_text().replace('"steps"', '"stops"'))
+    with pytest.raises(NbenchError, match="not a result"):
+        read_result(report.files[1].with_name("old.json"))
+
+
+def test_all_means_the_stored_positions(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    rows = evaluate(EvaluateConfig(bench[0].path, ("random",), "all", tmp_path)).rows
+    assert sorted({row.position for row in rows}) == [0, 5, 8, STEPS]
+    with pytest.raises(NbenchError, match=r"latents 6 not in this bench: it has 0, 5, 8, 10"):
+        evaluate(EvaluateConfig(bench[0].path, ("random",), "5:6", tmp_path))
+
+
+def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Path) -> None:
+    screen = Console(file=StringIO(), width=120)
+    screen.print(report_table(report))
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    for row in report.rows:
+        assert f"{row.spearman:z.3f}" in text
+        assert f"{row.recovered_gain:z.3f}" in text
+    assert all(f"({row.low:+z.3f} .. {row.high:+z.3f})" in text for row in report.comparisons)
+    plot_report(report, tmp_path / "new" / "plot.png")
+    with Image.open(tmp_path / "new" / "plot.png") as image:
+        assert image.width > 1500
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+def test_references_must_be_there_and_of_this_bench(tmp_path: Path) -> None:
+    bench, _ = make_bench(tmp_path / "bench")
+    config = EvaluateConfig(bench.path, ("random",), "5", tmp_path / "out")
+    with pytest.raises(NbenchError, match=r"no references .* --references clip,vqascore"):
+        evaluate(config)
+    table = score_bench(bench, Brightness(reads="image"), [STEPS])
+    write_scores(reference_path(bench.path, "clip"), table, {"scorer_fingerprint": "1", "bench_fingerprint": "other"})
+    with pytest.raises(NbenchError, match="scores another build"):
+        evaluate(config)
+
+
+def test_bad_models_and_folders_are_told_in_one_line(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    config = EvaluateConfig(bench[0].path, ("noisclip",), "5", tmp_path)
+    weights = Path(__file__).parents[2] / "shapes" / "weights" / "noisyclip"
+    (tmp_path / "file").write_text("")
+    for bad, words in [
+        (config, "unknown model noisclip"),
+        (replace(config, models=("noisyclip", str(weights))), "two models are called noisyclip"),
+        (replace(config, bench=tmp_path), "no bench at"),
+        (replace(config, models=("random",), out=tmp_path / "file"), "cannot write"),
+    ]:
+        with pytest.raises(NbenchError, match=words) as caught:
+            evaluate(bad)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,66 @@
+"""Pipelines by name, folder or Hub id."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nbench.builders.pipelines import load_pipeline, resolve_pipeline, scheduler_spec
+from nbench.errors import NbenchError
+
+
+def test_the_world(world: object) -> None:
+    entry = resolve_pipeline("shapes")
+    assert entry.name == "shapes"
+    assert entry.preview is not None
+    assert entry.guidance is not None
+    assert type(world).__name__ == "StableDiffusion3Pipeline"
+
+
+def test_content_is_what_counts(sd15_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(sd15_folder, tmp_path / "copy")
+    content = resolve_pipeline(str(sd15_folder)).content
+    (copy / "README.md").write_text("a card")
+    assert resolve_pipeline(str(copy)).content == content
+    weights = next(copy.glob("unet/*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert resolve_pipeline(str(copy)).content != content
+
+
+def test_a_folder_says_its_own_defaults(sd15_folder: Path, tmp_path: Path) -> None:
+    assert resolve_pipeline(str(sd15_folder)).guidance is None
+    copy = shutil.copytree(sd15_folder, tmp_path / "copy")
+    (copy / "nbench.json").write_text(json.dumps({"guidance": 3, "call_kwargs": {"clip_skip": 0}}))
+    entry = resolve_pipeline(str(copy))
+    assert (entry.guidance, entry.call_kwargs, entry.preview) == (3, {"clip_skip": 0}, None)
+    assert scheduler_spec(entry)["class"] == "DDIMScheduler"
+    (copy / "nbench.json").write_text('{"guidanec": 3}')
+    with pytest.raises(NbenchError, match=r"nbench\.json is not understood \(guidanec"):
+        resolve_pipeline(str(copy))
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(NbenchError, match="is not a diffusers pipeline: it has no model_index.json"):
+        resolve_pipeline(str(tmp_path))
+    with pytest.raises(NbenchError, match="neither a name nor a folder here; give one of shapes, sdxl"):
+        resolve_pipeline(str(tmp_path / "none"))
+    with pytest.raises(NbenchError, match="did you mean shapes"):
+        resolve_pipeline("shape")
+
+
+def test_the_hub_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NbenchError, match="no pipeline 'nobody/nothing': no such folder, and the Hub does not give it"):
+        resolve_pipeline("nobody/nothing")
+
+
+def test_a_folder_that_diffusers_cannot_open(sd15_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(sd15_folder, tmp_path / "copy")
+    shutil.rmtree(copy / "unet")
+    with pytest.raises(NbenchError, match="diffusers cannot open pipeline copy"):
+        load_pipeline(resolve_pipeline(str(copy)), "float32")

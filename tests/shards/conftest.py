@@ -1,0 +1,73 @@
+"""A small data set of known content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbench.shards.dataset import DatasetFolder
+from nbench.shards.parquet import ParquetShardWriter
+from nbench.shards.schema import DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
+
+POSITIONS = (0, 10, 20, 30, 50)
+SHAPE = (4, 8, 8)
+
+
+@pytest.fixture
+def info() -> DatasetInfo:
+    """Four prompts with three candidates each, in shards of five."""
+    return DatasetInfo(
+        format_version=1,
+        name="noisy-genai-bench",
+        split="test",
+        fingerprint="f" * 64,
+        spec={"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}, "guidance": 1.5},
+        latent_shape=SHAPE,
+        latent_dtype="float16",
+        image_size=(16, 16),
+        steps=50,
+        candidates=3,
+        n_prompts=4,
+        rows=12,
+        rows_per_shard=5,
+        positions=tuple(PositionInfo(k, None if k == 50 else 1000.0 - k, 1 - k / 50, 1.0) for k in POSITIONS),
+        preview=PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
+        shards=(None,) * 3,
+    )
+
+
+def rows(numbers: range, failed: int = -1) -> TrajectoryBatch:
+    """Rows whose values follow from their numbers; row `failed` has no latents."""
+    rng = [np.random.default_rng(number) for number in numbers]
+    return TrajectoryBatch(
+        prompt_ids=[f"p{number // 3}" for number in numbers],
+        prompts=[f"prompt {number // 3}" for number in numbers],
+        candidates=[number % 3 for number in numbers],
+        seeds=[2**62 + number for number in numbers],
+        tags=[{"basic": ["attribute"], "advanced": []} if number // 3 else None for number in numbers],
+        corruptions=[dict.fromkeys(("subject", "colour", "quantity", "background"), f"c{number}") for number in numbers],
+        errors=["not finite" if number == failed else "" for number in numbers],
+        latents={k: np.stack([r.normal(size=SHAPE).astype(np.float16) for r in rng]) for k in POSITIONS},
+        images=np.stack([r.integers(0, 256, (16, 16, 3), np.uint8) for r in rng]),
+    )
+
+
+@pytest.fixture
+def bench_folder(info: DatasetInfo, tmp_path: Path) -> Path:
+    """The data set on disk, complete; its row 4 failed."""
+    return build(tmp_path / "bench", info, lambda numbers: [rows(numbers, failed=4)])
+
+
+def build(path: Path, info: DatasetInfo, batches: Callable[[range], list[TrajectoryBatch]]) -> Path:
+    """Write a data set whose shards consist of the batches that `batches` gives for their row numbers."""
+    with DatasetFolder(path) as folder:
+        folder.create(info)
+        for index in folder.missing():
+            writer = ParquetShardWriter(path, info, index)
+            for batch in batches(info.shard_rows(index)):
+                writer.write(batch)
+            folder.commit_shard(index, writer.commit())
+    return path

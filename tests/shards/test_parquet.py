@@ -1,0 +1,73 @@
+"""Shards as Parquet: encodings, row groups, what other readers see."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from nbench.shards import parquet
+from nbench.shards.dataset import read_info
+from nbench.shards.schema import DatasetInfo
+
+from .conftest import POSITIONS, SHAPE, build, rows
+
+
+def test_latents_are_byte_stream_split_and_zstd(bench_folder: Path) -> None:
+    group = pq.ParquetFile(bench_folder / "data/test-00000-of-00003.parquet").metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    for position in POSITIONS:
+        column = columns[f"latent_{position:02d}.list.element"]
+        assert "BYTE_STREAM_SPLIT" in column.encodings
+        assert not column.has_dictionary_page
+        assert column.compression == "ZSTD"
+
+
+def test_a_plain_reader_sees_every_value(bench_folder: Path) -> None:
+    shards = sorted(bench_folder.glob("data/*.parquet"))
+    table = [row for path in shards for row in pq.read_table(path).to_pylist()]
+    want = rows(range(12))
+    assert [row["id"] for row in table] == [f"p{i // 3}/{i % 3}" for i in range(12)]
+    assert [row["seed"] for row in table] == want.seeds
+    for i, row in enumerate(table):
+        if i == 4:
+            assert (row["status"], row["error"], row["image"], row["latent_20"]) == ("failed", "not finite", None, None)
+        else:
+            assert (row["status"], row["error"]) == ("ok", None)
+            assert np.array_equal(np.array(row["latent_20"], np.float16).reshape(SHAPE), want.latents[20][i])
+            assert row["image"]["bytes"].startswith(b"\x89PNG")
+
+
+def test_records_say_what_is_on_disk(bench_folder: Path) -> None:
+    for record in read_info(bench_folder).shards:
+        assert record is not None
+        data = (bench_folder / record.path).read_bytes()
+        assert (record.bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert not list(bench_folder.rglob("*.tmp"))
+
+
+def test_row_groups_are_bounded_by_bytes_and_bytes_do_not_depend_on_batches(
+    info: DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_bytes = 2 * int(np.prod(SHAPE)) * len(POSITIONS)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 2 * row_bytes)
+    whole = build(tmp_path / "whole", info, lambda numbers: [rows(numbers)])
+    single = build(tmp_path / "single", info, lambda numbers: [rows(range(i, i + 1)) for i in numbers])
+    metadata = pq.ParquetFile(whole / "data/test-00000-of-00003.parquet").metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
+    assert read_info(whole).shards == read_info(single).shards
+
+
+def test_the_datasets_library_shows_types_and_images(bench_folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(str(bench_folder), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["test"]
+    data = loaded["test"]
+    assert data.num_rows == 12
+    assert isinstance(data.features["image"], datasets.Image)
+    assert data.features["latent_20"] == datasets.List(datasets.Value("float16"), length=int(np.prod(SHAPE)))
+    assert data[3]["tags"] == {"basic": ["attribute"], "advanced": []}
+    assert np.array_equal(np.asarray(data[3]["image"]), rows(range(3, 4)).images[0])

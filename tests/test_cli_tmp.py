@@ -1,0 +1,191 @@
+"""The command line as a person meets it: help at once, one line for what they can mend, clean JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nbench import __version__, cli
+from nbench.builders import build as building
+from nbench.builders import prompts as prompt_sources
+
+HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "pyarrow", "matplotlib"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs `nbench ARGUMENTS` in this process, where torch is imported but once."""
+    monkeypatch.delenv("NBENCH_BENCH", raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        assert isinstance(code, int)
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bench that keeps positions 0, 2 and 4 of 4."""
+    folder = tmp_path_factory.mktemp("cli") / "bench"
+    options = ["--limit", "3", "--candidates", "2", "--steps", "4", "--positions", "0:4:2", "--rows-per-shard", "4", "--pipeline", "/tmp/w/run/pipe"]
+    command = [sys.executable, "-m", "nbench", "build", "genai-bench", "--out", str(folder), *options]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def test_help_answers_within_a_second_and_imports_nothing_heavy() -> None:
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        command = [sys.executable, "-X", "importtime", "-m", "nbench", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        walls.append(time.perf_counter() - start)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert imported & HEAVY == set()
+    assert min(walls) < 1
+    assert "nbench evaluate --model" in done.stdout  # an example
+    assert {"build", "evaluate", "train"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", [["build"], ["evaluate"], ["train", "noisyclip"]])
+def test_each_command_explains_itself_with_an_example(run: Run, command: list[str]) -> None:
+    outcome = run(*command, "--help")
+    assert outcome.code == 0
+    assert f"nbench {' '.join(command)} " in outcome.out.partition("--help")[0].replace("Usage: nbench", "")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"nbench {__version__}\n"
+
+
+def test_json_is_all_that_stdout_gets(run: Run, bench: Path, tmp_path: Path) -> None:
+    outcome = run("evaluate", "--model", "random", "--bench", bench, "--latents", "2", "--json", "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert (report["bench"], report["n_prompts"], report["n_candidates"]) == ("bench", 3, 2)
+    assert {(row["model"], row["position"], row["reference"]) for row in report["rows"]} == {
+        ("random", position, reference) for position in (2, 4) for reference in ("clip", "vqascore")
+    }
+    assert (tmp_path / "bench" / "random.json").exists()
+    assert (tmp_path / "bench" / "random.parquet").exists()
+
+
+def test_table_shows_every_figure_whole(run: Run, bench: Path, tmp_path: Path) -> None:
+    outcome = run("evaluate", "--bench", bench, "--out", tmp_path, "--plot", tmp_path / "plot.png")
+    assert outcome.code == 0, outcome.err
+    assert "noisyclip" in outcome.out
+    assert "…" not in outcome.out
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "plot.png") in outcome.out
+
+
+def test_the_bench_may_come_from_the_environment(
+    run: Run, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NBENCH_BENCH", str(bench))
+    assert json.loads(run("evaluate", "--model", "random", "--json", "--out", tmp_path).out)["bench"] == "bench"
+
+
+def test_without_any_bench_the_embedded_one_is_built_and_that_is_said(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(prompt_sources.WORLD_PROMPTS, "genai-bench", 1)
+    outcome = run("evaluate", "--model", "random", "--latents", "20,30", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "no bench at data/noisy-genai-bench: building" in outcome.err
+    assert json.loads(outcome.out)["n_candidates"] == 6
+    assert (tmp_path / "data/noisy-genai-bench/dataset.json").exists()
+
+
+def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(bench, half)
+    told = json.loads((half / "dataset.json").read_text())
+    told["shards"][-1] = None
+    (half / "dataset.json").write_text(json.dumps(told))
+    empty, nameless, file = tmp_path / "empty.txt", tmp_path / "nameless.csv", tmp_path / "file"
+    empty.write_text("\n")
+    nameless.write_text("id,text\n1,two red circles\n")
+    file.write_text("")
+    (tmp_path / "folder").mkdir()
+    build = ("build", "genai-bench", "--out", tmp_path / "out")
+    cases: dict[tuple[object, ...], str] = {
+        ("evaluate", "--bench", bench, "--model", "noisyclp"): "did you mean noisyclip",
+        ("evaluate", "--bench", bench, "--latents", "3"): "latents 3 not in this bench: it has 0, 2, 4",
+        ("evaluate", "--bench", bench, "--latents", "60"): "60",
+        ("evaluate", "--bench", bench, "--latents", "a"): "'a'",
+        ("evaluate", "--bench", half): "half built (1 of 2 shards)",
+        ("evaluate", "--bench", tmp_path / "nowhere"): "no bench at",
+        (*build, "--prompts", empty): "is empty",
+        (*build, "--prompts", nameless): "no column `prompt`",
+        (*build, "--prompts", tmp_path / "nowhere.txt"): "No such file",
+        (*build, "--pipeline", tmp_path / "folder"): "not a diffusers pipeline",
+        (*build, "--pipeline", "shape"): "did you mean shapes",
+        (*build, "--references", "clop"): "clop",
+        (*build, "--positions", "51"): "51",
+        (*build, "--steps", "0"): "--steps 0",
+        (*build, "--dtype", "int8"): "'int8'",
+        ("build", "genai-bench", "--limit", "1", "--out", file / "out"): "choose another --out",
+    }
+    for arguments, expected in cases.items():
+        outcome = run(*arguments)
+        assert outcome.code == 2, (arguments, outcome)
+        assert outcome.out == "", (arguments, outcome)
+        *others, line = outcome.err.splitlines()
+        assert others == [], (arguments, outcome)
+        assert line.startswith("error: "), (arguments, outcome)
+        assert expected in line, (arguments, outcome)
+    assert not (tmp_path / "out").exists()  # nothing was begun that could not be done
+
+
+def test_options_that_do_not_exist_are_exit_code_2_too(run: Run) -> None:
+    outcome = run("evaluate", "--latent", "20")
+    assert outcome.code == 2
+    assert "--latents" in outcome.err
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nbench", "evaluate", "--bench", str(tmp_path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "NbenchError: no bench at" in done.stderr
+
+
+def test_an_interrupted_build_says_that_it_can_be_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "build", interrupted)
+    outcome = run("build", "genai-bench")
+    assert outcome.code == 130
+    assert outcome.err == "interrupted: the same command goes on where it stopped\n"

@@ -1,0 +1,65 @@
+"""README.md says nothing that does not work: its commands and code run, in order, as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+# The one command that takes minutes and the one that runs this very test are run as shown, with the documented
+# variables of the Makefile making them smaller.
+SMALLER = {
+    "make demo": {"LIMIT": "2"},
+    "make test": {"ARGS": "tests/test_cli.py"},
+}
+
+
+@pytest.fixture(scope="module")
+def clone(checkout: Path) -> Path:
+    """A clone that `make setup` has been through: it shares this environment."""
+    (checkout / ".venv").symlink_to(sys.prefix)
+    return checkout
+
+
+@pytest.mark.slow
+def test_commands_and_code_run_as_shown(clone: Path) -> None:
+    shown = [
+        [sys.executable, "-c", text] if kind == "python" else line.split()
+        for kind, text in BLOCKS
+        for line in (["python"] if kind == "python" else text.splitlines())
+    ]
+    assert len(shown) > len(SMALLER)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= {"PATH": f"{clone / '.venv/bin'}{os.pathsep}{os.environ['PATH']}", "NBENCH_BENCH": "data/small"}
+    for command in shown:
+        smaller = SMALLER.get(" ".join(command), {})
+        # what runs this test is set up: make need not look at the times of files in a copy
+        words = ["make", "-o", ".venv/.ready", *command[1:]] if command[0] == "make" else command
+        done = subprocess.run(words, cwd=clone, env=environment | smaller, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    assert (clone / "results/demo.png").stat().st_size > 10_000
+
+
+def test_links_and_folders_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(r"^\| `(\w+/)`", README, re.MULTILINE)
+    assert len(links) > 6
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_make_targets_named_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+        for target in re.findall(r"`make ([a-z-]+)", (ROOT / document).read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named - targets == set()
