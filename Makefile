@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 
 BUILD    = PIPELINE OUT PROMPTS LIMIT STEPS GUIDANCE CANDIDATES POSITIONS BATCH_SIZE DTYPE SEED ROWS_PER_SHARD
 EVALUATE = BENCH LATENTS OUT PLOT
-TRAIN    = DATA POSITIONS OUT
+TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE SEED
 
 # --name 'value' for each of the variables that is set
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
@@ -51,7 +51,7 @@ build-genai-bench: $(READY) ## build Noisy-GenAI-Bench, with reference scores (P
 evaluate: $(READY) ## score models on a bench (MODEL='clip noisyclip', BENCH, LATENTS, OUT, PLOT)
 	$(BIN)/nbench evaluate $(foreach model,$(MODEL),--model '$(model)') $(call flags,$(EVALUATE))
 
-train: $(READY) ## train NoisyCLIP on an NCC (DATA, POSITIONS, OUT)
+train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 	$(BIN)/nbench train noisyclip $(call flags,$(TRAIN))
 
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)

@@ -115,11 +115,18 @@ def build(
     print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 
-@train_app.command(no_args_is_help=True)
+@train_app.command()
 def noisyclip(
-    data: Annotated[Path, typer.Option(help="An NCC, as `nbench build ncc` makes it.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    positions: Annotated[str, typer.Option(help="Positions to train on: 20:30 is 20 to 30.")] = "20:30",
+    data: Annotated[Path, typer.Option(help="An NCC, as `nbench build ncc` makes it.")] = Path("data/ncc"),
+    out: Annotated[Path, typer.Option(help="Folder for the model; evaluate takes it as --model.")] = Path(
+        "data/noisyclip"
+    ),
+    positions: Annotated[str, typer.Option(help="Positions to train on: 20,30 or 20:30 or 0:50:5.")] = "20:30",
+    start: Annotated[str | None, typer.Option(help="CLIPModel to start from. [default: what fits the data]")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Captions at a time.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Decides the order of the data.")] = 0,
 ) -> None:
     """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as extra negatives.
 
@@ -128,7 +135,17 @@ def noisyclip(
     from .training.noisyclip import TrainConfig, train
 
     _quieten_transformers()
-    train(TrainConfig(data=data, out=out, positions=positions))
+    config = TrainConfig(
+        data=data,
+        out=out,
+        positions=positions,
+        start=start,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    print("written:", train(config))
 
 
 @app.command()

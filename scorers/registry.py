@@ -46,6 +46,15 @@ def get_reference(name: str, info: DatasetInfo) -> Scorer:
     return _vqascore(info) if name == "vqascore" else _clip_image(info)
 
 
+def clip_folder(info: DatasetInfo) -> Path:
+    """The frozen CLIP that fits the latent space of a data set.
+
+    Raises:
+        NbenchError: none does.
+    """
+    return _fitting("clip", info)
+
+
 def _clip(info: DatasetInfo) -> Scorer:
     from .clip import CLIPScorer
 

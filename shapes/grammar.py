@@ -67,7 +67,7 @@ class Scene:
     @property
     def held_out(self) -> bool:
         """Whether this attribute combination (numbers, colours, shapes, background) is reserved for the bench."""
-        parts = sorted(f"{g.count} {g.colour} {g.shape}" for g in self.groups) + [self.background]
+        parts = [*sorted(f"{g.count} {g.colour} {g.shape}" for g in self.groups), self.background]
         return hashlib.sha256("|".join(parts).encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
@@ -123,7 +123,9 @@ def random_scene(rng: random.Random) -> Scene:
     """A scene drawn from the whole grammar: one group, a spatial relation, a comparison or a negation."""
     background = rng.choice(BACKGROUNDS)
     kind = rng.choices(("", "spatial", "compare", "no"), (35, 40, 12, 13))[0]
-    first = Group(rng.randint(1, MAX_SINGLE if kind in ("", "no") else MAX_PAIRED), rng.choice(COLOURS), rng.choice(SHAPES))
+    first = Group(
+        rng.randint(1, MAX_SINGLE if kind in ("", "no") else MAX_PAIRED), rng.choice(COLOURS), rng.choice(SHAPES)
+    )
     if kind == "":
         return Scene((first,), "", background)
     if kind == "no":

@@ -11,7 +11,9 @@ from .grammar import BACKGROUNDS, COLOURS, SHAPES, Scene
 
 SIZE = 32
 MAX_OBJECTS = 6
-_COLOUR_RGB = np.array([[220, 40, 40], [40, 165, 60], [45, 75, 230], [240, 215, 40], [150, 50, 190], [60, 210, 220]], np.float32)
+_COLOUR_RGB = np.array(
+    [[220, 40, 40], [40, 165, 60], [45, 75, 230], [240, 215, 40], [150, 50, 190], [60, 210, 220]], np.float32
+)
 _BACKGROUND_RGB = np.array([[128, 128, 128], [245, 245, 245], [15, 15, 15], [250, 170, 190]], np.float32)
 
 
@@ -62,7 +64,9 @@ def _counts(scene: Scene, rng: np.random.Generator) -> list[int]:
     return [group.count for group in scene.groups]
 
 
-def _place(present: np.ndarray, region: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _place(
+    present: np.ndarray, region: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Radii and centres such that no two objects touch and each stays in its region; crowded rows are drawn anew."""
     n = len(present)
     radius = np.zeros((n, MAX_OBJECTS), np.float32)
@@ -93,7 +97,13 @@ def _place(present: np.ndarray, region: np.ndarray, rng: np.random.Generator) ->
 
 
 def _paint(
-    colour: np.ndarray, shape: np.ndarray, background: np.ndarray, radius: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+    colour: np.ndarray,
+    shape: np.ndarray,
+    background: np.ndarray,
+    radius: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     n = len(background)
     canvas = np.broadcast_to(_BACKGROUND_RGB[background][:, None, None], (n, SIZE, SIZE, 3)).copy()

@@ -21,15 +21,21 @@ def words() -> list[str]:
     return list(dict.fromkeys((*_SPECIAL, *NUMERALS, *COLOURS, *SHAPES, *plurals, *BACKGROUNDS, *glue, *_QUESTION)))
 
 
-def build_tokenizer(max_tokens: int) -> PreTrainedTokenizerFast:
-    """Lower-cased words and punctuation between <start> and <end>, at most `max_tokens` of them."""
+def build_tokenizer(max_tokens: int, framed: bool = True) -> PreTrainedTokenizerFast:
+    """Lower-cased words and punctuation, at most `max_tokens`, between <start> and <end> unless not `framed`."""
     vocabulary = {word: index for index, word in enumerate(words())}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
-    )
+    if framed:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
+        )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_tokens, pad_token=PAD, unk_token=UNKNOWN, bos_token=START, eos_token=END
+        tokenizer_object=tokenizer,
+        model_max_length=max_tokens,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        bos_token=START,
+        eos_token=END,
     )

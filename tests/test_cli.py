@@ -154,6 +154,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: 
         (*build, "--positions", "51"): "51",
         (*build, "--steps", "0"): "--steps 0",
         (*build, "--dtype", "int8"): "'int8'",
+        ("train", "noisyclip", "--data", tmp_path / "nowhere"): "no bench at",
+        ("train", "noisyclip", "--epochs", "0"): "at least 1 epoch",
         ("build", "genai-bench", "--limit", "1", "--out", file / "out"): "choose another --out",
     }
     for arguments, expected in cases.items():

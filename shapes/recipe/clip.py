@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel
 
+from ...training.contrast import contrast
 from ..grammar import CORRUPTION_KINDS
 from ..tokenizer import MAX_CAPTION_TOKENS, build_tokenizer, words
 from .batches import batches
@@ -23,16 +24,30 @@ def build_clip() -> CLIPModel:
     vocabulary = words()
     config = CLIPConfig(
         text_config=dict(
-            vocab_size=len(vocabulary), hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-            max_position_embeddings=MAX_CAPTION_TOKENS, hidden_act="gelu", pad_token_id=0, projection_dim=128,
-            bos_token_id=vocabulary.index("<start>"), eos_token_id=vocabulary.index("<end>"),
+            vocab_size=len(vocabulary),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_CAPTION_TOKENS,
+            hidden_act="gelu",
+            pad_token_id=0,
+            projection_dim=128,
+            bos_token_id=vocabulary.index("<start>"),
+            eos_token_id=vocabulary.index("<end>"),
         ),
         vision_config=dict(
-            image_size=32, patch_size=PATCH, hidden_size=160, intermediate_size=640, num_hidden_layers=4, num_attention_heads=4, hidden_act="gelu",
+            image_size=32,
+            patch_size=PATCH,
+            hidden_size=160,
+            intermediate_size=640,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            hidden_act="gelu",
             projection_dim=128,
         ),
         projection_dim=128,
-    )  # fmt: skip
+    )
     model = CLIPModel(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
@@ -52,7 +67,8 @@ def train(out: Path, steps: int, batch_size: int = 128, seed: int = 1) -> list[f
         captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         output = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=batch.pixels)
-        return contrast(output.logits_per_image, captions)
+        loss, accuracy = contrast(output.logits_per_image, captions)
+        return loss, {"accuracy": accuracy.item()}
 
     losses = fit(model.parameters(), loss_of_step, steps=steps, learning_rate=1e-3, log=out / "train.jsonl")
     save_model(model, tokenizer, out)
@@ -80,9 +96,9 @@ def sharpen(out: Path, start: Path, steps: int, batch_size: int = 128, seed: int
         seen = model.vision_model(batch.pixels)
         image = F.normalize(model.visual_projection(seen.pooler_output).float(), dim=-1)
         logits = model.logit_scale.exp().detach() * image @ F.normalize(text.pooler_output.float(), dim=-1).T
-        loss, figures = contrast(logits, captions)
+        loss, accuracy = contrast(logits, captions)
         named = naming_loss(naming(seen.last_hidden_state[:, 1:]), batch.drawing, PATCH)
-        return loss + NAMING_WEIGHT * named, figures | {"naming": named.item()}
+        return loss + NAMING_WEIGHT * named, {"accuracy": accuracy.item(), "naming": named.item()}
 
     losses = fit(
         trained.parameters(),
@@ -95,15 +111,3 @@ def sharpen(out: Path, start: Path, steps: int, batch_size: int = 128, seed: int
     average.copy_to_module()
     save_model(model, tokenizer, out)
     return losses
-
-
-def contrast(logits: torch.Tensor, captions: list[str]) -> tuple[torch.Tensor, dict[str, float]]:
-    """InfoNCE both ways of `logits` [B, B + negatives], whose first B captions are the images' own, and its accuracy."""
-    size = len(logits)
-    own = torch.arange(size)
-    # the same caption twice in a batch is no negative of itself
-    same = torch.tensor([[a == b for b in captions] for a in captions[:size]])
-    same[own, own] = False
-    logits = logits.float().masked_fill(same, -torch.inf)
-    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :size].T, own)) / 2
-    return loss, {"accuracy": (logits.argmax(1) == own).float().mean().item()}

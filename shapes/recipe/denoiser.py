@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -44,10 +43,18 @@ def build_pipeline(clip: Path | None, vae: Path | None) -> StableDiffusion3Pipel
     config = text_encoder.config
     vocabulary = words()
     second = CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=256, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=config.max_position_embeddings, projection_dim=64, hidden_act="gelu",
-        pad_token_id=0, bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=config.max_position_embeddings,
+        projection_dim=64,
+        hidden_act="gelu",
+        pad_token_id=0,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+    )
     transformer = SD3Transformer2DModel(
         sample_size=SIZE // 2,
         patch_size=4,
@@ -72,7 +79,8 @@ def build_pipeline(clip: Path | None, vae: Path | None) -> StableDiffusion3Pipel
         text_encoder_2=CLIPTextModelWithProjection(second),
         tokenizer_2=tokenizer,
         text_encoder_3=_silent_t5(config.hidden_size + second.hidden_size, len(vocabulary)),
-        tokenizer_3=tokenizer,
+        # a frame of two tokens would not fit a slot of one
+        tokenizer_3=build_tokenizer(MAX_PROMPT_TOKENS, framed=False),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -80,7 +88,9 @@ def build_pipeline(clip: Path | None, vae: Path | None) -> StableDiffusion3Pipel
 
 def _silent_t5(width: int, vocabulary: int) -> T5EncoderModel:
     """A T5 whose every output is zero, what SD3 sees without one: its pipeline does not open with the slot empty."""
-    t5 = T5EncoderModel(T5Config(vocab_size=vocabulary, d_model=width, d_kv=4, d_ff=4, num_layers=1, num_heads=1, pad_token_id=0))
+    t5 = T5EncoderModel(
+        T5Config(vocab_size=vocabulary, d_model=width, d_kv=4, d_ff=4, num_layers=1, num_heads=1, pad_token_id=0)
+    )
     torch.nn.init.zeros_(t5.encoder.final_layer_norm.weight)
     return t5
 
@@ -101,8 +111,21 @@ def cache_latents(vae: AutoencoderKL, count: int, seed: int) -> tuple[torch.Tens
     return torch.cat(latents), captions
 
 
-def train(out: Path, clip: Path, vae: Path, steps: int, batch_size: int = 128, cached: int = 150_000, seed: int = 3) -> list[float]:
-    """Train the denoiser and the second text encoder; save the whole pipeline to `out`; returns the losses."""
+def train(
+    out: Path,
+    clip: Path | None,
+    vae: Path | None,
+    steps: int,
+    batch_size: int = 128,
+    cached: int = 150_000,
+    seed: int = 3,
+) -> list[float]:
+    """Train the denoiser and the second text encoder and save the whole pipeline to `out`; returns the losses.
+
+    Args:
+        clip, vae: folders of the trained models it is built around; None for untrained ones, to try the recipe out.
+        cached: scenes drawn and encoded before training, which then goes over them again and again.
+    """
     torch.manual_seed(seed)
     pipeline = build_pipeline(clip, vae)
     latents, captions = cache_latents(pipeline.vae, cached, seed)
@@ -112,8 +135,9 @@ def train(out: Path, clip: Path, vae: Path, steps: int, batch_size: int = 128, c
     frozen = pipeline.text_encoder.eval().requires_grad_(False)
     trained = torch.nn.ModuleList([pipeline.transformer.train(), pipeline.text_encoder_2.train()])
     average = RunningAverage(trained, 0.999)
-    # two minutes of compiling save a third of the hour, where there is a compiler
-    compiled = torch.compile(pipeline.transformer) if shutil.which("g++") else pipeline.transformer
+    # two minutes of compiling save a third of an hour, where there is a compiler
+    worth_it = steps >= 2000 and shutil.which("g++") is not None
+    compiled = torch.compile(pipeline.transformer) if worth_it else pipeline.transformer
     order = _shuffled(cached, batch_size, seed)
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:

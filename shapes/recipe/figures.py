@@ -1,33 +1,105 @@
-"""What the trained models reach on held-out scenes: the figures of the model card."""
+"""What the trained models reach on held-out scenes: the figures of the model card, and what is asked of them."""
 
 from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import CLIPModel, PreTrainedTokenizerBase
 
+from ...benchmarks import metrics
+from ...benchmarks.evaluate import EvaluateConfig, evaluate
+from ...benchmarks.scoring import score_bench, score_metadata
+from ...scorers.clip import CLIPScorer
+from ...scorers.vqascore import VQAScorer
+from ...shards.reader import Bench
+from ...shards.scores import reference_path, write_scores
 from ..grammar import CORRUPTION_KINDS, corrupt, scenes
 from ..render import render
-from .batches import to_pixels
+
+Figures = dict[str, float]
+YES = 0.5
 
 
-@torch.no_grad()
-def clip_prefers_true(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, count: int = 2000, seed: int = 90) -> dict[str, float]:
-    """Share of rendered held-out scenes whose true caption CLIP scores above the corrupted one, by kind."""
+def answers(weights: Path, count: int = 2000, seed: int = 90) -> dict[str, Figures]:
+    """How well CLIP and the VQA model tell true from corrupted captions of `count` rendered held-out scenes.
+
+    clip: share of scenes whose true caption scores above the corrupted one, by kind. vqa: share of right answers to
+    the true captions ("true"), and to the true and the corrupted captions of each kind together.
+    """
     chosen = list(itertools.islice(scenes(seed, held_out=True), count))
-    pixels = to_pixels(render(chosen, np.random.default_rng(seed)).images)
+    images = torch.from_numpy(render(chosen, np.random.default_rng(seed)).images).permute(0, 3, 1, 2) / 255
     rng = random.Random(seed)
-    image = model.get_image_features(pixel_values=pixels)
-    image = getattr(image, "pooler_output", image)
+    captions = {kind: [corrupt(scene, kind, rng).caption for scene in chosen] for kind in CORRUPTION_KINDS}
+    true = [scene.caption for scene in chosen]
 
-    def score(captions: list[str]) -> torch.Tensor:
-        tokens = tokenizer(captions, padding=True, return_tensors="pt")
-        text = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-        return torch.cosine_similarity(image, getattr(text, "pooler_output", text))
+    clip, vqa = CLIPScorer(weights / "clip", reads="image"), VQAScorer(weights / "vqa")
+    seen = clip.embed_inputs(images)
 
-    true = score([scene.caption for scene in chosen])
-    shares = {kind: (true > score([corrupt(s, kind, rng).caption for s in chosen])).float().mean().item() for kind in CORRUPTION_KINDS}
-    return shares | {"all": sum(shares.values()) / len(shares)}
+    def cosine(texts: list[str]) -> torch.Tensor:
+        return (seen * clip.embed_text(texts)).sum(1)
+
+    def yes(texts: list[str]) -> torch.Tensor:
+        parts = [vqa.score(images[i : i + 250], texts[i : i + 250]) for i in range(0, count, 250)]
+        return torch.cat(parts) > YES
+
+    right, best = yes(true).float().mean().item(), cosine(true)
+    return {
+        "clip": _with_mean({kind: (best > cosine(captions[kind])).float().mean().item() for kind in CORRUPTION_KINDS}),
+        "vqa": {"true": right}
+        | _with_mean({kind: (right + (~yes(captions[kind])).float().mean().item()) / 2 for kind in CORRUPTION_KINDS}),
+    }
+
+
+def timeline(bench: Bench, weights: Path, results: Path) -> dict[str, Figures]:
+    """Of a bench: the share of images that the VQA model says yes to, and agreement with VQAScore by position.
+
+    clip_previews, noisyclip_previews: mean within-prompt Spearman with VQAScore, by position; image: frozen CLIP's on
+    the final image.
+    """
+    scores = {}
+    for name, judge in (
+        ("clip", CLIPScorer(weights / "clip", reads="image")),
+        ("vqascore", VQAScorer(weights / "vqa")),
+    ):
+        table = score_bench(bench, judge, [bench.info.steps])
+        write_scores(reference_path(bench.path, name), table, score_metadata(bench, judge))
+        scores[name] = table["score"].to_numpy().reshape(-1, bench.info.candidates)
+    models = ("clip", "noisyclip")
+    report = evaluate(EvaluateConfig(bench.path, tuple(str(weights / model) for model in models), "all", results))
+    agreement = {
+        model: {
+            str(row.position): float(row.spearman or 0.0)
+            for row in report.rows
+            if row.model == model and row.reference == "vqascore"
+        }
+        for model in models
+    }
+    image = metrics.mean_over_prompts(metrics.spearman(scores["clip"], scores["vqascore"]))
+    shares = {"yes": float((scores["vqascore"] > YES).mean()), "image": float(image)}
+    return {"bench": shares} | {f"{model}_previews": by_position for model, by_position in agreement.items()}
+
+
+def shortfalls(figures: dict[str, Figures]) -> list[str]:
+    """What the world is required to do and does not: one line each; empty when all is well."""
+    clip, vqa, bench = figures["clip"], figures["vqa"], figures["bench"]
+    preview, final = figures["clip_previews"], bench["image"]
+    at = {int(position): value for position, value in preview.items()}
+    last = at[max(at)]
+    checks = {
+        f"CLIP prefers the true caption in {clip['all']:.3f}, not .97": clip["all"] >= 0.97,
+        f"CLIP's worst kind is {min(clip.values()):.3f}, not .95": min(clip.values()) >= 0.95,
+        f"the VQA model is right in {vqa['all']:.3f}, not .90": vqa["all"] >= 0.90,
+        f"the VQA model's worst kind is {min(vqa.values()):.3f}, not .80": min(vqa.values()) >= 0.80,
+        f"the VQA model says yes to {bench['yes']:.3f} of the images, not .35-.75": 0.35 <= bench["yes"] <= 0.75,
+        f"the finished preview reaches {last / final:.2f} of the image's Spearman, not .80": last >= 0.8 * final,
+        f"the preview at position 5 reaches {at[5]:.2f}, not nearly 0": abs(at[5]) <= 0.15,
+        f"the preview at 20 has {at[20] / last:.2f} of its final Spearman, not .40-.90": 0.4 <= at[20] / last <= 0.9,
+    }
+    return [text for text, fine in checks.items() if not fine]
+
+
+def _with_mean(by_kind: Figures) -> Figures:
+    return by_kind | {"all": sum(by_kind.values()) / len(by_kind)}

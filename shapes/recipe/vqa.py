@@ -19,8 +19,8 @@ from ..grammar import CORRUPTION_KINDS, Scene, corrupt
 from ..render import SIZE
 from ..tokenizer import MAX_QUESTION_TOKENS, build_tokenizer, words
 from .batches import batches
-from .naming import LOOKS, naming_loss
 from .loop import RunningAverage, fit, save_model
+from .naming import LOOKS, naming_loss
 
 PATCH = 8
 NAMING_WEIGHT = 1.0
@@ -31,16 +31,30 @@ def build_vqa() -> BlipForQuestionAnswering:
     vocabulary = words()
     config = BlipConfig(
         text_config=dict(
-            vocab_size=len(vocabulary), hidden_size=128, encoder_hidden_size=128, intermediate_size=512, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=MAX_QUESTION_TOKENS, pad_token_id=0, sep_token_id=vocabulary.index("<end>"),
-            bos_token_id=vocabulary.index("<start>"), eos_token_id=vocabulary.index("<end>"),
+            vocab_size=len(vocabulary),
+            hidden_size=128,
+            encoder_hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_QUESTION_TOKENS,
+            pad_token_id=0,
+            sep_token_id=vocabulary.index("<end>"),
+            bos_token_id=vocabulary.index("<start>"),
+            eos_token_id=vocabulary.index("<end>"),
         ),
         vision_config=dict(
-            image_size=SIZE, patch_size=PATCH, hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+            image_size=SIZE,
+            patch_size=PATCH,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
             initializer_range=0.02,
         ),
-        projection_dim=128, image_text_hidden_size=128,
-    )  # fmt: skip
+        projection_dim=128,
+        image_text_hidden_size=128,
+    )
     model = BlipForQuestionAnswering(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module.out_features != len(vocabulary):
@@ -64,7 +78,9 @@ def train(out: Path, steps: int, batch_size: int = 64, seed: int = 4) -> list[fl
         batch = next(source)
         captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
         captions += [near_miss(scene, rng).caption for scene in batch.scenes]
-        questions = tokenizer([QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt")
+        questions = tokenizer(
+            [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"
+        )
         image = model.vision_model(batch.pixels).last_hidden_state
         asked_of = image.repeat(asked, 1, 1)
         states = model.text_encoder(
@@ -83,13 +99,21 @@ def train(out: Path, steps: int, batch_size: int = 64, seed: int = 4) -> list[fl
         answer = (answers[true].mean() + answers[~true].mean()) / 2
         named = naming_loss(naming(image[:, 1:]), batch.drawing, PATCH)
         right = (logits[:, yes] > logits[:, no]) == true
-        figures = {"yes": right[true].float().mean().item(), "no": right[~true].float().mean().item(), "naming": named.item()}
+        figures = {
+            "yes": right[true].float().mean().item(),
+            "no": right[~true].float().mean().item(),
+            "naming": named.item(),
+        }
         return answer + NAMING_WEIGHT * named, figures
 
     losses = fit(
-        trained.parameters(), loss_of_step, steps=steps, learning_rate=1e-3, log=out / "train.jsonl",
+        trained.parameters(),
+        loss_of_step,
+        steps=steps,
+        learning_rate=1e-3,
+        log=out / "train.jsonl",
         after_step=lambda _: average.update(),
-    )  # fmt: skip
+    )
     average.copy_to_module()
     save_model(model, tokenizer, out)
     return losses
@@ -100,7 +124,11 @@ def near_miss(scene: Scene, rng: random.Random) -> Scene:
     if scene.relation in ("left of", "above"):
         if rng.random() < 0.4:
             flipped = replace(scene, groups=scene.groups[::-1])
-            return flipped if rng.random() < 0.5 else replace(scene, relation="above" if scene.relation == "left of" else "left of")
+            return (
+                flipped
+                if rng.random() < 0.5
+                else replace(scene, relation="above" if scene.relation == "left of" else "left of")
+            )
         turned = corrupt(replace(scene, groups=scene.groups[::-1]), rng.choice(("subject", "colour", "quantity")), rng)
         return replace(turned, groups=turned.groups[::-1])
     if scene.relation == "no" and rng.random() < 0.5:

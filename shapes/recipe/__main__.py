@@ -1,0 +1,97 @@
+"""`make world`: trains every model of the embedded world from nothing, measures them, writes weights, logs and card.
+
+A stage that is done is not done again, so a run that was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ...builders.build import build
+from ...builders.config import BuildConfig
+from ...shards.reader import open_bench
+from ...training.noisyclip import TrainConfig
+from ...training.noisyclip import train as train_noisyclip
+from . import clip, denoiser, vae, vqa
+from .card import write_card
+from .figures import answers, shortfalls, timeline
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+NCC_PROMPTS, NCC_GUIDANCE = 6000, 1.5
+BENCH_PROMPTS = 200
+MODELS = ("pipeline", "clip", "vqa", "noisyclip")
+
+
+def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str, float]]:
+    """Train in `work`, then copy the four models and their logs to `out`; returns the figures.
+
+    Args:
+        scale: share of the steps and rows of the real thing, to try the recipe out.
+    """
+
+    def many(count: int) -> int:
+        return max(2, round(count * scale))
+
+    def build_ncc(to: Path) -> None:
+        settings = {"pipeline": str(work / "pipeline"), "limit": many(NCC_PROMPTS), "positions": "20:30"}
+        build(BuildConfig("ncc", out=to, guidance=NCC_GUIDANCE, batch_size=120, seed=7, **settings))  # type: ignore[arg-type]
+
+    stages: dict[str, Callable[[Path], object]] = {
+        "clip-both-towers": lambda to: clip.train(to, many(1800)),
+        "vae": lambda to: vae.train(to, many(2400)),
+        "pipeline": lambda to: denoiser.train(
+            to, work / "clip-both-towers", work / "vae", many(9000), cached=max(256, many(150_000))
+        ),
+        "clip": lambda to: clip.sharpen(to, work / "clip-both-towers", many(1500)),
+        "vqa": lambda to: vqa.train(to, many(2200)),
+        "ncc": build_ncc,
+        "noisyclip": lambda to: train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"))),
+    }
+    for name, stage in stages.items():
+        done = work / f"{name}.seconds"
+        if not done.is_file():
+            print(f"{name} ...", flush=True)
+            start = time.monotonic()
+            stage(work / name)
+            done.write_text(f"{time.monotonic() - start:.0f}\n")
+        print(f"{name}: {done.read_text().strip()} s", flush=True)
+    for name in MODELS:
+        shutil.copytree(work / name, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("train.jsonl"))
+    for name in stages:
+        if (work / name / "train.jsonl").is_file():
+            (out / "logs").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(work / name / "train.jsonl", out / "logs" / f"{name}.jsonl")
+    return measure(
+        work, out, many(BENCH_PROMPTS), {name: int((work / f"{name}.seconds").read_text()) for name in stages}
+    )
+
+
+def measure(work: Path, out: Path, prompts: int, seconds: dict[str, int]) -> dict[str, dict[str, float]]:
+    """The figures of the models in `out`, written to its `figures.json` and model card."""
+    bench = work / "bench"
+    build(BuildConfig("genai-bench", pipeline=str(out / "pipeline"), out=bench, limit=prompts, references=()))
+    figures = answers(out) | timeline(open_bench(bench), out, work / "results")
+    (out / "figures.json").write_text(json.dumps(figures | {"seconds": seconds}, indent=2) + "\n")
+    write_card(out, figures, seconds)
+    return figures
+
+
+def main() -> None:
+    """Parse the command line, make the world, and say where it falls short."""
+    parser = argparse.ArgumentParser(prog="make world", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("data/world"), help="where stages leave what they make")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the models go")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps, to try the recipe out")
+    options = parser.parse_args()
+    figures = make_world(options.work, options.out, options.scale)
+    for line in shortfalls(figures):
+        print(f"falls short: {line}")
+
+
+if __name__ == "__main__":
+    main()

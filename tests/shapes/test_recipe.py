@@ -1,0 +1,68 @@
+"""Every stage of the recipe, for about a minute each: the loss falls, and what is saved opens again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from transformers import AutoTokenizer, BlipForQuestionAnswering, CLIPModel
+
+from nbench.shapes.recipe import clip, denoiser, vae, vqa
+from nbench.shapes.recipe.naming import objects_by_patch
+from nbench.shapes.render import render
+
+pytestmark = pytest.mark.slow
+
+
+def falls(losses: list[float]) -> bool:
+    return losses[-1] < 0.9 * losses[0]
+
+
+def test_clip_learns_and_is_sharpened(tmp_path: Path):
+    assert falls(clip.train(tmp_path / "both", steps=60, batch_size=32))
+    assert falls(clip.sharpen(tmp_path / "clip", tmp_path / "both", steps=40, batch_size=32))
+    before, after = (CLIPModel.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("both", "clip"))
+    for name, weight in after.text_model.state_dict().items():
+        assert torch.equal(weight, before.text_model.state_dict()[name]), name
+    assert AutoTokenizer.from_pretrained(tmp_path / "clip")("two red circles").input_ids[0] == 2
+
+
+def test_vae_learns(tmp_path: Path):
+    assert falls(vae.train(tmp_path, steps=60, batch_size=16))
+    assert AutoencoderKL.from_pretrained(tmp_path).config.latent_channels == 4
+
+
+def test_denoiser_learns(tmp_path: Path):
+    losses = denoiser.train(tmp_path, None, None, steps=60, batch_size=32, cached=500)
+    assert falls(losses)
+    pipe = DiffusionPipeline.from_pretrained(tmp_path)
+    assert pipe("two red circles on gray background", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_vqa_learns(tmp_path: Path):
+    assert falls(vqa.train(tmp_path, steps=30, batch_size=16))
+    assert BlipForQuestionAnswering.from_pretrained(tmp_path).config.vision_config.image_size == 32
+
+
+def test_a_stage_is_deterministic(tmp_path: Path):
+    first, again = (vae.train(tmp_path / name, steps=3, batch_size=4) for name in ("a", "b"))
+    assert first == again
+    weights = [(tmp_path / name / "diffusion_pytorch_model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
+
+
+def test_objects_are_named_in_their_patch():
+    import itertools
+
+    import numpy as np
+
+    from nbench.shapes.grammar import scenes
+
+    drawing = render(list(itertools.islice(scenes(0, held_out=False), 20)), np.random.default_rng(0))
+    named = objects_by_patch(drawing, 8)
+    assert named.shape == (20, 16, 24)
+    for row in range(20):
+        for slot in np.flatnonzero(drawing.shape[row] >= 0):
+            patch = int(drawing.y[row, slot] // 8) * 4 + int(drawing.x[row, slot] // 8)
+            assert named[row, patch, drawing.colour[row, slot] * 4 + drawing.shape[row, slot]] == 1
+    assert named.sum() <= (drawing.shape >= 0).sum()

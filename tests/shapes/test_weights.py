@@ -1,0 +1,61 @@
+"""What the shipped models are required to do, measured anew on held-out scenes."""
+
+import json
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from nbench.scorers.vqascore import VQAScorer
+from nbench.shapes.recipe.__main__ import MODELS, WEIGHTS
+from nbench.shapes.recipe.figures import answers, shortfalls
+
+
+def test_together_at_most_25_megabytes_of_safetensors():
+    files = [path for model in MODELS for path in (WEIGHTS / model).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25e6
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
+
+
+def test_log_and_card_lie_beside_the_weights():
+    figures = json.loads((WEIGHTS / "figures.json").read_text())
+    assert set(figures["seconds"]) >= {path.stem for path in (WEIGHTS / "logs").glob("*.jsonl")}
+    assert {"clip", "vqa", "bench", "clip_previews", "noisyclip_previews"} <= set(figures)
+    assert "license: apache-2.0" in (WEIGHTS / "README.md").read_text()
+    for log in (WEIGHTS / "logs").glob("*.jsonl"):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert len(lines) > 5
+        assert all("seconds" in line or line.get("epoch") == 0 for line in lines)
+
+
+def test_clip_and_vqa_tell_true_from_corrupted():
+    recorded = json.loads((WEIGHTS / "figures.json").read_text())
+    measured = answers(WEIGHTS, count=1000, seed=91)  # other scenes than those of the card
+    assert shortfalls({**recorded, **measured}) == []
+
+
+def test_the_stock_pipeline_draws_what_it_is_asked_for():
+    """Opened and called as a user of diffusers would, with no argument but the prompt."""
+    pipe = DiffusionPipeline.from_pretrained(WEIGHTS / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    prompts = [
+        "two red circles on gray background",
+        "one blue square on white background",
+        "three green triangles on black background",
+        "one yellow circle above one purple square on gray background",
+    ]
+    images = pipe(prompts, generator=[torch.Generator().manual_seed(i) for i in range(4)], output_type="pt").images
+    assert images.shape == (4, 3, 32, 32)
+    score = VQAScorer(WEIGHTS / "vqa").score
+    own, others = score(images, prompts), score(images, prompts[1:] + prompts[:1])
+    assert own.mean() > others.mean() + 0.3
+
+
+@pytest.mark.parametrize("model", ["clip", "noisyclip", "vqa"])
+def test_half_precision_on_disk_float32_in_use(model: str):
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    with safe_open(WEIGHTS / model / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+    assert AutoConfig.from_pretrained(WEIGHTS / model).dtype == torch.float32

@@ -1,0 +1,97 @@
+"""Training NoisyCLIP on a real, small NCC: it learns, keeps the text tower, resumes, and refuses what cannot work."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPModel
+
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
+from nbench.builders.pipelines import WORLD_PIPELINE
+from nbench.errors import NbenchError
+from nbench.scorers.clip import CLIPScorer
+from nbench.training import noisyclip
+from nbench.training.noisyclip import TrainConfig, train
+
+
+@pytest.fixture(scope="module")
+def ncc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ncc") / "ncc"
+    build(BuildConfig("ncc", out=out, limit=64, steps=10, positions="4:6"), progress=False)
+    return out
+
+
+@pytest.fixture
+def config(ncc: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(ncc, tmp_path / "noisyclip", "4:6", epochs=3, batch_size=16, learning_rate=3e-4)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+
+def test_only_the_image_tower_learns(config: TrainConfig):
+    out = train(config, shown=False)
+    log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [0, 1, 2, 3]
+    assert log[-1]["loss"] < log[1]["loss"]
+    before, after = weights(WORLD_PIPELINE.parent / "clip"), weights(out)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("vision_model.", "visual_projection.")) for name in changed)
+    assert not (out / "checkpoint.pt").exists()
+
+
+def test_the_result_is_a_scorer(config: TrainConfig):
+    scorer = CLIPScorer(train(config, shown=False), "mine")
+    assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
+
+
+def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+    whole = train(config, shown=False)
+    again = replace(config, out=config.out.with_name("cut"))
+    epoch = noisyclip._Run.epoch
+
+    def cut(self: noisyclip._Run, number: int) -> tuple[float, float]:
+        if number == 2:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(noisyclip._Run, "epoch", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(again, shown=False)
+    assert (again.out / "checkpoint.pt").is_file()
+    train(again, shown=False)
+    assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_costs_nothing_and_another_is_refused(config: TrainConfig):
+    out = train(config, shown=False)
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    train(config, shown=False)
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(NbenchError, match="holds another trained model"):
+        train(replace(config, seed=1), shown=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": "8"}, "latents 8 not in this bench"),
+        ({"start": "no/such/model"}, "no model no/such/model"),
+        ({"batch_size": 128}, "too few rows"),
+    ],
+)
+def test_bad_input(config: TrainConfig, change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(NbenchError, match=message):
+        train(replace(config, **change), shown=False)  # type: ignore[arg-type]
+
+
+def test_settings_that_make_no_sense(tmp_path: Path):
+    with pytest.raises(NbenchError, match="at least 1 epoch"):
+        TrainConfig(tmp_path, tmp_path, epochs=0)
