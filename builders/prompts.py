@@ -6,7 +6,6 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from ..shapes import grammar
 from ..shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags
 
 WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
+MAX_REPEATS = 1000
+"""So many captions in a row that were there before mean that the grammar, which never ends by itself, is used up."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,17 @@ def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Pr
     """
     wanted = WORLD_PROMPTS[kind] if limit is None else limit
     found: dict[str, Prompt] = {}
-    # captions repeat ever more often as the grammar is exhausted, and it never ends by itself
-    for scene in islice(grammar.scenes(seed, held_out=kind == "genai-bench"), 100 * wanted + 1000):
-        if scene.caption not in found:
+    repeats = 0
+    for scene in grammar.scenes(seed, held_out=kind == "genai-bench"):
+        if len(found) == wanted or repeats == MAX_REPEATS:
+            break
+        repeats = repeats + 1 if scene.caption in found else 0
+        if not repeats:
             corruptions = grammar.corruptions(scene) if kind == "ncc" else None
             found[scene.caption] = Prompt(f"shapes-{len(found):05d}", scene.caption, scene.tags, corruptions)
-        if len(found) == wanted:
-            return list(found.values())
-    raise NbenchError(f"the shapes world has fewer than {wanted} different prompts: lower --limit below {len(found)}")
+    if len(found) < wanted:
+        raise NbenchError(f"the shapes world has only some {len(found)} different prompts: lower --limit {wanted}")
+    return list(found.values())
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,8 @@ from .naming import LOOKS, naming_loss
 
 PATCH = 8
 NAMING_WEIGHT = 0.3
+HARD_KINDS = ("subject", "quantity")
+"""The corruptions that need sharp eyes; colour and background are told apart long before."""
 
 
 def build_clip() -> CLIPModel:
@@ -89,7 +91,7 @@ def sharpen(out: Path, start: Path, steps: int, batch_size: int = 128, seed: int
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
+        captions = batch.captions + [caption for kind in HARD_KINDS for caption in batch.corrupted[kind]]
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         with torch.no_grad():
             text = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)

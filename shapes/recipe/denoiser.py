@@ -31,7 +31,7 @@ LONG_T5_EVERY = 40
 
 
 def build_pipeline(clip: Path | None, vae: Path | None) -> StableDiffusion3Pipeline:
-    """A stock SD3 pipeline around a VAE folder and the text tower of a CLIP folder (None: the same classes, untrained)."""
+    """A stock SD3 pipeline around a VAE folder and a CLIP folder's text tower (None: the same classes, untrained)."""
     from .clip import build_clip
     from .vae import build_vae
 

@@ -1,7 +1,7 @@
 """Trains the world's VQA model: a stock BlipForQuestionAnswering that answers yes or no to VQAScore's question.
 
-A yes/no answer alone is a hint too thin to learn to see from; a throw-away head on the image tokens that must name
-the objects whose centres lie in each patch teaches that in minutes.
+A yes/no answer alone is a hint too thin to learn to see from. So the image tower starts as CLIP's, and a throw-away
+head on its tokens must go on naming the objects in each patch.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import BlipConfig, BlipForQuestionAnswering
+from transformers import BlipConfig, BlipForQuestionAnswering, CLIPModel
 
 from ...scorers.vqascore import QUESTION, heed_question_mask
 from ..grammar import CORRUPTION_KINDS, Scene, corrupt
 from ..render import SIZE
 from ..tokenizer import MAX_QUESTION_TOKENS, build_tokenizer, words
 from .batches import batches
+from .clip import PATCH
 from .loop import RunningAverage, fit, save_model
 from .naming import LOOKS, naming_loss
 
-PATCH = 8
-NAMING_WEIGHT = 1.0
+WIDTH = 160
+NAMING_WEIGHT = 0.5
+KINDS_A_STEP = 2
+"""Of the four kinds of corruption, so many are asked about at each step: a question costs more than an image."""
 
 
 def build_vqa() -> BlipForQuestionAnswering:
@@ -32,9 +35,9 @@ def build_vqa() -> BlipForQuestionAnswering:
     config = BlipConfig(
         text_config=dict(
             vocab_size=len(vocabulary),
-            hidden_size=128,
-            encoder_hidden_size=128,
-            intermediate_size=512,
+            hidden_size=WIDTH,
+            encoder_hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=MAX_QUESTION_TOKENS,
@@ -46,14 +49,14 @@ def build_vqa() -> BlipForQuestionAnswering:
         vision_config=dict(
             image_size=SIZE,
             patch_size=PATCH,
-            hidden_size=128,
-            intermediate_size=512,
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
             num_hidden_layers=4,
             num_attention_heads=4,
             initializer_range=0.02,
         ),
-        projection_dim=128,
-        image_text_hidden_size=128,
+        projection_dim=WIDTH,
+        image_text_hidden_size=WIDTH,
     )
     model = BlipForQuestionAnswering(config)
     for module in model.modules():
@@ -62,21 +65,53 @@ def build_vqa() -> BlipForQuestionAnswering:
     return model
 
 
-def train(out: Path, steps: int, batch_size: int = 64, seed: int = 4) -> list[float]:
-    """Train from nothing and save model and tokenizer to `out`; returns the losses."""
+@torch.no_grad()
+def see_like(vqa: BlipForQuestionAnswering, clip: CLIPModel, pixels: torch.Tensor) -> None:
+    """Give `vqa` the image tower of `clip`, the same stack of layers but for CLIP's layer norm before the first.
+
+    That norm is folded into the embeddings, with the mean scale that it has on `pixels` [B, 3, H, W].
+    """
+    theirs, ours = clip.vision_model, vqa.vision_model
+    norm, width = theirs.pre_layrnorm, theirs.config.hidden_size
+    centred = torch.eye(width) - 1 / width
+    scale = norm.weight[:, None] * centred / (theirs.embeddings(pixels) @ centred).std(-1).mean()
+    patch = theirs.embeddings.patch_embedding.weight
+    ours.embeddings.patch_embedding.weight.copy_((scale @ patch.flatten(1)).view_as(patch))
+    ours.embeddings.patch_embedding.bias.zero_()
+    ours.embeddings.class_embedding.copy_(scale @ theirs.embeddings.class_embedding)
+    ours.embeddings.position_embedding.copy_(theirs.embeddings.position_embedding.weight @ scale.T + norm.bias)
+    ours.post_layernorm.load_state_dict(theirs.post_layernorm.state_dict())
+    for mine, layer in zip(ours.encoder.layers, theirs.encoder.layers, strict=True):
+        for part in ("layer_norm1", "layer_norm2", "mlp"):
+            getattr(mine, part).load_state_dict(getattr(layer, part).state_dict())
+        attention = layer.self_attn
+        queries = (attention.q_proj, attention.k_proj, attention.v_proj)
+        mine.self_attn.qkv.weight.copy_(torch.cat([linear.weight for linear in queries]))
+        mine.self_attn.qkv.bias.copy_(torch.cat([linear.bias for linear in queries]))
+        mine.self_attn.projection.load_state_dict(attention.out_proj.state_dict())
+
+
+def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: int = 4) -> list[float]:
+    """Train, the image tower starting as that of the CLIP in `clip` (None: from nothing), and save model and tokenizer
+    to `out`; returns the losses.
+    """
     torch.manual_seed(seed)
     rng = random.Random(seed)
     model, tokenizer, source = build_vqa(), build_tokenizer(MAX_QUESTION_TOKENS), batches(seed, batch_size)
     heed_question_mask(model)
-    naming = torch.nn.Linear(128, LOOKS)
+    if clip:
+        see_like(model, CLIPModel.from_pretrained(clip, dtype=torch.float32), next(source).pixels)
+    naming = torch.nn.Linear(WIDTH, LOOKS)
     yes, no, start = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no", "<start>"))
     trained = torch.nn.ModuleList([model, naming])
     average = RunningAverage(trained, 0.998)
-    asked = len(CORRUPTION_KINDS) + 2
+    asked = KINDS_A_STEP + 2
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
+        captions = batch.captions + [
+            caption for kind in rng.sample(CORRUPTION_KINDS, KINDS_A_STEP) for caption in batch.corrupted[kind]
+        ]
         captions += [near_miss(scene, rng).caption for scene in batch.scenes]
         questions = tokenizer(
             [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"

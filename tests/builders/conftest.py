@@ -16,7 +16,7 @@ from nbench.shapes.tokenizer import build_tokenizer
 
 
 def save_sd15(path: Path, size: int = 8, channels: tuple[int, ...] = (8, 16), scheduler: str = "DDIM") -> Path:
-    """A random StableDiffusionPipeline of `size` x `size` latents; a tuple of one channel makes the VAE keep the size."""
+    """A random StableDiffusionPipeline of `size` x `size` latents; with one channel count the VAE keeps the size."""
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -34,12 +34,13 @@ def save_sd15(path: Path, size: int = 8, channels: tuple[int, ...] = (8, 16), sc
         )
     )
     depth = len(channels)
+    attention = "CrossAttn" if depth > 1 else ""
     unet = diffusers.UNet2DConditionModel(
         sample_size=size,
         block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=("DownBlock2D",) * (depth - 1) + (("CrossAttnDownBlock2D",) if depth > 1 else ("DownBlock2D",)),
-        up_block_types=(("CrossAttnUpBlock2D",) if depth > 1 else ("UpBlock2D",)) + ("UpBlock2D",) * (depth - 1),
+        down_block_types=(*("DownBlock2D",) * (depth - 1), f"{attention}DownBlock2D"),
+        up_block_types=(f"{attention}UpBlock2D", *("UpBlock2D",) * (depth - 1)),
         mid_block_type="UNetMidBlock2DCrossAttn" if depth > 1 else None,
         cross_attention_dim=16,
         attention_head_dim=2,

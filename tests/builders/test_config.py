@@ -16,7 +16,7 @@ from nbench.errors import NbenchError
 ENTRY = PipelineEntry("toy", "/nowhere/toy", content="c0ffee", guidance=1.5, call_kwargs={"max_sequence_length": 2})
 PROMPTS = [Prompt("0", "a cat", {"basic": ["attribute"], "advanced": []}), Prompt("1", "a dog")]
 CONFIG = BuildConfig("genai-bench", positions="20,30")
-GOLDEN = "?"
+GOLDEN = "abd8bfaedb4d2cc26eb7885b955c0c0d922359ea0872b6db94fb6203cfa80b90"
 
 
 def _fingerprint(config: BuildConfig = CONFIG, entry: PipelineEntry = ENTRY, prompts: list[Prompt] = PROMPTS) -> str:

@@ -56,7 +56,7 @@ def test_bad_files(tmp_path: Path, name: str, content: str, told: str) -> None:
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(NbenchError, match="cannot read prompts from .*No such file"):
+    with pytest.raises(NbenchError, match=r"cannot read prompts from .*No such file"):
         read_prompts(tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes("zwölf".encode("latin-1"))
     with pytest.raises(NbenchError, match="cannot read prompts"):
@@ -76,7 +76,7 @@ def test_world_prompts_keep_the_split() -> None:
 
 
 def test_the_world_is_finite() -> None:
-    with pytest.raises(NbenchError, match="fewer than 60000 different prompts"):
+    with pytest.raises(NbenchError, match=r"only some .* different prompts: lower --limit 60000"):
         world_prompts("genai-bench", 60_000)
 
 

@@ -40,7 +40,7 @@ def test_denoiser_learns(tmp_path: Path):
 
 
 def test_vqa_learns(tmp_path: Path):
-    assert falls(vqa.train(tmp_path, steps=30, batch_size=16))
+    assert falls(vqa.train(tmp_path, None, steps=30, batch_size=16))
     assert BlipForQuestionAnswering.from_pretrained(tmp_path).config.vision_config.image_size == 32
 
 
@@ -66,3 +66,16 @@ def test_objects_are_named_in_their_patch():
             patch = int(drawing.y[row, slot] // 8) * 4 + int(drawing.x[row, slot] // 8)
             assert named[row, patch, drawing.colour[row, slot] * 4 + drawing.shape[row, slot]] == 1
     assert named.sum() <= (drawing.shape >= 0).sum()
+
+
+def test_the_vqa_model_starts_with_the_eyes_of_clip():
+    torch.manual_seed(0)
+    eyes, model, pixels = clip.build_clip(), vqa.build_vqa(), torch.rand(8, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = model.vision_model(pixels).last_hidden_state
+        vqa.see_like(model, eyes, pixels)
+        after, wanted = (tower(pixels).last_hidden_state for tower in (model.vision_model, eyes.vision_model))
+        wanted = eyes.vision_model.post_layernorm(wanted)
+    alike = torch.nn.functional.cosine_similarity(after, wanted, dim=-1)
+    assert alike.mean() > 0.9
+    assert torch.nn.functional.cosine_similarity(before, wanted, dim=-1).mean() < 0.5

@@ -10,7 +10,7 @@ import pytest
 
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.parquet import ParquetShardWriter
-from nbench.shards.schema import DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
+from nbench.shards.schema import CORRUPTION_KINDS, DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 
 POSITIONS = (0, 10, 20, 30, 50)
 SHAPE = (4, 8, 8)
@@ -48,7 +48,7 @@ def rows(numbers: range, failed: int = -1) -> TrajectoryBatch:
         candidates=[number % 3 for number in numbers],
         seeds=[2**62 + number for number in numbers],
         tags=[{"basic": ["attribute"], "advanced": []} if number // 3 else None for number in numbers],
-        corruptions=[dict.fromkeys(("subject", "colour", "quantity", "background"), f"c{number}") for number in numbers],
+        corruptions=[dict.fromkeys(CORRUPTION_KINDS, f"c{number}") for number in numbers],
         errors=["not finite" if number == failed else "" for number in numbers],
         latents={k: np.stack([r.normal(size=SHAPE).astype(np.float16) for r in rng]) for k in POSITIONS},
         images=np.stack([r.integers(0, 256, (16, 16, 3), np.uint8) for r in rng]),

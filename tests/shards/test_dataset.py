@@ -66,9 +66,8 @@ def test_another_spec_is_refused_by_name(info: DatasetInfo, tmp_path: Path) -> N
 
 
 def test_one_builder_at_a_time(info: DatasetInfo, tmp_path: Path) -> None:
-    with DatasetFolder(tmp_path / "bench"):
-        with pytest.raises(NbenchError, match="another build is writing"):
-            DatasetFolder(tmp_path / "bench").__enter__()
+    with DatasetFolder(tmp_path / "bench"), pytest.raises(NbenchError, match="another build is writing"):
+        DatasetFolder(tmp_path / "bench").__enter__()
     with DatasetFolder(tmp_path / "bench") as folder:
         folder.create(info)
 
@@ -76,7 +75,7 @@ def test_one_builder_at_a_time(info: DatasetInfo, tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", ["file/bench", "/proc/bench"])
 def test_unwritable(out: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NbenchError, match="cannot write to .*choose another --out"):
+    with pytest.raises(NbenchError, match=r"cannot write to .*choose another --out"):
         DatasetFolder(tmp_path / out).__enter__()
 
 

@@ -70,4 +70,6 @@ def test_the_datasets_library_shows_types_and_images(bench_folder: Path, tmp_pat
     assert isinstance(data.features["image"], datasets.Image)
     assert data.features["latent_20"] == datasets.List(datasets.Value("float16"), length=int(np.prod(SHAPE)))
     assert data[3]["tags"] == {"basic": ["attribute"], "advanced": []}
-    assert np.array_equal(np.asarray(data[3]["image"]), rows(range(3, 4)).images[0])
+    images = rows(range(3, 4)).images
+    assert images is not None
+    assert np.array_equal(np.asarray(data[3]["image"]), images[0])
