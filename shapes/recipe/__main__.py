@@ -22,7 +22,7 @@ from .card import write_card
 from .figures import answers, shortfalls, timeline
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-NCC_PROMPTS, NCC_GUIDANCE = 6000, 1.5
+NCC_PROMPTS = 6000
 BENCH_PROMPTS = 200
 MODELS = ("pipeline", "clip", "vqa", "noisyclip")
 
@@ -39,7 +39,7 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
 
     def build_ncc(to: Path) -> None:
         settings = {"pipeline": str(work / "pipeline"), "limit": many(NCC_PROMPTS), "positions": "20:30"}
-        build(BuildConfig("ncc", out=to, guidance=NCC_GUIDANCE, batch_size=120, seed=7, **settings))  # type: ignore[arg-type]
+        build(BuildConfig("ncc", out=to, batch_size=120, seed=7, **settings))  # type: ignore[arg-type]
 
     stages: dict[str, Callable[[Path], object]] = {
         "clip-both-towers": lambda to: clip.train(to, many(1800)),

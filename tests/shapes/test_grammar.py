@@ -13,7 +13,7 @@ def some(count: int, seed: int = 0) -> list[Scene]:
     return [random_scene(rng) for _ in range(count)]
 
 
-def test_captions_read_as_english():
+def test_captions_read_as_english() -> None:
     circles, square = Group(2, "red", "circle"), Group(1, "blue", "square")
     assert Scene((circles,), "", "gray").caption == "two red circles on gray background"
     assert Scene((circles, square), "above", "gray").caption == (
@@ -25,7 +25,7 @@ def test_captions_read_as_english():
     assert Scene(many, "more", "white").caption == "more red crosses than cyan squares on white background"
 
 
-def test_parse_inverts_caption():
+def test_parse_inverts_caption() -> None:
     for scene in some(2000):
         assert parse(scene.caption) == scene
 
@@ -33,13 +33,13 @@ def test_parse_inverts_caption():
 @pytest.mark.parametrize(
     "caption", ["", "a photo of a cat", "two red dragons on gray background", "two red circles on lava background"]
 )
-def test_parse_refuses_other_texts(caption: str):
+def test_parse_refuses_other_texts(caption: str) -> None:
     with pytest.raises(ValueError, match="not a caption of the shapes world"):
         parse(caption)
 
 
 @pytest.mark.parametrize("kind", CORRUPTION_KINDS)
-def test_a_corruption_changes_one_thing(kind: str):
+def test_a_corruption_changes_one_thing(kind: str) -> None:
     rng = random.Random(1)
     for scene in some(500):
         wrong = corrupt(scene, kind, rng)
@@ -54,24 +54,24 @@ def test_a_corruption_changes_one_thing(kind: str):
         assert parse(wrong.caption) == wrong
 
 
-def test_unknown_corruption_is_refused():
+def test_unknown_corruption_is_refused() -> None:
     with pytest.raises(ValueError, match="no corruption 'size'"):
         corrupt(some(1)[0], "size", random.Random(0))
 
 
-def test_training_never_meets_a_held_out_caption():
+def test_training_never_meets_a_held_out_caption() -> None:
     held_out = {scene.caption for scene in itertools.islice(scenes(0, held_out=True), 3000)}
     for scene in itertools.islice(scenes(0, held_out=False), 3000):
         assert scene.caption not in held_out
         assert not any(parse(caption).held_out for caption in corruptions(scene).values())
 
 
-def test_the_same_seed_gives_the_same_scenes():
+def test_the_same_seed_gives_the_same_scenes() -> None:
     first, again, other = (list(itertools.islice(scenes(seed, held_out=True), 50)) for seed in (3, 3, 4))
     assert first == again != other
 
 
-def test_tags_are_genai_benchs():
+def test_tags_are_genai_benchs() -> None:
     found = {tag for scene in some(500) for level in scene.tags.values() for tag in level}
     assert found == {"attribute", "counting", "spatial relation", "comparison", "negation"}
     assert parse("more red circles than blue squares on gray background").tags == {

@@ -18,7 +18,7 @@ def falls(losses: list[float]) -> bool:
     return losses[-1] < 0.9 * losses[0]
 
 
-def test_clip_learns_and_is_sharpened(tmp_path: Path):
+def test_clip_learns_and_is_sharpened(tmp_path: Path) -> None:
     assert falls(clip.train(tmp_path / "both", steps=60, batch_size=32))
     assert falls(clip.sharpen(tmp_path / "clip", tmp_path / "both", steps=40, batch_size=32))
     before, after = (CLIPModel.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("both", "clip"))
@@ -27,31 +27,31 @@ def test_clip_learns_and_is_sharpened(tmp_path: Path):
     assert AutoTokenizer.from_pretrained(tmp_path / "clip")("two red circles").input_ids[0] == 2
 
 
-def test_vae_learns(tmp_path: Path):
+def test_vae_learns(tmp_path: Path) -> None:
     assert falls(vae.train(tmp_path, steps=60, batch_size=16))
     assert AutoencoderKL.from_pretrained(tmp_path).config.latent_channels == 4
 
 
-def test_denoiser_learns(tmp_path: Path):
+def test_denoiser_learns(tmp_path: Path) -> None:
     losses = denoiser.train(tmp_path, None, None, steps=60, batch_size=32, cached=500)
     assert falls(losses)
     pipe = DiffusionPipeline.from_pretrained(tmp_path)
     assert pipe("two red circles on gray background", num_inference_steps=2).images[0].size == (32, 32)
 
 
-def test_vqa_learns(tmp_path: Path):
+def test_vqa_learns(tmp_path: Path) -> None:
     assert falls(vqa.train(tmp_path, None, steps=30, batch_size=16))
     assert BlipForQuestionAnswering.from_pretrained(tmp_path).config.vision_config.image_size == 32
 
 
-def test_a_stage_is_deterministic(tmp_path: Path):
+def test_a_stage_is_deterministic(tmp_path: Path) -> None:
     first, again = (vae.train(tmp_path / name, steps=3, batch_size=4) for name in ("a", "b"))
     assert first == again
     weights = [(tmp_path / name / "diffusion_pytorch_model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
 
 
-def test_objects_are_named_in_their_patch():
+def test_objects_are_named_in_their_patch() -> None:
     import itertools
 
     import numpy as np
@@ -68,7 +68,7 @@ def test_objects_are_named_in_their_patch():
     assert named.sum() <= (drawing.shape >= 0).sum()
 
 
-def test_the_vqa_model_starts_with_the_eyes_of_clip():
+def test_the_vqa_model_starts_with_the_eyes_of_clip() -> None:
     torch.manual_seed(0)
     eyes, model, pixels = clip.build_clip(), vqa.build_vqa(), torch.rand(8, 3, 32, 32) * 2 - 1
     with torch.no_grad():

@@ -13,7 +13,7 @@ def draw(caption: str, count: int = 20) -> Drawing:
     return render([parse(caption)] * count, np.random.default_rng(0))
 
 
-def test_images_are_bytes_and_repeatable():
+def test_images_are_bytes_and_repeatable() -> None:
     chosen = list(itertools.islice(scenes(0, held_out=True), 30))
     first, again = (render(chosen, np.random.default_rng(5)).images for _ in range(2))
     assert first.shape == (30, SIZE, SIZE, 3)
@@ -21,21 +21,21 @@ def test_images_are_bytes_and_repeatable():
     np.testing.assert_array_equal(first, again)
 
 
-def test_as_many_blobs_as_objects():
+def test_as_many_blobs_as_objects() -> None:
     """Counted in the pixels by connected components, independently of the renderer's own record."""
     drawing = draw("three red squares on black background")
     for image in drawing.images:
         assert ndimage.label(image[..., 0] > 110)[1] == 3
 
 
-def test_the_record_agrees_with_the_caption():
+def test_the_record_agrees_with_the_caption() -> None:
     drawing = draw("two yellow circles and no crosses on white background")
     assert ((drawing.shape == SHAPES.index("circle")).sum(1) == 2).all()
     assert (drawing.shape != SHAPES.index("cross")).all()
     assert set(drawing.colour[drawing.shape >= 0]) == {COLOURS.index("yellow")}
 
 
-def test_relations_hold():
+def test_relations_hold() -> None:
     left = draw("two red circles left of three blue squares on gray background")
     circle = left.shape == SHAPES.index("circle")
     square = left.shape == SHAPES.index("square")
@@ -48,14 +48,14 @@ def test_relations_hold():
     assert (np.array(red) < np.array(blue)).all()
 
 
-def test_comparisons_hold():
+def test_comparisons_hold() -> None:
     drawing = draw("fewer red circles than blue circles on pink background", 100)
     red, blue = ((drawing.colour == COLOURS.index(name)).sum(1) for name in ("red", "blue"))
     assert (red >= 1).all()
     assert (red < blue).all()
 
 
-def test_objects_stay_apart_and_inside():
+def test_objects_stay_apart_and_inside() -> None:
     drawing = render(list(itertools.islice(scenes(1, held_out=False), 300)), np.random.default_rng(1))
     present = drawing.shape >= 0
     assert drawing.x[present].min() > 3

@@ -11,13 +11,13 @@ from nbench.shapes.recipe.__main__ import MODELS, WEIGHTS
 from nbench.shapes.recipe.figures import answers, shortfalls
 
 
-def test_together_at_most_25_megabytes_of_safetensors():
+def test_together_at_most_25_megabytes_of_safetensors() -> None:
     files = [path for model in MODELS for path in (WEIGHTS / model).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 25e6
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
 
 
-def test_log_and_card_lie_beside_the_weights():
+def test_log_and_card_lie_beside_the_weights() -> None:
     figures = json.loads((WEIGHTS / "figures.json").read_text())
     assert set(figures["seconds"]) >= {path.stem for path in (WEIGHTS / "logs").glob("*.jsonl")}
     assert {"clip", "vqa", "bench", "clip_previews", "noisyclip_previews"} <= set(figures)
@@ -28,13 +28,13 @@ def test_log_and_card_lie_beside_the_weights():
         assert all("seconds" in line or line.get("epoch") == 0 for line in lines)
 
 
-def test_clip_and_vqa_tell_true_from_corrupted():
+def test_clip_and_vqa_tell_true_from_corrupted() -> None:
     recorded = json.loads((WEIGHTS / "figures.json").read_text())
     measured = answers(WEIGHTS, count=1000, seed=91)  # other scenes than those of the card
     assert shortfalls({**recorded, **measured}) == []
 
 
-def test_the_stock_pipeline_draws_what_it_is_asked_for():
+def test_the_stock_pipeline_draws_what_it_is_asked_for() -> None:
     """Opened and called as a user of diffusers would, with no argument but the prompt."""
     pipe = DiffusionPipeline.from_pretrained(WEIGHTS / "pipeline")
     pipe.set_progress_bar_config(disable=True)
@@ -52,7 +52,7 @@ def test_the_stock_pipeline_draws_what_it_is_asked_for():
 
 
 @pytest.mark.parametrize("model", ["clip", "noisyclip", "vqa"])
-def test_half_precision_on_disk_float32_in_use(model: str):
+def test_half_precision_on_disk_float32_in_use(model: str) -> None:
     from safetensors import safe_open
     from transformers import AutoConfig
 

@@ -17,7 +17,7 @@ def by_hand(logits: list[list[float]], captions: list[str]) -> float:
     return total
 
 
-def test_equals_the_definition():
+def test_equals_the_definition() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4, 7)
     captions = ["a", "b", "a", "c", "x", "b", "y"]  # twins among images and among negatives
@@ -26,7 +26,7 @@ def test_equals_the_definition():
     assert 0 <= accuracy.item() <= 1
 
 
-def test_perfect_scores_cost_nothing():
+def test_perfect_scores_cost_nothing() -> None:
     loss, accuracy = contrast(100 * torch.eye(3, 5), list("abcde"))
     assert loss.item() < 1e-6
     assert accuracy.item() == 1

@@ -33,7 +33,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
-def test_only_the_image_tower_learns(config: TrainConfig):
+def test_only_the_image_tower_learns(config: TrainConfig) -> None:
     out = train(config, shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == [0, 1, 2, 3]
@@ -45,12 +45,12 @@ def test_only_the_image_tower_learns(config: TrainConfig):
     assert not (out / "checkpoint.pt").exists()
 
 
-def test_the_result_is_a_scorer(config: TrainConfig):
+def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     scorer = CLIPScorer(train(config, shown=False), "mine")
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
 
 
-def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(config, shown=False)
     again = replace(config, out=config.out.with_name("cut"))
     epoch = noisyclip._Run.epoch
@@ -69,7 +69,7 @@ def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeyp
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-def test_a_finished_run_costs_nothing_and_another_is_refused(config: TrainConfig):
+def test_a_finished_run_costs_nothing_and_another_is_refused(config: TrainConfig) -> None:
     out = train(config, shown=False)
     written = (out / "model.safetensors").stat().st_mtime_ns
     train(config, shown=False)
@@ -86,12 +86,14 @@ def test_a_finished_run_costs_nothing_and_another_is_refused(config: TrainConfig
         ({"batch_size": 128}, "too few rows"),
     ],
 )
-def test_bad_input(config: TrainConfig, change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch):
+def test_bad_input(
+    config: TrainConfig, change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NbenchError, match=message):
         train(replace(config, **change), shown=False)  # type: ignore[arg-type]
 
 
-def test_settings_that_make_no_sense(tmp_path: Path):
+def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match="at least 1 epoch"):
         TrainConfig(tmp_path, tmp_path, epochs=0)
