@@ -22,8 +22,8 @@ from .card import write_card
 from .figures import answers, shortfalls, timeline
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-NCC_PROMPTS = 6000
-BENCH_PROMPTS = 200
+NCC_PROMPTS = 2000
+BENCH_PROMPTS = 100
 MODELS = ("pipeline", "clip", "vqa", "noisyclip")
 
 
@@ -47,8 +47,8 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         "pipeline": lambda to: denoiser.train(
             to, work / "clip-both-towers", work / "vae", many(9000), cached=max(256, many(150_000))
         ),
-        "clip": lambda to: clip.sharpen(to, work / "clip-both-towers", many(3000)),
-        "vqa": lambda to: vqa.train(to, work / "clip", many(2400)),
+        "clip": lambda to: clip.sharpen(to, work / "clip-both-towers", many(1100)),
+        "vqa": lambda to: vqa.train(to, work / "clip", many(1000)),
         "ncc": build_ncc,
         "noisyclip": lambda to: train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"))),
     }
