@@ -24,6 +24,7 @@ from ..scorers.registry import clip_folder
 from ..scorers.weights import folder_fingerprint, model_folder
 from ..shards.reader import Bench, open_bench
 from .contrast import contrast
+from .saving import save_half
 
 CHUNK = 16
 """Batches held and mixed at a time; what lies on disk next to each other is trained on apart."""
@@ -91,7 +92,7 @@ def train(config: TrainConfig, shown: bool = True) -> Path:
             _write(log, line | {"seconds": time.monotonic() - started})
             run.save(config.out / "checkpoint.pt", recipe, epoch + 1)
             progress.advance(1)
-    run.model.half().save_pretrained(config.out)
+    save_half(run.model, config.out)
     for path in folder.iterdir():
         if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
             shutil.copyfile(path, config.out / path.name)
@@ -219,20 +220,21 @@ def _recipe(config: TrainConfig, bench: Bench, positions: tuple[int, ...], folde
     if bench.info.preview is None:
         raise NbenchError(f"{config.data} has no preview map: build it anew, so that one is fitted")
     settings = {key: value for key, value in asdict(config).items() if key not in ("data", "out", "start")}
-    return settings | {
+    recipe = settings | {
         "positions": list(positions),
         "data": bench.info.fingerprint,
         "rows": bench.info.rows,
         "start": folder_fingerprint(folder, "start"),
         "preview": asdict(bench.info.preview),
     }
+    return dict(json.loads(json.dumps(recipe)))  # as it is read back, with lists for tuples
 
 
 def _finished(out: Path, recipe: dict[str, Any]) -> bool:
     path = out / "training.json"
     if not path.is_file():
         return False
-    if json.loads(path.read_text()) != json.loads(json.dumps(recipe)):
+    if json.loads(path.read_text()) != recipe:
         raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
     return True
 

