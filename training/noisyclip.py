@@ -157,8 +157,7 @@ class _Run:
         assert self.bench.info.preview is not None
         pixels = self.preprocess(preview(examples.latents, self.bench.info.preview)).to(self.device)
         image = self.model.get_image_features(pixel_values=pixels)
-        cosines = (functional.normalize(out.pooler_output, dim=-1) for out in (image, text))
-        images, texts = cosines
+        images, texts = (functional.normalize(out.pooler_output, dim=-1) for out in (image, text))
         return self.model.logit_scale.exp() * images @ texts.T
 
     def save(self, path: Path, recipe: dict[str, Any], epoch: int) -> None:

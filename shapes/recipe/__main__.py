@@ -38,8 +38,8 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         return max(2, round(count * scale))
 
     def build_ncc(to: Path) -> None:
-        settings = {"pipeline": str(work / "pipeline"), "limit": many(NCC_PROMPTS), "positions": "20:30"}
-        build(BuildConfig("ncc", out=to, batch_size=120, seed=7, **settings))  # type: ignore[arg-type]
+        pipeline, limit = str(work / "pipeline"), many(NCC_PROMPTS)
+        build(BuildConfig("ncc", pipeline, to, limit=limit, positions="20:30", batch_size=120, seed=7))
 
     stages: dict[str, Callable[[Path], object]] = {
         "clip-both-towers": lambda to: clip.train(to, many(1800)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,10 @@ class Batch:
     pixels: torch.Tensor
     captions: list[str]
     corrupted: dict[str, list[str]]
+
+    def with_corrupted(self, kinds: Iterable[str]) -> list[str]:
+        """The captions, then the corrupted ones of each of `kinds`."""
+        return self.captions + [caption for kind in kinds for caption in self.corrupted[kind]]
 
 
 def batches(seed: int, size: int, held_out: bool = False) -> Iterator[Batch]:

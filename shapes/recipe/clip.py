@@ -66,7 +66,7 @@ def train(out: Path, steps: int, batch_size: int = 128, seed: int = 1) -> list[f
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.captions + [caption for kind in CORRUPTION_KINDS for caption in batch.corrupted[kind]]
+        captions = batch.with_corrupted(CORRUPTION_KINDS)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         output = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=batch.pixels)
         loss, accuracy = contrast(output.logits_per_image, captions)
@@ -91,7 +91,7 @@ def sharpen(out: Path, start: Path, steps: int, batch_size: int = 128, seed: int
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.captions + [caption for kind in HARD_KINDS for caption in batch.corrupted[kind]]
+        captions = batch.with_corrupted(HARD_KINDS)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         with torch.no_grad():
             text = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)

@@ -109,9 +109,7 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.captions + [
-            caption for kind in rng.sample(CORRUPTION_KINDS, KINDS_A_STEP) for caption in batch.corrupted[kind]
-        ]
+        captions = batch.with_corrupted(rng.sample(CORRUPTION_KINDS, KINDS_A_STEP))
         captions += [near_miss(scene, rng).caption for scene in batch.scenes]
         questions = tokenizer(
             [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"
