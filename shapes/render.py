@@ -10,7 +10,11 @@ import numpy as np
 from .grammar import BACKGROUNDS, COLOURS, SHAPES, Scene
 
 SIZE = 32
+GRID = 4
+"""Objects stand in the cells of a 4x4 grid: a cell is a patch of the world's models, so that they learn in minutes."""
 MAX_OBJECTS = 6
+RADIUS = (3.0, 3.6)
+"""Of objects, in pixels."""
 _COLOUR_RGB = np.array(
     [[220, 40, 40], [40, 165, 60], [45, 75, 230], [240, 215, 40], [150, 50, 190], [60, 210, 220]], np.float32
 )
@@ -67,33 +71,21 @@ def _counts(scene: Scene, rng: np.random.Generator) -> list[int]:
 def _place(
     present: np.ndarray, region: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Radii and centres such that no two objects touch and each stays in its region; crowded rows are drawn anew."""
+    """Radii and centres: every object in a free cell of its region, drawn at random, off the cell's middle a little."""
     n = len(present)
-    radius = np.zeros((n, MAX_OBJECTS), np.float32)
-    x, y = np.zeros_like(radius), np.zeros_like(radius)
-    todo = np.arange(n)
-    tries = 32
-    while len(todo):
-        crowd = present[todo].sum(1, keepdims=True)
-        r = rng.uniform(3.0, np.clip(5.2 - 0.3 * crowd, 3.4, 4.6), (len(todo), MAX_OBJECTS)).astype(np.float32)
-        cx, cy = np.zeros_like(r), np.zeros_like(r)
-        ok = np.ones(len(todo), bool)
-        for slot in range(MAX_OBJECTS):
-            here, side = r[:, slot, None], region[todo, slot] * SIZE
-            px = rng.uniform(side[:, :1] + here + 0.3, side[:, 1:2] - here - 0.3, (len(todo), tries))
-            py = rng.uniform(side[:, 2:3] + here + 0.3, side[:, 3:4] - here - 0.3, (len(todo), tries))
-            free = np.ones((len(todo), tries), bool)
-            for other in range(slot):
-                apart = np.hypot(px - cx[:, other, None], py - cy[:, other, None]) >= here + r[:, other, None] + 0.8
-                free &= apart | ~present[todo, other, None]
-            pick = free.argmax(1)
-            ok &= free.any(1) | ~present[todo, slot]
-            cx[:, slot] = np.take_along_axis(px, pick[:, None], 1)[:, 0]
-            cy[:, slot] = np.take_along_axis(py, pick[:, None], 1)[:, 0]
-        done = todo[ok]
-        radius[done], x[done], y[done] = r[ok], cx[ok], cy[ok]
-        todo = todo[~ok]
-    return radius, x, y
+    column, row = np.meshgrid(np.arange(GRID) + 0.5, np.arange(GRID) + 0.5)
+    across, down = column.ravel() / GRID, row.ravel() / GRID
+    order = rng.random((n, GRID * GRID))
+    cell = np.zeros(present.shape, int)
+    for slot in range(MAX_OBJECTS):
+        left, right, top, bottom = region[:, slot].T[..., None]
+        inside = (across > left) & (across < right) & (down > top) & (down < bottom)
+        cell[:, slot] = np.where(inside, order, -1).argmax(1)
+        order[present[:, slot], cell[present[:, slot], slot]] = -1
+    radius = rng.uniform(*RADIUS, present.shape).astype(np.float32)
+    slack = SIZE / GRID / 2 - radius - 0.2
+    x, y = (SIZE * axis[cell] + slack * rng.uniform(-1, 1, present.shape) for axis in (across, down))
+    return radius, x.astype(np.float32), y.astype(np.float32)
 
 
 def _paint(

@@ -22,8 +22,8 @@ from .card import write_card
 from .figures import answers, shortfalls, timeline
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-NCC_PROMPTS = 2000
-BENCH_PROMPTS = 100
+NCC_PROMPTS = 4000
+BENCH_PROMPTS = 200
 MODELS = ("pipeline", "clip", "vqa", "noisyclip")
 
 
@@ -38,19 +38,21 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         return max(2, round(count * scale))
 
     def build_ncc(to: Path) -> None:
-        pipeline, limit = str(work / "pipeline"), many(NCC_PROMPTS)
+        pipeline, limit = str(work / "pipeline"), max(100, many(NCC_PROMPTS))
         build(BuildConfig("ncc", pipeline, to, limit=limit, positions="20:30", batch_size=120, seed=7))
 
+    def train_on_ncc(to: Path) -> None:
+        train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"), epochs=12))
+
     stages: dict[str, Callable[[Path], object]] = {
-        "clip-both-towers": lambda to: clip.train(to, many(1800)),
-        "vae": lambda to: vae.train(to, many(2400)),
+        "clip": lambda to: clip.train(to, many(800)),
+        "vae": lambda to: vae.train(to, many(3500)),
+        "vqa": lambda to: vqa.train(to, work / "clip", many(1600)),
         "pipeline": lambda to: denoiser.train(
-            to, work / "clip-both-towers", work / "vae", many(9000), cached=max(256, many(150_000))
+            to, work / "clip", work / "vae", many(11_000), cached=max(256, many(150_000))
         ),
-        "clip": lambda to: clip.sharpen(to, work / "clip-both-towers", many(1100)),
-        "vqa": lambda to: vqa.train(to, work / "clip", many(1000)),
         "ncc": build_ncc,
-        "noisyclip": lambda to: train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"))),
+        "noisyclip": train_on_ncc,
     }
     for name, stage in stages.items():
         done = work / f"{name}.seconds"

@@ -36,7 +36,7 @@ def build_vae() -> AutoencoderKL:
     )
 
 
-def train(out: Path, steps: int, batch_size: int = 64, seed: int = 2) -> list[float]:
+def train(out: Path, steps: int, batch_size: int = 32, seed: int = 2) -> list[float]:
     """Train from nothing and save to `out`, scaled so that latents have mean 0 and variance 1; returns the losses."""
     torch.manual_seed(seed)
     vae, readout, source = build_vae(), torch.nn.Conv2d(4, 3, 1), batches(seed, batch_size)

@@ -1,17 +1,19 @@
 """Trains the world's VQA model: a stock BlipForQuestionAnswering that answers yes or no to VQAScore's question.
 
-A yes/no answer alone is a hint too thin to learn to see from. So the image tower starts as CLIP's, and a throw-away
-head on its tokens must go on naming the objects in each patch.
+A yes/no answer alone is a hint too thin to learn from. So the image tower starts as CLIP's, and two throw-away heads
+help: one on the image tokens names the objects in each patch, one on the question's words marks those that are wrong.
 """
 
 from __future__ import annotations
 
+import difflib
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BlipConfig, BlipForQuestionAnswering, CLIPModel
 
 from ...scorers.vqascore import QUESTION, heed_question_mask
@@ -24,9 +26,13 @@ from .loop import RunningAverage, fit, save_model
 from .naming import LOOKS, naming_loss
 
 WIDTH = 160
-NAMING_WEIGHT = 0.5
-KINDS_A_STEP = 2
-"""Of the four kinds of corruption, so many are asked about at each step: a question costs more than an image."""
+OTHER_KINDS = tuple(kind for kind in CORRUPTION_KINDS if kind != "quantity")
+NAMING_WEIGHT, SPOTTING_WEIGHT = 0.5, 2.0
+SPOT_RARITY = torch.tensor(3.0)
+"""Right words are many, wrong ones few."""
+ASKED = 4
+"""Questions about each image at a step: the true caption, its quantity corrupted, which is hardest to learn, another
+kind of corruption, and a near miss."""
 
 
 def build_vqa() -> BlipForQuestionAnswering:
@@ -101,21 +107,21 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
     heed_question_mask(model)
     if clip:
         see_like(model, CLIPModel.from_pretrained(clip, dtype=torch.float32), next(source).pixels)
-    naming = torch.nn.Linear(WIDTH, LOOKS)
+    naming, spotting = torch.nn.Linear(WIDTH, LOOKS), torch.nn.Linear(WIDTH, 1)
     yes, no, start = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no", "<start>"))
-    trained = torch.nn.ModuleList([model, naming])
+    before = len(tokenizer(QUESTION.split("{prompt}")[0]).input_ids) - 1  # <start> stays, <end> does not
+    trained = torch.nn.ModuleList([model, naming, spotting])
     average = RunningAverage(trained, 0.998)
-    asked = KINDS_A_STEP + 2
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
-        captions = batch.with_corrupted(rng.sample(CORRUPTION_KINDS, KINDS_A_STEP))
+        captions = batch.with_corrupted(("quantity", rng.choice(OTHER_KINDS)))
         captions += [near_miss(scene, rng).caption for scene in batch.scenes]
         questions = tokenizer(
             [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"
         )
         image = model.vision_model(batch.pixels).last_hidden_state
-        asked_of = image.repeat(asked, 1, 1)
+        asked_of = image.repeat(ASKED, 1, 1)
         states = model.text_encoder(
             input_ids=questions.input_ids,
             attention_mask=questions.attention_mask,
@@ -131,13 +137,22 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
         answers = F.cross_entropy(logits.float(), torch.where(true, yes, no), reduction="none")
         answer = (answers[true].mean() + answers[~true].mean()) / 2
         named = naming_loss(naming(image[:, 1:]), batch.drawing, PATCH)
+        wrong = pad_sequence(
+            [torch.tensor(wrong_words(batch.captions[i % batch_size], text)) for i, text in enumerate(captions)],
+            batch_first=True,
+            padding_value=-1,
+        )
+        marks = spotting(states)[:, before : before + wrong.shape[1], 0].float()
+        said = wrong >= 0
+        spotted = F.binary_cross_entropy_with_logits(marks[said], wrong[said], pos_weight=SPOT_RARITY)
         right = (logits[:, yes] > logits[:, no]) == true
         figures = {
             "yes": right[true].float().mean().item(),
             "no": right[~true].float().mean().item(),
             "naming": named.item(),
+            "spotting": spotted.item(),
         }
-        return answer + NAMING_WEIGHT * named, figures
+        return answer + NAMING_WEIGHT * named + SPOTTING_WEIGHT * spotted, figures
 
     losses = fit(
         trained.parameters(),
@@ -150,6 +165,19 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
     average.copy_to_module()
     save_model(model, tokenizer, out)
     return losses
+
+
+def wrong_words(true: str, asked: str) -> list[float]:
+    """For every word of `asked`: 1 where it must be replaced to get the `true` caption, else 0.
+
+    >>> wrong_words("two red circles", "two blue circles")
+    [0.0, 1.0, 0.0]
+    """
+    words = asked.split()
+    wrong = [1.0] * len(words)
+    for block in difflib.SequenceMatcher(None, true.split(), words, autojunk=False).get_matching_blocks():
+        wrong[block.b : block.b + block.size] = [0.0] * block.size
+    return wrong
 
 
 def near_miss(scene: Scene, rng: random.Random) -> Scene:
