@@ -56,7 +56,7 @@ def render(scenes: Sequence[Scene], rng: np.random.Generator) -> Drawing:
                 slot += 1
     background = np.array([BACKGROUNDS.index(scene.background) for scene in scenes])
     radius, x, y = _place(shape >= 0, region, rng)
-    images = _paint(colour, shape, background, radius, x, y, rng)
+    images = paint(colour, shape, background, radius, x, y, rng)
     return Drawing(images, colour, shape, x, y, background)
 
 
@@ -88,18 +88,20 @@ def _place(
     return radius, x.astype(np.float32), y.astype(np.float32)
 
 
-def _paint(
+def paint(
     colour: np.ndarray,
     shape: np.ndarray,
     background: np.ndarray,
     radius: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
 ) -> np.ndarray:
+    """uint8 [B, 32, 32, 3] of objects as in `Drawing`, with their radii in pixels; without `rng` in pure colours."""
     n = len(background)
     canvas = np.broadcast_to(_BACKGROUND_RGB[background][:, None, None], (n, SIZE, SIZE, 3)).copy()
-    canvas += rng.normal(0, 4, (n, 1, 1, 3))
+    if rng is not None:
+        canvas += rng.normal(0, 4, (n, 1, 1, 3))
     axis = np.arange(SIZE, dtype=np.float32) + 0.5
     for slot in range(MAX_OBJECTS):
         rows = np.flatnonzero(shape[:, slot] >= 0)
@@ -113,7 +115,9 @@ def _paint(
             chosen = shape[rows, slot] == index
             distance[chosen] = signed_distance(dx[chosen], dy[chosen], r[chosen])
         cover = np.clip(0.5 - distance, 0, 1)[..., None]
-        ink = _COLOUR_RGB[colour[rows, slot]] + rng.normal(0, 6, (len(rows), 3))
+        ink = _COLOUR_RGB[colour[rows, slot]]
+        if rng is not None:
+            ink = ink + rng.normal(0, 6, (len(rows), 3))
         canvas[rows] += cover * (ink[:, None, None] - canvas[rows])
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 

@@ -16,8 +16,9 @@ from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer
 from ...shards.reader import Bench
 from ...shards.scores import reference_path, write_scores
-from ..grammar import CORRUPTION_KINDS, corrupt, scenes
+from ..grammar import CORRUPTION_KINDS, corrupt, parse, scenes
 from ..render import render
+from .truth import matches
 
 Figures = dict[str, float]
 YES = 0.5
@@ -54,10 +55,12 @@ def answers(weights: Path, count: int = 2000, seed: int = 90) -> dict[str, Figur
 
 
 def timeline(bench: Bench, weights: Path, results: Path) -> dict[str, Figures]:
-    """Of a bench: the share of images that the VQA model says yes to, and agreement with VQAScore by position.
+    """What a bench of the world tells of its models.
 
-    clip_previews, noisyclip_previews: mean within-prompt Spearman with VQAScore, by position; image: frozen CLIP's on
-    the final image.
+    bench: its size; the share of images that the VQA model says yes to ("yes"), that show exactly what was asked for
+    ("right", see `truth`), and on which the two agree ("agreed"); frozen CLIP's mean within-prompt Spearman with
+    VQAScore on the final image ("image"). clip_previews, noisyclip_previews: the same on previews, by position. lead,
+    lead_low, lead_high: by how much NoisyCLIP's is above frozen CLIP's, paired by prompt, with its 95 % interval.
     """
     scores = {}
     for name, judge in (
@@ -70,16 +73,30 @@ def timeline(bench: Bench, weights: Path, results: Path) -> dict[str, Figures]:
     models = ("clip", "noisyclip")
     report = evaluate(EvaluateConfig(bench.path, tuple(str(weights / model) for model in models), "all", results))
     agreement = {
-        model: {
+        f"{model}_previews": {
             str(row.position): float(row.spearman or 0.0)
             for row in report.rows
             if row.model == model and row.reference == "vqascore"
         }
         for model in models
     }
+    paired = [row for row in report.comparisons if row.reference == "vqascore"]
+    lead = {
+        name: {str(row.position): float(getattr(row, field) or 0.0) for row in paired}
+        for name, field in (("lead", "difference"), ("lead_low", "low"), ("lead_high", "high"))
+    }
     image = metrics.mean_over_prompts(metrics.spearman(scores["clip"], scores["vqascore"]))
-    shares = {"yes": float((scores["vqascore"] > YES).mean()), "image": float(image)}
-    return {"bench": shares} | {f"{model}_previews": by_position for model, by_position in agreement.items()}
+    yes = scores["vqascore"].ravel() > YES
+    right = np.concatenate(
+        [
+            matches(batch.images, [parse(text) for text in batch.prompts])
+            for batch in bench.batches(images=True)
+            if batch.images is not None
+        ]
+    )
+    size = {"prompts": bench.info.n_prompts, "candidates": bench.info.candidates}
+    shares = {"yes": yes.mean(), "right": right.mean(), "agreed": (yes == right).mean(), "image": image}
+    return {"bench": {name: float(value) for name, value in (size | shares).items()}} | agreement | lead
 
 
 def shortfalls(figures: dict[str, Figures]) -> list[str]:
@@ -96,6 +113,7 @@ def shortfalls(figures: dict[str, Figures]) -> list[str]:
         f"the VQA model says yes to {bench['yes']:.3f} of the images, not .35-.75": 0.35 <= bench["yes"] <= 0.75,
         f"the finished preview reaches {last / final:.2f} of the image's Spearman, not .80": last >= 0.8 * final,
         f"the preview at position 5 reaches {at[5]:.2f}, not nearly 0": abs(at[5]) <= 0.15,
+        f"NoisyCLIP's lead at 20 has an interval from {figures['lead_low']['20']:.3f}": figures["lead_low"]["20"] > 0,
         f"the preview at 20 has {at[20] / last:.2f} of its final Spearman, not .40-.90": 0.4 <= at[20] / last <= 0.9,
     }
     return [text for text, fine in checks.items() if not fine]

@@ -11,6 +11,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -116,7 +117,8 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = next(source)
         captions = batch.with_corrupted(("quantity", rng.choice(OTHER_KINDS)))
-        captions += [near_miss(scene, rng).caption for scene in batch.scenes]
+        drawn = zip(batch.scenes, batch.drawing.x, batch.drawing.y, strict=True)
+        captions += [near_miss(scene, x, y, rng).caption for scene, x, y in drawn]
         questions = tokenizer(
             [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"
         )
@@ -180,16 +182,19 @@ def wrong_words(true: str, asked: str) -> list[float]:
     return wrong
 
 
-def near_miss(scene: Scene, rng: random.Random) -> Scene:
-    """A wrong caption of the kinds that generators make true: the other group changed, or the relation turned round."""
+def near_miss(scene: Scene, x: np.ndarray, y: np.ndarray, rng: random.Random) -> Scene:
+    """A wrong caption of the kinds that generators make true: the other group changed, or the relation turned round.
+
+    Args:
+        x, y: where the objects of the scene were drawn, as in `Drawing`: what lies left may lie above, too.
+    """
     if scene.relation in ("left of", "above"):
         if rng.random() < 0.4:
-            flipped = replace(scene, groups=scene.groups[::-1])
-            return (
-                flipped
-                if rng.random() < 0.5
-                else replace(scene, relation="above" if scene.relation == "left of" else "left of")
-            )
+            other, places = ("above", y) if scene.relation == "left of" else ("left of", x)
+            first, second = (group.count for group in scene.groups)
+            if rng.random() < 0.5 and places[:first].max() >= places[first : first + second].min():
+                return replace(scene, relation=other)
+            return replace(scene, groups=scene.groups[::-1])
         turned = corrupt(replace(scene, groups=scene.groups[::-1]), rng.choice(("subject", "colour", "quantity")), rng)
         return replace(turned, groups=turned.groups[::-1])
     if scene.relation == "no" and rng.random() < 0.5:

@@ -18,13 +18,10 @@ def falls(losses: list[float]) -> bool:
     return losses[-1] < 0.9 * losses[0]
 
 
-def test_clip_learns_and_is_sharpened(tmp_path: Path) -> None:
-    assert falls(clip.train(tmp_path / "both", steps=60, batch_size=32))
-    assert falls(clip.sharpen(tmp_path / "clip", tmp_path / "both", steps=40, batch_size=32))
-    before, after = (CLIPModel.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("both", "clip"))
-    for name, weight in after.text_model.state_dict().items():
-        assert torch.equal(weight, before.text_model.state_dict()[name]), name
-    assert AutoTokenizer.from_pretrained(tmp_path / "clip")("two red circles").input_ids[0] == 2
+def test_clip_learns(tmp_path: Path) -> None:
+    assert falls(clip.train(tmp_path, steps=60, batch_size=32))
+    CLIPModel.from_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("two red circles").input_ids[0] == 2
 
 
 def test_vae_learns(tmp_path: Path) -> None:
@@ -34,7 +31,7 @@ def test_vae_learns(tmp_path: Path) -> None:
 
 def test_denoiser_learns(tmp_path: Path) -> None:
     losses = denoiser.train(tmp_path, None, None, steps=60, batch_size=32, cached=500)
-    assert falls(losses)
+    assert losses[2] < 0.9 * losses[0]  # of flow matching alone: later ones have other targets
     pipe = DiffusionPipeline.from_pretrained(tmp_path)
     assert pipe("two red circles on gray background", num_inference_steps=2).images[0].size == (32, 32)
 
@@ -66,6 +63,18 @@ def test_objects_are_named_in_their_patch() -> None:
             patch = int(drawing.y[row, slot] // 8) * 4 + int(drawing.x[row, slot] // 8)
             assert named[row, patch, drawing.colour[row, slot] * 4 + drawing.shape[row, slot]] == 1
     assert named.sum() <= (drawing.shape >= 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [
+        ("two red circles left of one blue square", [0] * 8),
+        ("two red circles left of one green square", [0, 0, 0, 0, 0, 0, 1, 0]),
+        ("three red circles above one blue square", [1, 0, 0, 1, 0, 0, 0]),
+    ],
+)
+def test_wrong_words_are_marked(asked: str, wrong: list[int]) -> None:
+    assert vqa.wrong_words("two red circles left of one blue square", asked) == wrong
 
 
 def test_the_vqa_model_starts_with_the_eyes_of_clip() -> None:
