@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/nbench
 	touch $@
 
-demo: BENCH_DIR = $(or $(OUT),data/demo-bench)
+demo: BENCH_DIR = $(or $(OUT),data/demo-bench$(if $(LIMIT),-$(LIMIT)))
 demo: $(READY) ## build a small bench and score CLIP and NoisyCLIP on it (LIMIT, OUT)
 	$(BIN)/nbench build genai-bench --limit $(or $(LIMIT),40) --out '$(BENCH_DIR)' $(ARGS)
 	$(BIN)/nbench evaluate --model clip --model noisyclip --bench '$(BENCH_DIR)' --latents 0:50:5 --plot results/demo.png

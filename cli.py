@@ -196,15 +196,15 @@ def evaluate(
 
 
 def _default_bench() -> Path:
-    """Where a bench is when none is named; the embedded one is built there first if need be."""
+    """Where a bench is when none is named; the embedded one is built or finished there first if need be."""
     from .builders.config import BuildConfig
-    from .shards.dataset import INFO_FILE
+    from .shards.dataset import INFO_FILE, read_info
 
     config = BuildConfig("genai-bench")
-    if not (config.folder / INFO_FILE).exists():
+    if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
         from .builders.build import build
 
-        print(f"no bench at {config.folder}: building the embedded one (nbench build genai-bench)", file=sys.stderr)
+        print(f"no finished bench at {config.folder}: building it (nbench build genai-bench)", file=sys.stderr)
         build(config)
     return config.folder
 

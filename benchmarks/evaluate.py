@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
     scores: dict[str, ModelScores] = {}
     for model, scorer in scorers.items():
         table = score_bench(bench, scorer, positions, progress)
-        write_scores(result_path(config.out, name, model, ".parquet"), table, score_metadata(bench, scorer))
+        write_scores(result_path(config.out, name, model, ".parquet"), table, score_metadata(bench.info, scorer))
         scores[model] = _by_position(table, bench)
     rows = measure(scores, references, info.steps)
     comparisons = compare(scores, references)

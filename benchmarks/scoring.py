@@ -63,15 +63,15 @@ def score_references(bench_path: Path, names: Sequence[str], progress: Progress 
     bench = open_bench(bench_path)
     for name, scorer in [(name, get_reference(name, bench.info)) for name in names]:
         table = score_bench(bench, scorer, [bench.info.steps], progress)
-        write_scores(reference_path(bench.path, name), table, score_metadata(bench, scorer))
+        write_scores(reference_path(bench.path, name), table, score_metadata(bench.info, scorer))
 
 
-def score_metadata(bench: Bench, scorer: Scorer) -> dict[str, Any]:
+def score_metadata(info: DatasetInfo, scorer: Scorer) -> dict[str, Any]:
     """Where a score table comes from."""
     return {
         "scorer": scorer.name,
         "scorer_fingerprint": scorer.fingerprint,
-        "bench_fingerprint": bench.info.fingerprint,
+        "bench_fingerprint": info.fingerprint,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..benchmarks.scoring import score_references
+from ..benchmarks.scoring import score_metadata, score_references
 from ..errors import NbenchError
 from ..scorers.registry import REFERENCES, get_reference
 from ..shards.dataset import DatasetFolder
@@ -43,12 +43,17 @@ def fitting_references(names: Sequence[str] | None, info: DatasetInfo, progress:
 
 
 def score_missing(names: Sequence[str] | None, folder: DatasetFolder, shown: bool) -> None:
-    """Score the final images by each reference that has no table of this very data set yet."""
+    """Score the final images by each reference that has no table of this data set by its present weights."""
 
     def current(name: str) -> bool:
         path = reference_path(folder.path, name)
-        known = scores_metadata(read_scores(path)) if path.exists() else {}
-        return known.get("bench_fingerprint") == folder.info.fingerprint
+        if not path.exists():
+            return False
+        try:
+            wanted = score_metadata(folder.info, get_reference(name, folder.info))
+        except NbenchError:  # a reference that does not fit is dealt with below
+            return False
+        return scores_metadata(read_scores(path)) == wanted
 
     wanted = [name for name in (REFERENCES if names is None else names) if not current(name)]
     if wanted:

@@ -121,7 +121,7 @@ def test_without_any_bench_the_embedded_one_is_built_and_that_is_said(
     monkeypatch.setitem(prompt_sources.WORLD_PROMPTS, "genai-bench", 1)
     outcome = run("evaluate", "--model", "random", "--latents", "20,30", "--json")
     assert outcome.code == 0, outcome.err
-    assert "no bench at data/noisy-genai-bench: building" in outcome.err
+    assert "no finished bench at data/noisy-genai-bench: building" in outcome.err
     assert json.loads(outcome.out)["n_candidates"] == 6
     assert (tmp_path / "data/noisy-genai-bench/dataset.json").exists()
 

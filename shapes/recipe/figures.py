@@ -68,7 +68,7 @@ def timeline(bench: Bench, weights: Path, results: Path) -> dict[str, Figures]:
         ("vqascore", VQAScorer(weights / "vqa")),
     ):
         table = score_bench(bench, judge, [bench.info.steps])
-        write_scores(reference_path(bench.path, name), table, score_metadata(bench, judge))
+        write_scores(reference_path(bench.path, name), table, score_metadata(bench.info, judge))
         scores[name] = table["score"].to_numpy().reshape(-1, bench.info.candidates)
     models = ("clip", "noisyclip")
     report = evaluate(EvaluateConfig(bench.path, tuple(str(weights / model) for model in models), "all", results))

@@ -154,7 +154,7 @@ def test_references_score_final_images_with_the_worlds_models(tmp_path: Path) ->
         table = read_scores(bench.path / "scores" / f"{name}.parquet")
         scorer = get_reference(name, bench.info)
         assert table.num_rows == PROMPTS * CANDIDATES - 1
-        assert scores_metadata(table) == score_metadata(bench, scorer)
+        assert scores_metadata(table) == score_metadata(bench.info, scorer)
         assert table.equals(score_bench(bench, scorer, [10]))
     assert (np.array(table["score"]) > 0).all()
     with pytest.raises(NbenchError, match=r"unknown reference vqa \(did you mean vqascore\?\)"):
