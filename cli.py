@@ -78,6 +78,11 @@ def build(
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
     seed: Annotated[int, typer.Option(help="Base seed, from which each candidate's own is derived.")] = 0,
     rows_per_shard: Annotated[int | None, typer.Option(help="Trajectories a file.")] = None,
+    format: Annotated[Literal["parquet", "webdataset"], typer.Option(help="Of the shards.")] = "parquet",
+    latent_dtype: Annotated[
+        Literal["float16", "float32", "int8"],
+        typer.Option(help="As which latents are kept; int8 with a scale a channel."),
+    ] = "float16",
     references: Annotated[str | None, typer.Option(help="Of a bench. [default: clip,vqascore]")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where a build stopped.")
@@ -107,6 +112,8 @@ def build(
             dtype=dtype,
             seed=seed,
             rows_per_shard=rows_per_shard,
+            format=format,
+            latent_dtype=latent_dtype,
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
         )
@@ -157,8 +164,11 @@ def evaluate(
         ),
     ] = None,
     bench: Annotated[
-        Path | None,
-        typer.Option(envvar="NBENCH_BENCH", help="Folder. [default: data/noisy-genai-bench, built if there is none]"),
+        str | None,
+        typer.Option(
+            envvar="NBENCH_BENCH",
+            help="Folder, URL or Hub id. [default: data/noisy-genai-bench, built if there is none]",
+        ),
     ] = None,
     latents: Annotated[str, typer.Option(help="Positions: all, 20,30 or 0:50:5; the final one is added.")] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,

@@ -17,7 +17,7 @@ from ..errors import NbenchError
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import read_scores, reference_path, scores_metadata, write_scores
+from ..shards.scores import scores_metadata, write_scores
 from . import metrics
 from .metrics import Array
 from .results import Comparison, EvaluationResult, ResultRow, Yardstick, result_path, write_result
@@ -35,7 +35,7 @@ ModelScores = dict[int, Array]
 class EvaluateConfig:
     """What to evaluate: `models` by name, folder or Hub id, at the positions `latents` and at the final one."""
 
-    bench: Path
+    bench: str | Path
     models: tuple[str, ...] = ("clip", "noisyclip")
     latents: str = "all"
     out: Path = Path("results")
@@ -74,7 +74,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
         NbenchError: no such bench, model, or position in it; no references; or `out` cannot be written.
     """
     bench = open_bench(config.bench)
-    info, name = bench.info, config.bench.resolve().name
+    info, name = bench.info, bench.name
     positions = sorted({*bench.select(config.latents), info.steps})
     references, fingerprints = _read_references(bench)
     scorers = _load(config.models, bench)
@@ -203,18 +203,20 @@ def _load(models: Sequence[str], bench: Bench) -> dict[str, Scorer]:
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
     arrays, fingerprints = {}, {}
-    for path in sorted((bench.path / "scores").glob("*.parquet")):
-        table = read_scores(path)
+    for name, table in bench.references.items():
         origin = scores_metadata(table)
         if origin.get("bench_fingerprint") != bench.info.fingerprint:
-            raise NbenchError(f"{path} scores another build of this bench: remove it, or build with --fresh")
+            raise NbenchError(
+                f"scores/{name}.parquet of {bench.location.url} scores another build: remove it, or build with --fresh"
+            )
         by_position = _by_position(table, bench)
         if bench.info.steps in by_position:
-            arrays[path.stem] = by_position[bench.info.steps]
-            fingerprints[path.stem] = origin["scorer_fingerprint"]
+            arrays[name] = by_position[bench.info.steps]
+            fingerprints[name] = origin["scorer_fingerprint"]
     if not arrays:
-        wanted = reference_path(bench.path, YARDSTICK)
-        raise NbenchError(f"no references at {wanted}: run its nbench build again with --references clip,vqascore")
+        raise NbenchError(
+            f"no references at {bench.location.url}/scores: run its nbench build again with --references clip,vqascore"
+        )
     return arrays, fingerprints
 
 

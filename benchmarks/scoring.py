@@ -38,7 +38,9 @@ def score_bench(bench: Bench, scorer: Scorer, positions: Sequence[int], progress
     if scorer.reads == "image":
         positions = [position for position in positions if position == info.steps]
     if scorer.reads == "preview" and info.preview is None:
-        raise NbenchError(f"{bench.path} has no preview map, which {scorer.name} needs: build it with one (--fresh)")
+        raise NbenchError(
+            f"{bench.location.url} has no preview map, which {scorer.name} needs: build it with one (--fresh)"
+        )
     latents = list(positions) if scorer.reads in ("latent", "preview") else []
     images = scorer.reads == "image"
     row_bytes = 4 * (3 * int(np.prod(info.image_size)) * images + int(np.prod(info.latent_shape)) * len(latents))
@@ -50,7 +52,9 @@ def score_bench(bench: Bench, scorer: Scorer, positions: Sequence[int], progress
         if progress is not None:
             progress(scorer.name, len(batch) + batch.failed)
     if not chunks:
-        raise NbenchError(f"{bench.path} has nothing that {scorer.name} could score at positions {list(positions)}")
+        raise NbenchError(
+            f"{bench.location.url} has nothing that {scorer.name} could score at positions {list(positions)}"
+        )
     return pa.concat_tables(chunks)
 
 
@@ -63,7 +67,7 @@ def score_references(bench_path: Path, names: Sequence[str], progress: Progress 
     bench = open_bench(bench_path)
     for name, scorer in [(name, get_reference(name, bench.info)) for name in names]:
         table = score_bench(bench, scorer, [bench.info.steps], progress)
-        write_scores(reference_path(bench.path, name), table, score_metadata(bench.info, scorer))
+        write_scores(reference_path(bench_path, name), table, score_metadata(bench.info, scorer))
 
 
 def score_metadata(info: DatasetInfo, scorer: Scorer) -> dict[str, Any]:

@@ -14,10 +14,13 @@ import torch
 
 from ..errors import NbenchError
 from ..shards.dataset import DatasetFolder
-from ..shards.parquet import ParquetShardWriter, ShardWriter
+from ..shards.fingerprint import fingerprint
+from ..shards.formats import shard_writer
 from ..shards.reader import open_bench
-from ..shards.schema import DatasetInfo, ShardRecord, TrajectoryBatch
-from .config import KINDS, BuildConfig, build_spec, fingerprint
+from ..shards.schema import BYTES, DatasetInfo, ShardRecord, TrajectoryBatch
+from ..shards.seeds import candidate_seed
+from ..shards.writer import ShardWriter
+from .config import KINDS, BuildConfig, build_spec
 from .corruptions import corrupt_prompts
 from .generate import Trajectories, generate
 from .pipelines import PipelineEntry, load_pipeline, resolve_pipeline
@@ -25,7 +28,6 @@ from .preview import fit_preview
 from .progress import BuildProgress
 from .prompts import Prompt, read_prompts, world_prompts
 from .references import check_names, fitting_references, score_missing
-from .seeds import candidate_seed
 
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
 PREVIEW_ROWS = 16
@@ -65,7 +67,9 @@ class _Plan:
     def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
         """Rows as they go to disk."""
         prompts = [self.prompts[row // self.config.n_candidates] for row in rows]
-        latents = {position: latent.to(torch.float16).numpy() for position, latent in made.latents.items()}
+        # int8 is scaled from what float32 holds, and reads back as float16
+        kept = torch.float16 if self.config.latent_dtype == "float16" else torch.float32
+        latents = {position: latent.to(kept).numpy() for position, latent in made.latents.items()}
         return TrajectoryBatch(
             prompt_ids=[prompt.id for prompt in prompts],
             prompts=[prompt.text for prompt in prompts],
@@ -124,7 +128,7 @@ def _build_missing(plan: _Plan, folder: DatasetFolder, shown: bool) -> int:
         if plan.config.kind == "genai-bench":
             fitting_references(plan.config.references, info, progress)  # a misfit is said before the long work
         for index in missing:
-            writer = ParquetShardWriter(folder.path, info, index)
+            writer = shard_writer(folder.path, info, index)
             folder.commit_shard(index, _build_shard(plan, pipe, info, index, writer, pool, progress))
     return todo
 
@@ -141,7 +145,7 @@ def _begin(plan: _Plan, pipe: Any) -> DatasetInfo:
     final = seen.latents[config.steps].float().numpy()
     sound = np.isfinite(final).all(axis=(1, 2, 3))
     fitted = fit_preview(final[sound], seen.images[sound] / 255) if sound.any() else None
-    row_bytes = 2 * final[0].size * len(config.stored)
+    row_bytes = BYTES[config.latent_dtype] * final[0].size * len(config.stored)
     # a prompt's candidates stay together, and a shard small enough to be lost without much grief
     fitting = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // config.n_candidates) * config.n_candidates
     n_rows, per_shard = len(plan.prompts) * config.n_candidates, config.rows_per_shard or fitting
@@ -152,7 +156,8 @@ def _begin(plan: _Plan, pipe: Any) -> DatasetInfo:
         fingerprint=fingerprint(plan.spec),
         spec=plan.spec,
         latent_shape=final.shape[1:],
-        latent_dtype="float16",
+        format=config.format,
+        latent_dtype=config.latent_dtype,
         image_size=seen.images.shape[1:3],
         steps=config.steps,
         candidates=config.n_candidates,
@@ -199,4 +204,4 @@ def _build_shard(
 def _error(latents: dict[int, np.ndarray]) -> str:
     """Why a candidate failed, or ""."""
     bad = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
-    return f"latent not finite in float16 from position {min(bad)}" if bad else ""
+    return f"latent not finite from position {min(bad)}" if bad else ""

@@ -14,7 +14,6 @@ from ..shards.positions import parse_positions
 from .pipelines import PipelineEntry, scheduler_spec
 from .prompts import Prompt
 
-FINGERPRINT_VERSION = 1
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -55,6 +54,8 @@ class BuildConfig:
     dtype: str | None = None
     seed: int = 0
     rows_per_shard: int | None = None
+    format: Literal["parquet", "webdataset"] = "parquet"
+    latent_dtype: Literal["float16", "float32", "int8"] = "float16"
     fresh: bool = False
     references: tuple[str, ...] | None = None
 
@@ -100,10 +101,6 @@ def build_spec(config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prom
         "candidates": config.n_candidates,
         "positions": list(config.stored),
         "rows_per_shard": config.rows_per_shard,
+        "format": config.format,
+        "latent_dtype": config.latent_dtype,
     }
-
-
-def fingerprint(spec: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of a build's spec; a pipeline counts by its content, not by its name."""
-    counted = {**spec, "pipeline": spec["pipeline"]["content"], "version": FINGERPRINT_VERSION}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,29 +12,28 @@ from typing import Any
 
 from ..errors import NbenchError
 from .atomic import atomic_write, temporary
-from .schema import DatasetInfo, ShardRecord
+from .schema import SUFFIXES, DatasetInfo, ShardRecord
+from .storage import Location
 
 INFO_FILE = "dataset.json"
 
 
-def read_info(folder: Path) -> DatasetInfo:
-    """What the dataset.json of `folder` says.
+def read_info(where: Location | Path) -> DatasetInfo:
+    """What the dataset.json of a data set says.
 
     Raises:
         NbenchError: there is none, or it is damaged.
     """
-    path = folder / INFO_FILE
+    location = where if isinstance(where, Location) else Location.of(where)
     try:
-        return DatasetInfo.from_json(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise NbenchError(f"no bench at {folder}: it has no {INFO_FILE}; build one with `nbench build`") from None
-    except OSError as error:
-        raise NbenchError(f"cannot read {path}: {error.strerror}") from None
+        return DatasetInfo.from_json(location.read(INFO_FILE), f"{location.url}/{INFO_FILE}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NbenchError(f"no bench at {location.url}: it has no {INFO_FILE}; build one with `nbench build`") from None
 
 
-def intact(folder: Path, record: ShardRecord | None) -> bool:
+def intact(location: Location, record: ShardRecord | None) -> bool:
     """Whether a shard is committed and still there in its whole size."""
-    return record is not None and (file := folder / record.path).is_file() and file.stat().st_size == record.bytes
+    return record is not None and location.size(record.path) == record.bytes
 
 
 class DatasetFolder:
@@ -101,7 +101,8 @@ class DatasetFolder:
 
     def missing(self) -> list[int]:
         """The shards not yet committed, or no longer what was committed."""
-        return [index for index, record in enumerate(self.info.shards) if not intact(self.path, record)]
+        location = Location.of(self.path)
+        return [index for index, record in enumerate(self.info.shards) if not intact(location, record)]
 
     def commit_shard(self, index: int, record: ShardRecord) -> None:
         """Record that shard `index` is on disk."""
@@ -111,8 +112,10 @@ class DatasetFolder:
 
     def clear(self) -> None:
         """Remove what nbench made here: shards, score tables, then dataset.json; nothing else."""
-        made = [*self.path.glob("scores/*.parquet"), *self.path.glob("data/.t*-*-of-*.parquet.tmp")]
-        made += [path for split in ("test", "train") for path in self.path.glob(f"data/{split}-*-of-*.parquet")]
+        made = [*self.path.glob("scores/*.parquet")]
+        for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
+            shard = f"{split}-*-of-*.{suffix}"
+            made += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
         for path in [*made, self.path / INFO_FILE]:
             path.unlink(missing_ok=True)
         self._info = None

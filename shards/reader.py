@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from PIL import Image
 
 from ..errors import NbenchError
 from .dataset import intact, read_info
+from .formats import FORMATS
 from .positions import describe_positions, parse_positions
-from .schema import DatasetInfo, Tags, TrajectoryBatch, latent_column
-
-_NAMES = ["prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status"]
+from .rows import columns_of, count_failed, from_arrow
+from .schema import DatasetInfo, Tags, TrajectoryBatch
+from .scores import read_scores
+from .storage import Location
+from .stream import AS_STORED, Order, prefetch
 
 
 class BenchPrompt(NamedTuple):
@@ -33,16 +32,32 @@ class BenchPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class Bench:
-    """A complete data set of trajectories at `path`."""
+    """A complete data set of trajectories."""
 
     info: DatasetInfo
-    path: Path
+    location: Location
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return Path(self.location.root).name
+
+    @property
+    def path(self) -> Path:
+        """Its folder.
+
+        Raises:
+            NbenchError: it does not lie on this machine.
+        """
+        if self.location.folder is None:
+            raise NbenchError(f"{self.location.url} is not on this machine: copy it with `nbench convert` first")
+        return self.location.folder
 
     @cached_property
     def prompts(self) -> list[BenchPrompt]:
         """The prompts in order, each once."""
         found: dict[str, BenchPrompt] = {}
-        for batch in self._read(["prompt_id", "prompt", "tags"], 4096):
+        for batch in self.rows(["prompt_id", "prompt", "tags"], 4096):
             for row in batch.to_pylist():
                 found.setdefault(row["prompt_id"], BenchPrompt(**row))
         return list(found.values())
@@ -50,7 +65,7 @@ class Bench:
     @cached_property
     def n_failed(self) -> int:
         """How many candidates failed and have no latents."""
-        return sum(_count_failed(batch) for batch in self._read(["status"], 65536))
+        return sum(count_failed(batch) for batch in self.rows(["status"], 65536))
 
     def select(self, text: str) -> tuple[int, ...]:
         """The positions that `text` names (see `parse_positions`); `all` are those stored.
@@ -74,71 +89,80 @@ class Bench:
             raise NbenchError(f"latents {', '.join(map(str, absent))} not in this bench: it has {has}")
 
     def batches(
-        self, positions: Sequence[int] = (), images: bool = False, batch_size: int = 256
+        self,
+        positions: Sequence[int] = (),
+        images: bool = False,
+        batch_size: int = 256,
+        order: Order = AS_STORED,
+        ahead: int = 0,
     ) -> Iterator[TrajectoryBatch]:
-        """The candidates that succeeded, in order, at most `batch_size` at a time.
+        """The candidates that succeeded, at most `batch_size` at a time.
+
+        Args:
+            order: shuffled or as stored, all or a part, from the beginning or further on.
+            ahead: batches that a thread reads in advance.
 
         Raises:
-            NbenchError: a position that is not stored.
+            NbenchError: a position that is not stored, or more readers than shards.
         """
         self.require(positions)
-        columns = [*_NAMES, *map(latent_column, positions), *(["image"] if images else [])]
-        for batch in self._read(columns, batch_size):
-            yield self._from_arrow(batch, positions, images)
+        columns = columns_of(self.info, positions, images)
 
-    def _read(self, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        for record in self.info.shards:
-            assert record is not None  # open_bench lets no half-built data set pass
-            with pq.ParquetFile(self.path / record.path) as file:
-                yield from file.iter_batches(batch_size, columns=columns)
+        def read(index: int) -> Iterator[pa.RecordBatch]:
+            return self.shard_rows(index, columns, batch_size)
 
-    def _from_arrow(self, batch: pa.RecordBatch, positions: Sequence[int], images: bool) -> TrajectoryBatch:
-        failed = _count_failed(batch)
-        if failed:
-            batch = batch.filter(pc.equal(batch["status"], "ok"))
-        shape = (batch.num_rows, *self.info.latent_shape)
-        names = {name: batch[name].to_pylist() for name in _NAMES}
-        columns = {position: batch[latent_column(position)].flatten() for position in positions}
-        return TrajectoryBatch(
-            prompt_ids=names["prompt_id"],
-            prompts=names["prompt"],
-            candidates=names["candidate"],
-            seeds=names["seed"],
-            tags=names["tags"],
-            corruptions=names["corruptions"],
-            errors=[""] * batch.num_rows,
-            latents={k: column.to_numpy(zero_copy_only=False).reshape(shape) for k, column in columns.items()},
-            images=_decode(batch["image"], self.info.image_size) if images else None,
-            failed=failed,
-        )
+        rows = order.rows(self.info, len(positions), batch_size, read)
+        made = (from_arrow(batch, self.info, positions, images) for batch in rows)
+        return prefetch(made, ahead) if ahead else made
+
+    def rows(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+        """All rows as they are stored, failed ones too: `columns` of `arrow_schema`, at most `batch_size` at a time."""
+        for index in range(len(self.info.shards)):
+            yield from self.shard_rows(index, columns, batch_size)
+
+    def shard_rows(self, index: int, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+        """The rows of one shard.
+
+        Raises:
+            NbenchError: its file is damaged.
+        """
+        name = self.info.shard_path(index)
+        source = self.location.open(name)
+        try:
+            yield from FORMATS[self.info.format].read(source, self.info, columns, batch_size)
+        except (OSError, EOFError, KeyError, ValueError, pa.ArrowException, tarfile.TarError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise NbenchError(f"cannot read {self._place(name)} ({reason}): see `nbench verify`") from None
+        finally:
+            if not isinstance(source, Path):
+                source.close()
+
+    @cached_property
+    def references(self) -> dict[str, pa.Table]:
+        """The score tables that the data set carries, by the name of their scorer."""
+        names = self.location.names("scores", ".parquet")
+        return {Path(name).stem: read_scores(self.location.open(name), self._place(name)) for name in names}
+
+    def _place(self, name: str) -> str:
+        return f"{self.location.url}/{name}"
 
 
-def open_bench(path: str | Path) -> Bench:
-    """Open the data set at `path` for reading.
+def open_bench(where: str | Path) -> Bench:
+    """Open a data set for reading: a folder, a URL such as `hf://datasets/user/name` or `s3://...`, or a Hub id.
 
     Raises:
         NbenchError: nothing there, damaged, half built, or a shard is gone or of another size than recorded.
     """
-    path = Path(path)
-    info = read_info(path)
+    location = Location.of(where)
+    info = read_info(location)
     if not info.complete:
         done = len(info.shards) - info.shards.count(None)
         raise NbenchError(
-            f"{path} is half built ({done} of {len(info.shards)} shards): "
+            f"{location.url} is half built ({done} of {len(info.shards)} shards): "
             "run the same `nbench build` command again to finish it"
         )
     for record in info.shards:
-        if record and not intact(path, record):
-            raise NbenchError(
-                f"shard {path / record.path} is missing or cut short: run the same `nbench build` command to mend it"
-            )
-    return Bench(info, path)
-
-
-def _count_failed(batch: pa.RecordBatch) -> int:
-    return int(pc.sum(pc.not_equal(batch["status"], "ok"), min_count=0).as_py())
-
-
-def _decode(column: pa.Array, size: tuple[int, int]) -> np.ndarray:
-    images = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in column.field("bytes").to_pylist()]
-    return np.stack(images) if images else np.empty((0, *size, 3), np.uint8)
+        if not intact(location, record):
+            lost = record and f"{location.url}/{record.path}"
+            raise NbenchError(f"shard {lost} is missing or cut short: run the same `nbench build` command to mend it")
+    return Bench(info, location)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,10 @@ from ..errors import NbenchError
 
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 SKILL_LEVELS = ("basic", "advanced")
+BYTES = {"float16": 2, "float32": 4, "int8": 1}
+"""Of one number of a latent, by the type it is stored as."""
+_MOST = 2**31 - 1
+SUFFIXES = {"parquet": "parquet", "webdataset": "tar"}
 _strict = with_config(ConfigDict(extra="forbid"))
 
 Tags = dict[str, list[str]]
@@ -69,7 +74,8 @@ class DatasetInfo:
     fingerprint: str
     spec: dict[str, Any]
     latent_shape: tuple[int, int, int]
-    latent_dtype: Literal["float16"]
+    format: Literal["parquet", "webdataset"]
+    latent_dtype: Literal["float16", "float32", "int8"]
     image_size: tuple[int, int]
     steps: int
     candidates: int
@@ -92,15 +98,35 @@ class DatasetInfo:
 
     def shard_path(self, index: int) -> str:
         """Where shard `index` lies in the data set folder."""
-        return f"data/{self.split}-{index:05d}-of-{len(self.shards):05d}.parquet"
+        return f"data/{self.split}-{index:05d}-of-{len(self.shards):05d}.{SUFFIXES[self.format]}"
 
     def shard_rows(self, index: int) -> range:
         """The numbers of the rows (prompt-major, candidate minor) of shard `index`."""
         return range(index * self.rows_per_shard, min((index + 1) * self.rows_per_shard, self.rows))
 
+    def check(self) -> None:
+        """Make sure that the numbers fit each other and that no path leads out of the folder.
+
+        Raises:
+            ValueError: naming what does not fit.
+        """
+        sizes = (*self.latent_shape, *self.image_size, self.steps, self.candidates, self.rows_per_shard)
+        if min(sizes) < 1 or max(sizes) > _MOST or int(np.prod(self.latent_shape)) > _MOST:
+            raise ValueError("a size out of all bounds")
+        if not 0 <= self.rows <= _MOST**2 or self.rows != self.n_prompts * self.candidates:
+            raise ValueError(f"rows {self.rows} are not {self.n_prompts} prompts x {self.candidates} candidates")
+        if len(self.shards) != -(-self.rows // self.rows_per_shard):
+            raise ValueError(f"{len(self.shards)} shards cannot hold {self.rows} rows, {self.rows_per_shard} each")
+        if list(self.stored) != sorted({k for k in self.stored if 0 <= k <= self.steps}) or not self.stored:
+            raise ValueError(f"positions are not some of 0..{self.steps} in order")
+        for index, record in enumerate(self.shards):
+            if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
+                raise ValueError(f"the record of shard {index} is another's")
+
     def to_json(self) -> bytes:
-        """The bytes of dataset.json."""
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        """The bytes of dataset.json; its last entry is a digest of all others, by which `nbench verify` sees edits."""
+        content = asdict(self)
+        return (json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, origin: str) -> DatasetInfo:
@@ -110,18 +136,30 @@ class DatasetInfo:
             NbenchError: not JSON, another format version, or fields that don't fit, naming `origin`.
         """
         try:
-            return TypeAdapter(cls).validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
+            content = json.loads(data)
+            if isinstance(content, dict):
+                content.pop("digest", None)
+            info = TypeAdapter(cls).validate_python(content)
+            info.check()
+            return info
+        except (ValidationError, ValueError, RecursionError) as error:
+            place, reason = "the file", str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                place, reason = ".".join(map(str, first["loc"])) or place, first["msg"]
             raise NbenchError(
-                f"{origin} is damaged or of another nbench ({place}: {first['msg']}): build again with --fresh"
+                f"{origin} is damaged or of another nbench ({place}: {reason}): build again with --fresh"
             ) from None
+
+
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of `content`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class TrajectoryBatch:
-    """B trajectories: names, texts, latents by position, float16 [B, C, H, W], and final images, uint8 [B, H, W, 3].
+    """B trajectories: names, texts, latents by position [B, C, H, W], and final images, uint8 [B, H, W, 3].
 
     An error that is not "" marks a candidate that failed: its latents and image mean nothing. Readers hand out
     candidates that succeeded only, and say in `failed` how many they left out.
@@ -147,9 +185,18 @@ def latent_column(position: int) -> str:
     return f"latent_{position:02d}"
 
 
-def arrow_schema(info: DatasetInfo) -> pa.Schema:
-    """The columns of a shard, with the "huggingface" metadata by which `datasets` shows images and types."""
+def scale_column(position: int) -> str:
+    """The name of the column that holds the scales of a position of int8 latents."""
+    return f"scale_{position:02d}"
+
+
+def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
+    """The columns of a shard, with the "huggingface" metadata by which `datasets` shows images and types.
+
+    With `index`, the metadata name the shard too, so that one in the place of another is found out.
+    """
     size = int(np.prod(info.latent_shape))
+    element = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8()}[info.latent_dtype]
     text, texts = pa.string(), pa.list_(pa.string())
     columns: list[tuple[str, pa.DataType]] = [
         ("id", text),
@@ -162,10 +209,18 @@ def arrow_schema(info: DatasetInfo) -> pa.Schema:
         ("image", pa.struct([("bytes", pa.binary()), ("path", text)])),
         ("status", text),
         ("error", text),
-        *((latent_column(position), pa.list_(pa.float16(), size)) for position in info.stored),
     ]
+    for position in info.stored:
+        columns.append((latent_column(position), pa.list_(element, size)))
+        if info.latent_dtype == "int8":
+            columns.append((scale_column(position), pa.list_(pa.float32(), info.latent_shape[0])))
     features = {name: {"_type": "Image"} if name == "image" else _feature(kind) for name, kind in columns}
-    layout = {"positions": info.stored, "latent_shape": info.latent_shape, "fingerprint": info.fingerprint}
+    layout = {
+        "positions": info.stored,
+        "latent_shape": info.latent_shape,
+        "fingerprint": info.fingerprint,
+        **({} if index is None else {"shard": index}),
+    }
     return pa.schema(
         columns,
         metadata={"huggingface": json.dumps({"info": {"features": features}}), "nbench": json.dumps(layout)},
@@ -180,4 +235,4 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
         return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
-    return {"dtype": "float16" if kind == pa.float16() else str(kind), "_type": "Value"}
+    return {"dtype": {"halffloat": "float16", "float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,20 +45,21 @@ def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
         raise NbenchError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_scores(path: Path) -> pa.Table:
-    """The score table at `path`; `scores_metadata` tells where it comes from.
+def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
+    """The score table of a file, called `origin` in errors; `scores_metadata` tells where it comes from.
 
     Raises:
         NbenchError: there is none, or it is not a score table.
     """
+    place = origin or str(source)
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(source)
     except FileNotFoundError:
-        raise NbenchError(f"no scores at {path}: build the bench with --references {path.stem}") from None
+        raise NbenchError(f"no scores at {place}: build the bench with --references {Path(place).stem}") from None
     except (OSError, pa.ArrowException) as error:
-        raise NbenchError(f"cannot read scores at {path}: {str(error).splitlines()[0]}") from None
+        raise NbenchError(f"cannot read scores at {place}: {str(error).splitlines()[0]}") from None
     if not table.schema.equals(SCORE_SCHEMA):
-        raise NbenchError(f"{path} is not a score table: it has columns {', '.join(table.column_names)}")
+        raise NbenchError(f"{place} is not a score table: it has columns {', '.join(table.column_names)}")
     return table
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ...builders.build import build
 from ...builders.config import BuildConfig
-from ...shards.reader import open_bench
 from ...training.noisyclip import TrainConfig
 from ...training.noisyclip import train as train_noisyclip
 from . import clip, denoiser, vae, vqa
@@ -77,7 +76,7 @@ def measure(work: Path, out: Path, prompts: int, seconds: dict[str, int]) -> dic
     """The figures of the models in `out`, written to its `figures.json` and model card."""
     bench = work / "bench"
     build(BuildConfig("genai-bench", pipeline=str(out / "pipeline"), out=bench, limit=prompts, references=()))
-    figures = answers(out) | timeline(open_bench(bench), out, work / "results")
+    figures = answers(out) | timeline(bench, out, work / "results")
     (out / "figures.json").write_text(json.dumps(figures | {"seconds": seconds}, indent=2) + "\n")
     write_card(out, figures, seconds)
     return figures

@@ -14,7 +14,7 @@ from ...benchmarks.evaluate import EvaluateConfig, evaluate
 from ...benchmarks.scoring import score_bench, score_metadata
 from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer
-from ...shards.reader import Bench
+from ...shards.reader import open_bench
 from ...shards.scores import reference_path, write_scores
 from ..grammar import CORRUPTION_KINDS, corrupt, parse, scenes
 from ..render import render
@@ -54,24 +54,24 @@ def answers(weights: Path, count: int = 2000, seed: int = 90) -> dict[str, Figur
     }
 
 
-def timeline(bench: Bench, weights: Path, results: Path) -> dict[str, Figures]:
-    """What a bench of the world tells of its models.
+def timeline(folder: Path, weights: Path, results: Path) -> dict[str, Figures]:
+    """What the bench of the world in `folder` tells of its models.
 
     bench: its size; the share of images that the VQA model says yes to ("yes"), that show exactly what was asked for
     ("right", see `truth`), and on which the two agree ("agreed"); frozen CLIP's mean within-prompt Spearman with
     VQAScore on the final image ("image"). clip_previews, noisyclip_previews: the same on previews, by position. lead,
     lead_low, lead_high: by how much NoisyCLIP's is above frozen CLIP's, paired by prompt, with its 95 % interval.
     """
-    scores = {}
+    bench, scores = open_bench(folder), {}
     for name, judge in (
         ("clip", CLIPScorer(weights / "clip", reads="image")),
         ("vqascore", VQAScorer(weights / "vqa")),
     ):
         table = score_bench(bench, judge, [bench.info.steps])
-        write_scores(reference_path(bench.path, name), table, score_metadata(bench.info, judge))
+        write_scores(reference_path(folder, name), table, score_metadata(bench.info, judge))
         scores[name] = table["score"].to_numpy().reshape(-1, bench.info.candidates)
     models = ("clip", "noisyclip")
-    report = evaluate(EvaluateConfig(bench.path, tuple(str(weights / model) for model in models), "all", results))
+    report = evaluate(EvaluateConfig(folder, tuple(str(weights / model) for model in models), "all", results))
     agreement = {
         f"{model}_previews": {
             str(row.position): float(row.spearman or 0.0)

@@ -40,6 +40,7 @@ def make_bench(path: Path) -> tuple[Bench, Quality]:
         fingerprint="f" * 8,
         spec={},
         latent_shape=(4, 16, 16),
+        format="parquet",
         latent_dtype="float16",
         image_size=(32, 32),
         steps=STEPS,

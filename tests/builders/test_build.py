@@ -16,11 +16,12 @@ from nbench.builders import generate as generate_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.pipelines import resolve_pipeline
-from nbench.builders.seeds import candidate_noise, candidate_seed
+from nbench.builders.seeds import candidate_noise
 from nbench.errors import NbenchError
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, scores_metadata
+from nbench.shards.seeds import candidate_seed
 
 from .conftest import run_python, save_sd15
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from nbench.builders.config import BuildConfig, build_spec, fingerprint
+from nbench.builders.config import BuildConfig, build_spec
 from nbench.builders.pipelines import PipelineEntry
 from nbench.builders.prompts import Prompt
 from nbench.errors import NbenchError
+from nbench.shards.fingerprint import fingerprint
 
 ENTRY = PipelineEntry("toy", "/nowhere/toy", content="c0ffee", guidance=1.5, call_kwargs={"max_sequence_length": 2})
 PROMPTS = [Prompt("0", "a cat", {"basic": ["attribute"], "advanced": []}), Prompt("1", "a dog")]

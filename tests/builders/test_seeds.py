@@ -8,7 +8,8 @@ import random
 import torch
 
 from nbench.builders import seeds
-from nbench.builders.seeds import candidate_noise, candidate_seed, initial_noise
+from nbench.builders.seeds import candidate_noise, initial_noise
+from nbench.shards.seeds import candidate_seed
 
 
 def test_seeds_do_not_depend_on_order() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nbench.shards.dataset import DatasetFolder
-from nbench.shards.parquet import ParquetShardWriter
+from nbench.shards.formats import shard_writer
 from nbench.shards.schema import CORRUPTION_KINDS, DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 
 POSITIONS = (0, 10, 20, 30, 50)
@@ -26,6 +26,7 @@ def info() -> DatasetInfo:
         fingerprint="f" * 64,
         spec={"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}, "guidance": 1.5},
         latent_shape=SHAPE,
+        format="parquet",
         latent_dtype="float16",
         image_size=(16, 16),
         steps=50,
@@ -66,7 +67,7 @@ def build(path: Path, info: DatasetInfo, batches: Callable[[range], list[Traject
     with DatasetFolder(path) as folder:
         folder.create(info)
         for index in folder.missing():
-            writer = ParquetShardWriter(path, info, index)
+            writer = shard_writer(path, info, index)
             for batch in batches(info.shard_rows(index)):
                 writer.write(batch)
             folder.commit_shard(index, writer.commit())

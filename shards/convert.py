@@ -1,0 +1,180 @@
+"""A data set in another format, type or size, or with fewer positions; what is not dropped stays as it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import NbenchError
+from .dataset import INFO_FILE, DatasetFolder, intact
+from .fingerprint import fingerprint
+from .formats import shard_writer
+from .reader import Bench, open_bench
+from .rows import latents_of, latents_to_arrow
+from .schema import DatasetInfo, ShardRecord, arrow_schema
+from .scores import reference_path, scores_metadata, write_scores
+from .storage import Location
+
+_BATCH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What to change; None leaves it as it is. `source` and `out` are folders, URLs of fsspec or (source) a Hub id."""
+
+    source: str
+    out: str
+    format: Literal["parquet", "webdataset"] | None = None
+    positions: str | None = None
+    latent_dtype: Literal["float16", "float32", "int8"] | None = None
+    rows_per_shard: int | None = None
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows_per_shard is not None and self.rows_per_shard < 1:
+            raise NbenchError(f"--rows-per-shard {self.rows_per_shard} makes no sense: give 1 or more")
+
+
+def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None) -> DatasetInfo:
+    """Write the data set of `config.source` anew, shard by shard; one that was cut short goes on where it stopped.
+
+    Reference scores come along: they are of the finished images, which stay.
+
+    Args:
+        progress: told how many rows have just been written.
+
+    Raises:
+        NbenchError: no such source, a position that it has not, or a destination that cannot be written.
+    """
+    source, out = open_bench(config.source), Location.of(config.out)
+    info = _converted(source, config)
+    if out.folder:
+        if out.folder.resolve() == (source.location.folder or Path()).resolve():
+            raise NbenchError(f"{config.out} is the source itself: choose another destination")
+        _convert_to_folder(source, out.folder, info, config.fresh, progress)
+    else:
+        _convert_to_url(source, out, info, config.fresh, progress)
+    return info
+
+
+def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
+    """The record that the new data set begins with."""
+    old = source.info
+    stored = old.stored if config.positions is None else source.select(config.positions)
+    if old.split == "test":
+        stored = tuple(sorted({*stored, old.steps}))  # what every evaluation compares with
+    per_shard = config.rows_per_shard or old.rows_per_shard
+    change: dict[str, Any] = {
+        "format": config.format or old.format,
+        "latent_dtype": config.latent_dtype or old.latent_dtype,
+        "rows_per_shard": per_shard,
+    }
+    spec = old.spec | change | {"positions": list(stored), "converted_from": old.fingerprint}
+    return replace(
+        old,
+        **change,
+        fingerprint=fingerprint(spec),
+        spec=spec,
+        positions=tuple(place for place in old.positions if place.position in stored),
+        shards=(None,) * -(-old.rows // per_shard),
+    )
+
+
+def _convert_to_folder(
+    source: Bench, out: Path, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
+) -> None:
+    with DatasetFolder(out) as folder:
+        if fresh and folder.started:
+            folder.clear()
+        _begin(folder, info)
+        for index in folder.missing():
+            folder.commit_shard(index, _write_shard(source, out, info, index, progress))
+        _write_references(source, out, info)
+
+
+def _convert_to_url(
+    source: Bench, out: Location, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
+) -> None:
+    """A shard at a time is made in a temporary folder and sent; dataset.json follows each and says what has arrived."""
+    with tempfile.TemporaryDirectory() as made, DatasetFolder(Path(made)) as folder:
+        if not fresh and out.size(INFO_FILE) is not None:
+            (folder.path / INFO_FILE).write_bytes(out.read(INFO_FILE))
+        _begin(folder, info)
+        for index, record in enumerate(folder.info.shards):
+            if intact(out, record):
+                continue
+            folder.commit_shard(index, _write_shard(source, folder.path, info, index, progress))
+            shard = folder.path / info.shard_path(index)
+            out.send(shard, info.shard_path(index))
+            shard.unlink()
+            out.send(folder.path / INFO_FILE, INFO_FILE)
+        for path in _write_references(source, folder.path, info):
+            out.send(path, path.relative_to(folder.path).as_posix())
+
+
+def _begin(folder: DatasetFolder, info: DatasetInfo) -> None:
+    if folder.started:
+        folder.check(info.fingerprint, info.spec)
+    else:
+        folder.create(info)
+
+
+def _write_shard(
+    source: Bench, folder: Path, info: DatasetInfo, index: int, progress: Callable[[int], None] | None
+) -> ShardRecord:
+    writer = shard_writer(folder, info, index)
+    try:
+        for rows in _rows(source, info, index):
+            writer.write_rows(rows)
+            if progress:
+                progress(len(rows))
+        return writer.commit()
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Path]:
+    """The score tables of the source, now of the data set `info`; where they were written."""
+    written = []
+    for name, table in source.references.items():
+        written.append(reference_path(folder, name))
+        write_scores(written[-1], table, scores_metadata(table) | {"bench_fingerprint": info.fingerprint})
+    return written
+
+
+def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
+    """The rows of shard `index` of the new data set, from wherever they lie in the old one."""
+    wanted, old = info.shard_rows(index), source.info
+    plain = [name for name in arrow_schema(info).names if not name.startswith(("latent_", "scale_"))]
+    kept = set(arrow_schema(replace(old, positions=info.positions)).names)
+    columns = [name for name in arrow_schema(old).names if name in kept]
+    size = max(1, _BATCH_BYTES // (4 * int(np.prod(old.latent_shape)) * len(info.positions)))
+    for number in range(wanted.start // old.rows_per_shard, -(-wanted.stop // old.rows_per_shard)):
+        start = old.shard_rows(number).start
+        for rows in source.shard_rows(number, columns, size):
+            first, last = max(wanted.start - start, 0), min(wanted.stop - start, len(rows))
+            start += len(rows)
+            if first < last:
+                yield _change(rows.slice(first, last - first), old, info, plain)
+
+
+def _change(rows: pa.RecordBatch, old: DatasetInfo, info: DatasetInfo, plain: list[str]) -> pa.RecordBatch:
+    """Rows in the columns of the new data set."""
+    schema = arrow_schema(info)
+    if old.latent_dtype == info.latent_dtype:
+        return rows.select(schema.names).cast(schema)
+    failed = pc.not_equal(rows["status"], "ok").to_numpy(zero_copy_only=False)
+    sound, found = rows.filter(pc.equal(rows["status"], "ok")), {name: rows[name] for name in plain}
+    for position in info.stored:
+        latents = np.zeros((len(rows), *old.latent_shape), np.float32)
+        latents[~failed] = latents_of(sound, old, position)
+        found |= latents_to_arrow(latents, info, position, failed)
+    return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)

@@ -1,0 +1,212 @@
+"""Is a data set what its record says? Every defect in one report."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from ..errors import NbenchError
+from .dataset import INFO_FILE, read_info
+from .fingerprint import fingerprint
+from .formats import FORMATS
+from .reader import Bench
+from .schema import SUFFIXES, DatasetInfo, ShardRecord, arrow_schema, digest, latent_column, scale_column
+from .scores import scores_metadata
+from .seeds import candidate_seed
+from .storage import Location
+
+_BATCH_BYTES = 64 * 2**20
+_PIECE = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something that is not as it should be: in which file, at which row (its id, or "") and what."""
+
+    file: str
+    row: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{f', row {self.row}' if self.row else ''}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and all that is wrong with it."""
+
+    rows: int
+    shards: int
+    defects: tuple[Defect, ...]
+
+
+@dataclass
+class _State:
+    """What is known of the rows before: they stand prompt by prompt, candidate by candidate."""
+
+    prompt: tuple[str, str] = ("", "")
+    seen: set[str] = field(default_factory=set)
+
+
+def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> Verification:
+    """Check the record, every shard and every row, and the score tables of the data set at `where`.
+
+    Args:
+        progress: told how many rows have just been looked at.
+
+    Raises:
+        NbenchError: there is no data set, or its dataset.json cannot be understood.
+    """
+    location = Location.of(where)
+    info = read_info(location)
+    bench, state = Bench(info, location), _State()
+    defects = list(_record(location, info))
+    for index, record in enumerate(info.shards):
+        name = info.shard_path(index)
+        if record is None:
+            defects.append(Defect(name, "", "is not built yet"))
+            continue
+        defects += [Defect(name, "", what) for what in _file(location, info, index, record)]
+        if location.size(name) is not None:
+            defects += _rows(bench, index, state, progress)
+    defects += _scores(bench)
+    return Verification(info.rows, len(info.shards), tuple(defects))
+
+
+def _record(location: Location, info: DatasetInfo) -> Iterator[Defect]:
+    content = json.loads(location.read(INFO_FILE))
+    if content.pop("digest", None) != digest(content):
+        yield Defect(INFO_FILE, "", "was edited: its digest does not fit it")
+    try:
+        if fingerprint(info.spec) != info.fingerprint:
+            yield Defect(INFO_FILE, "", "its fingerprint is not that of its spec")
+    except (KeyError, TypeError):
+        yield Defect(INFO_FILE, "", "its spec names no pipeline")
+    expected = {info.shard_path(index) for index in range(len(info.shards))}
+    for suffix in SUFFIXES.values():
+        for name in set(location.names("data", f".{suffix}")) - expected:
+            yield Defect(name, "", "is no shard of this data set")
+
+
+def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord) -> Iterator[str]:
+    size = location.size(record.path)
+    if size is None:
+        yield "is missing"
+        return
+    if size != record.bytes:
+        yield f"has {size} bytes, not {record.bytes}"
+    source = location.open(record.path)
+    total = hashlib.sha256()
+    with source.open("rb") if isinstance(source, Path) else source as file:
+        while piece := file.read(_PIECE):
+            total.update(piece)
+        if total.hexdigest() != record.sha256:
+            yield "its SHA-256 is not the recorded one"
+        file.seek(0)
+        try:
+            other = FORMATS[info.format].misfit(file, info, index)
+        except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+            other = f"cannot be opened ({str(error).partition(chr(10))[0]})"
+        if other:
+            yield other
+
+
+def _rows(bench: Bench, index: int, state: _State, progress: Callable[[int], None] | None) -> Iterator[Defect]:
+    info, name = bench.info, bench.info.shard_path(index)
+    columns = arrow_schema(info).names
+    size = max(1, _BATCH_BYTES // (4 * int(np.prod(info.latent_shape)) * len(info.positions)))
+    numbers = info.shard_rows(index)
+    first = numbers.start
+    try:
+        for rows in bench.shard_rows(index, columns, size):
+            for row, what in _names(rows, info, first, state):
+                yield Defect(name, row, what)
+            for row, what in _content(rows, info):
+                yield Defect(name, row, what)
+            first += len(rows)
+            if progress:
+                progress(len(rows))
+    except NbenchError as error:
+        yield Defect(name, "", str(error))
+        return
+    if first != numbers.stop:
+        yield Defect(name, "", f"has {first - numbers.start} rows, not {len(numbers)}")
+
+
+def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, state: _State) -> Iterator[tuple[str, str]]:
+    """Ids, prompts, candidates and seeds."""
+    base = info.spec.get("seed")
+    for number, row in enumerate(rows.select(["id", "prompt_id", "prompt", "candidate", "seed"]).to_pylist(), first):
+        prompt, candidate = row["prompt_id"], row["candidate"]
+        name = str(row["id"])
+        if row["id"] != f"{prompt}/{candidate}":
+            yield name, f"its id is not that of prompt {prompt}, candidate {candidate}"
+        if candidate != number % info.candidates:
+            yield name, f"candidate {candidate} stands where candidate {number % info.candidates} should"
+        if number % info.candidates == 0 or state.prompt == ("", ""):
+            if prompt in state.seen:
+                yield name, f"prompt {prompt} was there before"
+            state.prompt = (prompt, row["prompt"])
+            state.seen.add(prompt)
+        elif state.prompt != (prompt, row["prompt"]):
+            yield name, f"is of prompt {prompt}, in the middle of the candidates of {state.prompt[0]}"
+        if isinstance(base, int) and row["seed"] != candidate_seed(base, str(prompt), int(candidate or 0)):
+            yield name, f"its seed {row['seed']} is not what the data set's seed {base} gives"
+
+
+def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str]]:
+    """Status, latents and image."""
+    names, status = rows["id"].to_pylist(), rows["status"].to_pylist()
+    failed = np.array([value == "failed" for value in status], bool)
+    for name, value, error in zip(names, status, rows["error"].to_pylist(), strict=True):
+        if value not in ("ok", "failed") or (value == "failed") != bool(error):
+            yield str(name), f"status {value!r} with error {error!r}"
+    for position in info.stored:
+        present = ~rows[latent_column(position)].is_null().to_numpy(zero_copy_only=False)
+        yield from ((str(names[i]), f"has no latent at {position}") for i in np.flatnonzero(~present & ~failed))
+        yield from (
+            (str(names[i]), f"failed, and has a latent at {position}") for i in np.flatnonzero(present & failed)
+        )
+        values = rows[scale_column(position) if info.latent_dtype == "int8" else latent_column(position)]
+        sound = values.filter(pa.array(present))
+        finite = np.isfinite(sound.flatten().to_numpy(zero_copy_only=False)).reshape(len(sound), -1).all(1)
+        for i in np.flatnonzero(present)[~finite]:
+            yield str(names[i]), f"its latent at {position} is not finite"
+    for name, bad, png in zip(names, failed, pc.struct_field(rows["image"], "bytes").to_pylist(), strict=True):
+        if not bad and (what := _image(png, info.image_size)):
+            yield str(name), what
+
+
+def _image(png: bytes | None, size: tuple[int, int]) -> str:
+    if png is None:
+        return "has no image"
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            image.load()
+            found = image.size[::-1]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"its image cannot be decoded ({error})"
+    return "" if found == tuple(size) else f"its image is {found[1]}x{found[0]}, not {size[1]}x{size[0]}"
+
+
+def _scores(bench: Bench) -> Iterator[Defect]:
+    try:
+        tables = bench.references
+    except NbenchError as error:
+        yield Defect("scores", "", str(error))
+        return
+    for name, table in tables.items():
+        if scores_metadata(table).get("bench_fingerprint") != bench.info.fingerprint:
+            yield Defect(f"scores/{name}.parquet", "", "is of another data set")
+        keys = table.select(["prompt_id", "candidate", "position", "caption"])
+        if keys.group_by(keys.column_names).aggregate([]).num_rows != table.num_rows:
+            yield Defect(f"scores/{name}.parquet", "", "scores a candidate twice")

@@ -1,0 +1,185 @@
+"""Shards as WebDataset: a tar in which a trajectory is a run of members with one key.
+
+`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`: the key is the number of the row, since names from data
+never become paths, and the members are what the `webdataset` package's own decoders read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import NbenchError
+from . import atomic
+from .schema import DatasetInfo, arrow_schema, latent_column
+from .writer import ShardWriter
+
+_MEMBER = re.compile(r"(\d{8,12})\.(meta\.json|image\.png|x\d{2,6}\.npy)")
+_MAX_META, _MAX_IMAGE = 64 * 2**20, 256 * 2**20
+_NPY_HEADER = 4096
+
+
+class TarShardWriter(ShardWriter):
+    """Members have no owner and no date, so that the same rows give the same bytes. What is null has no member."""
+
+    def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
+        super().__init__(folder, info, index)
+        self._tar = tarfile.open(atomic.temporary(self._path), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def _append(self, rows: pa.RecordBatch) -> None:
+        latents = {position: _arrays(rows[latent_column(position)], self.info) for position in self.info.stored}
+        plain = [name for name in rows.schema.names if not name.startswith(("latent_", "image"))]
+        first = self.info.shard_rows(self.index).start + self._rows
+        for i, row in enumerate(rows.select(plain).to_pylist()):
+            key = f"{first + i:08d}"
+            image = rows["image"][i].as_py()
+            self._add(f"{key}.meta.json", json.dumps(row, ensure_ascii=False).encode())
+            if image is not None and image["bytes"] is not None:
+                self._add(f"{key}.image.png", image["bytes"])
+            if row["status"] == "ok":
+                for position in self.info.stored:
+                    self._add(f"{key}.x{position:02d}.npy", _npy(latents[position][i]))
+
+    def _finish(self) -> None:
+        self._tar.close()
+
+    def _close(self) -> None:
+        self._tar.close()
+
+    def _add(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+
+
+def read_tar(
+    source: Path | BinaryIO, info: DatasetInfo, columns: Sequence[str], batch_size: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, `columns` alone; members that hold none of them are stepped over. Nothing is unpacked.
+
+    Raises:
+        NbenchError: a member of another name, size or content than a shard's.
+    """
+    schema = arrow_schema(info)
+    schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
+    rows: list[dict[str, Any]] = []
+    for row in _rows(source, info, set(columns)):
+        rows.append(row)
+        if len(rows) == batch_size:
+            yield _to_arrow(rows, schema)
+            rows = []
+    if rows:
+        yield _to_arrow(rows, schema)
+
+
+def tar_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:
+    """In what the first key of a file is not that of shard `index`; "" if in nothing."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            first = tar.next()
+    except tarfile.TarError as error:
+        return f"cannot be opened ({error})"
+    wanted = f"{info.shard_rows(index).start:08d}."
+    return "" if first and first.name.startswith(wanted) else f"does not begin with key {wanted[:-1]}"
+
+
+def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iterator[dict[str, Any]]:
+    wanted = {f"x{position:02d}.npy": latent_column(position) for position in info.stored}
+    wanted = {member: column for member, column in wanted.items() if column in columns}
+    key, row = "", dict[str, Any]()
+    with (
+        source.open("rb") if isinstance(source, Path) else nullcontext(source) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        for member in tar:
+            match = _MEMBER.fullmatch(member.name)
+            if match is None or not member.isreg():
+                raise NbenchError(f"{_name(source)} has a member {member.name[:80]!r}, which no shard of nbench has")
+            if match[1] != key:
+                if key:
+                    yield row
+                key, row = match[1], {}
+            if match[2] == "meta.json":
+                row |= _meta(_bytes(tar, member, _MAX_META, source), f"{_name(source)}: {member.name}")
+            elif match[2] == "image.png" and "image" in columns:
+                row["image"] = {"bytes": _bytes(tar, member, _MAX_IMAGE, source)}
+            elif match[2] in wanted:
+                data = _bytes(tar, member, 4 * int(np.prod(info.latent_shape)) + _NPY_HEADER, source)
+                row[wanted[match[2]]] = _load_npy(data, info, f"{_name(source)}: {member.name}")
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps what it has passed, a leak in a long stream
+    if key:
+        yield row
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, source: Path | BinaryIO) -> bytes:
+    if member.size > most:
+        raise NbenchError(f"{_name(source)}: {member.name} has {member.size} bytes, more than the {most} it may have")
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise NbenchError(f"{_name(source)} ends in the middle of {member.name}: the file is cut short")
+    return data
+
+
+def _meta(data: bytes, place: str) -> dict[str, Any]:
+    try:
+        meta = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NbenchError(f"{place} is no JSON ({error})") from None
+    if not isinstance(meta, dict):
+        raise NbenchError(f"{place} is no JSON object")
+    return meta
+
+
+def _load_npy(data: bytes, info: DatasetInfo, place: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise NbenchError(f"{place} is no array ({error})") from None
+    if array.shape != tuple(info.latent_shape) or array.dtype != np.dtype(info.latent_dtype):
+        want = f"{info.latent_dtype} {list(info.latent_shape)}"
+        raise NbenchError(f"{place} holds {array.dtype} {list(array.shape)}, not {want}")
+    return array.reshape(-1)
+
+
+def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    try:
+        arrays = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise NbenchError(f"a trajectory's meta.json is not as it should be: {str(error).splitlines()[0]}") from None
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array of what rows have; latents come as numpy arrays, which are joined and not taken apart."""
+    found = [value for value in values if value is not None]
+    if not found or not isinstance(found[0], np.ndarray):
+        return pa.array(values, kind)
+    missing = np.array([value is None for value in values])
+    joined = np.concatenate([np.zeros_like(found[0]) if value is None else value for value in values])
+    return pa.FixedSizeListArray.from_arrays(pa.array(joined), kind.list_size, mask=pa.array(missing))
+
+
+def _arrays(column: pa.Array, info: DatasetInfo) -> np.ndarray:
+    """Latents [B, C, H, W] as stored; those of rows that failed mean nothing."""
+    values = column.values[column.offset * column.type.list_size :][: len(column) * column.type.list_size]
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), *info.latent_shape)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _name(source: Path | BinaryIO) -> str:
+    return str(source if isinstance(source, Path) else getattr(source, "path", "the shard"))

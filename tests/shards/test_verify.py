@@ -1,0 +1,196 @@
+"""Whatever is wrong with a data set is found, and named with its shard and row."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nbench.errors import NbenchError
+from nbench.shards.convert import ConvertConfig, convert
+from nbench.shards.dataset import DatasetFolder
+from nbench.shards.fingerprint import fingerprint
+from nbench.shards.formats import shard_writer
+from nbench.shards.schema import DatasetInfo, TrajectoryBatch
+from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
+from nbench.shards.seeds import candidate_seed
+from nbench.shards.verify import verify
+
+from .conftest import build, rows
+
+Format = Literal["parquet", "webdataset"]
+
+
+def true_rows(numbers: range) -> TrajectoryBatch:
+    """Rows whose seeds are what a base seed of 0 gives; row 4 failed."""
+    return replace(rows(numbers, failed=4), seeds=[candidate_seed(0, f"p{i // 3}", i % 3) for i in numbers])
+
+
+@pytest.fixture(params=["parquet", "webdataset"])
+def sound(info: DatasetInfo, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    spec = info.spec | {"seed": 0}
+    info = replace(info, format=request.param, spec=spec, fingerprint=fingerprint(spec))
+    return build(tmp_path / "bench", info, lambda numbers: [true_rows(numbers)])
+
+
+def told(path: Path) -> list[str]:
+    return [str(defect) for defect in verify(path).defects]
+
+
+def shard(path: Path, index: int) -> Path:
+    return sorted((path / "data").iterdir())[index]
+
+
+def test_a_sound_one_has_no_defects(sound: Path) -> None:
+    looked: list[int] = []
+    report = verify(sound, looked.append)
+    assert report.defects == ()
+    assert (report.rows, report.shards, sum(looked)) == (12, 3, 12)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_nor_has_a_converted_one(sound: Path, tmp_path: Path, dtype: Literal["int8", "float32"]) -> None:
+    convert(ConvertConfig(str(sound), str(tmp_path / "new"), latent_dtype=dtype, rows_per_shard=4))
+    assert told(tmp_path / "new") == []
+
+
+def test_one_flipped_bit_anywhere_is_found(sound: Path) -> None:
+    path = shard(sound, 1)
+    data = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(data), 12):
+        broken = bytearray(data)
+        broken[place] ^= 1 << int(place) % 8
+        path.write_bytes(broken)
+        assert any(path.name in line and "SHA-256" in line for line in told(sound))
+
+
+def test_truncated_missing_and_foreign_files(sound: Path) -> None:
+    first, second, third = (shard(sound, i) for i in range(3))
+    first.write_bytes(first.read_bytes()[:-100])
+    second.unlink()
+    shutil.copy(third, third.with_name(f"test-00007-of-00009{third.suffix}"))
+    lines = told(sound)
+    assert any(first.name in line and "bytes, not" in line for line in lines)
+    assert f"data/{second.name}: is missing" in lines
+    assert f"data/test-00007-of-00009{third.suffix}: is no shard of this data set" in lines
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((path / "dataset.json").read_text())
+    change(content)
+    (path / "dataset.json").write_text(json.dumps(content))
+
+
+def test_swapped_shards_are_found_even_when_the_record_was_swapped_too(sound: Path) -> None:
+    first, second = shard(sound, 0), shard(sound, 1)
+    spare = first.with_name("spare")
+    first.rename(spare)
+    second.rename(first)
+    spare.rename(second)
+
+    def swap(content: dict[str, Any]) -> None:
+        one, two = content["shards"][:2]
+        for key in ("bytes", "sha256"):
+            one[key], two[key] = two[key], one[key]
+
+    edit(sound, swap)
+    lines = told(sound)
+    assert "dataset.json: was edited: its digest does not fit it" in lines
+    assert any("another shard's" in line or "does not begin with key" in line for line in lines)
+    assert any("candidate 2 stands where candidate 0 should" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda content: content["preview"].update(bias=[0, 0, 0]), "was edited"),
+        (lambda content: content["spec"].update(seed=1), "its seed .* is not what the data set's seed 1 gives"),
+        (lambda content: content["spec"].update(guidance=9), "its fingerprint is not that of its spec"),
+        (lambda content: content["shards"].__setitem__(0, None), "is not built yet"),
+    ],
+)
+def test_an_edited_record(sound: Path, change: Callable[[dict[str, Any]], object], what: str) -> None:
+    edit(sound, change)
+    report = "\n".join(told(sound))
+    assert "was edited" in report
+    assert re.search(what, report)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(rows=13),
+        lambda content: content["shards"][0].update(path="../../etc/passwd"),
+        lambda content: content.update(latent_shape=[2**40, 1, 1]),
+        lambda content: content.update(candidates=0),
+        lambda content: content["shards"].pop(),
+        lambda content: content["positions"].reverse(),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(sound: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    edit(sound, change)
+    with pytest.raises(NbenchError, match=r"dataset\.json is damaged"):
+        verify(sound)
+
+
+WRONG: dict[str, tuple[Callable[[TrajectoryBatch], TrajectoryBatch], str]] = {
+    "nan": (lambda batch: _latent(batch, np.nan), r"row p2/0: its latent at 20 is not finite"),
+    "infinite": (lambda batch: _latent(batch, np.inf), r"row p2/0: its latent at 20 is not finite"),
+    "seed": (lambda batch: replace(batch, seeds=[7, *batch.seeds[1:]]), r"row p1/2: its seed 7"),
+    "prompt again": (
+        lambda batch: replace(batch, prompt_ids=["p1", *["p0"] * 3, "p2"]),
+        r"prompt p0 was there before",
+    ),
+    "candidate": (lambda batch: replace(batch, candidates=[2, 1, 1, 2, 0]), r"candidate 1 stands where candidate 0"),
+    "text": (
+        lambda batch: replace(batch, prompts=[*batch.prompts[:2], "other", *batch.prompts[3:]]),
+        r"row p2/1: is of prompt p2, in the middle",
+    ),
+    "image": (lambda batch: replace(batch, images=np.zeros((5, 8, 16, 3), np.uint8)), r"its image is 16x8, not 16x16"),
+    "no image": (lambda batch: replace(batch, images=None), "has no image|cannot be decoded"),
+}
+
+
+def _latent(batch: TrajectoryBatch, value: float) -> TrajectoryBatch:
+    latents = {position: array.copy() for position, array in batch.latents.items()}
+    latents[20][1, 0, 0, 0] = value
+    return replace(batch, latents=latents)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_rows(sound: Path, case: str) -> None:
+    """Written anew with a true record, so that only a look at the rows themselves can tell."""
+    change, what = WRONG[case]
+    with DatasetFolder(sound) as folder:
+        writer = shard_writer(sound, folder.info, 1)
+        writer.write(change(true_rows(range(5, 10))))
+        folder.commit_shard(1, writer.commit())
+    assert re.search(what, "\n".join(told(sound)))
+
+
+def test_too_few_rows(sound: Path) -> None:
+    with DatasetFolder(sound) as folder:
+        writer = shard_writer(sound, folder.info, 1)
+        writer.write(true_rows(range(5, 9)))
+        folder.commit_shard(1, replace(writer.commit(), rows=5))
+    assert any("has 4 rows, not 5" in line for line in told(sound))
+
+
+def test_score_tables(sound: Path) -> None:
+    columns = [["p0", "p0"], [0, 0], [50, 50], ["prompt", "prompt"], [0.25, 0.5], ["ok", "ok"]]
+    table = pa.table(dict(zip(SCORE_SCHEMA.names, columns, strict=True)))
+    write_scores(reference_path(sound, "clip"), table, {"bench_fingerprint": "another"})
+    assert told(sound) == [
+        "scores/clip.parquet: is of another data set",
+        "scores/clip.parquet: scores a candidate twice",
+    ]
+    reference_path(sound, "clip").write_bytes(b"no parquet")
+    assert any("cannot read scores" in line for line in told(sound))
