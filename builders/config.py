@@ -97,7 +97,11 @@ def build_spec(config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prom
         "call_kwargs": entry.call_kwargs,
         "dtype": config.dtype or entry.dtype,
         "seed": config.seed,
-        "prompts": {"count": len(prompts), "sha256": hashlib.sha256(listed).hexdigest()},
+        "prompts": {
+            "source": "shapes" if config.prompts is None else "file",
+            "count": len(prompts),
+            "sha256": hashlib.sha256(listed).hexdigest(),
+        },
         "candidates": config.n_candidates,
         "positions": list(config.stored),
         "rows_per_shard": config.rows_per_shard,

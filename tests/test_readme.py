@@ -1,4 +1,4 @@
-"""README.md says nothing that does not work: its commands and code run, in order, as they stand there."""
+"""The documents say nothing that does not work: their commands and code run, in order, as they stand there."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .shards.hub_server import HubServer
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+DOCUMENTS = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+BLOCKS = [
+    block for text in DOCUMENTS for block in re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+]
 
 # The one command that takes minutes and the one that runs this very test are run as shown, with the documented
 # variables of the Makefile making them smaller.
@@ -29,8 +35,15 @@ def clone(checkout: Path) -> Path:
     return checkout
 
 
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """What publishing commands talk to."""
+    with HubServer() as server:
+        yield server
+
+
 @pytest.mark.slow
-def test_commands_and_code_run_as_shown(clone: Path) -> None:
+def test_commands_and_code_run_as_shown(clone: Path, hub: HubServer, tmp_path: Path) -> None:
     shown = [
         [sys.executable, "-c", text] if kind == "python" else line.split()
         for kind, text in BLOCKS
@@ -38,6 +51,7 @@ def test_commands_and_code_run_as_shown(clone: Path) -> None:
     ]
     assert len(shown) > len(SMALLER)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= hub.environment(tmp_path / "home")
     environment |= {"PATH": f"{clone / '.venv/bin'}{os.pathsep}{os.environ['PATH']}", "NBENCH_BENCH": "data/small"}
     for command in shown:
         smaller = SMALLER.get(" ".join(command), {})

@@ -21,6 +21,7 @@ def test_latents_are_byte_stream_split_and_zstd(bench_folder: Path) -> None:
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     for position in POSITIONS:
         column = columns[f"latent_{position:02d}.list.element"]
+        assert column.has_column_index or column.has_offset_index
         assert "BYTE_STREAM_SPLIT" in column.encodings
         assert not column.has_dictionary_page
         assert column.compression == "ZSTD"
@@ -73,3 +74,27 @@ def test_the_datasets_library_shows_types_and_images(bench_folder: Path, tmp_pat
     images = rows(range(3, 4)).images
     assert images is not None
     assert np.array_equal(np.asarray(data[3]["image"]), images[0])
+
+
+def test_polars_reads_latents(bench_folder: Path) -> None:
+    import polars
+
+    frame = polars.read_parquet(bench_folder / "data/*.parquet", columns=["id", "latent_20"]).drop_nulls()
+    want = np.delete(rows(range(12)).latents[20], 4, axis=0)
+    assert np.array_equal(frame["latent_20"].to_numpy().reshape(want.shape), want)
+
+
+def test_duckdb_reads_names_and_float32_latents(bench_folder: Path, tmp_path: Path) -> None:
+    import duckdb
+
+    from nbench.shards.convert import ConvertConfig, convert
+
+    convert(ConvertConfig(str(bench_folder), str(tmp_path / "wide"), latent_dtype="float32"))
+    query = "SELECT id, latent_20 FROM '{}/data/*.parquet' WHERE status = 'ok' ORDER BY id"
+    found = dict(duckdb.sql(query.format(tmp_path / "wide")).fetchall())
+    want = rows(range(12)).latents[20]
+    assert len(found) == 11
+    for row in (0, 7, 11):
+        assert np.array_equal(np.array(found[f"p{row // 3}/{row % 3}"]), want[row].astype(np.float32).ravel())
+    names = duckdb.sql(f"SELECT status, count(*) FROM '{bench_folder}/data/*.parquet' GROUP BY status").fetchall()
+    assert dict(names) == {"ok": 11, "failed": 1}

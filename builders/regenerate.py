@@ -1,0 +1,75 @@
+"""Candidates made again from what a data set says of them, and compared with what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import NbenchError
+from ..shards.reader import Bench
+from ..shards.rows import columns_of, from_arrow
+from ..shards.schema import TrajectoryBatch
+from ..shards.verify import Defect
+from .generate import Trajectories, generate
+from .pipelines import load_pipeline, resolve_pipeline, scheduler_spec
+
+TOLERANCE = 0.02
+"""Of latents of about unit variance. A candidate is made alone here and was made in a batch, which changes last bits
+of every matrix product, and float16 keeps 1e-3 of a number."""
+IMAGE_TOLERANCE = 8
+"""Levels of 255, on the average of an image."""
+
+
+def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
+    """Make `count` random candidates of `bench` anew; every one that differs is a defect.
+
+    Raises:
+        NbenchError: the pipeline is not within reach, or is another by now.
+    """
+    spec, info = bench.info.spec, bench.info
+    entry = resolve_pipeline(spec["pipeline"]["name"])
+    if entry.content != spec["pipeline"]["content"]:
+        raise NbenchError(f"pipeline {entry.name} is not the one that made this data set: its files have changed")
+    stated = scheduler_spec(entry)["class"]
+    if spec["scheduler"]["class"] != stated:
+        entry = replace(entry, scheduler=spec["scheduler"]["class"])
+    pipe = load_pipeline(entry, spec["dtype"])
+    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
+    arguments = {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
+    defects = []
+    for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
+        stored, place, name = _row(bench, number)
+        if not len(stored):
+            continue  # it failed, and may do so again
+        made = generate(pipe, stored.prompts, stored.seeds, info.stored, arguments, info.latent_shape)
+        defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
+    return defects
+
+
+def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
+    info = bench.info
+    index, offset = divmod(number, info.rows_per_shard)
+    columns = ["id", *columns_of(info, info.stored, images=True)]
+    for rows in bench.shard_rows(index, columns, 16):
+        if offset < len(rows):
+            found = rows.slice(offset, 1)
+            return from_arrow(found, info, info.stored, images=True), info.shard_path(index), str(found["id"][0])
+        offset -= len(rows)
+    raise NbenchError(f"{info.shard_path(index)} has too few rows")
+
+
+def _differences(stored: TrajectoryBatch, made: Trajectories, bench: Bench) -> list[str]:
+    told = []
+    for position in bench.info.stored:
+        was = stored.latents[position].astype(np.float32)
+        step = np.abs(was).max((2, 3), keepdims=True) / 254 if bench.info.latent_dtype == "int8" else 0.0
+        error = np.abs(was - made.latents[position].float().numpy()) - step
+        if not error.max() <= TOLERANCE:
+            told.append(f"made again, its latent at {position} differs by {error.max():.3g}")
+            break  # what comes later follows from it
+    if stored.images is not None:
+        error = np.abs(stored.images.astype(float) - made.images).mean()
+        if error > IMAGE_TOLERANCE:
+            told.append(f"made again, its image differs by {error:.0f} of 255 on average")
+    return told

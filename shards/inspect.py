@@ -1,0 +1,174 @@
+"""What is in a data set, in numbers and in one picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+
+from ..errors import NbenchError
+from .reader import Bench
+from .rows import columns_of, from_arrow, latents_of
+from .schema import BYTES, PreviewMap
+
+SAMPLE = 1000
+"""Statistics are of the first so many rows."""
+_TILE, _LABEL, _COLUMNS = 96, 14, 10
+_BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class PositionStatistics:
+    """A stored position; mean and standard deviation of its latents, NaN where no row has any."""
+
+    position: int
+    timestep: float | None
+    sigma: float | None
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A data set. bytes: of all shards; raw_bytes: of its latents as numbers; sampled: rows the statistics are of."""
+
+    name: str
+    where: str
+    format: str
+    latent_dtype: str
+    latent_shape: tuple[int, ...]
+    image_size: tuple[int, ...]
+    pipeline: str
+    rows: int
+    failed: int
+    prompts: int
+    candidates: int
+    shards: int
+    bytes: int
+    raw_bytes: int
+    references: tuple[str, ...]
+    sampled: int
+    positions: tuple[PositionStatistics, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `nbench inspect --json` prints."""
+        return asdict(self)
+
+
+def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
+    """Look at a data set; latents of the first `sample` rows alone are read."""
+    info = bench.info
+    moments = np.zeros((len(info.stored), 3))  # count, sum, sum of squares
+    seen = 0
+    for rows in bench.rows(columns_of(info, info.stored, images=False), min(_BATCH_ROWS, sample)):
+        rows = rows.slice(0, sample - seen)
+        seen += len(rows)
+        sound = rows.filter(pc.equal(rows["status"], "ok"))
+        for index, position in enumerate(info.stored):
+            values = latents_of(sound, info, position).astype(np.float64)
+            moments[index] += values.size, values.sum(), np.square(values).sum()
+        if seen >= sample:
+            break
+    with np.errstate(invalid="ignore"):
+        mean = moments[:, 1] / moments[:, 0]
+        std = np.sqrt(np.maximum(moments[:, 2] / moments[:, 0] - mean**2, 0))
+    return Inspection(
+        name=info.name,
+        where=bench.location.url,
+        format=info.format,
+        latent_dtype=info.latent_dtype,
+        latent_shape=tuple(info.latent_shape),
+        image_size=tuple(info.image_size),
+        pipeline=str(info.spec.get("pipeline", {}).get("name", "")),
+        rows=info.rows,
+        failed=bench.n_failed,
+        prompts=info.n_prompts,
+        candidates=info.candidates,
+        shards=len(info.shards),
+        bytes=sum(record.bytes for record in info.shards if record),
+        raw_bytes=BYTES[info.latent_dtype] * int(np.prod(info.latent_shape)) * len(info.stored) * info.rows,
+        references=tuple(bench.references),
+        sampled=seen,
+        positions=tuple(
+            PositionStatistics(place.position, place.timestep, place.sigma, float(mean[i]), float(std[i]))
+            for i, place in enumerate(info.positions)
+        ),
+    )
+
+
+def inspection_table(found: Inspection) -> Group:
+    """An inspection as text for the terminal."""
+    shape, image = ("x".join(map(str, size)) for size in (found.latent_shape, found.image_size))
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("data set", f"{found.name} at {found.where}"),
+        ("made by", f"pipeline {found.pipeline}, images {image}"),
+        ("rows", f"{found.rows:,}: {found.prompts:,} prompts x {found.candidates}, {found.failed:,} failed"),
+        ("latents", f"{found.latent_dtype} {shape} at {len(found.positions)} positions, {found.raw_bytes:,} bytes raw"),
+        ("shards", f"{found.shards:,} ({found.format}), {found.bytes:,} bytes"),
+        ("a trajectory", f"{found.bytes / max(1, found.rows):,.0f} bytes"),
+        ("references", ", ".join(found.references) or "none"),
+    ):
+        facts.add_row(name, value)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {found.sampled:,} rows")
+    for heading in ("position", "timestep", "sigma", "mean", "std"):
+        table.add_column(heading, justify="right")
+    for place in found.positions:
+        known = ("-" if value is None else f"{value:.4g}" for value in (place.timestep, place.sigma))
+        table.add_row(str(place.position), *known, f"{place.mean:+.4f}", f"{place.std:.4f}")
+    return Group(facts, table)
+
+
+def contact_sheet(bench: Bench, row: str) -> bytes:
+    """A PNG of one trajectory, `row` being its id: the preview of every stored position, and the final image.
+
+    Raises:
+        NbenchError: no such row, a failed one, or a data set without a preview map.
+    """
+    info = bench.info
+    if info.preview is None:
+        raise NbenchError(f"{bench.location.url} has no preview map, so its latents cannot be shown")
+    for index in range(len(info.shards)):
+        ids = [name for rows in bench.shard_rows(index, ["id"], 4096) for name in rows["id"].to_pylist()]
+        if row in ids:
+            break
+    else:
+        raise NbenchError(f"no row {row!r} in {bench.location.url}: rows are named <prompt id>/<candidate>")
+    columns, number = columns_of(info, info.stored, images=True), ids.index(row)
+    for rows in bench.shard_rows(index, columns, _BATCH_ROWS):
+        if number < len(rows):
+            break
+        number -= len(rows)
+    batch = from_arrow(rows.slice(number, 1), info, info.stored, images=True)
+    if not len(batch) or batch.images is None:
+        raise NbenchError(f"row {row!r} failed: it has no latents to show")
+    tiles = [(str(k), preview_image(batch.latents[k][0], info.preview)) for k in info.stored]
+    return _sheet([*tiles, ("image", batch.images[0])], f"{row}: {batch.prompts[0]}")
+
+
+def preview_image(latent: np.ndarray, preview: PreviewMap) -> np.ndarray:
+    """uint8 [H, W, 3] from a latent [C, H, W], through the linear map."""
+    rgb = np.einsum("rc,chw->hwr", np.array(preview.weight), latent.astype(np.float64)) + np.array(preview.bias)
+    return (np.clip(np.nan_to_num(rgb), 0, 1) * 255).round().astype(np.uint8)
+
+
+def _sheet(tiles: list[tuple[str, np.ndarray]], title: str) -> bytes:
+    columns = min(_COLUMNS, len(tiles))
+    height = _TILE + _LABEL
+    sheet = Image.new("RGB", (columns * _TILE, _LABEL + -(-len(tiles) // columns) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((2, 1), title, "black")
+    for i, (label, pixels) in enumerate(tiles):
+        x, y = i % columns * _TILE, _LABEL + i // columns * height
+        sheet.paste(Image.fromarray(pixels).resize((_TILE - 2, _TILE - 2), Image.Resampling.NEAREST), (x + 1, y))
+        draw.text((x + 2, y + _TILE - 2), label, "black")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "png")
+    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""Two positions of fifty-one cost two positions, on this machine and from the Hub: counted in bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
+
+from .conftest import build, rows
+from .hub_server import HubServer
+from .publisher import Publisher
+
+WANTED = (20, 30)
+READ = f"""
+from pathlib import Path
+from nbench import open_bench
+
+def read_bytes():
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+bench = open_bench({{where!r}})
+list(bench.batches([20]))  # whatever is imported or looked up on the way
+before = read_bytes()
+shapes = [batch.latents[20].shape for batch in bench.batches({WANTED})]
+print(read_bytes() - before, sum(shape[0] for shape in shapes))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """480 trajectories of all 51 positions, 2 KB each, in two shards."""
+    rng = np.random.default_rng(0)
+
+    def made(numbers: range) -> list[TrajectoryBatch]:
+        latents = {k: rng.normal(size=(len(numbers), 4, 16, 16)).astype(np.float16) for k in range(51)}
+        return [replace(rows(numbers), latents=latents)]
+
+    spec = {"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}}
+    info = DatasetInfo(
+        format_version=1,
+        name="noisy-genai-bench",
+        split="test",
+        fingerprint="f" * 64,
+        spec=spec,
+        format="parquet",
+        latent_shape=(4, 16, 16),
+        latent_dtype="float16",
+        image_size=(16, 16),
+        steps=50,
+        candidates=3,
+        n_prompts=160,
+        rows=480,
+        rows_per_shard=240,
+        positions=tuple(PositionInfo(k, None, None, 1.0) for k in range(51)),
+        preview=None,
+        shards=(None,) * 2,
+    )
+    return build(tmp_path_factory.mktemp("all") / "bench", info, made)
+
+
+def column_bytes(folder: Path) -> int:
+    """What the wanted columns take on disk."""
+    names = {f"{latent_column(k)}.list.element" for k in WANTED}
+    total = 0
+    for path in folder.glob("data/*.parquet"):
+        metadata = pq.ParquetFile(path).metadata
+        for group in range(metadata.num_row_groups):
+            chunks = (metadata.row_group(group).column(i) for i in range(metadata.num_columns))
+            total += sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema in names)
+    return total
+
+
+def test_on_this_machine(folder: Path) -> None:
+    command = [sys.executable, "-c", READ.format(where=str(folder))]
+    read, found = map(int, subprocess.check_output(command, text=True).split())
+    assert found == 480
+    assert column_bytes(folder) <= read <= 1.1 * column_bytes(folder)
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Iterator[Publisher]:
+    with HubServer() as hub:
+        yield Publisher(hub, tmp_path / "home")
+
+
+def test_from_the_hub(publish: Publisher, folder: Path) -> None:
+    assert publish(folder).report["sent"] > 2
+    publish.hub.sent = 0
+    program = f"""
+from nbench import open_bench
+bench = open_bench("ann/bench")
+print(sum(len(batch) for batch in bench.batches({WANTED})))
+"""
+    assert publish.python(program).split() == ["480"]
+    assert column_bytes(folder) <= publish.hub.sent <= 1.1 * column_bytes(folder)
