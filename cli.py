@@ -87,6 +87,9 @@ def build(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where a build stopped.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make the candidates that failed once more.")
+    ] = False,
 ) -> None:
     """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
 
@@ -116,6 +119,7 @@ def build(
             latent_dtype=latent_dtype,
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
+            retry_failed=retry_failed,
         )
     )
     failed = f", {report.failed} failed" if report.failed else ""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import NbenchError
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
 from ..shards.reader import open_bench
-from ..shards.schema import BYTES, DatasetInfo, ShardRecord, TrajectoryBatch
-from ..shards.seeds import candidate_seed
-from ..shards.writer import ShardWriter
+from ..shards.rows import count_failed
+from ..shards.schema import BYTES, DatasetInfo
 from .config import KINDS, BuildConfig, build_spec
 from .corruptions import corrupt_prompts
-from .generate import Trajectories, generate
-from .pipelines import PipelineEntry, load_pipeline, resolve_pipeline
+from .generate import generate
+from .make import Maker
+from .pipelines import load_pipeline, resolve_pipeline
+from .plan import Plan
 from .preview import fit_preview
 from .progress import BuildProgress
 from .prompts import Prompt, read_prompts, world_prompts
@@ -44,45 +43,6 @@ class BuildReport:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which candidate is row number r (prompt-major, candidate minor), and how it is to be made."""
-
-    config: BuildConfig
-    entry: PipelineEntry
-    prompts: Sequence[Prompt]
-    spec: dict[str, Any]
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the pipeline is called with; a guidance of None is left to the pipeline."""
-        guidance = {} if self.spec["guidance"] is None else {"guidance_scale": self.spec["guidance"]}
-        return {"num_inference_steps": self.spec["steps"], **guidance, **self.spec["call_kwargs"]}
-
-    def seeds(self, rows: Sequence[int]) -> list[int]:
-        """The seeds of rows."""
-        named = [(self.prompts[row // self.config.n_candidates].id, row % self.config.n_candidates) for row in rows]
-        return [candidate_seed(self.config.seed, prompt, candidate) for prompt, candidate in named]
-
-    def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
-        """Rows as they go to disk."""
-        prompts = [self.prompts[row // self.config.n_candidates] for row in rows]
-        # int8 is scaled from what float32 holds, and reads back as float16
-        kept = torch.float16 if self.config.latent_dtype == "float16" else torch.float32
-        latents = {position: latent.to(kept).numpy() for position, latent in made.latents.items()}
-        return TrajectoryBatch(
-            prompt_ids=[prompt.id for prompt in prompts],
-            prompts=[prompt.text for prompt in prompts],
-            candidates=[row % self.config.n_candidates for row in rows],
-            seeds=self.seeds(rows),
-            tags=[prompt.tags for prompt in prompts],
-            corruptions=[prompt.corruptions for prompt in prompts],
-            errors=[_error({position: latent[i] for position, latent in latents.items()}) for i in range(len(rows))],
-            latents=latents,
-            images=made.images,
-        )
-
-
 def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     """Build the data set that `config` asks for, or finish it; on return it is complete, with its references.
 
@@ -93,7 +53,7 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     check_names(config.references)
     prompts = _prompts(config)
     entry = resolve_pipeline(config.pipeline)
-    plan = _Plan(config, entry, prompts, build_spec(config, entry, prompts))
+    plan = Plan(config, entry, prompts, build_spec(config, entry, prompts))
     with DatasetFolder(config.folder) as folder:
         if config.fresh and folder.started:
             folder.clear()
@@ -102,6 +62,8 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
         built = 0
         if not folder.started or folder.missing():
             built = _build_missing(plan, folder, progress)
+        if config.retry_failed:
+            built += _retry_failed(plan, folder, progress)
         if config.kind == "genai-bench":
             score_missing(config.references, folder, progress)
     bench = open_bench(config.folder)
@@ -115,7 +77,7 @@ def _prompts(config: BuildConfig) -> list[Prompt]:
     return corrupt_prompts(prompts) if config.kind == "ncc" else prompts
 
 
-def _build_missing(plan: _Plan, folder: DatasetFolder, shown: bool) -> int:
+def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     """Make all shards that are not committed; the number of rows made."""
     pipe = load_pipeline(plan.entry, plan.spec["dtype"])
     if not folder.started:
@@ -127,18 +89,34 @@ def _build_missing(plan: _Plan, folder: DatasetFolder, shown: bool) -> int:
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
         if plan.config.kind == "genai-bench":
             fitting_references(plan.config.references, info, progress)  # a misfit is said before the long work
+        maker = Maker(plan, pipe, info, plan.config.batch_size or plan.entry.batch_size, progress)
         for index in missing:
-            writer = shard_writer(folder.path, info, index)
-            folder.commit_shard(index, _build_shard(plan, pipe, info, index, writer, pool, progress))
+            folder.commit_shard(index, maker.shard(index, shard_writer(folder.path, info, index), pool))
     return todo
 
 
-def _begin(plan: _Plan, pipe: Any) -> DatasetInfo:
+def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
+    """Make the rows that failed once more, shard by shard; how many were tried."""
+    bench = open_bench(folder.path)
+    if not bench.n_failed:
+        return 0
+    pipe, info = load_pipeline(plan.entry, plan.spec["dtype"]), bench.info
+    folder.drop_scores()  # they miss the rows that now succeed
+    with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
+        maker = Maker(plan, pipe, info, 1, progress)
+        for index in range(len(info.shards)):
+            if any(count_failed(rows) for rows in bench.shard_rows(index, ["status"], 65536)):
+                writer = shard_writer(folder.path, info, index)
+                folder.commit_shard(index, maker.failed_again(bench, index, writer, pool))
+    return bench.n_failed
+
+
+def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
     """The record of an empty data set; what only a run can tell (schedule, shapes, preview) is seen in a small one."""
     config, entry, kind = plan.config, plan.entry, KINDS[plan.config.kind]
     # the first candidates of the first prompts, which differ more than the candidates of one
     rows = [i * config.n_candidates for i in range(min(1 if entry.preview else PREVIEW_ROWS, len(plan.prompts)))]
-    texts = [plan.prompts[row // config.n_candidates].text for row in rows]
+    texts = [prompt.text for prompt in plan.of(rows)]
     seen = generate(pipe, texts, plan.seeds(rows), [config.steps], plan.arguments)
     if len(seen.positions) != config.steps + 1:
         raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.steps}: ask so")
@@ -168,40 +146,3 @@ def _begin(plan: _Plan, pipe: Any) -> DatasetInfo:
         preview=entry.preview or fitted,
         shards=(None,) * -(-n_rows // per_shard),
     )
-
-
-def _build_shard(
-    plan: _Plan,
-    pipe: Any,
-    info: DatasetInfo,
-    index: int,
-    writer: ShardWriter,
-    pool: ThreadPoolExecutor,
-    progress: BuildProgress,
-) -> ShardRecord:
-    """Make and commit one shard. Batches begin anew with it, so that its content depends on nothing before it."""
-    rows, size = info.shard_rows(index), plan.config.batch_size or plan.entry.batch_size
-    writing: Future[None] | None = None
-    try:
-        for start in range(0, len(rows), size):
-            now = rows[start : start + size]
-            texts = [plan.prompts[row // info.candidates].text for row in now]
-            made = generate(pipe, texts, plan.seeds(now), info.stored, plan.arguments, info.latent_shape)
-            if writing is not None:
-                writing.result()  # one batch is written while the next is made, and no more are kept
-            writing = pool.submit(writer.write, plan.batch(now, made))
-            progress.advance(len(now))
-        if writing is not None:
-            writing.result()
-        return writer.commit()
-    except BaseException:
-        if writing is not None:
-            writing.exception()
-        writer.discard()
-        raise
-
-
-def _error(latents: dict[int, np.ndarray]) -> str:
-    """Why a candidate failed, or ""."""
-    bad = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
-    return f"latent not finite from position {min(bad)}" if bad else ""

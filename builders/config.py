@@ -57,6 +57,7 @@ class BuildConfig:
     format: Literal["parquet", "webdataset"] = "parquet"
     latent_dtype: Literal["float16", "float32", "int8"] = "float16"
     fresh: bool = False
+    retry_failed: bool = False
     references: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

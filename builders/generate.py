@@ -17,11 +17,15 @@ from .seeds import candidate_noise
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Latents by position [B, C, H, W] on the CPU, final images uint8 [B, h, w, 3], and all positions of the run."""
+    """Latents by position [B, C, H, W] on the CPU, final images uint8 [B, h, w, 3], and all positions of the run.
+
+    `errors` says of each candidate why it could not be made, "" where it could.
+    """
 
     latents: dict[int, torch.Tensor]
     images: np.ndarray
     positions: list[PositionInfo]
+    errors: tuple[str, ...]
 
 
 def generate(
@@ -49,4 +53,4 @@ def generate(
     with Recorder(pipe, positions) as recorder:
         images = pipe(prompt=list(prompts), output_type="np", **arguments).images
     pixels = (np.nan_to_num(images).clip(0, 1) * 255).round().astype(np.uint8)
-    return Trajectories(recorder.latents, pixels, recorder.positions)
+    return Trajectories(recorder.latents, pixels, recorder.positions, ("",) * len(seeds))

@@ -13,6 +13,7 @@ from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
 from .generate import Trajectories, generate
 from .pipelines import load_pipeline, resolve_pipeline, scheduler_spec
+from .plan import call_arguments
 
 TOLERANCE = 0.02
 """Of latents of about unit variance. A candidate is made alone here and was made in a batch, which changes last bits
@@ -35,14 +36,12 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
     if spec["scheduler"]["class"] != stated:
         entry = replace(entry, scheduler=spec["scheduler"]["class"])
     pipe = load_pipeline(entry, spec["dtype"])
-    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
-    arguments = {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
     defects = []
     for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
-        made = generate(pipe, stored.prompts, stored.seeds, info.stored, arguments, info.latent_shape)
+        made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.latent_shape)
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ..errors import NbenchError
 
 
 def temporary(path: Path) -> Path:
@@ -28,3 +32,15 @@ def atomic_write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary(path).write_bytes(data)
     commit(path)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """What goes wrong inside (no space, no right, a folder that is gone) is the user's to mend, and says so."""
+    try:
+        yield
+    except OSError as error:
+        raise NbenchError(
+            f"cannot write {path} ({error.strerror or error}): what was finished before is kept; mend that and run the "
+            "same command"
+        ) from None

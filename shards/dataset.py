@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError
-from .atomic import atomic_write, temporary
+from .atomic import atomic_write, temporary, writing_to
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
 
@@ -110,9 +110,15 @@ class DatasetFolder:
         shards[index] = record
         self._save(replace(self.info, shards=tuple(shards)))
 
+    def drop_scores(self) -> None:
+        """Remove the score tables, which a change of the rows makes untrue."""
+        for path in self.path.glob("scores/*.parquet"):
+            path.unlink()
+
     def clear(self) -> None:
-        """Remove what nbench made here: shards, score tables, then dataset.json; nothing else."""
-        made = [*self.path.glob("scores/*.parquet")]
+        """Remove what nbench made here: score tables, shards, then dataset.json; nothing else."""
+        self.drop_scores()
+        made: list[Path] = []
         for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
             shard = f"{split}-*-of-*.{suffix}"
             made += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
@@ -121,7 +127,8 @@ class DatasetFolder:
         self._info = None
 
     def _save(self, info: DatasetInfo) -> None:
-        atomic_write(self.path / INFO_FILE, info.to_json())
+        with writing_to(self.path / INFO_FILE):
+            atomic_write(self.path / INFO_FILE, info.to_json())
         self._info = info
 
 

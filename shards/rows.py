@@ -87,7 +87,7 @@ def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int) -> np.nda
     values = values.reshape(rows.num_rows, *info.latent_shape)
     if info.latent_dtype != "int8":
         return values
-    scale = rows[scale_column(position)].flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, -1)
+    scale = rows[scale_column(position)].flatten().to_numpy(zero_copy_only=False).reshape(-1, info.latent_shape[0])
     return (values * scale[:, :, None, None]).astype(np.float16)
 
 

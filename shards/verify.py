@@ -178,7 +178,7 @@ def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str
         )
         values = rows[scale_column(position) if info.latent_dtype == "int8" else latent_column(position)]
         sound = values.filter(pa.array(present))
-        finite = np.isfinite(sound.flatten().to_numpy(zero_copy_only=False)).reshape(len(sound), -1).all(1)
+        finite = np.isfinite(sound.flatten().to_numpy(zero_copy_only=False)).reshape(-1, values.type.list_size).all(1)
         for i in np.flatnonzero(present)[~finite]:
             yield str(names[i]), f"its latent at {position} is not finite"
     for name, bad, png in zip(names, failed, pc.struct_field(rows["image"], "bytes").to_pylist(), strict=True):

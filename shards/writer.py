@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,21 +33,24 @@ class ShardWriter(ABC):
 
     def write_rows(self, rows: pa.RecordBatch) -> None:
         """Take the next trajectories, as Arrow rows of `arrow_schema`."""
-        self._append(rows)
+        with atomic.writing_to(self._path):
+            self._append(rows)
         self._rows += rows.num_rows
 
     def commit(self) -> ShardRecord:
         """Make the file durable under its name, and say what it is."""
-        self._finish()
-        with atomic.temporary(self._path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-        atomic.commit(self._path)
+        with atomic.writing_to(self._path):
+            self._finish()
+            with atomic.temporary(self._path).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+            atomic.commit(self._path)
         return ShardRecord(self._relative, self._rows, size, digest)
 
     def discard(self) -> None:
         """Remove the unfinished file."""
-        self._close()
+        with suppress(OSError):  # what cannot be finished, for want of space, is to go anyway
+            self._close()
         atomic.temporary(self._path).unlink(missing_ok=True)
 
     @abstractmethod

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,11 @@ import pytest
 from nbench import __version__, cli
 from nbench.builders import build as building
 from nbench.builders import prompts as prompt_sources
+from nbench.shards.dataset import DatasetFolder
+from nbench.shards.formats import shard_writer
+from nbench.shards.reader import open_bench
+from nbench.shards.rows import from_arrow
+from nbench.shards.schema import arrow_schema
 
 HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "pyarrow", "matplotlib"}
 
@@ -75,7 +80,10 @@ def test_help_answers_within_a_second_and_imports_nothing_heavy() -> None:
     assert {"build", "evaluate", "train"} <= set(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", [["build"], ["evaluate"], ["train", "noisyclip"]])
+@pytest.mark.parametrize(
+    "command",
+    [["build"], ["evaluate"], ["train", "noisyclip"], ["inspect"], ["verify"], ["convert"], ["publish"]],
+)
 def test_each_command_explains_itself_with_an_example(run: Run, command: list[str]) -> None:
     outcome = run(*command, "--help")
     assert outcome.code == 0
@@ -157,6 +165,13 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: 
         ("train", "noisyclip", "--data", tmp_path / "nowhere"): "no bench at",
         ("train", "noisyclip", "--epochs", "0"): "at least 1 epoch",
         ("build", "genai-bench", "--limit", "1", "--out", file / "out"): "choose another --out",
+        ("inspect", tmp_path / "nowhere"): "no bench at",
+        ("inspect", bench, "--row", "nobody/1"): "no row 'nobody/1'",
+        ("verify", tmp_path / "nowhere"): "no bench at",
+        ("convert", half, tmp_path / "out"): "half built (1 of 2 shards)",
+        ("convert", bench, tmp_path / "out", "--positions", "3"): "latents 3 not in this bench: it has 0, 2, 4",
+        ("convert", bench, "nonsense://out"): "cannot open nonsense://out",
+        ("publish", tmp_path / "folder", "user/name", "--dry-run"): "nothing to publish",
     }
     for arguments, expected in cases.items():
         outcome = run(*arguments)
@@ -167,6 +182,54 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: 
         assert line.startswith("error: "), (arguments, outcome)
         assert expected in line, (arguments, outcome)
     assert not (tmp_path / "out").exists()  # nothing was begun that could not be done
+
+
+def test_inspect(run: Run, bench: Path, tmp_path: Path) -> None:
+    table = run("inspect", bench)
+    assert table.code == 0
+    assert "3 prompts x 2" in table.out
+    assert json.loads(run("inspect", bench, "--json").out)["rows"] == 6
+    drawn = run("inspect", bench, "--row", "shapes-00001/1", "--sheet", tmp_path / "new/sheet.png")
+    assert drawn.out == f"written: {tmp_path / 'new/sheet.png'}\n"
+    assert (tmp_path / "new/sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_build_is_verified_made_again_and_converted(run: Run, bench: Path, tmp_path: Path) -> None:
+    fine = run("verify", bench, "--regenerate", "2", "--json")
+    assert fine.code == 0, fine.out
+    assert json.loads(fine.out) == {"rows": 6, "shards": 2, "defects": []}
+    moved = run("convert", bench, tmp_path / "tars", "--format", "webdataset", "--positions", "2")
+    assert (moved.code, moved.out) == (0, f"{tmp_path / 'tars'}: 6 trajectories in 2 shards\n")
+    shard = tmp_path / "tars/data/test-00001-of-00002.tar"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    broken = run("verify", tmp_path / "tars")
+    assert broken.code == 1
+    assert "data/test-00001-of-00002.tar: its SHA-256 is not the recorded one" in broken.out
+    assert broken.out.splitlines()[-1].endswith("defects")
+
+
+def test_one_that_is_not_what_its_seed_makes_is_found(run: Run, bench: Path, tmp_path: Path) -> None:
+    """Whole, finite, with a true record, and yet of other noise: only making it again can tell."""
+    convert = ("convert", bench, tmp_path / "odd", "--latent-dtype", "float32")
+    assert run(*convert).code == 0
+    with DatasetFolder(tmp_path / "odd") as folder:
+        whole = open_bench(tmp_path / "odd")
+        rows = next(whole.shard_rows(0, arrow_schema(whole.info).names, 9))
+        batch = from_arrow(rows, whole.info, whole.info.stored, images=True)
+        writer = shard_writer(folder.path, folder.info, 0)
+        writer.write(replace(batch, latents={k: latents + 0.1 for k, latents in batch.latents.items()}))
+        folder.commit_shard(0, writer.commit())
+    assert run("verify", tmp_path / "odd").code == 0
+    found = run("verify", tmp_path / "odd", "--regenerate", "6")
+    assert found.code == 1
+    assert "made again, its latent at 0 differs by 0.1" in found.out
+
+
+def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:
+    outcome = run("publish", bench, "user/name", "--dry-run")
+    assert outcome.code == 0
+    assert "data/test-00000-of-00002.parquet" in outcome.out
+    assert "# " in outcome.out  # the card
 
 
 def test_options_that_do_not_exist_are_exit_code_2_too(run: Run) -> None:

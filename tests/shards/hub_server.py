@@ -34,8 +34,8 @@ class Fault:
 class HubServer(Hub):
     """A Hub that is served at `endpoint` while the context is open.
 
-    `requests` lists what was asked as "METHOD /path"; `sent` counts the bytes of answers to GET; `hanging` is set when a
-    client runs into a `hang`.
+    `requests` lists what was asked as "METHOD /path"; `sent` counts the bytes of answers to GET; `hanging` is set when
+    a client runs into a `hang`.
     """
 
     def __init__(self) -> None:
