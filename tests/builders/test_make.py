@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import random
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +15,6 @@ import torch
 
 from nbench.builders import build as build_module
 from nbench.builders.build import build
-from nbench.builders.config import BuildConfig
 from nbench.builders.pipelines import load_pipeline
 from nbench.errors import NbenchError
 from nbench.shards.reader import open_bench
@@ -101,7 +96,6 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from nbench.builders.build import build
-from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 config = BuildConfig("genai-bench", out=Path(sys.argv[1]), limit=4, candidates=2, steps=4, rows_per_shard=2,
                      positions=sys.argv[2], references=())
@@ -144,41 +138,51 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.
     assert build(replace(TINY, out=out), progress=False).built == 8
 
 
-@pytest.mark.slow
-def test_killed_at_fifty_random_moments(tmp_path: Path) -> None:
-    """SIGKILL at any instant, again and again, then left alone: the bytes of a build that nobody disturbed.
+KILLED = """
+import os, random, shutil, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import diffusers, torch, transformers
+from nbench.builders.build import build
 
-    Every attempt is a fork of a process that has the pipeline's libraries loaded, so that most of its time is spent
-    generating, encoding, writing, renaming and recording.
-    """
-    config = BuildConfig(
-        "genai-bench", out=tmp_path / "killed", limit=60, candidates=2, steps=2, rows_per_shard=3, references=()
-    )
-    calm = replace(config, out=tmp_path / "calm")
-    began = time.monotonic()
-    assert _forked(calm, None) == 0
-    whole = time.monotonic() - began
-    rng, kills = random.Random(0), 0
-    while kills < 50:
-        status = _forked(config, rng.uniform(0, whole / 10))
-        if status == 0:  # finished before its time: begin anew, so that all moments have their turn
-            assert files(tmp_path / "killed") == files(tmp_path / "calm")
-            shutil.rmtree(tmp_path / "killed")
-        else:
-            assert status == -signal.SIGKILL
-            kills += 1
-    assert _forked(config, None) == 0
-    assert files(tmp_path / "killed") == files(tmp_path / "calm")
-
-
-def _forked(config: BuildConfig, seconds: float | None) -> int:
-    """Build in a child, killed once it has done the first thing and `seconds` more have passed; how it ended."""
+# children are forks of a process that has loaded the libraries, so that what is killed is work, and no import
+def run(config, seconds=None):
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # threads do not live through a fork
+        torch.set_num_threads(1)
         build(config, progress=False)
         os._exit(0)
     if seconds is not None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+calm, killed = Path(sys.argv[1]), Path(sys.argv[2])
+config = BuildConfig("genai-bench", out=killed, limit=40, candidates=2, steps=2, rows_per_shard=3, references=(),
+                     format=sys.argv[3])
+began = time.monotonic()
+assert run(replace(config, out=calm)) == 0
+whole, rng, kills = time.monotonic() - began, random.Random(0), 0
+while kills < int(sys.argv[4]):
+    ended = run(config, rng.uniform(0, whole))
+    if ended == 0:  # before its time: begin anew, so that every moment has its turn
+        assert files(killed) == files(calm)
+        shutil.rmtree(killed)
+    else:
+        assert ended == -signal.SIGKILL, ended
+        kills += 1
+assert run(config) == 0
+assert files(killed) == files(calm)
+print(kills)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "kills"), [("parquet", 50), ("webdataset", 10)])
+def test_killed_at_random_moments_the_bytes_are_those_of_a_calm_build(tmp_path: Path, format: str, kills: int) -> None:
+    run = run_python(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == str(kills)
