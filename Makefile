@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c co
 
 BUILD    = PIPELINE OUT PROMPTS LIMIT STEPS GUIDANCE CANDIDATES POSITIONS BATCH_SIZE DTYPE SEED ROWS_PER_SHARD FORMAT LATENT_DTYPE
 EVALUATE = BENCH LATENTS OUT PLOT
-TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE SEED
+TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 
 # --name 'value' for each of the variables that is set
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)

@@ -70,8 +70,21 @@ def build(
     kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
     pipeline: Annotated[str, typer.Option(help="shapes, sdxl, sd15, or a diffusers folder or Hub id.")] = "shapes",
     out: Annotated[Path | None, typer.Option(help="Folder. [default: data/noisy-genai-bench, data/ncc]")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSONL, CSV or text. [default: the world's own prompts]")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="genai-bench, genai-bench-527, cc12m, a data set on the Hub (user/name[@revision][:split]), a CSV, "
+            "TSV, JSONL, Parquet or text file, or - (stdin). [default: the world's own]"
+        ),
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column of the texts. [default: the source's]")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the ids. [default: the source's]")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts, the first.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw so many of the prompts, as --seed decides.")] = None,
+    filter_tag: Annotated[
+        list[str] | None, typer.Option(help="Only prompts with this skill; repeats: with any of them.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out empty prompts and repeated ids.")] = False,
     steps: Annotated[int, typer.Option(help="Denoising steps T.")] = 50,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale. [default: the pipeline's]")] = None,
     candidates: Annotated[int | None, typer.Option(help="Seeds a prompt. [default: 6; 1 in ncc]")] = None,
@@ -108,7 +121,12 @@ def build(
             pipeline=pipeline,
             out=out,
             prompts=prompts,
+            prompt_column=prompt_column,
+            id_column=id_column,
             limit=limit,
+            sample=sample,
+            filter_tags=tuple(filter_tag or ()),
+            skip_bad=skip_bad,
             steps=steps,
             guidance=guidance,
             candidates=candidates,
@@ -139,6 +157,10 @@ def noisyclip(
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Captions at a time.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-4,
+    targets: Annotated[
+        Literal["image", "caption"],
+        typer.Option(help="Match captions as far as the final image shows them, or the caption it was made for."),
+    ] = "image",
     seed: Annotated[int, typer.Option(help="Decides the order of the data.")] = 0,
 ) -> None:
     """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as extra negatives.
@@ -156,6 +178,7 @@ def noisyclip(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        targets=targets,
         seed=seed,
     )
     print("written:", train(config))

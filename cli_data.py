@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 data_app = typer.Typer()
+import_app = typer.Typer(no_args_is_help=True, help="Make a data set of trajectories that others have recorded.")
+data_app.add_typer(import_app, name="import")
 
 
 @data_app.command()
@@ -134,3 +137,63 @@ def publish(
         return
     sent = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
     print(f"{report.url}: {sent}, commit {report.commit}")
+
+
+@import_app.callback()
+def _import() -> None:
+    """Make a data set of trajectories that others have recorded."""  # a sole command keeps its name through this
+
+
+@import_app.command("noisyclip-pt", no_args_is_help=True)
+def noisyclip_pt(
+    folder: Annotated[Path, typer.Argument(help="Holds a .pt file and a PNG for each candidate.")],
+    out: Annotated[Path, typer.Option(help="Folder for the data set.")],
+    prompts: Annotated[Path, typer.Option(help="Prompt file; its ids are those in the names of the files.")],
+    kind: Annotated[
+        Literal["genai-bench", "ncc"], typer.Option(help="To evaluate on, or to train on.")
+    ] = "genai-bench",
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression for names without .pt, with the groups prompt and candidate. "
+            "[default: what fits 12_3, prompt_12_seed_3, 00012-3, 12/3]"
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="Whose input scale is undone: euler-sdxl, a diffusers scheduler's folder, or none.")
+    ] = "euler-sdxl",
+    steps: Annotated[int, typer.Option(help="Denoising steps T of the runs.")] = 50,
+    positions: Annotated[str, typer.Option(help="What to keep: all, 20,30 or 0:50:5.")] = "all",
+    rows_per_shard: Annotated[int | None, typer.Option(help="Trajectories a file.")] = None,
+    format: Annotated[Literal["parquet", "webdataset"], typer.Option(help="Of the shards.")] = "parquet",
+    latent_dtype: Annotated[
+        Literal["float16", "float32", "int8"],
+        typer.Option(help="As which latents are kept; int8 with a scale a channel."),
+    ] = "float16",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Make a bad file a failed row, and go on.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where it stopped.")] = False,
+) -> None:
+    """Make a data set of latents as NoisyCLIP's authors keep them: a list of tensors a candidate, and a PNG beside it.
+
+    `nbench import noisyclip-pt latents --prompts prompts.jsonl --out data/theirs`
+    """
+    from .builders.import_noisyclip import ImportConfig, import_noisyclip
+
+    config = ImportConfig(
+        folder=folder,
+        out=out,
+        prompts=prompts,
+        kind=kind,
+        scheduler=scheduler,
+        steps=steps,
+        positions=positions,
+        rows_per_shard=rows_per_shard,
+        format=format,
+        latent_dtype=latent_dtype,
+        skip_bad=skip_bad,
+        fresh=fresh,
+    )
+    report = import_noisyclip(config if pattern is None else replace(config, pattern=pattern))
+    failed = f", {report.failed} failed" if report.failed else ""
+    unused = f"; prompts without files: {report.unused}" if report.unused else ""
+    print(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

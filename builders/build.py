@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from .pipelines import load_pipeline, resolve_pipeline
 from .plan import Plan
 from .preview import fit_preview
 from .progress import BuildProgress
-from .prompts import Prompt, read_prompts, world_prompts
+from .prompt_length import tokenizers, too_long_note
+from .prompts import PromptSet, load_prompts
 from .references import check_names, fitting_references, score_missing
 
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
@@ -51,9 +53,11 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     """
     began = time.monotonic()
     check_names(config.references)
-    prompts = _prompts(config)
+    chosen = _prompts(config)
+    for note in chosen.notes if progress else ():
+        print(note, file=sys.stderr)
     entry = resolve_pipeline(config.pipeline)
-    plan = Plan(config, entry, prompts, build_spec(config, entry, prompts))
+    plan = Plan(config, entry, chosen.prompts, build_spec(config, entry, chosen.prompts, chosen.source))
     with DatasetFolder(config.folder) as folder:
         if config.fresh and folder.started:
             folder.clear()
@@ -70,11 +74,9 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     return BuildReport(config.folder, bench.info.rows, built, bench.n_failed, time.monotonic() - began)
 
 
-def _prompts(config: BuildConfig) -> list[Prompt]:
-    if config.prompts is None:
-        return world_prompts(config.kind, config.limit)
-    prompts = read_prompts(config.prompts)[: config.limit]
-    return corrupt_prompts(prompts) if config.kind == "ncc" else prompts
+def _prompts(config: BuildConfig) -> PromptSet:
+    found = load_prompts(config.prompt_request, config.kind)
+    return replace(found, prompts=corrupt_prompts(found.prompts)) if config.kind == "ncc" else found
 
 
 def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
@@ -85,6 +87,8 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     info, missing = folder.info, folder.missing()
     todo = sum(len(info.shard_rows(index)) for index in missing)
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
+        if note := too_long_note(plan.prompts, tokenizers(pipe)):
+            progress.say(note)
         if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
         if plan.config.kind == "genai-bench":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import NbenchError
 from ..shards.positions import parse_positions
 from .pipelines import PipelineEntry, scheduler_spec
-from .prompts import Prompt
+from .prompts import Prompt, PromptRequest
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -44,7 +44,12 @@ class BuildConfig:
     kind: Literal["genai-bench", "ncc"]
     pipeline: str = "shapes"
     out: Path | None = None
-    prompts: Path | None = None
+    prompts: str | Path | None = None
+    prompt_column: str | None = None
+    id_column: str | None = None
+    sample: int | None = None
+    filter_tags: tuple[str, ...] = ()
+    skip_bad: bool = False
     limit: int | None = None
     steps: int = 50
     guidance: float | None = None
@@ -61,7 +66,7 @@ class BuildConfig:
     references: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("limit", "steps", "candidates", "batch_size", "rows_per_shard"):
+        for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
@@ -75,6 +80,20 @@ class BuildConfig:
         return self.out or KINDS[self.kind].out
 
     @property
+    def prompt_request(self) -> PromptRequest:
+        """Which prompts are asked for."""
+        return PromptRequest(
+            self.prompts or "shapes",
+            self.prompt_column,
+            self.id_column,
+            self.limit,
+            self.sample,
+            self.seed,
+            self.filter_tags,
+            self.skip_bad,
+        )
+
+    @property
     def n_candidates(self) -> int:
         """Candidates a prompt."""
         return self.candidates or KINDS[self.kind].candidates
@@ -86,9 +105,10 @@ class BuildConfig:
         return asked if self.kind == "ncc" else tuple(sorted({*asked, self.steps}))
 
 
-def build_spec(config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def build_spec(
+    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
+) -> dict[str, Any]:
     """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
-    listed = json.dumps([asdict(prompt) for prompt in prompts], sort_keys=True).encode()
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
@@ -98,14 +118,20 @@ def build_spec(config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prom
         "call_kwargs": entry.call_kwargs,
         "dtype": config.dtype or entry.dtype,
         "seed": config.seed,
-        "prompts": {
-            "source": "shapes" if config.prompts is None else "file",
-            "count": len(prompts),
-            "sha256": hashlib.sha256(listed).hexdigest(),
-        },
+        "prompts": {"source": source, "count": len(prompts), "sha256": _digest(prompts)},
         "candidates": config.n_candidates,
         "positions": list(config.stored),
         "rows_per_shard": config.rows_per_shard,
         "format": config.format,
         "latent_dtype": config.latent_dtype,
     }
+
+
+def _digest(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
+    total, comma = hashlib.sha256(b"["), b""
+    for prompt in prompts:
+        total.update(comma + json.dumps(asdict(prompt), sort_keys=True).encode())
+        comma = b", "
+    total.update(b"]")
+    return total.hexdigest()

@@ -1,57 +1,96 @@
-"""Where prompts come from: a file of the user's, or the embedded world's own set."""
+"""The prompts of a build: from the embedded world, a file or the Hub, checked, filtered and drawn."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from ..errors import NbenchError
 from ..shapes import grammar
-from ..shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags
+from ..shards.schema import SKILL_LEVELS, one_line
+from .prompt_files import SUFFIXES, file_table, stdin_table
+from .prompt_hub import NAMES, hub_table, is_hub_name
+from .prompt_rows import Prompt, Table, table_prompts
 
+__all__ = ["WORLD_PROMPTS", "Prompt", "PromptRequest", "PromptSet", "load_prompts", "read_prompts", "world_prompts"]
+
+WORLD = "shapes"
 WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
 MAX_REPEATS = 1000
 """So many captions in a row that were there before mean that the grammar, which never ends by itself, is used up."""
+_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt; `tags` are the skills it asks for (basic, advanced), `corruptions` its near misses by kind."""
+class PromptRequest:
+    """Which prompts a person asks for.
 
-    id: str
-    text: str
-    tags: Tags | None = None
-    corruptions: Corruptions | None = None
+    `source` is "shapes", "genai-bench", "genai-bench-527", "cc12m", `user/name[@revision][:split]` on the Hub, a file,
+    or "-", standard input. Columns that are None have the source's own names. Of the prompts with at least one of
+    `tags` (skills, or "basic" and "advanced"; all prompts without any) the first `limit` are taken, and of these
+    `sample` are drawn without replacement, as `seed` decides, in the order of the source. `skip_bad` leaves out rows
+    without a prompt and those whose id was there before.
+
+    Raises:
+        NbenchError: a number that makes no sense.
+    """
+
+    source: str | Path = WORLD
+    prompt_column: str | None = None
+    id_column: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    tags: tuple[str, ...] = ()
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("limit", self.limit), ("sample", self.sample)):
+            if value is not None and value < 1:
+                raise NbenchError(f"--{name} {value} makes no sense: give 1 or more")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts, what a build's spec calls their source, and lines that a person should read."""
+
+    prompts: list[Prompt]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def load_prompts(request: PromptRequest, kind: str = "genai-bench") -> PromptSet:
+    """The prompts asked for; of the embedded world, those that a data set of `kind` has.
+
+    A source is read no further than its last prompt, so that with a limit little of a large one is fetched.
+
+    Raises:
+        NbenchError: a source that is not there, cannot be read or has no such column; no prompts, or too few; without
+            `skip_bad`, prompts that are empty and ids that are there twice.
+    """
+    if request.source == WORLD:
+        if request.prompt_column or request.id_column:
+            raise NbenchError(f"{WORLD} is no table: leave --prompt-column and --id-column out")
+        found = world_prompts(kind, None if request.tags else request.limit)
+        return _Choice(request, WORLD).of(found, WORLD)
+    table = _table(request.source)
+    return _Choice(request, table.place).of(
+        table_prompts(table, request.prompt_column, request.id_column), table.source
+    )
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a .jsonl, .csv or text file (one a line).
+    """The prompts of a CSV, TSV, JSONL, Parquet or text file (one a line).
 
     Columns: `prompt`; optional `id` (default: the row's number), `tags` and `corruptions` (objects; JSON in a CSV).
 
     Raises:
         NbenchError: unreadable, empty, a column or a prompt missing, an id given twice, a value of the wrong form.
     """
-    try:
-        rows = list(_rows(path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise NbenchError(f"cannot read prompts from {path}: {getattr(error, 'strerror', None) or error}") from None
-    if not rows:
-        raise NbenchError(f"prompt file {path} is empty: it needs at least one prompt")
-    digits = len(str(len(rows) - 1))
-    prompts = [_prompt(row, f"{number:0{digits}d}", f"{path} row {number + 1}") for number, row in enumerate(rows)]
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise NbenchError(f"prompt file {path} has the id {prompt.id!r} twice: ids must be unique")
-        seen.add(prompt.id)
-    return prompts
+    return load_prompts(PromptRequest(Path(path))).prompts
 
 
 def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Prompt]:
@@ -75,45 +114,107 @@ def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Pr
     return list(found.values())
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every row as a dictionary; what is no object is under "prompt"."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() == ".csv":
-            for row in csv.DictReader(file):
-                yield {name: value for name, value in row.items() if value or name == "prompt"}
-        else:
-            lines = ((number, line.strip()) for number, line in enumerate(file, 1))
-            for number, line in ((number, line) for number, line in lines if line):
-                yield _json(line, f"{path} line {number}") if path.suffix.lower() == ".jsonl" else {"prompt": line}
+def _table(source: str | Path) -> Table:
+    if isinstance(source, Path):
+        return file_table(source)
+    if source == "-":
+        return stdin_table()
+    name = source.partition("@")[0].partition(":")[0]
+    path = Path(source)
+    # names come first: a folder of the same name is no table anyhow, and a file can be given as ./name
+    if name not in NAMES and (path.exists() or path.suffix.lower() in SUFFIXES):
+        return file_table(path)
+    if is_hub_name(source):
+        return hub_table(source)
+    near = get_close_matches(name, (WORLD, *NAMES), 1)
+    hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join((WORLD, *NAMES))}, user/name or a file"
+    raise NbenchError(f"no prompts {source!r}: neither a name, nor a data set on the Hub, nor a file here; {hint}")
 
 
-def _json(text: str, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise NbenchError(f'{place}: not a JSON object: write {{"prompt": "..."}} or {{"basic": [...]}}')
-    return value
+@dataclass
+class _Choice:
+    """Goes through prompts once, and keeps what is asked for."""
+
+    request: PromptRequest
+    place: str
+    rows: int = 0
+    taken: int = 0
+    empty: list[int] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    tags: set[str] = field(default_factory=set)
+
+    def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
+        """The set; `source` is its name in a spec."""
+        wanted = self._wanted(prompts)
+        chosen = list(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
+        if bad := self._bad():
+            told = f"{self.place}: {bad}"
+            if not self.request.skip_bad:
+                raise NbenchError(f"{told}: mend them, or build with --skip-bad, which leaves them out")
+        if not self.rows:
+            raise NbenchError(f"{self.place} is empty: it needs at least one prompt")
+        unknown = set(self.request.tags) - self.tags
+        if unknown and (self.request.limit is None or self.taken < self.request.limit):
+            there = f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "none there has any"
+            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {there}")
+        if not chosen:
+            raise NbenchError(f"{self.place}: no prompt is left: it needs at least one")
+        if self.request.sample is not None and len(chosen) < self.request.sample:
+            raise NbenchError(
+                f"{self.place}: {len(chosen)} prompts, fewer than --sample {self.request.sample}: lower it"
+            )
+        return PromptSet(chosen, source, (f"{told}: left out",) if bad else ())
+
+    def _wanted(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+        """The prompts that are sound and have the tags; bad ones are noted."""
+        for prompt in prompts:
+            self.rows += 1
+            if not prompt.text:
+                self.empty.append(self.rows)
+            elif prompt.id in self.ids:
+                self.repeated.append(prompt.id)
+            else:
+                self.ids.add(prompt.id)
+                if self._tagged(prompt):
+                    self.taken += 1
+                    yield prompt
+            if self.taken == self.request.limit:
+                return
+
+    def _tagged(self, prompt: Prompt) -> bool:
+        if not self.request.tags:
+            return True
+        skills = prompt.tags or {}
+        has = {
+            *(level for level in SKILL_LEVELS if skills.get(level)),
+            *(name for names in skills.values() for name in names),
+        }
+        self.tags |= has
+        return not has.isdisjoint(self.request.tags)
+
+    def _bad(self) -> str:
+        """What is wrong, with the first few and how many; "" where nothing is."""
+        told = []
+        if self.empty:
+            told.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
+        if self.repeated:
+            told.append(f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})")
+        return " and ".join(told)
 
 
-def _prompt(row: dict[str, Any], default_id: str, place: str) -> Prompt:
-    if "prompt" not in row:
-        raise NbenchError(f"{place}: no column `prompt` (it has {', '.join(map(str, row))}): name the texts so")
-    text = row["prompt"]
-    if not isinstance(text, str) or not text.strip():
-        raise NbenchError(f"{place}: the prompt is empty: give it a text or remove the row")
-    nested = {
-        name: _json(value, f"{place}, column {name}") if isinstance(value := row.get(name), str) else value
-        for name in ("tags", "corruptions")
-    }
-    try:
-        tags = TypeAdapter(Tags | None).validate_python(nested["tags"])
-        corruptions = TypeAdapter(Corruptions | None).validate_python(nested["corruptions"])
-    except ValidationError as error:
-        raise NbenchError(f"{place}: tags or corruptions of the wrong form: {error.errors()[0]['msg']}") from None
-    for name, value, keys in (("tags", tags, SKILL_LEVELS), ("corruptions", corruptions, CORRUPTION_KINDS)):
-        if value is not None and set(value) != set(keys):
-            raise NbenchError(f"{place}: {name} need {', '.join(keys)}; these have {', '.join(value) or 'nothing'}")
-    given = row.get("id")
-    return Prompt(default_id if given is None else str(given), text.strip(), tags, corruptions)
+def _drawn(prompts: Iterable[Prompt], count: int, seed: int) -> list[Prompt]:
+    """`count` of them, each with the same chance, in their order; no more are in memory at a time (algorithm R)."""
+    dice, kept = random.Random(seed), list[tuple[int, Prompt]]()
+    for number, prompt in enumerate(prompts):
+        if number < count:
+            kept.append((number, prompt))
+        elif (place := dice.randrange(number + 1)) < count:
+            kept[place] = (number, prompt)
+    return [prompt for _, prompt in sorted(kept, key=lambda item: item[0])]
+
+
+def _few(items: Iterable[object]) -> str:
+    listed = [str(item) for item in items]
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return one_line(", ".join(listed[:_NAMED])) + more

@@ -68,7 +68,7 @@ def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
     """The record that the new data set begins with."""
     old = source.info
     stored = old.stored if config.positions is None else source.select(config.positions)
-    if old.split == "test":
+    if old.split == "test" and old.steps in old.stored:
         stored = tuple(sorted({*stored, old.steps}))  # what every evaluation compares with
     per_shard = config.rows_per_shard or old.rows_per_shard
     change: dict[str, Any] = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +15,10 @@ from .schema import BYTES, DatasetInfo, arrow_schema, latent_column
 from .writer import ShardWriter
 
 ROW_GROUP_BYTES = 64 * 2**20
+_MOST_BYTES = 2**31
+"""Of a column of texts or images in a row group: Arrow's own limit."""
+_PAGE_BYTES = 2**20
+"""What headers of pages and levels may take in a row group, whatever its latents are."""
 
 
 class ParquetShardWriter(ShardWriter):
@@ -26,7 +30,7 @@ class ParquetShardWriter(ShardWriter):
     def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
         super().__init__(folder, info, index)
         self._schema = arrow_schema(info, index)
-        row_bytes = BYTES[info.latent_dtype] * int(np.prod(info.latent_shape)) * len(info.positions)
+        row_bytes = BYTES[info.latent_dtype] * math.prod(info.latent_shape) * len(info.positions)
         self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)
         self._waiting: list[pa.RecordBatch] = []
         latents = [f"{latent_column(position)}.list.element" for position in info.stored]
@@ -62,10 +66,42 @@ class ParquetShardWriter(ShardWriter):
 def read_parquet(
     source: Path | BinaryIO, info: DatasetInfo, columns: Sequence[str], batch_size: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard, `columns` alone, a row group in memory at a time; nothing else of it is read."""
+    """The rows of a shard, `columns` alone, a row group in memory at a time; nothing else of it is read.
+
+    Raises:
+        ValueError: a column is missing or of another type, or is larger than the record allows: nothing of it is read.
+    """
     with pq.ParquetFile(source, pre_buffer=not isinstance(source, Path)) as file:
+        _check_columns(file.schema_arrow, info, columns)
         for group in range(file.num_row_groups):
-            yield from file.iter_batches(batch_size, row_groups=[group], columns=list(columns))
+            _check_sizes(file.metadata.row_group(group), info, columns)
+        for group in range(file.num_row_groups):
+            for rows in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
+                yield rows.select(list(columns))
+
+
+def _check_columns(found: pa.Schema, info: DatasetInfo, columns: Sequence[str]) -> None:
+    wanted = arrow_schema(info)
+    for name in columns:
+        index, kind = found.get_field_index(name), wanted.field(name).type
+        if index < 0:
+            raise ValueError(f"it has no column {name}, or more than one")
+        if found.field(index).type != kind:
+            raise ValueError(f"its column {name} is {found.field(index).type}, not {kind}")
+
+
+def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequence[str]) -> None:
+    """Few bytes can claim to hold many, and Arrow would make room for them all."""
+    if not 0 <= group.num_rows <= info.rows_per_shard:
+        raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
+    numbers = group.num_rows * math.prod(info.latent_shape)
+    for chunk in map(group.column, range(group.num_columns)):
+        name = chunk.path_in_schema.partition(".")[0]
+        if name in columns:
+            latent = name.startswith("latent_")
+            most = 2 * numbers * BYTES[info.latent_dtype] + _PAGE_BYTES if latent else _MOST_BYTES
+            if chunk.total_uncompressed_size > most or (latent and chunk.num_values > numbers + group.num_rows):
+                raise ValueError(f"its column {name} claims to hold {chunk.total_uncompressed_size:,} bytes")
 
 
 def parquet_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:

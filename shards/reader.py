@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +15,14 @@ from ..errors import NbenchError
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
-from .rows import columns_of, count_failed, from_arrow
-from .schema import DatasetInfo, Tags, TrajectoryBatch
+from .rows import check_rows, columns_of, count_failed, from_arrow
+from .schema import BYTES, DatasetInfo, Tags, TrajectoryBatch, one_line
 from .scores import read_scores
 from .storage import Location
 from .stream import AS_STORED, Order, prefetch
+
+_BATCH_BYTES = 2**30
+"""Of latents in a batch at most (or one row), however many rows are asked for."""
 
 
 class BenchPrompt(NamedTuple):
@@ -121,17 +124,30 @@ class Bench:
             yield from self.shard_rows(index, columns, batch_size)
 
     def shard_rows(self, index: int, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one shard.
+        """The rows of one shard, `batch_size` at most and 1 GiB of latents at most at a time.
 
         Raises:
-            NbenchError: its file is damaged.
+            NbenchError: its file is damaged, or has other columns or another number of rows than the record says.
         """
-        name = self.info.shard_path(index)
+        info, name, count = self.info, self.info.shard_path(index), 0
+        n_latents = sum(column.startswith("latent_") for column in columns)
+        row_bytes = BYTES[info.latent_dtype] * math.prod(info.latent_shape) * n_latents
+        at_most = max(1, min(batch_size, _BATCH_BYTES // max(1, row_bytes)))
+        expected = len(info.shard_rows(index))
         source = self.location.open(name)
         try:
-            yield from FORMATS[self.info.format].read(source, self.info, columns, batch_size)
-        except (OSError, EOFError, KeyError, ValueError, pa.ArrowException, tarfile.TarError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            for rows in FORMATS[info.format].read(source, info, columns, at_most):
+                count += len(rows)
+                if count > expected:
+                    raise ValueError(f"it has more than {expected} rows")
+                check_rows(rows)
+                yield rows
+            if count < expected:
+                raise ValueError(f"it has {count} rows, not {expected}")
+        except NbenchError:
+            raise
+        except Exception as error:  # damaged bytes make the libraries that read them raise anything
+            reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
             raise NbenchError(f"cannot read {self._place(name)} ({reason}): see `nbench verify`") from None
         finally:
             if not isinstance(source, Path):

@@ -11,16 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from .schema import DatasetInfo, TrajectoryBatch, arrow_schema, latent_column, scale_column
+from ..errors import NbenchError
+from .schema import DatasetInfo, TrajectoryBatch, arrow_schema, latent_column, one_line, scale_column
 
 NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status")
 """What is read of every row, whichever positions are."""
+_NEVER_NULL = ("id", "prompt_id", "prompt", "candidate", "seed", "status")
 _DTYPES = {"float16": np.float16, "float32": np.float32, "int8": np.int8}
 _INT8_MAX = 127
 
 
 def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
-    """One Arrow row a trajectory; failed ones have neither latents nor image."""
+    """One Arrow row a trajectory; failed ones have neither latents nor image.
+
+    Raises:
+        NbenchError: a text that UTF-8 cannot hold.
+    """
     schema, failed = arrow_schema(info), np.array([bool(error) for error in batch.errors], bool)
     images = [None] * len(batch) if batch.images is None else batch.images
     columns: dict[str, Any] = {
@@ -35,7 +41,13 @@ def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
         "status": np.where(failed, "failed", "ok").tolist(),
         "error": [error or None for error in batch.errors],
     }
-    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    try:
+        arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    except UnicodeEncodeError as error:
+        around = ascii(error.object[max(0, error.start - 20) : error.start + 20])
+        raise NbenchError(
+            f"text {around} has half a surrogate pair, which UTF-8 cannot hold: mend the prompt"
+        ) from None
     for position in info.stored:
         arrays |= latents_to_arrow(batch.latents[position], info, position, failed)
     return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
@@ -62,6 +74,9 @@ def from_arrow(
     """The trajectories of `rows` that did not fail, with latents of `positions`.
 
     float32 latents stay float32; float16 and int8 ones come as float16.
+
+    Raises:
+        NbenchError: a row that did not fail has no latent or no sound image.
     """
     failed = count_failed(rows)
     if failed:
@@ -76,19 +91,54 @@ def from_arrow(
         corruptions=names["corruptions"],
         errors=[""] * rows.num_rows,
         latents={position: latents_of(rows, info, position) for position in positions},
-        images=_decode(rows["image"], info.image_size) if images else None,
+        images=_images(rows, info.image_size) if images else None,
         failed=failed,
     )
 
 
 def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int) -> np.ndarray:
-    """Latents [B, C, H, W] of rows none of which failed."""
-    values = rows[latent_column(position)].flatten().to_numpy(zero_copy_only=False)
-    values = values.reshape(rows.num_rows, *info.latent_shape)
+    """Latents [B, C, H, W] of rows none of which failed.
+
+    Raises:
+        NbenchError: one of them has none.
+    """
+    values = _numbers(rows, latent_column(position)).reshape(rows.num_rows, *info.latent_shape)
     if info.latent_dtype != "int8":
         return values
-    scale = rows[scale_column(position)].flatten().to_numpy(zero_copy_only=False).reshape(-1, info.latent_shape[0])
-    return (values * scale[:, :, None, None]).astype(np.float16)
+    scale = _numbers(rows, scale_column(position)).reshape(rows.num_rows, info.latent_shape[0], 1, 1)
+    return (values * scale).astype(np.float16)
+
+
+def decode_image(png: bytes | None, size: tuple[int, int]) -> np.ndarray:
+    """A final image, uint8 [H, W, 3].
+
+    Raises:
+        ValueError: there is none, it is no PNG, or not of `size`, which is seen before it is unpacked.
+    """
+    if png is None:
+        raise ValueError("has no image")
+    height, width = size
+    try:
+        # no other format: Pillow starts programs for some
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            found = image.size
+            if found == (width, height):
+                return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders let out many kinds
+        raise ValueError(f"its image cannot be decoded ({one_line(str(error))})") from None
+    raise ValueError(f"its image is {found[0]}x{found[1]}, not {width}x{height}")
+
+
+def check_rows(rows: pa.RecordBatch) -> None:
+    """Make sure that rows from a file can be used.
+
+    Raises:
+        ValueError: a text that is not UTF-8, or a row without a name, prompt, seed or status.
+    """
+    rows.validate(full=True)
+    for name in _NEVER_NULL:
+        if name in rows.schema.names and rows[name].null_count:
+            raise ValueError(f"a row has no {name}")
 
 
 def columns_of(info: DatasetInfo, positions: Sequence[int], images: bool) -> list[str]:
@@ -115,6 +165,21 @@ def _png(image: np.ndarray | None) -> bytes | None:
     return buffer.getvalue()
 
 
-def _decode(column: pa.Array, size: tuple[int, int]) -> np.ndarray:
-    images = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in column.field("bytes").to_pylist()]
+def _numbers(rows: pa.RecordBatch, name: str) -> np.ndarray:
+    lists = rows[name]
+    numbers = lists.flatten()
+    if lists.null_count or numbers.null_count:
+        raise NbenchError(f"a row that did not fail has nothing in {name}: see `nbench verify`")
+    values: np.ndarray = numbers.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _images(rows: pa.RecordBatch, size: tuple[int, int]) -> np.ndarray:
+    images = []
+    for i, png in enumerate(pc.struct_field(rows["image"], "bytes").to_pylist()):
+        try:
+            images.append(decode_image(png, size))
+        except ValueError as error:
+            row = one_line(f"{rows['prompt_id'][i]}/{rows['candidate'][i]}")
+            raise NbenchError(f"row {row}: {error}; see `nbench verify`") from None
     return np.stack(images) if images else np.empty((0, *size, 3), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,7 +19,8 @@ CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 SKILL_LEVELS = ("basic", "advanced")
 BYTES = {"float16": 2, "float32": 4, "int8": 1}
 """Of one number of a latent, by the type it is stored as."""
-_MOST = 2**31 - 1
+_MOST, _MOST_NUMBERS = 2**31 - 1, 2**28
+"""Of any size; of numbers in the latents of a trajectory, 1 GiB of float32: a reader allocates so much for a row."""
 SUFFIXES = {"parquet": "parquet", "webdataset": "tar"}
 _strict = with_config(ConfigDict(extra="forbid"))
 
@@ -111,7 +113,7 @@ class DatasetInfo:
             ValueError: naming what does not fit.
         """
         sizes = (*self.latent_shape, *self.image_size, self.steps, self.candidates, self.rows_per_shard)
-        if min(sizes) < 1 or max(sizes) > _MOST or int(np.prod(self.latent_shape)) > _MOST:
+        if min(sizes) < 1 or max(sizes) > _MOST or math.prod(self.latent_shape) * len(self.positions) > _MOST_NUMBERS:
             raise ValueError("a size out of all bounds")
         if not 0 <= self.rows <= _MOST**2 or self.rows != self.n_prompts * self.candidates:
             raise ValueError(f"rows {self.rows} are not {self.n_prompts} prompts x {self.candidates} candidates")
@@ -147,9 +149,14 @@ class DatasetInfo:
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 place, reason = ".".join(map(str, first["loc"])) or place, first["msg"]
-            raise NbenchError(
-                f"{origin} is damaged or of another nbench ({place}: {reason}): build again with --fresh"
-            ) from None
+            told = one_line(f"{place}: {reason}")
+            raise NbenchError(f"{origin} is damaged or of another nbench ({told}): build again with --fresh") from None
+
+
+def one_line(text: str) -> str:
+    """What a file says, as an error may repeat it: no line breaks, nothing that cannot be printed, not too long."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:400])
+    return shown if len(text) <= 400 else f"{shown}..."
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -195,7 +202,7 @@ def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
 
     With `index`, the metadata name the shard too, so that one in the place of another is found out.
     """
-    size = int(np.prod(info.latent_shape))
+    size = math.prod(info.latent_shape)
     element = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8()}[info.latent_dtype]
     text, texts = pa.string(), pa.list_(pa.string())
     columns: list[tuple[str, pa.DataType]] = [

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ..errors import NbenchError
 from .atomic import commit, temporary
+from .schema import one_line
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -54,12 +55,15 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
     place = origin or str(source)
     try:
         table = pq.read_table(source)
+        table.validate(full=True)
+        scores_metadata(table)
     except FileNotFoundError:
         raise NbenchError(f"no scores at {place}: build the bench with --references {Path(place).stem}") from None
-    except (OSError, pa.ArrowException) as error:
-        raise NbenchError(f"cannot read scores at {place}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # damaged bytes make the libraries that read them raise anything
+        reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+        raise NbenchError(f"cannot read scores at {place}: {reason}") from None
     if not table.schema.equals(SCORE_SCHEMA):
-        raise NbenchError(f"{place} is not a score table: it has columns {', '.join(table.column_names)}")
+        raise NbenchError(f"{place} is not a score table: it has columns {one_line(', '.join(table.column_names))}")
     return table
 
 

@@ -11,5 +11,5 @@ def candidate_seed(base_seed: int, prompt_id: str, candidate: int) -> int:
     >>> candidate_seed(0, "shapes-00012", 3)
     3984239266630764061
     """
-    digest = hashlib.sha256(f"{base_seed}/{prompt_id}/{candidate}".encode()).digest()
+    digest = hashlib.sha256(f"{base_seed}/{prompt_id}/{candidate}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -76,9 +76,10 @@ class Location:
             raise NbenchError(f"cannot write {self.url}/{name}: {_reason(error)}") from None
 
     def size(self, name: str) -> int | None:
-        """The bytes of a file, None where there is none."""
+        """The bytes of a file, None where there is none (a folder or a pipe is none)."""
         try:
-            return int(self.fs.info(f"{self.root}/{name}")["size"])
+            found = self.fs.info(f"{self.root}/{name}")
+            return int(found["size"]) if found["type"] == "file" else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 

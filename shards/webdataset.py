@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from ..errors import NbenchError
 from . import atomic
-from .schema import DatasetInfo, arrow_schema, latent_column
+from .schema import DatasetInfo, arrow_schema, latent_column, one_line
 from .writer import ShardWriter
 
 _MEMBER = re.compile(r"(\d{8,12})\.(meta\.json|image\.png|x\d{2,6}\.npy)")
@@ -102,7 +103,7 @@ def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iter
     ):
         for member in tar:
             match = _MEMBER.fullmatch(member.name)
-            if match is None or not member.isreg():
+            if match is None or not member.isreg() or member.issparse() or member.size < 0:
                 raise NbenchError(f"{_name(source)} has a member {member.name[:80]!r}, which no shard of nbench has")
             if match[1] != key:
                 if key:
@@ -113,7 +114,7 @@ def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iter
             elif match[2] == "image.png" and "image" in columns:
                 row["image"] = {"bytes": _bytes(tar, member, _MAX_IMAGE, source)}
             elif match[2] in wanted:
-                data = _bytes(tar, member, 4 * int(np.prod(info.latent_shape)) + _NPY_HEADER, source)
+                data = _bytes(tar, member, 4 * math.prod(info.latent_shape) + _NPY_HEADER, source)
                 row[wanted[match[2]]] = _load_npy(data, info, f"{_name(source)}: {member.name}")
             tar.members = []  # type: ignore[attr-defined]  # tarfile keeps what it has passed, a leak in a long stream
     if key:
@@ -134,21 +135,26 @@ def _meta(data: bytes, place: str) -> dict[str, Any]:
     try:
         meta = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NbenchError(f"{place} is no JSON ({error})") from None
+        raise NbenchError(f"{place} is no JSON ({one_line(str(error))})") from None
     if not isinstance(meta, dict):
         raise NbenchError(f"{place} is no JSON object")
     return meta
 
 
 def _load_npy(data: bytes, info: DatasetInfo, place: str) -> np.ndarray:
+    file = io.BytesIO(data)
     try:
-        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise NbenchError(f"{place} is no array ({error})") from None
-    if array.shape != tuple(info.latent_shape) or array.dtype != np.dtype(info.latent_dtype):
-        want = f"{info.latent_dtype} {list(info.latent_shape)}"
-        raise NbenchError(f"{place} holds {array.dtype} {list(array.shape)}, not {want}")
-    return array.reshape(-1)
+        # the header first: numpy makes room for whatever it claims
+        first = np.lib.format.read_magic(file) == (1, 0)
+        header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(file)
+        if kind.hasobject:
+            raise ValueError("it holds Python objects")
+        if shape == tuple(info.latent_shape) and kind == np.dtype(info.latent_dtype):
+            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).reshape(-1)
+    except Exception as error:  # numpy evaluates the header, and lets out whatever a garbled one leads to
+        raise NbenchError(f"{place} is no array ({one_line(str(error))})") from None
+    raise NbenchError(f"{place} holds {kind} {list(shape)}, not {info.latent_dtype} {list(info.latent_shape)}")
 
 
 def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
@@ -156,7 +162,7 @@ def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
         arrays = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise NbenchError(f"a trajectory's meta.json is not as it should be: {str(error).splitlines()[0]}") from None
+        raise NbenchError(f"a trajectory's meta.json is not as it should be: {one_line(str(error))}") from None
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

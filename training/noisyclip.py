@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from ..shards.reader import Bench, open_bench
 from .contrast import contrast
 from .saving import save_half
 
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
 CHUNK = 16
 """Batches held and mixed at a time; what lies on disk next to each other is trained on apart."""
 VALIDATION_SHARE = 20
@@ -36,6 +40,10 @@ WARM_UP = 0.1
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run; `start` None takes the frozen CLIP that fits the data's latent space.
+
+    `targets` are what the noisy latent is to be matched with: "caption", the caption it was generated for, as in the
+    paper; or "image", every caption as far as the frozen CLIP holds it true of the final image, since many an image is
+    not what its caption says.
 
     Raises:
         NbenchError: a value that makes no sense.
@@ -48,6 +56,7 @@ class TrainConfig:
     epochs: int = 5
     batch_size: int = 64
     learning_rate: float = 1e-4
+    targets: Literal["image", "caption"] = "image"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,9 +65,10 @@ class TrainConfig:
 
 
 class _Examples(NamedTuple):
-    """latents float32 [B, C, H, W]; the captions of the B rows first, then all their corruptions."""
+    """latents float32 [B, C, H, W], final images 0..1 [B, 3, h, w]; the B captions first, then their corruptions."""
 
     latents: torch.Tensor
+    images: torch.Tensor
     captions: list[str]
 
 
@@ -112,6 +122,7 @@ class _Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(self.device).eval().requires_grad_(False)
         self.tokenizer, self.preprocess = AutoTokenizer.from_pretrained(folder), Preprocess.from_folder(folder)
+        self.teacher = copy.deepcopy(self.model) if config.targets == "image" else None
         self.trained = torch.nn.ModuleList([self.model.vision_model, self.model.visual_projection])
         self.trained.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), lr=config.learning_rate, weight_decay=0.01)
@@ -125,7 +136,7 @@ class _Run:
         for examples in _examples(self.bench, self.positions, self.config, epoch, validation=False):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * _schedule(self.step, self.steps)
-            loss, accuracy = contrast(self.logits(examples), examples.captions)
+            loss, accuracy = self.contrast(examples)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
@@ -143,22 +154,25 @@ class _Run:
     def validate(self) -> float | None:
         """Share of rows kept from training whose caption scores above all of the batch's others."""
         kept = _examples(self.bench, self.positions, self.config, 0, validation=True)
-        accuracies = [contrast(self.logits(examples), examples.captions)[1].item() for examples in kept]
+        accuracies = [self.contrast(examples)[1].item() for examples in kept]
         return float(np.mean(accuracies)) if accuracies else None
 
-    def logits(self, examples: _Examples) -> torch.Tensor:
-        """Scaled cosines [B, captions]; the scale stays CLIP's."""
+    def contrast(self, examples: _Examples) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and accuracy; the scale of the cosines stays CLIP's."""
         limit = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
             examples.captions, padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(self.device)
         with torch.no_grad():
             text = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        texts = functional.normalize(text.pooler_output, dim=-1) * self.model.logit_scale.exp()
         assert self.bench.info.preview is not None
-        pixels = self.preprocess(preview(examples.latents, self.bench.info.preview)).to(self.device)
-        image = self.model.get_image_features(pixel_values=pixels)
-        images, texts = (functional.normalize(out.pooler_output, dim=-1) for out in (image, text))
-        return self.model.logit_scale.exp() * images @ texts.T
+        noisy = _embed(self.model, self.preprocess(preview(examples.latents, self.bench.info.preview)), self.device)
+        teacher = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher = _embed(self.teacher, self.preprocess(examples.images), self.device) @ texts.T
+        return contrast(noisy @ texts.T, examples.captions, teacher)
 
     def save(self, path: Path, recipe: dict[str, Any], epoch: int) -> None:
         """Keep all that a later epoch depends on."""
@@ -185,12 +199,17 @@ class _Run:
         return int(state["epoch"])
 
 
+def _embed(model: CLIPModel, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return functional.normalize(model.get_image_features(pixel_values=pixels.to(device)).pooler_output, dim=-1)
+
+
 def _examples(
     bench: Bench, positions: tuple[int, ...], config: TrainConfig, epoch: int, *, validation: bool
 ) -> Iterator[_Examples]:
     """Batches of one side of the split; each row at one position, drawn anew every epoch."""
     rng = np.random.default_rng([config.seed, epoch])
-    for batch in bench.batches(positions, batch_size=config.batch_size * CHUNK):
+    for batch in bench.batches(positions, images=True, batch_size=config.batch_size * CHUNK):
+        assert batch.images is not None
         kept = [row for row, prompt in enumerate(batch.prompt_ids) if _validation(prompt) == validation]
         rows = rng.permutation(np.array(kept, dtype=int))
         at = rng.choice(positions, len(batch.prompt_ids))
@@ -199,7 +218,8 @@ def _examples(
             latents = np.stack([batch.latents[int(at[row])][row] for row in chosen]).astype(np.float32)
             corrupted = [batch.corruptions[row] or {} for row in chosen]
             extra = [caption for one in corrupted for caption in one.values() if caption]
-            yield _Examples(torch.from_numpy(latents), [batch.prompts[row] for row in chosen] + extra)
+            images = torch.from_numpy(batch.images[chosen]).permute(0, 3, 1, 2) / 255
+            yield _Examples(torch.from_numpy(latents), images, [batch.prompts[row] for row in chosen] + extra)
 
 
 def _validation(prompt_id: str) -> bool:

@@ -41,7 +41,7 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         build(BuildConfig("ncc", pipeline, to, limit=limit, positions="20:30", batch_size=120, seed=7))
 
     def train_on_ncc(to: Path) -> None:
-        train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"), epochs=12))
+        train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"), learning_rate=3e-4))
 
     stages: dict[str, Callable[[Path], object]] = {
         "clip": lambda to: clip.train(to, many(800)),

@@ -23,7 +23,8 @@ to test it, without a GPU or a download. It is of no use for real images.
 | `pipeline` | `StableDiffusion3Pipeline` | the generator: 16x16x4 latents, flow matching, classifier-free guidance |
 | `clip` | `CLIPModel` | twin towers; its text tower is also the generator's first text encoder |
 | `vqa` | `BlipForQuestionAnswering` | answers yes or no; VQAScore is its P("yes") |
-| `noisyclip` | `CLIPModel` | `clip` with the image tower fine-tuned on previews of noisy latents, positions 20 to 30 |
+| `noisyclip` | `CLIPModel` | `clip` with the image tower fine-tuned on previews of noisy latents, positions 20 to 30, \
+towards what `clip` holds of the final images |
 
 ## How trained
 On two CPU cores, from nothing, with procedurally drawn scenes: `make world`. {total:.0f} minutes in all: {seconds}.

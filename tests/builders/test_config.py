@@ -17,7 +17,7 @@ from nbench.shards.fingerprint import fingerprint
 ENTRY = PipelineEntry("toy", "/nowhere/toy", content="c0ffee", guidance=1.5, call_kwargs={"max_sequence_length": 2})
 PROMPTS = [Prompt("0", "a cat", {"basic": ["attribute"], "advanced": []}), Prompt("1", "a dog")]
 CONFIG = BuildConfig("genai-bench", positions="20,30")
-GOLDEN = "abd8bfaedb4d2cc26eb7885b955c0c0d922359ea0872b6db94fb6203cfa80b90"
+GOLDEN = "3ecb2b0b5cb210f9bf7c11abca47f917915d4238d015085b00935de2d24c9668"
 
 
 def _fingerprint(config: BuildConfig = CONFIG, entry: PipelineEntry = ENTRY, prompts: list[Prompt] = PROMPTS) -> str:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nbench.builders import build as build_module
+from nbench.builders import make as make_module
 from nbench.builders.build import build
 from nbench.builders.pipelines import load_pipeline
 from nbench.errors import NbenchError
@@ -124,17 +125,17 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "bench"
-    original = build_module.Maker.shard
+    original = make_module.Maker.shard
 
     def removes(self: Any, index: int, *arguments: Any) -> Any:
         if index == 1:
             shutil.rmtree(out)
         return original(self, index, *arguments)
 
-    monkeypatch.setattr(build_module.Maker, "shard", removes)
+    monkeypatch.setattr(make_module.Maker, "shard", removes)
     with pytest.raises(NbenchError, match=r"cannot write .*run the same command"):
         build(replace(TINY, out=out), progress=False)
-    monkeypatch.setattr(build_module.Maker, "shard", original)
+    monkeypatch.setattr(make_module.Maker, "shard", original)
     assert build(replace(TINY, out=out), progress=False).built == 8
 
 

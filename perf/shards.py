@@ -1,0 +1,169 @@
+"""How nbench's shards compare with other ways to keep trajectories: bytes, time to write and read, peak memory.
+
+python perf/shards.py [--rows 8] [--rounds 5] [--size 128] [--json perf.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from formats import LAYOUTS, STEPS, Layout, trajectories, write_nbench
+
+TWO = (20, 30)
+ALL = tuple(range(STEPS + 1))
+TIMES = ("write", "read all", "read 2 of 51")
+PEAK = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from formats import read_nbench
+for array in read_nbench(Path({folder!r}), range(51)):
+    pass
+# not getrusage, whose peak begins with that of the process that started this one
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def bytes_read() -> int:
+    """What this process has read so far, from files or their cache."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def measure(layout: Layout, latents: np.ndarray) -> dict[str, float]:
+    """Seconds and bytes of one layout, once, in a new folder; every read must give all the numbers asked for."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        start = time.perf_counter()
+        layout.write(folder, latents)
+        found = {"write": time.perf_counter() - start}
+        # a write that is still on its way to the disk would be charged to the reader
+        os.sync()
+        found["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for name, positions in (("read all", ALL), ("read 2 of 51", TWO)):
+            before, start = bytes_read(), time.perf_counter()
+            size = sum(array.size for array in layout.read(folder, positions))
+            found[name] = time.perf_counter() - start
+            found[f"bytes to {name}"] = bytes_read() - before
+            if size != latents[:, positions].size:
+                raise RuntimeError(f"{layout.name} gave {size} numbers, not {latents[:, positions].size}")
+    return found
+
+
+def compare(layouts: Sequence[Layout], latents: np.ndarray, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """All layouts in every round, each round beginning with another; a round before that does not count warms up."""
+    found: dict[str, list[dict[str, float]]] = {layout.name: [] for layout in layouts}
+    for layout in layouts:
+        measure(layout, latents[:1])
+    for number in range(rounds):
+        first = number % len(layouts)
+        for layout in [*layouts[first:], *layouts[:first]]:
+            found[layout.name].append(measure(layout, latents))
+    return found
+
+
+def peaks(latents: np.ndarray) -> dict[str, dict[str, int]]:
+    """Peak memory, in KiB, of processes that read all of a data set, and of one ten times as large."""
+    found: dict[str, dict[str, int]] = {}
+    for form in ("parquet", "webdataset"):
+        found[form] = {}
+        for shards in (1, 10):
+            with tempfile.TemporaryDirectory() as folder:
+                write_nbench(Path(folder), latents, form, shards)
+                program = PEAK.format(here=str(Path(__file__).parent), folder=folder)
+                found[form][f"{shards}x"] = int(subprocess.check_output([sys.executable, "-c", program]))
+    return found
+
+
+def ratios(found: dict[str, list[dict[str, float]]], name: str, key: str) -> tuple[float, float, float]:
+    """Median, least and largest over the rounds of a layout's figure by the first layout's of the same round."""
+    base = found[LAYOUTS[0].name]
+    each = [mine[key] / theirs[key] for mine, theirs in zip(found[name], base, strict=True)]
+    return median(each), min(each), max(each)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in (heads, *rows))
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def report(found: dict[str, list[dict[str, float]]], peak: dict[str, dict[str, int]], latents: np.ndarray) -> str:
+    """Ratios first, which other machines should show too; then the figures of this one."""
+    keys = ("bytes", *TIMES, "bytes to read 2 of 51")
+    compared = []
+    for name in found:
+        cells = [name]
+        for key in keys:
+            middle, low, high = ratios(found, name, key)
+            cells.append(f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f}-{high:.2f})")
+        compared.append(cells)
+    raw = latents[:1].nbytes
+    rates = []
+    for name, runs in found.items():
+        asked = {"write": latents.nbytes, "read all": latents.nbytes, "read 2 of 51": latents[:, TWO].nbytes}
+        speeds = [f"{median(asked[key] / run[key] for run in runs) / 1e6:,.0f}" for key in TIMES]
+        rates.append([name, f"{median(run['bytes'] for run in runs) / len(latents):,.0f}", *speeds])
+    memory = [
+        f"{form}: {sizes['10x'] / sizes['1x']:.2f} times as much for 10 times the data ({sizes['10x'] / 1024:,.0f} MiB)"
+        for form, sizes in peak.items()
+    ]
+    return "\n".join(
+        [
+            f"{len(latents)} trajectories of {' x '.join(map(str, latents.shape[1:]))} float16, {raw:,} bytes each; "
+            f"median of {len(next(iter(found.values())))} rounds (least-largest)",
+            "",
+            f"Bytes and times as multiples of {LAYOUTS[0].name}'s, in the same round: above 1 is larger or slower",
+            table(("", "bytes", *TIMES, "bytes for 2"), compared),
+            "",
+            "Peak memory while reading everything",
+            *memory,
+            "",
+            "This machine: bytes a trajectory, and MB/s of float16 latents, not doubled (files in the page cache; "
+            "nbench alone waits for the disk)",
+            table(("", "bytes", *TIMES), rates),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=8, help="trajectories (8)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
+    parser.add_argument("--size", type=int, default=128, help="height and width of a latent (128, as SDXL's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there too")
+    options = parser.parse_args()
+    if options.rows < 1 or options.rounds < 1 or options.size < 8:
+        parser.error("--rows and --rounds must be 1 or more, --size 8 or more")
+    # neither its cache nor the network has a part in this
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+    layouts = [layout for layout in LAYOUTS if not layout.missing]
+    for layout in LAYOUTS:
+        if layout.missing:
+            print(f"{layout.name}: left out, the package {layout.needs} is not installed", file=sys.stderr)
+    latents = trajectories(options.rows, options.size)
+    found, peak = compare(layouts, latents, options.rounds), peaks(latents)
+    print(report(found, peak, latents))
+    if options.json:
+        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        content: dict[str, Any] = {"shape": latents.shape, "machine": machine, "rounds": found, "peak_kib": peak}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

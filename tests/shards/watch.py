@@ -1,0 +1,95 @@
+"""Reads a data set under guard: in bounded time and memory, and nothing is written, started or unpickled meanwhile."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nbench.errors import NbenchError
+from nbench.shards.reader import open_bench
+from nbench.shards.verify import verify
+
+SECONDS = 60
+"""What takes longer hangs, even on a busy machine: these data sets have a few kilobytes."""
+MOST_MEMORY = 2**30
+FORBIDDEN = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
+
+
+class Hang(BaseException):
+    """No exception that any reader may take for damage."""
+
+
+class _Watch:
+    """Notes what a reader must never do. An audit hook cannot be removed, so there is one, and it can be off."""
+
+    def __init__(self) -> None:
+        self.on, self.seen = False, list[str]()
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        if event == "open" and "__pycache__" not in str(args[0]):
+            mode, flags = args[1], args[2] or 0
+            if (mode and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                self.seen.append(f"{event} {args}")
+        elif event in FORBIDDEN or event in CHANGES:
+            self.seen.append(f"{event} {args}")
+
+
+_watch = _Watch()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Nothing may be written, started or unpickled meanwhile, and it must come to an end with little memory."""
+
+    def stop(*_: object) -> None:
+        raise Hang(f"still at it after {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _watch.on, _watch.seen = True, []
+    try:
+        yield
+    finally:
+        _watch.on = False
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert _watch.seen == []
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024 < MOST_MEMORY
+
+
+def read_all(folder: Path) -> None:
+    bench = open_bench(folder)
+    assert sum(len(batch) for batch in bench.batches(bench.info.stored, images=True, batch_size=3)) <= 10_000
+    assert len(bench.prompts) <= 10_000
+    assert bench.n_failed <= 10_000
+    assert bench.references is not None
+
+
+def look(folder: Path) -> list[str]:
+    """What reading and verifying a data set complain of."""
+    told = []
+    with watched():
+        try:
+            read_all(folder)
+        except NbenchError as error:
+            told.append(str(error))
+        try:
+            told += map(str, verify(folder).defects)
+        except NbenchError as error:
+            told.append(str(error))
+    for line in told:
+        assert line
+        assert "\n" not in line
+        line.encode()  # can be printed
+    return told
