@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -33,8 +34,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
-def test_only_the_image_tower_learns(config: TrainConfig) -> None:
-    out = train(config, shown=False)
+@pytest.mark.parametrize("targets", ["image", "caption"])
+def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["image", "caption"]) -> None:
+    out = train(replace(config, targets=targets), shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == [0, 1, 2, 3]
     assert log[-1]["loss"] < log[1]["loss"]
