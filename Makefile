@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test lint build-ncc build-genai-bench evaluate train world clean help
+.PHONY: setup demo test lint build-ncc build-genai-bench evaluate train world perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -56,6 +56,9 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
+
+perf: $(READY) ## time nbench's shards beside other ways to keep latents (ARGS='--rows 8 --json perf.json')
+	$(BIN)/python perf/shards.py $(ARGS)
 
 clean: ## remove .venv, caches and build outputs; data/ and results/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

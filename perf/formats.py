@@ -23,13 +23,14 @@ class Layout:
     """A way to keep trajectories.
 
     `write` takes a folder and latents, float16 [N, P, C, H, W]; `read` gives all those of some positions, in arrays of
-    any shape. `needs` is a package that is not among nbench's own.
+    any shape. `needs` is a package that is not among nbench's own. `mapped`: read through a memory map, uncounted.
     """
 
     name: str
     write: Callable[[Path, np.ndarray], None]
     read: Callable[[Path, Sequence[int]], Iterator[np.ndarray]]
     needs: str | None = None
+    mapped: bool = False
 
     @property
     def missing(self) -> bool:
@@ -211,6 +212,6 @@ LAYOUTS = (
     Layout("npy, one a position", write_npy_each, read_npy_each),
     Layout("npy, one a trajectory", write_npy, read_npy),
     Layout("torch.save, doubled", write_torch, read_torch),
-    Layout("litdata", write_litdata, read_litdata, needs="litdata"),
+    Layout("litdata", write_litdata, read_litdata, needs="litdata", mapped=True),
 )
 """The first is what the others are compared with."""

@@ -104,14 +104,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def report(found: dict[str, list[dict[str, float]]], peak: dict[str, dict[str, int]], latents: np.ndarray) -> str:
     """Ratios first, which other machines should show too; then the figures of this one."""
-    keys = ("bytes", *TIMES, "bytes to read 2 of 51")
+    uncounted = {layout.name for layout in LAYOUTS if layout.mapped}
     compared = []
     for name in found:
         cells = [name]
-        for key in keys:
+        for key in ("bytes", *TIMES, "bytes to read 2 of 51"):
             middle, low, high = ratios(found, name, key)
             cells.append(f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f}-{high:.2f})")
-        compared.append(cells)
+        compared.append([*cells[:-1], "uncounted"] if name in uncounted else cells)
     raw = latents[:1].nbytes
     rates = []
     for name, runs in found.items():

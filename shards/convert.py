@@ -53,7 +53,7 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     Raises:
         NbenchError: no such source, a position that it has not, or a destination that cannot be written.
     """
-    source, out = open_bench(config.source), Location.of(config.out)
+    source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
     if out.folder:
         if out.folder.resolve() == (source.location.folder or Path()).resolve():

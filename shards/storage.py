@@ -21,7 +21,7 @@ class Location:
     root: str
 
     @classmethod
-    def of(cls, where: str | Path) -> Location:
+    def of(cls, where: str | Path, hub_ids: bool = True) -> Location:
         """The location that a person means: a path, a URL, or the Hub id of a data set, where no such folder is.
 
         Raises:
@@ -30,7 +30,8 @@ class Location:
         import fsspec
 
         text = str(where)
-        if isinstance(where, str) and _HUB_ID.fullmatch(text) and not Path(text).exists():
+        # `data/new` is no Hub id where there is a folder `data`
+        if hub_ids and isinstance(where, str) and _HUB_ID.fullmatch(text) and not Path(text).parent.exists():
             text = f"hf://datasets/{text}"
         try:
             fs, root = fsspec.core.url_to_fs(text)

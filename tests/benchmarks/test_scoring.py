@@ -100,9 +100,9 @@ def test_names_are_scored_without_reading_latents_or_images(
     read: set[str] = set()
     original = pq.ParquetFile.iter_batches
 
-    def spy(self: pq.ParquetFile, size: int, columns: list[str]) -> object:
+    def spy(self: pq.ParquetFile, size: int, *, columns: list[str], row_groups: list[int]) -> object:
         read.update(columns)
-        return original(self, size, columns=columns)
+        return original(self, size, columns=columns, row_groups=row_groups)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     score_bench(small_bench[0], RandomScorer(), [0, 10])

@@ -97,6 +97,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 config = BuildConfig("genai-bench", out=Path(sys.argv[1]), limit=4, candidates=2, steps=4, rows_per_shard=2,
                      positions=sys.argv[2], references=())
@@ -145,6 +146,7 @@ from dataclasses import replace
 from pathlib import Path
 import diffusers, torch, transformers
 from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 
 # children are forks of a process that has loaded the libraries, so that what is killed is work, and no import
 def run(config, seconds=None):

@@ -219,16 +219,15 @@ def other_table(data: st.DataObject, folder: Path) -> None:
     """A Parquet file whose columns are missing, of another type, in another order, null or of other values."""
     path = data.draw(st.sampled_from([*shards(folder), reference_path(folder, "clip")]))
     table = pq.read_table(path) if path.suffix == ".parquet" else pa.table({"status": ["ok"], "prompt_id": ["p0"]})
-    texts = pa.array([b"\xff\xfe"] * len(table)).cast(pa.binary()).view(pa.string())
     changes: dict[str, Callable[[pa.ChunkedArray], Any]] = {
         "null": lambda column: pa.nulls(len(table), column.type),
         "some null": lambda column: [*column.slice(1).chunks, pa.nulls(min(1, len(table)), column.type)],
         "integers": lambda column: pa.array(range(len(table))),
-        "no text": lambda column: texts,
+        "no text": lambda column: pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string()),
         "bytes": lambda column: pa.array([b"x"] * len(table)),
         "lists": lambda column: pa.array([[1.0, None]] * len(table)),
         "structs": lambda column: pa.array([{"bytes": b"\x89PNG\r\n\x1a\n", "path": "/etc/passwd"}] * len(table)),
-        "dictionary": lambda column: pa.array(["ok"] * len(table)).dictionary_encode(),
+        "dictionary": lambda column: pa.array(["ok"] * len(table), pa.string()).dictionary_encode(),
         "fewer": lambda column: pa.array([[0.0]] * len(table)),
     }
     for _ in range(data.draw(st.integers(1, 3))):
@@ -248,8 +247,6 @@ def other_table(data: st.DataObject, folder: Path) -> None:
             table = table.append_column(name, table[at])
         else:
             table = pa.concat_tables([table] * 4) if kind == "more rows" else table.slice(0, 0)
-        if kind != "no rows":
-            texts = pa.array([b"\xff\xfe"] * len(table)).cast(pa.binary()).view(pa.string())
     if data.draw(st.booleans()):
         meta = st.sampled_from([b"", b"[1]", b"{", b"[" * 100_000, b"\xff", b'{"bench_fingerprint": []}'])
         table = table.replace_schema_metadata({"nbench": data.draw(meta)})

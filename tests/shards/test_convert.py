@@ -125,6 +125,15 @@ def test_one_that_was_cut_short_goes_on(
         convert(config(bench_folder, out, format="webdataset", rows_per_shard=3))
 
 
+def test_a_new_folder_is_no_hub_id(bench_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`new/bench` has the form of one, and is where a person wants to write."""
+    monkeypatch.chdir(tmp_path)
+    convert(ConvertConfig("bench", "new/bench"))
+    assert table("new/bench").equals(table(bench_folder))
+    with pytest.raises(NbenchError, match="no bench at new/other"):
+        open_bench("new/other")
+
+
 def test_bad_input(bench_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match="is the source itself"):
         convert(config(bench_folder, bench_folder))

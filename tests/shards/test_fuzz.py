@@ -209,11 +209,12 @@ def test_latents_that_claim_more_bytes_than_they_may_have(bench_folder: Path) ->
 def test_a_tar_that_goes_in_circles(sound: list[Path]) -> None:
     """A member of negative size, which nobody asked for, leads back to itself."""
     folder = next(folder for folder in sound if folder.name == "webdataset-float16")
-    block = bytearray(tarfile.TarInfo("00000000.x99.npy").tobuf(tarfile.GNU_FORMAT))
+    sane = tarfile.TarInfo("00000000.x99.npy").tobuf(tarfile.GNU_FORMAT)
+    block = bytearray(sane)
     block[124:136] = (-512).to_bytes(12, "big", signed=True)
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    shards(folder)[0].write_bytes(bytes(block) * 3)
+    shards(folder)[0].write_bytes(sane + block + bytes(1024))
     record(folder)
     assert any("which no shard of nbench has" in line for line in look(folder))
 

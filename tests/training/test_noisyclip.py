@@ -36,10 +36,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("targets", ["image", "caption"])
 def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["image", "caption"]) -> None:
-    out = train(replace(config, targets=targets), shown=False)
+    out = train(replace(config, targets=targets, epochs=10), shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in log] == [0, 1, 2, 3]
-    assert log[-1]["loss"] < log[1]["loss"]
+    assert [line["epoch"] for line in log] == list(range(11))
+    losses = [line["loss"] for line in log[1:]]
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])  # a few batches each, at positions drawn anew: single ones scatter
     before, after = weights(WORLD_PIPELINE.parent / "clip"), weights(out)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
