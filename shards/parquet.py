@@ -95,11 +95,12 @@ def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequenc
     if not 0 <= group.num_rows <= info.rows_per_shard:
         raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
     numbers = group.num_rows * math.prod(info.latent_shape)
+    width = 4 if info.latent_dtype == "int8" else BYTES[info.latent_dtype]  # Parquet's smallest integer has 32 bits
     for chunk in map(group.column, range(group.num_columns)):
         name = chunk.path_in_schema.partition(".")[0]
         if name in columns:
             latent = name.startswith("latent_")
-            most = 2 * numbers * BYTES[info.latent_dtype] + _PAGE_BYTES if latent else _MOST_BYTES
+            most = 2 * numbers * width + _PAGE_BYTES if latent else _MOST_BYTES
             if chunk.total_uncompressed_size > most or (latent and chunk.num_values > numbers + group.num_rows):
                 raise ValueError(f"its column {name} claims to hold {chunk.total_uncompressed_size:,} bytes")
 

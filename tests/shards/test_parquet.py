@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 
 from nbench.shards import parquet
 from nbench.shards.dataset import read_info
+from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
 from .conftest import POSITIONS, SHAPE, build, rows
@@ -98,3 +101,19 @@ def test_duckdb_reads_names_and_float32_latents(bench_folder: Path, tmp_path: Pa
         assert np.array_equal(np.array(found[f"p{row // 3}/{row % 3}"]), want[row].astype(np.float32).ravel())
     counts = f"SELECT status, count(*) FROM '{bench_folder}/data/*.parquet' GROUP BY status"
     assert dict(duckdb.connect().execute(counts).fetchall()) == {"ok": 11, "failed": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
+def test_full_row_groups_are_no_bombs(
+    info: DatasetInfo, tmp_path: Path, dtype: Literal["float16", "float32", "int8"]
+) -> None:
+    """Of millions of numbers, so that what a column may claim to hold is near what it holds."""
+    positions = tuple(place for place in info.positions if place.position == 50)
+    info = replace(
+        info, latent_dtype=dtype, latent_shape=(4, 256, 256), rows_per_shard=12, shards=(None,), positions=positions
+    )
+    rng = np.random.default_rng(0)
+    latents = {50: rng.normal(size=(12, 4, 256, 256)).astype(np.float32)}
+    build(tmp_path / "big", info, lambda numbers: [replace(rows(numbers), latents=latents)])
+    read = next(open_bench(tmp_path / "big").batches([50], batch_size=12)).latents[50]
+    assert np.abs(read - latents[50]).max() < (0.03 if dtype == "int8" else 2e-3)
