@@ -254,4 +254,4 @@ def test_memory_does_not_grow_with_prompts(tmp_path: Path, monkeypatch: pytest.M
         run = run_python(MEMORY, tmp_path / str(prompts), pipeline, prompts)
         assert run.returncode == 0, run.stderr
         peaks.append(int(run.stdout))
-    assert peaks[1] < 1.08 * peaks[0]  # 1.05 on a machine with nothing else to do; kept rows would make it 1.16
+    assert peaks[1] < 1.05 * peaks[0]
