@@ -23,14 +23,13 @@ from .corruptions import corrupt_prompts
 from .generate import generate
 from .make import Maker
 from .pipelines import load_pipeline, resolve_pipeline
-from .plan import Plan
+from .plan import Plan, rows_a_shard
 from .preview import fit_preview
 from .progress import BuildProgress
 from .prompt_length import tokenizers, too_long_note
 from .prompts import PromptSet, load_prompts
 from .references import check_names, fitting_references, score_missing
 
-SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
 PREVIEW_ROWS = 16
 
 
@@ -59,12 +58,8 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     entry = resolve_pipeline(config.pipeline)
     plan = Plan(config, entry, chosen.prompts, build_spec(config, entry, chosen.prompts, chosen.source))
     with DatasetFolder(config.folder) as folder:
-        if config.fresh and folder.started:
-            folder.clear()
-        if folder.started:
-            folder.check(fingerprint(plan.spec), plan.spec)
-        built = 0
-        if not folder.started or folder.missing():
+        begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
+        if not begun or folder.missing():
             built = _build_missing(plan, folder, progress)
         if config.retry_failed:
             built += _retry_failed(plan, folder, progress)
@@ -128,9 +123,10 @@ def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
     sound = np.isfinite(final).all(axis=(1, 2, 3))
     fitted = fit_preview(final[sound], seen.images[sound] / 255) if sound.any() else None
     row_bytes = BYTES[config.latent_dtype] * final[0].size * len(config.stored)
-    # a prompt's candidates stay together, and a shard small enough to be lost without much grief
-    fitting = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // config.n_candidates) * config.n_candidates
-    n_rows, per_shard = len(plan.prompts) * config.n_candidates, config.rows_per_shard or fitting
+    n_rows, per_shard = (
+        len(plan.prompts) * config.n_candidates,
+        config.rows_per_shard or rows_a_shard(row_bytes, config.n_candidates),
+    )
     return DatasetInfo(
         format_version=1,
         name=kind.name,

@@ -118,7 +118,7 @@ def build_spec(
         "call_kwargs": entry.call_kwargs,
         "dtype": config.dtype or entry.dtype,
         "seed": config.seed,
-        "prompts": {"source": source, "count": len(prompts), "sha256": _digest(prompts)},
+        "prompts": {"source": source, "count": len(prompts), "sha256": prompts_digest(prompts)},
         "candidates": config.n_candidates,
         "positions": list(config.stored),
         "rows_per_shard": config.rows_per_shard,
@@ -127,7 +127,7 @@ def build_spec(
     }
 
 
-def _digest(prompts: Iterable[Prompt]) -> str:
+def prompts_digest(prompts: Iterable[Prompt]) -> str:
     """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
     total, comma = hashlib.sha256(b"["), b""
     for prompt in prompts:

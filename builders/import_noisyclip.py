@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
 from ..errors import NbenchError
@@ -24,8 +21,8 @@ from ..shards.reader import open_bench
 from ..shards.rows import to_arrow
 from ..shards.schema import BYTES, DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
 from ..shards.stream import prefetch
-from .build import PREVIEW_ROWS, SHARD_BYTES, SHARD_ROWS
-from .config import KINDS
+from .build import PREVIEW_ROWS
+from .config import KINDS, prompts_digest
 from .corruptions import corrupt_prompts
 from .noisyclip_layout import (
     DEFAULT_PATTERN,
@@ -39,6 +36,7 @@ from .noisyclip_layout import (
     scan,
 )
 from .pipelines import ALIASES
+from .plan import as_kept, not_finite, rows_a_shard
 from .preview import fit_preview
 from .progress import BuildProgress
 from .prompts import read_prompts
@@ -112,11 +110,7 @@ def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportRepor
     work = _Import(config, layout, form, tuple(positions[k] for k in stored))
     spec = _spec(config, layout, stated, stored)
     with DatasetFolder(config.out) as folder:
-        if config.fresh and folder.started:
-            folder.clear()
-        if folder.started:
-            folder.check(fingerprint(spec), spec)
-        else:
+        if not folder.take_up(fingerprint(spec), spec, config.fresh):
             folder.create(work.begin(spec))
         info, missing = folder.info, folder.missing()
         todo = sum(len(info.shard_rows(index)) for index in missing)
@@ -162,18 +156,13 @@ def _spec(
     config: ImportConfig, layout: Layout, scheduler: dict[str, Any] | None, stored: tuple[int, ...]
 ) -> dict[str, Any]:
     """All that decides what is in the data set. It has no `seed`: nobody knows those of imported candidates."""
-    listed = json.dumps([asdict(prompt) for prompt in layout.prompts], sort_keys=True).encode()
     return {
         "kind": config.kind,
         "source": SOURCE,
         "pipeline": {"name": SOURCE, "content": layout.content},
         "scheduler": scheduler,
         "steps": config.steps,
-        "prompts": {
-            "source": "file",
-            "count": len(layout.prompts),
-            "sha256": hashlib.sha256(listed).hexdigest(),
-        },
+        "prompts": {"source": "file", "count": len(layout.prompts), "sha256": prompts_digest(layout.prompts)},
         "candidates": layout.n_candidates,
         "positions": list(stored),
         "rows_per_shard": config.rows_per_shard,
@@ -196,9 +185,7 @@ class _Import:
         config, candidates, kind = self.config, self.layout.n_candidates, KINDS[self.config.kind]
         _, shape, size = self.form
         row_bytes = BYTES[config.latent_dtype] * int(np.prod(shape)) * len(self.positions)
-        # a prompt's candidates stay together
-        fitting = max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // candidates) * candidates
-        rows, per_shard = len(self.layout.files), config.rows_per_shard or fitting
+        rows, per_shard = len(self.layout.files), config.rows_per_shard or rows_a_shard(row_bytes, candidates)
         return DatasetInfo(
             format_version=1,
             name=kind.name,
@@ -221,15 +208,8 @@ class _Import:
 
     def shard(self, info: DatasetInfo, index: int, progress: BuildProgress) -> ShardRecord:
         """Write and commit shard `index`."""
-        writer = shard_writer(self.config.out, info, index)
-        try:
-            for rows in prefetch(self._rows(info, index), _AHEAD):
-                writer.write_rows(rows)
-                progress.advance(len(rows))
-            return writer.commit()
-        except BaseException:
-            writer.discard()
-            raise
+        rows = prefetch(self._rows(info, index), _AHEAD)
+        return shard_writer(self.config.out, info, index).write_all(rows, progress.advance)
 
     def _rows(self, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
         for number in info.shard_rows(index):
@@ -260,14 +240,13 @@ class _Import:
             nothing = np.zeros((1, *info.latent_shape), np.float16)
             name = bad.path.relative_to(self.config.folder).as_posix()
             return dict.fromkeys(info.stored, nothing), b"", f"{name} {bad.reason}"
-        # int8 is scaled from what float32 holds
-        kept = torch.float16 if info.latent_dtype == "float16" else torch.float32
         latents = {
-            place.position: (candidate.latents[place.position].float() / place.input_scale)[None].to(kept).numpy()
+            place.position: as_kept(
+                (candidate.latents[place.position].float() / place.input_scale)[None], info.latent_dtype
+            )
             for place in self.positions
         }
-        bad_positions = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
-        return latents, candidate.png, f"latent not finite from position {min(bad_positions)}" if bad_positions else ""
+        return latents, candidate.png, not_finite(latents)
 
     def _read(self, path: Path) -> Candidate:
         candidate = read_candidate(path, self.config.steps)

@@ -16,6 +16,8 @@ from .generate import Trajectories
 from .pipelines import PipelineEntry
 from .prompts import Prompt
 
+SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,10 +45,8 @@ class Plan:
     def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
         """Rows as they go to disk."""
         prompts = self.of(rows)
-        # int8 is scaled from what float32 holds, and reads back as float16
-        kept = torch.float16 if self.config.latent_dtype == "float16" else torch.float32
-        latents = {position: latent.to(kept).numpy() for position, latent in made.latents.items()}
-        found = [_error({position: latent[i] for position, latent in latents.items()}) for i in range(len(rows))]
+        latents = {position: as_kept(latent, self.config.latent_dtype) for position, latent in made.latents.items()}
+        found = [not_finite({position: latent[i] for position, latent in latents.items()}) for i in range(len(rows))]
         return TrajectoryBatch(
             prompt_ids=[prompt.id for prompt in prompts],
             prompts=[prompt.text for prompt in prompts],
@@ -66,7 +66,17 @@ def call_arguments(spec: dict[str, Any]) -> dict[str, Any]:
     return {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
 
 
-def _error(latents: dict[int, np.ndarray]) -> str:
-    """Why a candidate failed, or ""."""
+def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
+    """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds."""
+    return latents.to(torch.float16 if latent_dtype == "float16" else torch.float32).numpy()
+
+
+def rows_a_shard(row_bytes: int, n_candidates: int) -> int:
+    """So many that a prompt's candidates stay together, and that a shard is small enough to be lost without grief."""
+    return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // n_candidates) * n_candidates
+
+
+def not_finite(latents: dict[int, np.ndarray]) -> str:
+    """Why a candidate with these latents by position failed, or ""."""
     bad = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
     return f"latent not finite from position {min(bad)}" if bad else ""

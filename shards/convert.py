@@ -91,9 +91,8 @@ def _convert_to_folder(
     source: Bench, out: Path, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
 ) -> None:
     with DatasetFolder(out) as folder:
-        if fresh and folder.started:
-            folder.clear()
-        _begin(folder, info)
+        if not folder.take_up(info.fingerprint, info.spec, fresh):
+            folder.create(info)
         for index in folder.missing():
             folder.commit_shard(index, _write_shard(source, out, info, index, progress))
         _write_references(source, out, info)
@@ -106,7 +105,8 @@ def _convert_to_url(
     with tempfile.TemporaryDirectory() as made, DatasetFolder(Path(made)) as folder:
         if not fresh and out.size(INFO_FILE) is not None:
             (folder.path / INFO_FILE).write_bytes(out.read(INFO_FILE))
-        _begin(folder, info)
+        if not folder.take_up(info.fingerprint, info.spec):
+            folder.create(info)
         for index, record in enumerate(folder.info.shards):
             if intact(out, record):
                 continue
@@ -119,26 +119,10 @@ def _convert_to_url(
             out.send(path, path.relative_to(folder.path).as_posix())
 
 
-def _begin(folder: DatasetFolder, info: DatasetInfo) -> None:
-    if folder.started:
-        folder.check(info.fingerprint, info.spec)
-    else:
-        folder.create(info)
-
-
 def _write_shard(
     source: Bench, folder: Path, info: DatasetInfo, index: int, progress: Callable[[int], None] | None
 ) -> ShardRecord:
-    writer = shard_writer(folder, info, index)
-    try:
-        for rows in _rows(source, info, index):
-            writer.write_rows(rows)
-            if progress:
-                progress(len(rows))
-        return writer.commit()
-    except BaseException:
-        writer.discard()
-        raise
+    return shard_writer(folder, info, index).write_all(_rows(source, info, index), progress)
 
 
 def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Path]:

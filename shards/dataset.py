@@ -82,6 +82,18 @@ class DatasetFolder:
             self._info = read_info(self.path)
         return self._info
 
+    def take_up(self, fingerprint: str, spec: dict[str, Any], fresh: bool = False) -> bool:
+        """Whether this very data set was begun here; what is here is removed first if `fresh`.
+
+        Raises:
+            NbenchError: another data set was begun here.
+        """
+        if fresh and self.started:
+            self.clear()
+        if self.started:
+            self.check(fingerprint, spec)
+        return self.started
+
     def create(self, info: DatasetInfo) -> None:
         """Begin: write the record of a data set that has no shards yet."""
         # as it will be read back, or numbers given as int would change their bytes when a build is resumed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +37,24 @@ class ShardWriter(ABC):
         with atomic.writing_to(self._path):
             self._append(rows)
         self._rows += rows.num_rows
+
+    def write_all(
+        self, batches: Iterable[pa.RecordBatch], progress: Callable[[int], None] | None = None
+    ) -> ShardRecord:
+        """Take all rows and commit; whatever goes wrong, nothing is left behind.
+
+        Args:
+            progress: told how many rows have just been written.
+        """
+        try:
+            for rows in batches:
+                self.write_rows(rows)
+                if progress:
+                    progress(len(rows))
+            return self.commit()
+        except BaseException:
+            self.discard()
+            raise
 
     def commit(self) -> ShardRecord:
         """Make the file durable under its name, and say what it is."""

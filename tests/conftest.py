@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .shards.hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,3 +24,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A Hub of the test's own."""
+    with HubServer() as server:
+        yield server

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,6 @@ def clone(checkout: Path) -> Path:
     """A clone that `make setup` has been through: it shares this environment."""
     (checkout / ".venv").symlink_to(sys.prefix)
     return checkout
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    """What publishing commands talk to."""
-    with HubServer() as server:
-        yield server
 
 
 @pytest.mark.slow

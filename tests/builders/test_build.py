@@ -23,7 +23,7 @@ from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
 
-from .conftest import run_python, save_sd15
+from .conftest import DIES, run_python, save_sd15
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
@@ -160,8 +160,10 @@ def test_a_candidate_that_breaks_becomes_a_failed_row(tmp_path: Path, monkeypatc
     assert np.isfinite(latents(tmp_path / "bench")).all()
 
 
-KILLED = """
-import os, signal, sys
+KILLED = (
+    DIES
+    + """
+import sys
 from pathlib import Path
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
@@ -169,20 +171,12 @@ from nbench.shards.dataset import DatasetFolder
 from nbench.shards.parquet import ParquetShardWriter
 out, where, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
-def dies(owner, name):
-    original, left = getattr(owner, name), [calls]
-    def method(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, *arguments)
-    setattr(owner, name, method)
-
 if where != "nowhere":
-    dies({"commit_shard": DatasetFolder, "write": ParquetShardWriter, "commit": ParquetShardWriter}[where], where)
+    dies(DatasetFolder if where == "commit_shard" else ParquetShardWriter, where, calls)
 build(BuildConfig("genai-bench", out=Path(out), limit=3, candidates=2, steps=4, batch_size=2, rows_per_shard=3,
                   references=("clip",)))
 """
+)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from nbench.shards.reader import open_bench
 from nbench.shards.schema import CORRUPTION_KINDS, PositionInfo, TrajectoryBatch
 from nbench.shards.verify import verify
 
-from .conftest import run_python
+from .conftest import DIES, run_python
 
 STEPS = 4
 SHAPE = (4, 8, 8)
@@ -426,26 +426,20 @@ def test_settings_that_make_no_sense(source: ImportConfig, change: dict[str, Any
         replace(source, **change)
 
 
-KILLED = """
-import os, signal, sys
+KILLED = (
+    DIES
+    + """
+import sys
 from pathlib import Path
 from nbench.builders.import_noisyclip import ImportConfig, import_noisyclip
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.parquet import ParquetShardWriter
 folder, out, prompts, where, calls = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 
-def dies(owner, name):
-    original, left = getattr(owner, name), [calls]
-    def method(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, *arguments)
-    setattr(owner, name, method)
-
-dies({"commit_shard": DatasetFolder, "write_rows": ParquetShardWriter, "commit": ParquetShardWriter}[where], where)
+dies(DatasetFolder if where == "commit_shard" else ParquetShardWriter, where, calls)
 import_noisyclip(ImportConfig(folder, out, prompts, steps=4, rows_per_shard=4))
 """
+)
 
 
 @pytest.mark.slow

@@ -12,6 +12,9 @@ from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.schema import CORRUPTION_KINDS, DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 
+from .hub_server import HubServer
+from .publisher import Publisher
+
 POSITIONS = (0, 10, 20, 30, 50)
 SHAPE = (4, 8, 8)
 
@@ -38,6 +41,12 @@ def info() -> DatasetInfo:
         preview=PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
         shards=(None,) * 3,
     )
+
+
+@pytest.fixture
+def publish(hub: HubServer, tmp_path: Path) -> Publisher:
+    """What publishes to it."""
+    return Publisher(hub, tmp_path / "home")
 
 
 def rows(numbers: range, failed: int = -1) -> TrajectoryBatch:

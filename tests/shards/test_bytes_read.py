@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
 
 from .conftest import build, rows
-from .hub_server import HubServer
 from .publisher import Publisher
 
 WANTED = (20, 30)
@@ -83,12 +81,6 @@ def test_on_this_machine(folder: Path) -> None:
     read, found = map(int, subprocess.check_output(command, text=True).split())
     assert found == 480
     assert column_bytes(folder) <= read <= 1.1 * column_bytes(folder)
-
-
-@pytest.fixture
-def publish(tmp_path: Path) -> Iterator[Publisher]:
-    with HubServer() as hub:
-        yield Publisher(hub, tmp_path / "home")
 
 
 def test_from_the_hub(publish: Publisher, folder: Path) -> None:

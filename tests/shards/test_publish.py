@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,6 @@ import pytest
 from .conftest import rows
 from .hub_server import HubServer
 from .publisher import SHARDS, Publisher
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture
-def publish(hub: HubServer, tmp_path: Path) -> Publisher:
-    return Publisher(hub, tmp_path / "home")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

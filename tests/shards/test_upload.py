@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,6 @@ import pytest
 from .hub_protocol import READ_TOKEN
 from .hub_server import Fault, HubServer
 from .publisher import SHARDS, Publisher, recorded_sha256
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture
-def publish(hub: HubServer, tmp_path: Path) -> Publisher:
-    return Publisher(hub, tmp_path / "home")
 
 
 @pytest.mark.parametrize(
