@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import __version__
-from .cli_data import data_app
+from .commands.data import data_app
 from .errors import NbenchError
 
 INTERRUPTED = 130

@@ -28,9 +28,9 @@ def inspect(
     """
     import json
 
-    from .shards.atomic import atomic_write
-    from .shards.inspect import contact_sheet, inspect
-    from .shards.reader import open_bench
+    from ..shards.atomic import atomic_write
+    from ..shards.inspect import contact_sheet, inspect
+    from ..shards.reader import open_bench
 
     bench = open_bench(path)
     if row is not None:
@@ -43,7 +43,7 @@ def inspect(
         return
     from rich.console import Console
 
-    from .shards.inspect import inspection_table
+    from ..shards.inspect import inspection_table
 
     Console().print(inspection_table(found))
 
@@ -62,17 +62,17 @@ def verify(
     """
     import json
 
-    from .builders.progress import BuildProgress
-    from .shards.dataset import read_info
-    from .shards.storage import Location
-    from .shards.verify import verify
+    from ..builders.progress import BuildProgress
+    from ..shards.dataset import read_info
+    from ..shards.storage import Location
+    from ..shards.verify import verify
 
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
     defects = list(report.defects)
     if regenerate and not defects:
-        from .builders.regenerate import regenerate as make_again
-        from .shards.reader import open_bench
+        from ..builders.regenerate import regenerate as make_again
+        from ..shards.reader import open_bench
 
         defects += make_again(open_bench(path), regenerate)
     if as_json:
@@ -103,10 +103,10 @@ def convert(
 
     `nbench convert user/noisy-genai-bench data/mid --positions 20,30`
     """
-    from .builders.progress import BuildProgress
-    from .shards.convert import ConvertConfig, convert
-    from .shards.dataset import read_info
-    from .shards.storage import Location
+    from ..builders.progress import BuildProgress
+    from ..shards.convert import ConvertConfig, convert
+    from ..shards.dataset import read_info
+    from ..shards.storage import Location
 
     config = ConvertConfig(source, out, format, positions, latent_dtype, rows_per_shard, fresh)
     with BuildProgress("convert", max(1, read_info(Location.of(source)).rows)) as progress:
@@ -129,7 +129,7 @@ def publish(
 
     `nbench publish data/noisyclip user/noisyclip --private`
     """
-    from .shards.publish import PublishConfig, publish
+    from ..shards.publish import PublishConfig, publish
 
     report = publish(PublishConfig(path, repo, private, revision, num_workers, dry_run))
     if dry_run:
@@ -177,7 +177,7 @@ def noisyclip_pt(
 
     `nbench import noisyclip-pt latents --prompts prompts.jsonl --out data/theirs`
     """
-    from .builders.import_noisyclip import ImportConfig, import_noisyclip
+    from ..builders.import_noisyclip import ImportConfig, import_noisyclip
 
     config = ImportConfig(
         folder=folder,
