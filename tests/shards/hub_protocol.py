@@ -37,12 +37,17 @@ def _refusal(status: int, message: str, code: str = "") -> Answer:
 
 
 class Hub:
-    """The Hub of user `USER` at `endpoint`: `repos` by (kind, id), LFS contents in `objects` by their oid."""
+    """The Hub of user `USER` at `endpoint`: `repos` by (kind, id), LFS contents in `objects` by their oid.
+
+    Contents of more than `part_bytes` are to be sent in `parts` of so many, each under (oid, number).
+    """
 
     def __init__(self, endpoint: str = "") -> None:
         self.endpoint = endpoint
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.part_bytes = 5 * 10**9
         self.tokens = {TOKEN: "write", READ_TOKEN: "read"}
 
     def create(self, repo_id: str, kind: str = "dataset", private: bool = False) -> Repo:
@@ -183,15 +188,37 @@ def _batch(call: Call, repo: str) -> Answer:
         there = call.hub.objects.get(wanted["oid"], b"")
         missing = hashlib.sha256(there).hexdigest() != wanted["oid"]
         links = {
-            "upload": {"href": f"{call.hub.endpoint}/lfs/{wanted['oid']}"},
+            "upload": _upload_link(call.hub, wanted["oid"], wanted["size"]),
             "verify": {"href": f"{call.hub.endpoint}/lfs-verify"},
         }
         listed.append({**wanted, **({"actions": links} if missing else {})})
     return Answer(200, {"transfer": "basic", "objects": listed})
 
 
+def _upload_link(hub: Hub, oid: str, size: int) -> dict[str, Any]:
+    if size <= hub.part_bytes:
+        return {"href": f"{hub.endpoint}/lfs/{oid}"}
+    parts = range(1, -(-size // hub.part_bytes) + 1)
+    links = {str(number): f"{hub.endpoint}/lfs/{oid}/{number}" for number in parts}
+    return {"href": f"{hub.endpoint}/lfs-complete/{oid}", "header": {"chunk_size": str(hub.part_bytes), **links}}
+
+
 def _put(call: Call, oid: str) -> Answer:
     call.hub.objects[oid] = call.body
+    return Answer()
+
+
+def _put_part(call: Call, oid: str, number: str) -> Answer:
+    call.hub.parts[oid, int(number)] = call.body
+    return Answer(200, b"", {"ETag": hashlib.md5(call.body).hexdigest()})
+
+
+def _complete(call: Call, oid: str) -> Answer:
+    sent = [(part, call.hub.parts.pop((oid, part["partNumber"]), b"")) for part in json.loads(call.body)["parts"]]
+    whole = b"".join(body for _, body in sent)
+    if any(hashlib.md5(body).hexdigest() != part["etag"] for part, body in sent):
+        return _refusal(400, "a part is missing")
+    call.hub.objects[oid] = whole
     return Answer()
 
 
@@ -273,6 +300,8 @@ _ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Answer]]] = [
     (("POST",), _REPO + r"/paths-info/(?P<revision>.+)", _paths_info),
     (("POST",), r"/(datasets/)?(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _batch),
     (("PUT",), r"/lfs/(?P<oid>\w+)", _put),
+    (("PUT",), r"/lfs/(?P<oid>\w+)/(?P<number>\d+)", _put_part),
+    (("POST",), r"/lfs-complete/(?P<oid>\w+)", _complete),
     (("POST",), r"/lfs-verify", _verify),
     (
         ("GET", "HEAD"),

@@ -40,6 +40,19 @@ def test_what_passes_is_tried_again(publish: Publisher, hub: HubServer, bench_fo
     assert len(repo.commits) == 2
 
 
+@pytest.mark.parametrize(
+    "fault", [None, Fault("PUT", "/lfs/.*/2", "cut"), Fault("POST", "/lfs-complete/", "status", 503)]
+)
+def test_large_files_go_in_parts(publish: Publisher, hub: HubServer, bench_folder: Path, fault: Fault | None) -> None:
+    hub.part_bytes = 1000
+    hub.faults += [fault] if fault else []
+    publish(bench_folder).report  # noqa: B018
+    sizes = [(bench_folder / shard).stat().st_size for shard in SHARDS]
+    assert len(set(hub.asked("PUT /lfs/"))) == sum(-(-size // 1000) for size in sizes) > len(SHARDS)
+    files = hub.repos["dataset", "ann/bench"].files()
+    assert all(files[shard].data == (bench_folder / shard).read_bytes() for shard in SHARDS)
+
+
 def test_other_errors_are_told_at_once(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     hub.faults.append(Fault("POST", "/commit/", "status", 400, times=9))
     error = publish(bench_folder).error
