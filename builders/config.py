@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,6 +71,9 @@ class BuildConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+        if self.out and re.match(r"\w\w+:/", str(self.out)):
+            url = str(self.out).replace(":/", "://", 1)
+            raise NbenchError(f"a build writes to this machine: build to a folder, then nbench convert FOLDER {url}")
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
         _ = self.stored  # refuses positions beyond the run

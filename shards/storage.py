@@ -57,6 +57,8 @@ class Location:
             FileNotFoundError: there is none.
             NbenchError: it cannot be read.
         """
+        if self.folder and not (self.folder / name).is_file():  # to read from a pipe would be to wait for ever
+            raise FileNotFoundError(f"{self.root}/{name}")
         try:
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,9 @@ def test_a_shard_cut_short(bench_folder: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(NbenchError, match=r"test-00001-of-00003\.parquet is missing or cut short"):
         open_bench(bench_folder)
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset.json")
+    with pytest.raises(NbenchError, match=r"no bench at .*: it has no dataset\.json"):
+        open_bench(tmp_path)
