@@ -182,7 +182,7 @@ def _replay_table(found: Replay) -> Table:
     table = _table(title, caption, "", "seen", "calls", "share", "selected", "gain", "oracle")
     for row in found.rows:
         figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
-        seen = str(row.seen) if row.affords in (None, row.seen) else f"{row.seen} of {row.affords}"
+        seen = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
         table.add_row(row.way, seen, f"{row.calls:g}", f"{row.share:.3f}", *figures)
     return table
 
@@ -200,9 +200,9 @@ def _tuned_table(found: list[Tuned], n: int) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:z.3f}"
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:z.3f}"
 
 
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
+def _interval(value: float, low: float, high: float) -> str:
     return f"{_number(value)} ({_number(low)} .. {_number(high)})"

@@ -106,25 +106,35 @@ def set_means(reference: Array, size: int) -> Array:
     return np.nan_to_num(reference)[:, sets(reference.shape[1], size)].mean(-1)
 
 
-def is_exact(n_candidates: int, n: int, keeps: Sequence[int]) -> bool:
+def few_sets(n_candidates: int, n: int, keeps: Sequence[int]) -> bool:
     """Whether all sets that a policy can meet are few enough to be gone through."""
     return n_candidates < 20 and max(comb(n_candidates, size) for size in (n, *keeps)) <= _MOST_SETS
+
+
+def one_run(scores: Sequence[Array], n: int) -> bool:
+    """Whether there is one subset of `n`, and no two scores of a prompt are equal: nothing is left to chance."""
+    return n == scores[0].shape[1] and not any((np.diff(np.sort(values, axis=-1)) == 0).any() for values in scores)
+
+
+def is_exact(scores: Sequence[Array], n: int, keeps: Sequence[int]) -> bool:
+    """Whether `expected_selection` is exact."""
+    return few_sets(scores[0].shape[1], n, keeps) or one_run(scores, n)
 
 
 def expected_selection(scores: Sequence[Array], keeps: Sequence[int], reference: Array, n: int) -> Array:
     """Expected reference of what stays when stage j keeps the `keeps[j]` best by `scores[j]`, of `n` candidates.
 
-    Exact where `is_exact`, or where all N = n candidates are used and none are equal; else the mean over 256 draws
-    with a fixed seed. Returns float [P], NaN where fewer than `n` candidates are usable.
+    Exact where `is_exact`; else the mean over 256 draws with a fixed seed.
+    Returns float [P], NaN where fewer than `n` candidates are usable.
     """
     usable = np.isfinite(reference) & np.logical_and.reduce([np.isfinite(values) for values in scores])
-    exact = is_exact(usable.shape[1], n, keeps)
-    widest = max(comb(usable.shape[1], size) for size in (n, *keeps)) * n if exact else _DRAWS * usable.shape[1]
+    few = few_sets(usable.shape[1], n, keeps)
+    widest = max(comb(usable.shape[1], size) for size in (n, *keeps)) * n if few else _DRAWS * usable.shape[1]
     found = []
     for start in range(0, len(reference), max(1, _CHUNK_CELLS // widest)):
         part = slice(start, start + max(1, _CHUNK_CELLS // widest))
         cut = [values[part] for values in scores]
-        found.append((_exact if exact else _drawn)(cut, keeps, reference[part], usable[part], n))
+        found.append((_exact if few else _drawn)(cut, keeps, reference[part], usable[part], n))
     return np.concatenate(found)
 
 
@@ -138,8 +148,7 @@ def _exact(scores: Sequence[Array], keeps: Sequence[int], reference: Array, usab
 def _drawn(scores: Sequence[Array], keeps: Sequence[int], reference: Array, usable: NDArray[np.bool_], n: int) -> Array:
     rng = np.random.default_rng(0)
     shape = usable.shape
-    one_run = n == shape[1] and not any((np.diff(np.sort(values, axis=-1), axis=-1) == 0).any() for values in scores)
-    lots = rng.random((shape[0], 1 if one_run else _DRAWS, shape[1]))
+    lots = rng.random((shape[0], 1 if one_run(scores, n) else _DRAWS, shape[1]))
     living = np.argsort(np.where(usable[:, None], lots, np.inf), axis=-1)[..., :n]
     for stage, keep in zip(scores, keeps, strict=True):
         values = np.take_along_axis(np.broadcast_to(stage[:, None], lots.shape), living, -1)

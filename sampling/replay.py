@@ -49,19 +49,24 @@ class Costs:
 
 
 class Estimate(NamedTuple):
-    """A figure over prompts with its bootstrap 95 % interval; None where it cannot be told."""
+    """A figure over prompts with its bootstrap 95 % interval; NaN where it cannot be told."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN: null."""
+        return {name: value if np.isfinite(value) else None for name, value in self._asdict().items()}
 
 
 @dataclass(frozen=True)
 class ReplayRow:
     """How one way to select does.
 
-    seen: candidates a prompt; affords: those that the budget would buy, were more recorded; calls: cost a prompt; share: of full Best-of-n's; selected: mean reference;
-    recovered_gain, oracle_gain: share of the gain over random of final-image selection and of the reference's own best.
+    seen: candidates a prompt; calls: cost a prompt; share: of full Best-of-n's; selected: mean reference;
+    recovered_gain, oracle_gain: share of the gain over random of final-image selection and of the reference's own best;
+    affords: candidates that the budget would buy, were more recorded; those seen without a budget.
     """
 
     way: str
@@ -72,7 +77,7 @@ class ReplayRow:
     recovered_gain: Estimate
     oracle_gain: Estimate
     retention: Estimate
-    affords: int | None = None
+    affords: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Replay:
 
 def row_dict(row: ReplayRow) -> dict[str, Any]:
     """A row for JSON."""
-    return {name: value._asdict() if isinstance(value, Estimate) else value for name, value in vars(row).items()}
+    return {name: value.to_dict() if isinstance(value, Estimate) else value for name, value in vars(row).items()}
 
 
 def policy_picks(recorded: Recorded, policy: Policy, n: int) -> Array:
@@ -165,27 +170,32 @@ def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Cost
     return _report(recorded, policy, n, ways, costs.best_of(n, steps), budget, affords)
 
 
-def estimates(selected: Array, random: Array, final: Array, oracle: Array) -> dict[str, Estimate]:
-    """Figures of the picks of one way, float [P] each; ratios of means are bootstrapped as ratios."""
-    picks = np.stack([selected, random, final, oracle], axis=1)
-    picks = picks[np.isfinite(picks).all(1)]
+def estimates(ways: Array, marks: Array) -> list[dict[str, Estimate]]:
+    """Figures of each way to select; ratios of means are bootstrapped as ratios, all ways on the same draws.
+
+    Args:
+        ways: expected reference of each way's pick, float [P, W].
+        marks: that of a random pick, of final-image selection and of the oracle, float [P, 3].
+    """
+    picks = np.concatenate([ways, marks], axis=1)
     resamples = int(np.clip(_RESAMPLED_PROMPTS // max(len(picks), 1), 1000, 10_000))
-    drawn = bootstrap_means(picks, resamples) if len(picks) else np.full((1, 4), np.nan)
-    means = np.concatenate([mean_over_prompts(picks)[None], drawn])
-    chosen, blind, best, top = means.T
-    figures = {
-        "selected": chosen,
-        "recovered_gain": recovered_gain(chosen, blind, best),
-        "oracle_gain": recovered_gain(chosen, blind, top),
-        "retention": retention(chosen, best),
-    }
-    return {name: _estimate(values) for name, values in figures.items()}
+    drawn = bootstrap_means(picks, resamples)
+    *chosen, blind, best, top = np.concatenate([mean_over_prompts(picks)[None], drawn]).T
+    return [
+        {
+            "selected": _estimate(values),
+            "recovered_gain": _estimate(recovered_gain(values, blind, best)),
+            "oracle_gain": _estimate(recovered_gain(values, blind, top)),
+            "retention": _estimate(retention(values, best)),
+        }
+        for values in chosen
+    ]
 
 
 def _estimate(values: Array) -> Estimate:
     drawn = values[1:][np.isfinite(values[1:])]
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
-    return Estimate(*(float(value) if np.isfinite(value) else None for value in (values[0], low, high)))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
 def _usable(recorded: Recorded, policy: Policy, n: int) -> Recorded:
@@ -214,19 +224,13 @@ def _report(
     budget: float | None = None,
     affords: dict[str, int] | None = None,
 ) -> Replay:
+    """`ways`: candidates seen, calls, and picks of the policy, random, final-image selection and the oracle."""
     picks = np.stack([values for _, _, values in ways.values()])
     whole = np.isfinite(picks).all(0)  # the same prompts for each way
-    _, random, final, oracle = picks[:, whole]
+    figures = estimates(picks[:, whole].T, picks[1:, whole].T)
     rows = tuple(
-        ReplayRow(
-            way,
-            seen,
-            calls,
-            calls / full,
-            **estimates(values[whole], random, final, oracle),
-            affords=affords and affords[way],
-        )
-        for way, (seen, calls, values) in ways.items()
+        ReplayRow(way, seen, calls, calls / full, **told, affords=(affords or {}).get(way, seen))
+        for (way, (seen, calls, _)), told in zip(ways.items(), figures, strict=True)
     )
     return Replay(
         model=recorded.model,
@@ -238,7 +242,7 @@ def _report(
         recorded=recorded.reference.shape[1],
         n_prompts=int(whole.sum()),
         left_out=int((~whole).sum()),
-        exact=is_exact(recorded.reference.shape[1], n, [stage.keep for stage in policy.stages]),
+        exact=is_exact(list(recorded.scores.values()), n, [stage.keep for stage in policy.stages]),
         rows=rows,
         budget=budget,
     )

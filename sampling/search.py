@@ -17,7 +17,7 @@ from math import comb
 import numpy as np
 
 from ..benchmarks.metrics import Array
-from .expectation import Transition, expected_selection, is_exact, set_means, start_weights, transition
+from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
 from .policy import Policy, Stage
 from .replay import Costs
 
@@ -34,7 +34,8 @@ Stages = tuple[tuple[int, int], ...]
 class Problem:
     """What is searched: policies of at most `max_stages` stages, from `n` candidates to 1, within `limit`.
 
-    scores (by position), reference: float [P, N], NaN in the same places; folds: int [P], the fold of each prompt; limit: calls a prompt.
+    scores (by position), reference: float [P, N], NaN in the same places; folds: int [P], of each prompt;
+    limit: calls a prompt.
     """
 
     scores: dict[int, Array]
@@ -62,7 +63,7 @@ class Problem:
         """Whether the whole grid can be gone through."""
         n_candidates = self.reference.shape[1]
         cells = self.n_policies * len(self.reference) * comb(n_candidates, self.n)
-        return is_exact(n_candidates, self.n, range(1, self.n)) and cells <= _EXHAUSTIVE_CELLS
+        return few_sets(n_candidates, self.n, range(1, self.n)) and cells <= _EXHAUSTIVE_CELLS
 
     def sums(self, picks: Array) -> Array:
         """Sum of picks, float [..., P], by fold: [..., folds]."""

@@ -52,7 +52,7 @@ class Tuned:
         return {
             "policy": str(self.policy),
             "budget": self.budget,
-            "held_out": {name: value._asdict() for name, value in self.held_out.items()},
+            "held_out": {name: value.to_dict() for name, value in self.held_out.items()},
             "fold_policies": list(self.fold_policies),
             "met": self.met,
             "exhaustive": self.exhaustive,
@@ -99,7 +99,7 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
         NbenchError: the folder cannot be written.
     """
     row = tuned.in_sample.rows[0]
-    expected = {name: estimate.value for name, estimate in tuned.held_out.items()}
+    expected = {name: estimate.to_dict()["value"] for name, estimate in tuned.held_out.items()}
     file = PolicyFile(
         stages=[PolicyStage(position=stage.position, keep=stage.keep) for stage in tuned.policy.stages],
         n=tuned.in_sample.n,
@@ -134,7 +134,7 @@ def _at(budget: float, recorded: Recorded, config: TuneConfig, problem: Problem,
         policy=_policy(best),
         budget=budget,
         in_sample=replay(recorded, _policy(best), n, config.costs),
-        held_out=estimates(held, *marks),
+        held_out=estimates(held[:, None], np.stack(marks, axis=1))[0],
         fold_policies=tuple(map(str, policies)),
         met=int((np.array(found.costs) <= limit + 1e-9).sum()),
         exhaustive=problem.exhaustive,
