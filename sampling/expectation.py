@@ -20,7 +20,7 @@ from ..benchmarks.metrics import Array
 
 Indices = NDArray[np.intp]
 
-_MOST_SETS = 20_000  # of one size: beyond these, candidates are drawn
+_MOST_SETS = 2_000  # of one size: beyond these, candidates are drawn
 _DRAWS = 256
 _CHUNK_CELLS = 4_000_000
 
@@ -128,7 +128,7 @@ def expected_selection(scores: Sequence[Array], keeps: Sequence[int], reference:
     Returns float [P], NaN where fewer than `n` candidates are usable.
     """
     usable = np.isfinite(reference) & np.logical_and.reduce([np.isfinite(values) for values in scores])
-    few = few_sets(usable.shape[1], n, keeps)
+    few = few_sets(usable.shape[1], n, keeps) and not one_run(scores, n)  # one run alone is faster drawn, and exact
     widest = max(comb(usable.shape[1], size) for size in (n, *keeps)) * n if few else _DRAWS * usable.shape[1]
     found = []
     for start in range(0, len(reference), max(1, _CHUNK_CELLS // widest)):

@@ -21,7 +21,8 @@ from .expectation import Transition, expected_selection, few_sets, set_means, st
 from .policy import Policy, Stage
 from .replay import Costs
 
-_EXHAUSTIVE_CELLS = 2_000_000_000  # policies x prompts x subsets: a minute
+_EXHAUSTIVE_CELLS = 2_000_000_000  # look-ups: a minute
+_KEPT_CELLS = 60_000_000  # of transitions, at 8 bytes
 _BEAM = 8
 _ROUNDS = 30
 _SLACK = 1e-9
@@ -61,9 +62,14 @@ class Problem:
     @property
     def exhaustive(self) -> bool:
         """Whether the whole grid can be gone through."""
-        n_candidates = self.reference.shape[1]
-        cells = self.n_policies * len(self.reference) * comb(n_candidates, self.n)
-        return few_sets(n_candidates, self.n, range(1, self.n)) and cells <= _EXHAUSTIVE_CELLS
+        (n_prompts, n_candidates), n, places = self.reference.shape, self.n, len(self.scores)
+        if not few_sets(n_candidates, n, range(1, n)):
+            return False
+        widths = [comb(n_candidates, alive) for alive in range(n + 1)]
+        kept = places * sum((alive - 1) * widths[alive] for alive in range(2, n + 1))
+        tails = sum(comb(places, many) * comb(n - 1, many) for many in range(1, self.max_stages))
+        looked_up = self.n_policies * widths[n] + tails * max(widths[:n])
+        return kept * n_prompts <= _KEPT_CELLS and looked_up * n_prompts <= _EXHAUSTIVE_CELLS
 
     def sums(self, picks: Array) -> Array:
         """Sum of picks, float [..., P], by fold: [..., folds]."""
