@@ -1,0 +1,174 @@
+"""Pruning policies: at which positions candidates are scored, and how many of the best stay."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import NbenchError
+from ..shards.atomic import atomic_write
+
+_STAGE = re.compile(r"(\d+):(\d+)")
+_TEXT = re.compile(r"[\d\s:,]+")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """At `position` the living candidates are scored and the best `keep` of them go on."""
+
+    position: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Stages in the order of their positions, each keeping fewer than the one before.
+
+    A stage at the final position T chooses among finished latents, so `T:1` alone is plain Best-of-N.
+
+    Raises:
+        NbenchError: there is no stage, positions do not ascend, or keeps do not descend to 1 or more.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise NbenchError("a policy without stages: write position:keep, as in 20:1 or 10:3,20:1")
+        if self.stages[0].position < 0 or self.stages[-1].keep < 1:
+            raise NbenchError(f"policy {self}: positions count from 0 and at least one candidate stays")
+        for before, after in pairwise(self.stages):
+            if after.position <= before.position:
+                raise NbenchError(f"policy {self}: position {after.position} must be later than {before.position}")
+            if after.keep >= before.keep:
+                raise NbenchError(f"policy {self}: position {after.position} must keep fewer than {before.keep}")
+
+    def __str__(self) -> str:
+        """As `parse_policy` reads it."""
+        return ",".join(f"{stage.position}:{stage.keep}" for stage in self.stages)
+
+    def check(self, n: int, steps: int) -> None:
+        """See that the policy fits `n` candidates and runs of `steps` steps.
+
+        Raises:
+            NbenchError: a stage lies beyond the last step, or keeps more candidates than there are.
+        """
+        if self.stages[-1].position > steps:
+            raise NbenchError(f"policy {self}: position {self.stages[-1].position} not in 0..{steps}; move it earlier")
+        if self.stages[0].keep > n:
+            raise NbenchError(f"policy {self}: cannot keep {self.stages[0].keep} of {n} candidates; keep fewer")
+
+    def alive(self, n: int) -> tuple[int, ...]:
+        """How many candidates each stage scores.
+
+        >>> parse_policy("10:3,20:1").alive(6)
+        (6, 3)
+        """
+        return (n, *(stage.keep for stage in self.stages[:-1]))
+
+    def rows(self, n: int, steps: int, calls_per_score: int = 0) -> int:
+        """Denoiser rows (calls of one candidate) that a prompt costs, from `n` candidates to the survivors at `steps`.
+
+        calls_per_score: 1 for scorers that read the x0 estimate, which step k makes of all who are alive at k, so the
+        worst leave one step later; 0 for those that read the latent alone.
+
+        >>> parse_policy("20:1").rows(6, 50), parse_policy("20:1").rows(6, 50, calls_per_score=1)
+        (150, 155)
+
+        Raises:
+            NbenchError: the policy does not fit (`check`).
+        """
+        self.check(n, steps)
+        ends = [min(stage.position + calls_per_score, steps) for stage in self.stages]
+        rows, start = 0, 0
+        for alive, end in zip((*self.alive(n), self.stages[-1].keep), (*ends, steps), strict=True):
+            rows += alive * (end - start)
+            start = end
+        return rows
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PolicyStage(_Frozen):
+    """A stage as the file has it."""
+
+    position: int = Field(ge=0)
+    keep: int = Field(ge=1)
+
+
+class PolicyFile(_Frozen):
+    """A policy with what it was tuned for; only the stages are needed.
+
+    budget: the share of full Best-of-n's cost it was to stay within; expected: what it reached in replay.
+    """
+
+    format_version: Literal[1] = 1
+    stages: list[PolicyStage]
+    n: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    model: str | None = None
+    bench_fingerprint: str | None = None
+    budget: float | None = Field(default=None, gt=0)
+    expected: dict[str, float | None] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """The stages alone."""
+        return Policy(tuple(Stage(stage.position, stage.keep) for stage in self.stages))
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy that `text` writes (`20:1`, `10:3,20:1`: position:keep) or that the JSON file `text` holds.
+
+    >>> parse_policy("10:3,20:1").stages
+    (Stage(position=10, keep=3), Stage(position=20, keep=1))
+
+    Raises:
+        NbenchError: neither, or not a policy.
+    """
+    if not _TEXT.fullmatch(text):
+        return read_policy(Path(text)).policy
+    matches = [_STAGE.fullmatch(part.strip()) for part in text.split(",")]
+    stages = tuple(Stage(int(match[1]), int(match[2])) for match in matches if match)
+    if len(stages) < len(matches):
+        raise NbenchError(f"policy {text!r} not understood: write position:keep, as in 20:1 or 10:3,20:1, or a file")
+    return Policy(stages)
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """The policy file at `path`.
+
+    Raises:
+        NbenchError: there is none, or it is not a policy file.
+    """
+    try:
+        found = PolicyFile.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise NbenchError(f"{path} is not a policy file: {where}: {first['msg']}; nbench tune writes them") from None
+    except OSError as error:
+        raise NbenchError(
+            f"no policy at {path} ({error.strerror}): write position:keep, as in 20:1 or 10:3,20:1, or a JSON file"
+        ) from None
+    found.policy  # noqa: B018 - raises where the stages are not in order
+    return found
+
+
+def write_policy(path: Path, file: PolicyFile) -> None:
+    """Write a policy file; atomic.
+
+    Raises:
+        NbenchError: the folder cannot be written.
+    """
+    try:
+        atomic_write(path, (file.model_dump_json(indent=1) + "\n").encode())
+    except OSError as error:
+        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None

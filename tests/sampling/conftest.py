@@ -1,0 +1,48 @@
+"""Recorded scores with a known truth, and a slow second way to replay a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+
+from nbench.sampling.policy import Policy
+from nbench.sampling.tables import Recorded
+
+
+def recorded(
+    prompts: int, candidates: int, positions: Sequence[int], steps: int, ties: bool, seed: int = 0
+) -> Recorded:
+    """Scores that come nearer to the reference with the position; with ties, rounded to few levels."""
+    rng = np.random.default_rng(seed)
+    reference = rng.random((prompts, candidates))
+    scores = {k: reference + rng.normal(0, 1.0 - 0.9 * k / steps, reference.shape) for k in positions}
+    final = reference + rng.normal(0, 0.1, reference.shape)
+    if ties:
+        scores = {k: (values * 2).round() for k, values in scores.items()}
+        reference, final = (reference * 3).round(), (final * 3).round()
+    return Recorded("made", scores, reference, "truth", final, "clip", steps)
+
+
+def slow_pick(found: Recorded, policy: Policy, n: int, prompt: int) -> float:
+    """Expected reference by going through all subsets and all outcomes of ties, in exact fractions of probability."""
+    reference = found.reference[prompt]
+    usable = [c for c in range(len(reference)) if np.isfinite(reference[c])]
+    subsets = list(combinations(usable, n))
+    return sum(_mean(found, policy, 0, subset, prompt) for subset in subsets) / len(subsets)
+
+
+def _mean(found: Recorded, policy: Policy, at: int, living: tuple[int, ...], prompt: int) -> float:
+    if at == len(policy.stages):
+        return float(np.mean(found.reference[prompt][list(living)]))
+    stage = policy.stages[at]
+    scores = found.scores[stage.position][prompt]
+    fair = [
+        kept
+        for kept in combinations(living, stage.keep)
+        if all(scores[c] <= min(scores[k] for k in kept) for c in living if c not in kept)
+    ]
+    share = Fraction(1, len(fair))
+    return sum(float(share) * _mean(found, policy, at + 1, kept, prompt) for kept in fair)
