@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NbenchError
 from ..shards.atomic import atomic_write
-from .evaluate import EvaluationReport
+from .results import EvaluationReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

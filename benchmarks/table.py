@@ -6,8 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
-from .evaluate import EvaluationReport
-from .results import Comparison
+from .results import Comparison, EvaluationReport
 
 _COLUMNS = {
     "spearman": "Spearman",

@@ -12,9 +12,10 @@ from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks import evaluate as module
-from nbench.benchmarks.evaluate import EvaluateConfig, EvaluationReport, compare, evaluate, measure, yardstick
+from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.measure import compare, measure, yardstick
 from nbench.benchmarks.plot import plot_report
-from nbench.benchmarks.results import read_result
+from nbench.benchmarks.results import EvaluationReport, read_result
 from nbench.benchmarks.scoring import score_bench
 from nbench.benchmarks.table import report_table
 from nbench.errors import NbenchError
@@ -56,9 +57,9 @@ def report(bench: tuple[Bench, Quality], tmp_path_factory: pytest.TempPathFactor
 
 def test_json_is_the_one_object_with_a_row_for_each_model_position_and_reference(report: EvaluationReport) -> None:
     told = json.loads(report.to_json())
-    assert list(told) == ["bench", "n_prompts", "n_candidates", "rows"]
+    assert list(told) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows"]
     assert (told["bench"], told["n_prompts"], told["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
-    assert all(list(row) == COLUMNS for row in told["rows"])
+    assert all(list(row)[: len(COLUMNS)] == COLUMNS for row in told["rows"])
     cells = [(row["model"], row["position"], row["reference"]) for row in told["rows"]]
     models, positions, references = ("random", "brightness"), (0, 5, STEPS), ("clip", "vqascore")  # final always added
     assert sorted(cells) == sorted((m, k, r) for m in models for k in positions for r in references)
