@@ -71,8 +71,8 @@ def check_leak(
     """Compare every training caption with every prompt of the bench, and look for those that equal a corruption.
 
     Memory grows with the bench, never with the training set. Near duplicates have a Jaccard similarity of at least
-    `threshold`: MinHash with LSH (Broder 1997; Indyk and Motwani 1998) finds the pairs, and each is then computed exactly, so
-    none is claimed wrongly and a pair at the threshold is overlooked once in a thousand at most.
+    `threshold`: MinHash with LSH (Broder 1997; Indyk and Motwani 1998) finds the pairs, and each is then computed
+    exactly, so none is claimed wrongly, and a pair at the threshold is overlooked once in a thousand at most.
 
     Args:
         progress: told how many captions have just been compared.

@@ -120,7 +120,7 @@ def test_captions_come_from_data_sets_files_and_the_world(small_bench: tuple[Ben
 
 
 def test_bad_input_is_told() -> None:
-    with pytest.raises(NbenchError, match="--threshold 1.5"):
+    with pytest.raises(NbenchError, match=r"--threshold 1\.5"):
         check_leak(BENCH, BENCH, 1.5)
     with pytest.raises(NbenchError, match="--threshold nan"):
         check_leak(BENCH, BENCH, float("nan"))
