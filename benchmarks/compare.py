@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -180,14 +181,13 @@ def _figure(metric: str, means: Array, side: int) -> Array:
 
 
 def _stated(ours: EvaluationResult, theirs: EvaluationResult, labels: list[str]) -> Iterator[Difference]:
-    others = {(row.position, row.reference): row for row in theirs.rows}
-    for metric in METRICS:
-        for row in ours.rows:
-            other = others.get((row.position, row.reference))
-            if other is not None and row.reference in labels:
+    sides = [{(row.reference, row.position): row for row in side.rows} for side in (ours, theirs)]
+    for label, metric in product(labels, METRICS):
+        for (reference, position), row in sides[0].items():
+            other = sides[1].get((reference, position))
+            if other is not None and reference == label:
                 a, b = getattr(row, metric), getattr(other, metric)
-                difference = None if a is None or b is None else a - b
-                yield Difference(row.position, row.reference, metric, a, b, difference)
+                yield Difference(position, label, metric, a, b, None if a is None or b is None else a - b)
 
 
 def _same_bench(ours: EvaluationResult, theirs: EvaluationResult, a: Path, b: Path) -> None:

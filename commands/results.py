@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from ..benchmarks.compare import ModelComparison
-    from ..benchmarks.human import HumanAgreement
-    from ..benchmarks.leaderboard import Leaderboard
     from ..benchmarks.leakage import LeakReport
     from ..shards.reader import Bench
 
@@ -47,7 +45,11 @@ def compare(
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    _print_comparison(found, positions)
+    from ..benchmarks.results_table import comparison_table, digest_table
+
+    _print_table((comparison_table if positions else digest_table)(found))
+    if found.note:
+        print(found.note, file=sys.stderr)
 
 
 @results_app.command()
@@ -66,8 +68,6 @@ def leaderboard(
 
     `nbench leaderboard results --format html > leaderboard.html`
     """
-    import sys
-
     from ..benchmarks.leaderboard import leaderboard
     from ..benchmarks.leaderboard_formats import FORMATS
 
@@ -77,7 +77,9 @@ def leaderboard(
     if as_json or format != "table":
         sys.stdout.write(FORMATS["json" if as_json else format](board))
         return
-    _print_board(board)
+    from ..benchmarks.results_table import board_table
+
+    _print_table(board_table(board))
 
 
 @results_app.command("check-leak")
@@ -133,7 +135,9 @@ def agreement(
     if as_json:
         print(found.to_json())
         return
-    _print_agreement(found)
+    from ..benchmarks.results_table import agreement_table
+
+    _print_table(agreement_table(found))
 
 
 def _bench_of(result: Path, named: str | None) -> Bench | None:
@@ -146,27 +150,6 @@ def _bench_of(result: Path, named: str | None) -> Bench | None:
         return open_bench(named)
     usual = Path("data") / Path(read_result(result).bench).name
     return open_bench(usual) if (usual / INFO_FILE).exists() else None
-
-
-def _print_comparison(found: ModelComparison, every: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    from ..benchmarks.results_table import comparison_table, digest_table
-
-    Console().print((comparison_table if every else digest_table)(found))
-    if found.note:
-        Console(stderr=True).print(escape(found.note))
-
-
-def _print_board(board: Leaderboard) -> None:
-    from rich.console import Console
-
-    from ..benchmarks.results_table import board_table
-
-    table, console = board_table(board), Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
 
 
 def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
@@ -189,9 +172,10 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
     )
 
 
-def _print_agreement(found: HumanAgreement) -> None:
+def _print_table(table: Table) -> None:
+    """As wide as it is: a narrow terminal wraps lines, a narrow table would lose figures."""
     from rich.console import Console
 
-    from ..benchmarks.results_table import agreement_table
-
-    Console().print(agreement_table(found))
+    console = Console()
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
