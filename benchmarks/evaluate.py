@@ -16,8 +16,9 @@ from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.reader import Bench, open_bench
 from ..shards.scores import scores_metadata, write_scores
-from .measure import ModelScores, compare, measure, yardstick
+from .measure import compare, measure, yardstick
 from .metrics import Array
+from .part import ModelScores, Setting
 from .provenance import provenance
 from .results import EvaluationReport, EvaluationResult, result_path, write_result
 from .scoring import Progress, score_bench, score_metadata
@@ -50,11 +51,13 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
         table = score_bench(bench, scorer, positions, progress)
         write_scores(result_path(config.out, name, model, ".parquet"), table, score_metadata(bench.info, scorer))
         scores[model] = _by_position(table, bench)
-    rows = measure(scores, references, info.steps)
+    tags = [prompt.tags for prompt in bench.prompts]
+    found = measure(scores, references, Setting(info.steps, tags=tags))
     comparisons = compare(scores, references)
     yardsticks = {label: yardstick(references, label) for label in references}
     files, origin = [], provenance(started)
     for model, scorer in scorers.items():
+        own, last = found.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
             provenance=origin,
             bench=name,
@@ -66,8 +69,11 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
             n_candidates=info.candidates,
             n_failed=bench.n_failed,
             steps=info.steps,
-            yardsticks=yardsticks,
-            rows=tuple(row for row in rows if row.model == model),
+            yardsticks={label: yardstick(references, label, last) for label in references},
+            rows=tuple(own.rows),
+            selection=tuple(own.selection),
+            skills=tuple(own.skills),
+            summaries=tuple(own.summaries),
             comparisons=tuple(row for row in comparisons if model in (row.model, row.other)),
         )
         files.append(result_path(config.out, name, model))
@@ -78,7 +84,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=rows,
+        rows=tuple(found.rows),
         comparisons=comparisons,
         yardsticks=yardsticks,
         files=tuple(files),

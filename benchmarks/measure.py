@@ -1,100 +1,110 @@
-"""Scores and references to every figure of a result: one pass over models, positions and references."""
+"""Scores and references to every figure of a result: models, positions and references, with intervals over prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
-from . import metrics
-from .metrics import Array
-from .results import Comparison, ResultRow, Yardstick
-from .statistics import paired_difference
-
-YARDSTICK = "clip"
-"""The reference that final-image selection goes by: frozen CLIP on finished images, as in the paper."""
-
-ModelScores = dict[int, Array]
-"""Scores float [P, N] of one model by position; prompts in the order of the bench, NaN where there is none."""
+from . import metrics, pooled
+from .arrays import Array
+from .columns import ci, known
+from .part import ModelScores, Part, Setting, final_chooser
+from .results import Comparison, ResultRow, SelectionRow, SkillRow, Summary, Yardstick
+from .statistics import bootstrap_ci, holm, paired_difference, paired_test
 
 
-def measure(scores: Mapping[str, ModelScores], references: Mapping[str, Array], steps: int) -> tuple[ResultRow, ...]:
+@dataclass
+class Measures:
+    """What is told of some models."""
+
+    rows: list[ResultRow] = field(default_factory=list)
+    selection: list[SelectionRow] = field(default_factory=list)
+    skills: list[SkillRow] = field(default_factory=list)
+    summaries: list[Summary] = field(default_factory=list)
+
+    def of(self, model: str) -> Measures:
+        """What is told of one of them."""
+        return Measures(
+            [row for row in self.rows if row.model == model],
+            [row for row in self.selection if row.model == model],
+            [row for row in self.skills if row.model == model],
+            [row for row in self.summaries if row.model == model],
+        )
+
+
+def measure(scores: Mapping[str, ModelScores], references: Mapping[str, Array], setting: Setting) -> Measures:
     """Every metric of every model at every position against every reference (float [P, N], of the final images)."""
-    return tuple(
-        _measure_one(model, position, label, values, references, steps)
-        for model, by_position in scores.items()
-        for position, values in by_position.items()
-        for label in references
-    )
-
-
-def _measure_one(
-    model: str, position: int, label: str, values: Array, references: Mapping[str, Array], steps: int
-) -> ResultRow:
-    reference = references[label]
-    picks = np.stack([metrics.best_of_n(values, reference), *_yardstick_picks(references, label)])
-    whole = np.where(np.isfinite(picks).all(0), picks, np.nan)  # ratios of means need the same prompts in each
-    selected, random, final = metrics.mean_over_prompts(whole.T)
-    return ResultRow(
-        model=model,
-        position=position,
-        reference=label,
-        spearman=_mean(metrics.spearman(values, reference)),
-        kendall=_mean(metrics.kendall(values, reference)),
-        gap=_mean(metrics.best_worst_gap(values, reference)),
-        best_of_n=_mean(picks[0]),
-        retention=_known(metrics.retention(selected, final)),
-        recovered_gain=_known(metrics.recovered_gain(selected, random, final)),
-        cost_steps=metrics.cost_steps(values.shape[1], position, steps),
-        n_scored=int((np.isfinite(values) & np.isfinite(reference)).sum()),
-    )
+    found = Measures()
+    labels = list(references)
+    for model, by_position in scores.items():
+        parts = [Part(model, by_position, references, label, setting) for label in labels]
+        for position in by_position:
+            for part in parts:
+                found.rows.append(part.row(position))
+                found.selection += part.selection(position)
+        for part in parts:
+            found.skills += part.skills()
+            found.summaries.append(part.summary([row for row in found.rows if _of(row, model, part.label)]))
+    return found
 
 
 def compare(scores: Mapping[str, ModelScores], references: Mapping[str, Array]) -> tuple[Comparison, ...]:
     """Paired differences of within-prompt Spearman between all models, later minus earlier, at common positions."""
-    found = []
+    cells, intervals, p_values = [], [], []
     for (other, theirs), (model, ours) in combinations(scores.items(), 2):
-        common = [position for position in ours if position in theirs]
-        cells = [(position, label) for label in references for position in common]
-        if not cells:
+        common = [(position, label) for label in references for position in ours if position in theirs]
+        if not common:
             continue
-        ours_agree, theirs_agree = (
-            np.stack([metrics.spearman(side[position], references[label]) for position, label in cells], axis=1)
+        first, second = (
+            np.stack([metrics.spearman(side[position], references[label]) for position, label in common], axis=1)
             for side in (ours, theirs)
         )
-        intervals = zip(*paired_difference(ours_agree, theirs_agree), strict=True)
-        for (position, label), interval in zip(cells, intervals, strict=True):
-            difference, low, high = map(_known, interval)
-            found.append(
-                Comparison(
-                    model=model,
-                    other=other,
-                    position=position,
-                    reference=label,
-                    difference=difference,
-                    low=low,
-                    high=high,
-                )
-            )
-    return tuple(found)
+        cells += [(model, other, *cell) for cell in common]
+        intervals += list(zip(*paired_difference(first, second), strict=True))
+        p_values += paired_test(first, second).tolist()
+    corrected = holm(np.array(p_values))
+    return tuple(
+        Comparison(
+            model=model,
+            other=other,
+            position=position,
+            reference=label,
+            difference=known(mean),
+            low=known(low),
+            high=known(high),
+            p_value=known(p),
+            p_holm=known(adjusted),
+        )
+        for (model, other, position, label), (mean, low, high), p, adjusted in zip(
+            cells, intervals, p_values, corrected, strict=True
+        )
+    )
 
 
-def yardstick(references: Mapping[str, Array], label: str) -> Yardstick:
-    """What a random pick and final-image selection reach on the reference `label`."""
-    random, final = _yardstick_picks(references, label)
-    return Yardstick(random=_mean(random), final=_mean(final))
-
-
-def _yardstick_picks(references: Mapping[str, Array], label: str) -> tuple[Array, Array]:
+def yardstick(
+    references: Mapping[str, Array], label: str, own: Array | None = None, misaligned_below: float | None = None
+) -> Yardstick:
+    """What a random pick, final-image selection (by `clip`, else by `own`) and the oracle reach on `label`."""
     reference = references[label]
-    chooser = references.get(YARDSTICK, np.full_like(reference, np.nan))
-    return metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
+    chooser, by = final_chooser(references, own)
+    picks = [metrics.random_pick(reference), metrics.best_of_n(chooser, reference)]
+    interval = bootstrap_ci(np.stack([*picks, metrics.best_of_n(reference, reference)], axis=1))
+    values = [known(value) for value in interval.mean]
+    ends = [ci(low, high) for low, high in zip(interval.low, interval.high, strict=True)]
+    return Yardstick(
+        random=values[0],
+        final=values[1],
+        oracle=values[2],
+        random_ci=ends[0],
+        final_ci=ends[1],
+        oracle_ci=ends[2],
+        chooser=by,
+        misaligned_below=known(pooled.misalignment_cut(reference, misaligned_below)),
+    )
 
 
-def _mean(values: Array) -> float | None:
-    return _known(metrics.mean_over_prompts(values))
-
-
-def _known(value: Array) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _of(row: ResultRow, model: str, label: str) -> bool:
+    return (row.model, row.reference) == (model, label)

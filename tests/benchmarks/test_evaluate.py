@@ -14,6 +14,7 @@ from scipy import stats
 from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
 from nbench.benchmarks.measure import compare, measure, yardstick
+from nbench.benchmarks.part import Setting
 from nbench.benchmarks.plot import plot_report
 from nbench.benchmarks.results import EvaluationReport, read_result
 from nbench.benchmarks.scoring import score_bench
@@ -105,14 +106,14 @@ def test_seeing_more_agrees_more_and_seeing_all_recovers_all(report: EvaluationR
 def test_oracle_recovers_exactly_all() -> None:
     rng = np.random.default_rng(0)
     references = {"clip": rng.random((50, 6)), "vqascore": rng.random((50, 6))}
-    rows = measure({"oracle": {50: references["clip"]}}, references, 50)
+    rows = measure({"oracle": {50: references["clip"]}}, references, Setting(50)).rows
     assert [(row.recovered_gain, row.retention) for row in rows] == [(1, 1), (1, 1)]  # it is final-image selection
     assert (rows[0].spearman, rows[0].kendall) == (1, 1)
 
 
 def test_no_clip_reference_no_yardstick() -> None:
     references = {"vqascore": np.random.default_rng(0).random((5, 3))}
-    row = measure({"m": {1: references["vqascore"]}}, references, 2)[0]
+    row = measure({"m": {1: references["vqascore"]}}, references, Setting(2)).rows[0]
     assert (row.retention, row.recovered_gain) == (None, None)
     assert row.best_of_n == references["vqascore"].max(1).mean()
     assert yardstick(references, "vqascore").final is None
@@ -121,7 +122,7 @@ def test_no_clip_reference_no_yardstick() -> None:
 def test_one_candidate_and_one_prompt_say_what_can_be_said() -> None:
     scores = {"a": {0: np.array([[0.4]])}, "b": {0: np.array([[0.1]])}}
     references = {"clip": np.array([[0.7]])}
-    row = measure(scores, references, 3)[0]
+    row = measure(scores, references, Setting(3)).rows[0]
     assert (row.spearman, row.kendall, row.gap, row.recovered_gain) == (None,) * 4
     assert (row.best_of_n, row.retention, row.n_scored) == (0.7, 1.0, 1)
     assert compare(scores, references)[0].low is None

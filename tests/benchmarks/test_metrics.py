@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nbench.benchmarks import metrics, statistics
+from nbench.benchmarks import agreement, arrays, metrics, part, pooled, retrieval, selection, separation, statistics
+
+MODULES = (agreement, arrays, part, pooled, retrieval, selection, separation, statistics)
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -104,7 +106,7 @@ def test_cost_of_choosing_at_a_position() -> None:
     assert metrics.cost_steps(1, 7, 20) == 20
 
 
-@pytest.mark.parametrize("module", [metrics, statistics])
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_examples_in_docstrings(module: ModuleType) -> None:
     outcome = doctest.testmod(module, extraglobs={"np": np})
     assert outcome.attempted

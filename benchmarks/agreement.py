@@ -1,0 +1,184 @@
+"""Agreement of scores with a reference, a row of candidates at a time: correlations, pairs in order, the best found.
+
+Rows are prompts for what counts within prompts; all candidates pooled are one long row. Conventions: arrays.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from .arrays import Array, Indices, highest, mean_over_prompts, paired, ratio, standing
+from .selection import best_of_n
+
+MAX_PAIRS = 2**20
+"""Pairs that `pairwise_accuracy` looks at before it draws some."""
+
+_LONG_ROW = 512  # from here on the n log n of scipy beats the vectorised count of all pairs
+_BLOCK_PAIRS = 2**21
+
+
+def spearman(scores: Array, reference: Array) -> Array:
+    """Spearman's rank correlation within each prompt, ties at their average rank.
+
+    Returns float [P] in -1..1; NaN where fewer than two candidates count or either side is constant.
+
+    >>> spearman(np.array([[1.0, 2.0, 3.0]]), np.array([[0.1, 0.2, 0.9]]))
+    array([1.])
+    """
+    places = [standing(values) for values in paired(scores, reference)]
+    x, y = ((place.below - place.above).astype(float) for place in places)  # centred ranks, doubled
+    return ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))
+
+
+def kendall(scores: Array, reference: Array) -> Array:
+    """Kendall's tau-b within each prompt.
+
+    Returns float [P] in -1..1; NaN where fewer than two candidates count or either side is constant.
+
+    >>> kendall(np.array([[1.0, 2.0, 3.0]]), np.array([[0.1, 0.9, 0.2]])).round(3)
+    array([0.333])
+    """
+    x, y = paired(scores, reference)
+    n_prompts, n = x.shape
+    if n > _LONG_ROW:
+        return np.array([_kendall_of_row(*row) for row in zip(x, y, strict=True)])
+    untied = [(place.below + place.above).sum(-1) / 2 for place in map(standing, (x, y))]
+    i, j = np.triu_indices(n, 1)
+    block = max(1, _BLOCK_PAIRS // max(1, len(i)))
+    concord = np.zeros(n_prompts)
+    for start in range(0, n_prompts, block):
+        rows = slice(start, start + block)
+        concord[rows] = (_order(x[rows], i, j) * _order(y[rows], i, j)).sum(-1, dtype=np.int64)
+    return ratio(concord, np.sqrt(untied[0] * untied[1]))
+
+
+def pearson(scores: Array, reference: Array) -> Array:
+    """Pearson's correlation within each prompt.
+
+    Returns float [P] in -1..1; NaN where fewer than two candidates count or either side is constant.
+
+    >>> pearson(np.array([[1.0, 2.0, 3.0]]), np.array([[0.1, 0.2, 0.3]])).round(9)
+    array([1.])
+    """
+    x, y = (_centred(values) for values in paired(scores, reference))
+    return ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1))).clip(-1, 1)
+
+
+def pairwise_accuracy(
+    scores: Array, reference: Array, tie_threshold: float | None = None, max_pairs: int | None = MAX_PAIRS
+) -> tuple[Array, float]:
+    """Share of a prompt's pairs of candidates that the scores order, or tie, as the reference does.
+
+    acc_eq of Deutsch et al. 2023, "Ties Matter" (arXiv 2305.14324): two scores tie when they differ by at most a
+    threshold, which is calibrated, if none is given, to the highest mean over prompts (the smallest such). Of more
+    than `max_pairs` pairs (rows times pairs a row) that many are drawn, by a fixed seed.
+
+    Returns float [P] in 0..1, NaN where no pair counts, and the threshold (NaN where there is no pair at all).
+
+    >>> pairwise_accuracy(np.array([[0.5, 0.52, 0.9]]), np.array([[1.0, 1.0, 2.0]]))[0]
+    array([1.])
+    """
+    x, y = paired(scores, reference)
+    i, j = _pairs(len(x), x.shape[1], max_pairs)
+    distance = np.abs(x[:, i] - x[:, j])
+    truth = _order(y, i, j)
+    known = np.isfinite(distance)
+    tied = (truth == 0) & known
+    right = (_order(x, i, j) == truth) & (truth != 0)
+    pairs = known.sum(-1)
+    if tie_threshold is None:
+        weight = np.broadcast_to(ratio(np.ones(len(x)), pairs)[:, None], known.shape)[known]
+        tie_threshold = _best_threshold(distance[known], weight * (tied[known].astype(float) - right[known]))
+    return ratio(np.where(distance <= tie_threshold, tied, right).sum(-1), pairs), tie_threshold
+
+
+def top1_hit(scores: Array, reference: Array) -> Array:
+    """Chance that the candidate which the scores would pick is one that the reference holds best.
+
+    Returns float [P] in 0..1, equal scores drawn fairly; NaN where no candidate counts.
+
+    >>> top1_hit(np.array([[0.3, 0.1, 0.3]]), np.array([[0.9, 0.5, 0.1]]))
+    array([0.5])
+    """
+    scores, reference = paired(scores, reference)
+    return best_of_n(scores, (reference == highest(reference)[:, None]).astype(float))
+
+
+def regret(scores: Array, reference: Array) -> Array:
+    """Reference of the best candidate minus that of the one which the scores would pick: float [P], at least 0.
+
+    >>> regret(np.array([[0.1, 0.3]]), np.array([[0.75, 0.5]]))
+    array([0.25])
+    """
+    scores, reference = paired(scores, reference)
+    return highest(reference) - best_of_n(scores, reference)
+
+
+def self_consistency(scores: Array, final: Array) -> Array:
+    """Spearman's correlation, within each prompt, of a scorer's scores with its own at the final position.
+
+    >>> self_consistency(np.array([[0.1, 0.3]]), np.array([[0.3, 0.1]]))
+    array([-1.])
+    """
+    return spearman(scores, final)
+
+
+def best_worst_gap(scores: Array, reference: Array) -> Array:
+    """Score of the candidate that the reference holds best minus that of the one it holds worst (ties averaged).
+
+    Returns float [P]; NaN where the reference tells no best from worst.
+
+    >>> best_worst_gap(np.array([[0.3, 0.1, 0.2]]), np.array([[0.9, 0.5, 0.1]])).round(3)
+    array([0.1])
+    """
+    scores, reference = paired(scores, reference)
+    gap = best_of_n(reference, scores) - best_of_n(-reference, scores)
+    return np.where(highest(reference) > -highest(-reference), gap, np.nan)
+
+
+def _kendall_of_row(x: Array, y: Array) -> float:
+    known = np.isfinite(x)
+    x, y = x[known], y[known]
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(stats.kendalltau(x, y).statistic)
+
+
+def _order(values: Array, i: Indices, j: Indices) -> NDArray[np.int8]:
+    """Sign of value i minus value j for each pair, [P, pairs]; 0 where either is NaN."""
+    left, right = values[:, i], values[:, j]
+    signs: NDArray[np.int8] = (left > right).view(np.int8) - (left < right).view(np.int8)
+    return signs
+
+
+def _pairs(n_prompts: int, n: int, max_pairs: int | None) -> tuple[Indices, Indices]:
+    if max_pairs is None or n_prompts * n * (n - 1) // 2 <= max_pairs:
+        i, j = np.triu_indices(n, 1)
+        return i, j
+    rng = np.random.default_rng(0)
+    i = rng.integers(n, size=max(1, max_pairs // n_prompts))
+    return i, (i + rng.integers(1, n, size=len(i))) % n
+
+
+def _best_threshold(distance: Array, gain: Array) -> float:
+    """The smallest threshold, 0 or one of the distances, up to which the gains of ties sum to most."""
+    if not len(distance):
+        return float("nan")
+    order = np.argsort(distance)
+    distance, total = distance[order], np.cumsum(gain[order])
+    last = np.append(distance[1:] != distance[:-1], True)
+    thresholds, totals = distance[last], total[last]
+    if thresholds[0] > 0:
+        thresholds, totals = np.append(0.0, thresholds), np.append(0.0, totals)
+    return float(thresholds[np.argmax(totals > totals.max() - 1e-9)])
+
+
+def _centred(values: Array) -> Array:
+    """Deviations from the mean of each row as shares of the largest, exactly 0 in a constant row and for NaN."""
+    known = np.isfinite(values)
+    span = highest(values) + highest(-values)
+    middle = mean_over_prompts(values.T)[:, None]
+    centred = np.where(known & (span > 0)[:, None], values - middle, 0.0)
+    return centred / np.where(span > 0, span, 1.0)[:, None]

@@ -1,0 +1,97 @@
+"""What the metrics share: pairing, places of values among others, and ratios that are NaN where they mean nothing.
+
+Everywhere in the metrics `scores` and `reference` are float [P, N] (P prompts, N candidates), higher is better, NaN
+(or an infinity) where a candidate has no value. A candidate counts only where both are known, and what cannot be told
+is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+ROUNDING = 1e-12
+"""Means of equal values may differ by this much."""
+
+
+def paired(scores: Array, reference: Array) -> tuple[Array, Array]:
+    """Both, with NaN wherever either is unknown."""
+    known = np.isfinite(scores) & np.isfinite(reference)
+    return np.where(known, scores, np.nan), np.where(known, reference, np.nan)
+
+
+class Ordered(NamedTuple):
+    """Rows in ascending order, NaN last, with the stretch of equal values around each place: int [P, N] each.
+
+    order: columns in order; start, end: first and last place of the equal ones (NaN equals nothing).
+    """
+
+    order: Indices
+    start: Indices
+    end: Indices
+
+
+def ordered(values: Array) -> Ordered:
+    """Order each row of float [P, N]."""
+    n = values.shape[-1]
+    order = np.argsort(values, axis=-1, kind="stable")
+    inorder = np.take_along_axis(values, order, -1)
+    changes = inorder[:, 1:] != inorder[:, :-1]
+    edge, place = np.ones((len(values), 1), bool), np.arange(n)
+    start = np.maximum.accumulate(np.where(np.hstack([edge, changes]), place, 0), axis=-1)
+    last = np.where(np.hstack([changes, edge]), place, n - 1)
+    return Ordered(order, start, np.minimum.accumulate(last[:, ::-1], axis=-1)[:, ::-1])
+
+
+class Standing(NamedTuple):
+    """How many values of its row lie below, above, and level with each one (itself included): int [P, N] each.
+
+    0 for a NaN, which counts for none.
+    """
+
+    below: Indices
+    above: Indices
+    level: Indices
+
+
+def standing(values: Array) -> Standing:
+    """Place of each value of float [P, N] in its row.
+
+    >>> [part.tolist() for part in standing(np.array([[0.5, 0.1, 0.5, np.nan]]))]
+    [[[1, 0, 1, 0]], [[0, 2, 0, 0]], [[2, 1, 2, 0]]]
+    """
+    known = np.isfinite(values)
+    order, start, end = ordered(np.where(known, values, np.nan))
+    places = []
+    for part in (start, known.sum(-1, keepdims=True) - 1 - end, end - start + 1):
+        found = np.empty_like(part)
+        np.put_along_axis(found, order, part, -1)
+        places.append(np.where(known, found, 0))
+    return Standing(*places)
+
+
+def highest(values: Array) -> Array:
+    """Largest known value of each row; NaN, and silent, where there is none."""
+    return np.asarray(np.fmax.reduce(values, axis=-1))
+
+
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Array:
+    """Quotient, NaN where the denominator is 0 or unknown."""
+    known = np.isfinite(denominator) & (denominator != 0)
+    shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
+    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=known)
+
+
+def mean_over_prompts(values: Array) -> Array:
+    """Mean of float [P, ...] over the prompts that have a value: [...], NaN where none has.
+
+    >>> mean_over_prompts(np.array([[1.0, np.nan], [2.0, np.nan]]))
+    array([1.5, nan])
+    """
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0.0).sum(0), known.sum(0))

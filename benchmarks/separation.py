@@ -1,0 +1,109 @@
+"""Separation of what matches from what does not: ranking measures, a threshold for alarm, and how early it is reached.
+
+`scores` and `positive` are [R, M]: rows are measured each for itself, so all pooled are one long row. A score that is
+NaN is left out. Conventions: arrays.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Array, ordered, ratio, standing
+
+Labels = NDArray[np.bool_]
+
+
+def auroc(scores: Array, positive: Labels) -> Array:
+    """Chance that a positive scores above a negative, equal scores counted half (Mann and Whitney's U over its most).
+
+    Returns float [R] in 0..1, 0.5 for constant scores; NaN where there is no positive or no negative.
+
+    >>> auroc(np.array([[0.9, 0.4, 0.4, 0.1]]), np.array([[True, True, False, False]]))
+    array([0.875])
+    """
+    known = np.isfinite(scores)
+    place = standing(scores)
+    hits, n = (positive & known).sum(-1), known.sum(-1)
+    ranks = np.where(positive & known, place.below + (place.level + 1) / 2, 0.0).sum(-1)
+    return ratio(ranks - hits * (hits + 1) / 2, hits * (n - hits))
+
+
+def average_precision(scores: Array, positive: Labels) -> Array:
+    """Mean, over the positives, of the precision among all that score at least as high; no interpolation.
+
+    Equal scores are taken together, so their order does not matter. Returns float [R] in 0..1; NaN without positives.
+
+    >>> average_precision(np.array([[0.9, 0.4, 0.4]]), np.array([[True, True, False]])).round(3)
+    array([0.833])
+    """
+    known = np.isfinite(scores)
+    order, start, _ = ordered(np.where(known, scores, np.nan))
+    hit = np.take_along_axis(positive & known, order, -1)
+    before: NDArray[np.intp] = np.cumsum(hit, axis=-1) - hit
+    hits = hit.sum(-1)
+    found = hits[:, None] - np.take_along_axis(before, start, -1)  # positives that score as high, or higher
+    taken = known.sum(-1, keepdims=True) - start
+    return ratio(np.where(hit, ratio(found, taken), 0.0).sum(-1), hits)
+
+
+def preferred(true: Array, corrupted: Array) -> Array:
+    """How often a latent scores higher with its true caption than with a corrupted one, ties counted half.
+
+    Both float [P, M]: the same latents; returns float [P] in 0..1, NaN where no latent has both.
+
+    >>> preferred(np.array([[0.9, 0.5]]), np.array([[0.1, 0.5]]))
+    array([0.75])
+    """
+    difference = true - corrupted
+    known = np.isfinite(difference)
+    return ratio(np.where(known, (np.sign(np.where(known, difference, 0.0)) + 1) / 2, 0.0).sum(-1), known.sum(-1))
+
+
+def detection_threshold(scores: Array, misaligned: Labels) -> float:
+    """The score at or below which to raise alarm, for the highest F1; any shape. The lowest such among equals.
+
+    NaN where there is nothing misaligned, or nothing at all.
+
+    >>> detection_threshold(np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, True, False, False]))
+    0.2
+    """
+    known = np.isfinite(scores)
+    values, hit = scores[known], misaligned[known]
+    if not hit.any():
+        return float("nan")
+    order = np.argsort(values)
+    values, found = values[order], np.cumsum(hit[order])
+    last = np.append(values[1:] != values[:-1], True)
+    f1 = 2 * found / (np.arange(1, len(values) + 1) + found[-1])
+    return float(values[last][np.argmax(f1[last])])
+
+
+def held_out_detection(scores: Array, misaligned: Labels, folds: int = 2, seed: int = 0) -> Array:
+    """Counts [P, 3] of each prompt: alarms that are right, alarms, and misaligned candidates.
+
+    The alarm of a prompt goes by the threshold of the prompts outside its fold, so precision (right / alarms) and
+    recall (right / misaligned) are those on prompts not seen. NaN where that threshold is.
+
+    >>> counts = held_out_detection(np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([[True, False], [True, False]]))
+    >>> counts[0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    known = np.isfinite(scores)
+    fold = np.random.default_rng(seed).permutation(len(scores)) % folds
+    limit = np.array([detection_threshold(scores[fold != k], misaligned[fold != k]) for k in range(folds)])[fold]
+    alarm = known & (scores <= limit[:, None])
+    counts = np.stack([alarm & misaligned, alarm, known & misaligned]).sum(-1).T.astype(float)
+    return np.where(np.isfinite(limit)[:, None], counts, np.nan)
+
+
+def earliest(positions: Sequence[int], values: Sequence[float | None], level: float) -> int | None:
+    """The first position whose value is at least `level`; None where none is.
+
+    >>> earliest([0, 10, 20], [None, 0.4, 0.6], 0.5)
+    20
+    """
+    reached = [k for k, value in zip(positions, values, strict=True) if value is not None and value >= level]
+    return min(reached, default=None)
