@@ -17,7 +17,7 @@ from ..shards.scores import read_scores, scores_metadata
 from . import metrics
 from .metrics import Array
 from .results import EvaluationResult, read_result
-from .statistics import bootstrap_means
+from .statistics import bootstrap_means, holm, percentiles
 
 METRICS = ("spearman", "best_of_n", "recovered_gain")
 
@@ -111,19 +111,6 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
     return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
 
 
-def holm(p_values: Array) -> Array:
-    """Holm's step-down correction of p values, float [K]; NaN is no test, and stays.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2)
-    array([0.03, 0.06, 0.06])
-    """
-    tests = np.flatnonzero(np.isfinite(p_values))
-    order = tests[np.argsort(p_values[tests], kind="stable")]
-    corrected = np.full(len(p_values), np.nan)
-    corrected[order] = np.minimum(1, np.maximum.accumulate((len(order) - np.arange(len(order))) * p_values[order]))
-    return corrected
-
-
 def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int) -> dict[int, Array]:
     """Scores float [P, N] of the prompts' own captions by position, ascending; NaN where there is none."""
     table = table.filter(pc.and_(pc.equal(table["caption"], "prompt"), pc.is_in(table["prompt_id"], prompts)))
@@ -166,7 +153,7 @@ def _tested(values: Array, metric: str, positions: list[int], label: str) -> Ite
     drawn = bootstrap_means(values).reshape(-1, *means.shape)
     a, b = (_figure(metric, means, side) for side in (0, 1))
     draws = _figure(metric, drawn, 0) - _figure(metric, drawn, 1)  # [R, K]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    low, high = percentiles(draws)
     tail = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
     p_values = np.where(np.isfinite(draws).all(0), np.minimum(1, 2 * (tail + 1) / (len(draws) + 1)), np.nan)
     for k, figures in enumerate(zip(a, b, a - b, low, high, p_values, holm(p_values), strict=True)):

@@ -15,10 +15,10 @@ from ..errors import NbenchError
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
 from ..shards.scores import scores_metadata
-from .metrics import Array
+from .arrays import Array
 from .pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .results import CI
-from .statistics import bootstrap_ci
+from .statistics import bootstrap_ci, percentiles
 from .tables import Ratings, Scores, read_table
 
 HUMAN = "human"
@@ -50,7 +50,7 @@ class AgreementRow:
     kendall_ci: CI
     pairwise_accuracy: float | None
     pairwise_accuracy_ci: CI
-    tie_threshold: float
+    tie_threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _row(position: int | None, skill: str, scope: str, counts: PairCounts, limit
         values, low, high = bootstrap_ci(counts.within())
     else:
         values = counts.overall()
-        low, high = np.quantile(counts.drawn(), [0.025, 0.975], axis=0)
+        low, high = percentiles(counts.drawn())
     if len(counts.moments) < 2:  # nothing to draw from
         low = high = np.full(len(STATISTICS), np.nan)
     figures: dict[str, float | None] = {}
@@ -187,7 +187,7 @@ def _row(position: int | None, skill: str, scope: str, counts: PairCounts, limit
         kendall_ci=intervals["kendall_ci"],
         pairwise_accuracy=figures["pairwise_accuracy"],
         pairwise_accuracy_ci=intervals["pairwise_accuracy_ci"],
-        tie_threshold=limit,
+        tie_threshold=limit if np.isfinite(limit) else None,
     )
 
 

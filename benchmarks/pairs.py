@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Array
+from .agreement import pairwise_accuracy
+from .arrays import Array
 
 Indices = NDArray[np.intp]
 STATISTICS = ("pearson", "kendall", "pairwise_accuracy")
@@ -79,33 +80,19 @@ def count_pairs(scores: Array, ratings: Array, prompts: Indices, tie_threshold: 
 
 
 def tie_threshold(scores: Array, ratings: Array, prompts: Indices, within: bool = False) -> float:
-    """The difference of scores, at most which is a tie, that makes pairwise accuracy highest; the least of the best.
+    """The tie threshold that makes pairwise accuracy highest (see `pairwise_accuracy`); arguments as in `count_pairs`.
 
-    Deutsch, Foster and Freitag 2023, "Ties Matter". Arguments as in `count_pairs`. The pairs are those of all images
-    or, `within` prompts, of the same prompt, each prompt counting as much as any other.
+    Over the pairs of all images or, `within` prompts, of the same prompt, each prompt counting as much as any other.
     """
+    if not within:
+        return pairwise_accuracy(scores[None], ratings[None])[1]
     starts = _starts(prompts)
-    tied, ordered, tied_weights, ordered_weights = list[Array](), list[Array](), list[Array](), list[Array]()
     sizes = np.diff(starts, append=len(scores))
-    for first, last in _blocks(starts, len(scores)) if not within else ((p, p + 1) for p in range(len(starts))):
-        begin, end = starts[first], starts[last] if last < len(starts) else len(scores)
-        others = slice(begin, end if within else None)
-        gap, rated = scores[begin:end, None] - scores[others], ratings[begin:end, None] - ratings[others]
-        upper = np.triu(np.ones(gap.shape, bool), 1)
-        for kept, into, weights in (
-            (upper & (rated == 0), tied, tied_weights),
-            (upper & (_sign(gap) * _sign(rated) > 0), ordered, ordered_weights),
-        ):
-            into.append(np.abs(gap[kept]))
-            share = 2 / (sizes[first] * max(1, sizes[first] - 1)) if within else 1.0
-            weights.append(np.full(len(into[-1]), share))
-    ties, tie_gains = _ascending(np.concatenate(tied), np.concatenate(tied_weights))
-    pairs, pair_losses = _ascending(np.concatenate(ordered), np.concatenate(ordered_weights))
-    tries = np.concatenate([[0.0], ties])
-    gains = np.concatenate([[0.0], tie_gains])[np.searchsorted(ties, tries, "right")]
-    losses = np.concatenate([[0.0], pair_losses])[np.searchsorted(pairs, tries, "right")]
-    accuracy = gains - losses
-    return float(tries[np.flatnonzero(accuracy >= accuracy.max() - 1e-9)[0]])
+    row = np.repeat(np.arange(len(starts)), sizes)
+    column = np.arange(len(scores)) - starts[row]
+    x, y = np.full((2, len(starts), sizes.max()), np.nan)
+    x[row, column], y[row, column] = scores, ratings
+    return pairwise_accuracy(x, y)[1]
 
 
 def _statistics(moments: Array, pairs: Array) -> Array:
@@ -139,9 +126,3 @@ def _blocks(starts: Indices, n_images: int) -> Iterator[tuple[int, int]]:
 
 def _sign(values: Array) -> NDArray[np.int8]:
     return np.sign(values).astype(np.int8)
-
-
-def _ascending(values: Array, weights: Array) -> tuple[Array, Array]:
-    """Sorted, and the weights of each and all before it."""
-    order = np.argsort(values)
-    return values[order], np.cumsum(weights[order])

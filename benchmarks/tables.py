@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ..errors import NbenchError
 from ..shards.schema import one_line
-from .metrics import Array
+from .arrays import Array
 from .pairs import Indices
 
 IMAGE_COLUMNS = ("candidate", "image", "model")

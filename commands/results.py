@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..benchmarks.leakage import LeakReport
     from ..shards.reader import Bench
 

@@ -55,6 +55,7 @@ def test_overall_is_over_all_images_and_within_a_mean_over_prompts() -> None:
     assert (overall.scope, overall.skill, overall.position, overall.n_images) == ("overall", "all", None, 60)
     assert overall.pearson == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-9)
     assert overall.kendall == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-9)
+    assert overall.kendall is not None
     assert overall.kendall_ci is not None
     assert overall.kendall_ci[0] <= overall.kendall <= overall.kendall_ci[1]
     by_prompt: dict[str, list[tuple[float, float]]] = {}

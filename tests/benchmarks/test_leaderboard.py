@@ -156,14 +156,14 @@ def test_old_results_and_damaged_ones(folder: Path) -> None:
 
 def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for words, arguments in {
-        "cannot sort by 'speed': there are spearman": (folder, "speed"),
-        "no result has what was asked for .*no position 7": (folder, "spearman", 7),
-        "no reference human": (folder, "spearman", None, "human"),
-        "no results of other: there are small": (folder, "spearman", None, None, "other"),
-        "no results in": (tmp_path / "empty",),
-        "no folder": (tmp_path / "none",),
-    }.items():
+    for words, where, asked in (
+        ("cannot sort by 'speed': there are spearman", folder, {"sort": "speed"}),
+        ("no result has what was asked for .*no position 7", folder, {"position": 7}),
+        ("no reference human", folder, {"reference": "human"}),
+        ("no results of other: there are small", folder, {"bench": "other"}),
+        ("no results in", tmp_path / "empty", {}),
+        ("no folder", tmp_path / "none", {}),
+    ):
         with pytest.raises(NbenchError, match=words):
-            leaderboard(*arguments)
+            leaderboard(where, **asked)
     assert set(COLUMNS) <= set(ResultRow.model_fields)
