@@ -54,7 +54,8 @@ class PairCounts:
             rows = min(chunk, resamples - start)
             cells = rng.integers(n_prompts, size=(rows, n_prompts)) + np.arange(rows)[:, None] * n_prompts
             times = np.bincount(cells.ravel(), minlength=rows * n_prompts).reshape(rows, n_prompts).astype(float)
-            pairs = np.stack([((times @ counts) * times).sum(1) for counts in self.pairs])
+            weights = times.astype(np.float32)  # in which sums of whole numbers below 2**24 are exact
+            pairs = np.stack([((weights @ counts) * times).sum(1) for counts in self.pairs.astype(np.float32)])
             found.append(_statistics((times @ self.moments).T, pairs))
         return np.concatenate(found)
 
