@@ -12,6 +12,7 @@ import typer
 from . import __version__
 from .commands.data import data_app
 from .commands.results import results_app
+from .commands.scores import scores_app
 from .errors import NbenchError
 
 INTERRUPTED = 130
@@ -23,6 +24,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app)
 app.add_typer(results_app)
+app.add_typer(scores_app)
 
 
 def main() -> None:
@@ -227,12 +229,9 @@ def evaluate(
     if as_json:
         print(report.to_json())
         return
-    from .benchmarks.table import report_table
+    from .benchmarks.table import print_report
 
-    table, console = report_table(report), Console()
-    natural = Console(width=1000).measure(table).maximum
-    console.width = max(console.width, natural)  # a narrow terminal wraps lines, a narrow table would lose figures
-    console.print(table)
+    print_report(report)
     print("written:", *report.files, *([plot] if plot else []))
 
 

@@ -25,6 +25,9 @@ def paired(scores: Array, reference: Array) -> tuple[Array, Array]:
     return np.where(known, scores, np.nan), np.where(known, reference, np.nan)
 
 
+_SHORT_ROW = 32  # up to here comparing all with all beats sorting
+
+
 class Ordered(NamedTuple):
     """Rows in ascending order, NaN last, with the stretch of equal values around each place: int [P, N] each.
 
@@ -39,7 +42,7 @@ class Ordered(NamedTuple):
 def ordered(values: Array) -> Ordered:
     """Order each row of float [P, N]."""
     n = values.shape[-1]
-    order = np.argsort(values, axis=-1, kind="stable")
+    order = np.argsort(values, axis=-1)
     inorder = np.take_along_axis(values, order, -1)
     changes = inorder[:, 1:] != inorder[:, :-1]
     edge, place = np.ones((len(values), 1), bool), np.arange(n)
@@ -66,7 +69,15 @@ def standing(values: Array) -> Standing:
     [[[1, 0, 1, 0]], [[0, 2, 0, 0]], [[2, 1, 2, 0]]]
     """
     known = np.isfinite(values)
-    order, start, end = ordered(np.where(known, values, np.nan))
+    values = np.where(known, values, np.nan)
+    if values.shape[-1] <= _SHORT_ROW:
+        below, above, level = (np.zeros(values.shape, np.intp) for _ in range(3))
+        for other in values.T[:, :, None]:
+            below += values > other
+            above += values < other
+            level += values == other
+        return Standing(below, above, level)
+    order, start, end = ordered(values)
     places = []
     for part in (start, known.sum(-1, keepdims=True) - 1 - end, end - start + 1):
         found = np.empty_like(part)

@@ -33,10 +33,12 @@ def bootstrap_means(values: Array, resamples: int = RESAMPLES, seed: int = 0) ->
     n_prompts = len(values)
     known = np.isfinite(values)
     centre = mean_over_prompts(values)
-    deviations = np.where(known, values - centre, 0.0)
-    spread = np.abs(deviations).max(0, initial=0.0)
+    deviations = values - centre
+    deviations[~known] = 0.0
+    spread = np.maximum(deviations.max(0, initial=0.0), -deviations.min(0, initial=0.0))
     spread[spread == 0] = 1.0
-    deviations = (deviations / spread).astype(np.float32)
+    scaled = (deviations / spread).astype(np.float32)
+    del deviations  # as large as the values
     distinct, which = _distinct_columns(known)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // n_prompts)
@@ -46,7 +48,7 @@ def bootstrap_means(values: Array, resamples: int = RESAMPLES, seed: int = 0) ->
         drawn = rng.integers(n_prompts, size=(rows, n_prompts), dtype=np.int32)
         times = np.stack([np.bincount(row, minlength=n_prompts) for row in drawn]).astype(np.float32)
         counts = (times @ distinct)[:, which]
-        means[start : start + rows] = ratio(times @ deviations, counts)
+        means[start : start + rows] = ratio(times @ scaled, counts)
     means *= spread
     means += centre
     return means

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
-from .results import Comparison, EvaluationReport
+from .columns import known
+from .results import CI, Comparison, EvaluationReport, Yardstick
+from .selection import recovered_gain, retention
 
-_COLUMNS = {
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-    "gap": "gap",
-    "best_of_n": "Best-of-N",
-    "retention": "retention",
-    "recovered_gain": "gain",
-}
+_COLUMNS = {"spearman": "Spearman", "best_of_n": "Best-of-N", "retention": "retention", "recovered_gain": "gain"}
+_WITH_INTERVAL = ("spearman", "recovered_gain")
+
+
+def print_report(report: EvaluationReport) -> None:
+    """Print it, whole: a narrow terminal wraps lines, a narrow table would lose figures."""
+    table, console = report_table(report), Console()
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
 
 
 def report_table(report: EvaluationReport) -> Group:
@@ -29,8 +32,8 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
     failed = f", {report.n_failed} failed" if report.n_failed else ""
     table = _plain(
         title=f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
-        caption=f"Best-of-{report.n_candidates}: random {_number(mark.random)}, "
-        f"final-image selection {_number(mark.final)}. gain: the share of that difference kept; n: candidates scored.",
+        caption="±: half of the 95 % interval over prompts. gain: of final-image selection over a random pick, the "
+        "share kept; n: candidates scored.",
     )
     table.add_column("model", no_wrap=True)
     for heading in ("position", *_COLUMNS.values(), "steps", "n"):
@@ -41,9 +44,23 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
             table.add_section()
         name = row.model if row.model != last else ""
         last = row.model
-        values = (_number(getattr(row, column)) for column in _COLUMNS)
+        values = [
+            _number(getattr(row, column)) + (_spread(getattr(row, f"{column}_ci")) if column in _WITH_INTERVAL else "")
+            for column in _COLUMNS
+        ]
         table.add_row(name, str(row.position), *values, str(row.cost_steps), str(row.n_scored))
+    table.add_section()
+    for name, value in (("random pick", mark.random), ("final images", mark.final), ("oracle", mark.oracle)):
+        table.add_row(name, "", "", _number(value), *map(_number, _against(mark, value)), "", "")
     return table
+
+
+def _against(mark: Yardstick, value: float | None) -> tuple[float | None, float | None]:
+    """Retention and recovered gain of a yardstick itself."""
+    if value is None or mark.random is None or mark.final is None:
+        return None, None
+    kept, gain = retention(value, mark.final), recovered_gain(value, mark.random, mark.final)
+    return known(kept), known(gain)
 
 
 def _comparisons(report: EvaluationReport) -> Table:
@@ -76,3 +93,7 @@ def _interval(row: Comparison) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:z.3f}"
+
+
+def _spread(interval: CI) -> str:
+    return "      " if interval is None else f" ±{(interval[1] - interval[0]) / 2:.3f}"
