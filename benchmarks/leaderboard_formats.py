@@ -104,19 +104,20 @@ def cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     ]
     rows = [
         [line.model, line.bench, str(line.position), *([line.reference] if references else ())]
-        + [_cell(line, name) for name in board.columns]
+        + [cell(line, name) for name in board.columns]
         for line in board.lines
     ]
     return head, rows
 
 
-def _cell(line: Line, name: str) -> str:
+def cell(line: Line, name: str, interval: bool = True) -> str:
+    """A figure as text, its interval in brackets; `-` where there is none."""
     value = line.figures.get(name)
     if value is None:
         return "-"
     if name == "cost_steps":
         return f"{value:.0f}"
-    ci: CI = line.intervals.get(name)
+    ci: CI = line.intervals.get(name) if interval else None
     return f"{value:z.3f} [{ci[0]:z.3f}, {ci[1]:z.3f}]" if ci else f"{value:z.3f}"
 
 

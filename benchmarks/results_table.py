@@ -11,11 +11,12 @@ from rich.table import Table
 from .compare import Difference, ModelComparison
 from .human import AgreementRow, HumanAgreement
 from .leaderboard import COLUMNS, Leaderboard
-from .leaderboard_formats import cells
+from .leaderboard_formats import cell
 from .pairs import STATISTICS
 from .results import CI
 
 _SIGNIFICANT = 0.05
+_CORE = ("spearman", "best_of_n", "recovered_gain", "cost_steps")
 
 
 def comparison_table(found: ModelComparison) -> Table:
@@ -47,13 +48,16 @@ def digest_table(found: ModelComparison) -> Table:
 
 
 def board_table(board: Leaderboard) -> Table:
-    """The leaderboard as it is."""
-    head, rows = cells(board)
-    table = _plain("leaderboard", f"sorted by {COLUMNS[board.sort]}; 95 % intervals over prompts in brackets")
-    for number, name in enumerate(head):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
-    for line, row in zip(board.lines, rows, strict=True):
-        table.add_row(*map(escape, row), style="italic" if line.yardstick else None)
+    """The figures that matter most and those sorted by, these with their intervals."""
+    shown = [name for name in board.columns if name in (*_CORE, board.sort)]
+    caption = f"sorted by {COLUMNS[board.sort]}, its 95 % intervals over prompts in brackets; all figures: --format md"
+    table = _plain("leaderboard", caption)
+    for name in ("model", "bench", "position", "reference", *(COLUMNS[column] for column in shown)):
+        table.add_column(name, justify="left" if name in ("model", "bench", "reference") else "right", no_wrap=True)
+    for line in board.lines:
+        figures = (cell(line, name, name == board.sort) for name in shown)
+        names = (escape(line.model), escape(line.bench), str(line.position), escape(line.reference))
+        table.add_row(*names, *figures, style="italic" if line.yardstick else None)
     return table
 
 
