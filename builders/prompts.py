@@ -15,7 +15,16 @@ from .prompt_files import SUFFIXES, file_table, stdin_table
 from .prompt_hub import NAMES, hub_table, is_hub_name
 from .prompt_rows import Prompt, Table, table_prompts
 
-__all__ = ["WORLD_PROMPTS", "Prompt", "PromptRequest", "PromptSet", "load_prompts", "read_prompts", "world_prompts"]
+__all__ = [
+    "WORLD_PROMPTS",
+    "Prompt",
+    "PromptRequest",
+    "PromptSet",
+    "load_prompts",
+    "prompt_table",
+    "read_prompts",
+    "world_prompts",
+]
 
 WORLD = "shapes"
 WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
@@ -76,7 +85,7 @@ def load_prompts(request: PromptRequest, kind: str = "genai-bench") -> PromptSet
             raise NbenchError(f"{WORLD} is no table: leave --prompt-column and --id-column out")
         found = world_prompts(kind, None if request.tags else request.limit)
         return _Choice(request, WORLD).of(found, WORLD)
-    table = _table(request.source)
+    table = prompt_table(request.source)
     return _Choice(request, table.place).of(
         table_prompts(table, request.prompt_column, request.id_column), table.source
     )
@@ -114,7 +123,12 @@ def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Pr
     return list(found.values())
 
 
-def _table(source: str | Path) -> Table:
+def prompt_table(source: str | Path) -> Table:
+    """The rows of a source of prompts but the embedded world, unread.
+
+    Raises:
+        NbenchError: nothing there, or it cannot be read.
+    """
     if isinstance(source, Path):
         return file_table(source)
     if source == "-":

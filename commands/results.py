@@ -1,0 +1,183 @@
+"""The commands of the command line that read results, scores and prompts: compare, rank, check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..benchmarks.leakage import LeakReport
+    from ..shards.reader import Bench
+
+results_app = typer.Typer()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@results_app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A result: its file, or model or bench/model under --results.")],
+    b: Annotated[str, typer.Argument(help="The other.")],
+    reference: Annotated[str | None, typer.Option(help="The only one to compare by. [default: all]")] = None,
+    bench: Annotated[
+        str | None, typer.Option(help="Folder, URL or Hub id, for its references. [default: data/<its name>]")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where results lie.")] = Path("results"),
+    positions: Annotated[bool, typer.Option("--positions", help="A line for every position.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say by how much one model is better than another: paired by prompt, with intervals, corrected for many positions.
+
+    `nbench compare noisyclip clip --reference vqascore`
+
+    `nbench compare results/small/noisyclip.json results/small/clip.json --bench data/small --positions`
+    """
+    import json
+    from dataclasses import asdict
+
+    from ..benchmarks.compare import compare_results, find_result
+
+    first, second = find_result(a, results), find_result(b, results)
+    found = compare_results(first, second, _bench_of(first, bench), reference)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    from ..benchmarks.results_table import comparison_table, digest_table
+
+    _print_table((comparison_table if positions else digest_table)(found))
+    if found.note:
+        print(found.note, file=sys.stderr)
+
+
+@results_app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Where results lie.")] = Path("results"),
+    format: Annotated[Literal["table", "md", "html", "csv", "json"], typer.Option(help="To print.")] = "table",
+    sort: Annotated[str, typer.Option(help="A metric: spearman, recovered_gain, best_of_n, ...")] = "spearman",
+    position: Annotated[int | None, typer.Option(help="To compare at. [default: half way]")] = None,
+    reference: Annotated[str | None, typer.Option(help="To compare by. [default: vqascore, else the first]")] = None,
+    bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all models that were evaluated, best first, with what a random pick and the best possible one would reach.
+
+    `nbench leaderboard --sort recovered_gain --position 20`
+
+    `nbench leaderboard results --format html > leaderboard.html`
+    """
+    from ..benchmarks.leaderboard import leaderboard
+    from ..benchmarks.leaderboard_formats import FORMATS
+
+    board = leaderboard(folder, sort, position, reference, bench)
+    for reason in board.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    if as_json or format != "table":
+        sys.stdout.write(FORMATS["json" if as_json else format](board))
+        return
+    from ..benchmarks.results_table import board_table
+
+    _print_table(board_table(board))
+
+
+@results_app.command("check-leak")
+def check_leak(
+    train: Annotated[str, typer.Argument(help="A data set, or prompts as `nbench build --prompts` takes them.")],
+    bench: Annotated[str, typer.Argument(help="The bench, likewise.")],
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity from which two are near duplicates.")] = 0.8,
+    show: Annotated[int, typer.Option(help="At most so many leaks, closest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Look for prompts of a bench in a training set: exact, normalised and nearly; exit code 1 if there are any.
+
+    `nbench check-leak data/ncc data/noisy-genai-bench`
+
+    `nbench check-leak captions.jsonl genai-bench --threshold 0.7`
+    """
+    from ..benchmarks.leakage import captions_of
+    from ..benchmarks.leakage import check_leak as check
+    from ..errors import NbenchError
+
+    if show < 0:
+        raise NbenchError(f"--show {show} makes no sense: give 0 or more")
+    if train == bench == "-":
+        raise NbenchError("standard input cannot be both: name a file for one")
+    report = check(captions_of(train), captions_of(bench), threshold)
+    _print_leaks(report, show, as_json)
+    raise typer.Exit(1 if report.leaks else 0)
+
+
+@results_app.command()
+def agreement(
+    scores: Annotated[str, typer.Argument(help="A table of scores (Parquet, CSV, JSONL), or the name of a bench's.")],
+    ratings: Annotated[Path | None, typer.Argument(help="A table of ratings. [default: those of --bench]")] = None,
+    bench: Annotated[str | None, typer.Option(help="Whose images are scored: folder, URL or Hub id.")] = None,
+    tags: Annotated[
+        Path | None, typer.Option(help="Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how scores agree with people's ratings of the same images, over all images, within prompts, by skill.
+
+    `nbench agreement scores.csv ratings.csv --tags genai_skills.json`
+
+    `nbench agreement vqascore --bench data/genai-bench-images`
+    """
+    from ..benchmarks.human import bench_skills, human_agreement, open_inputs, read_skills
+    from ..shards.reader import open_bench
+
+    opened = open_bench(bench) if bench is not None else None
+    table, given = open_inputs(scores, ratings, opened)
+    skills = read_skills(tags) if tags is not None else bench_skills(opened) if opened is not None else {}
+    found = human_agreement(table, given, skills)
+    if as_json:
+        print(found.to_json())
+        return
+    from ..benchmarks.results_table import agreement_table
+
+    _print_table(agreement_table(found))
+
+
+def _bench_of(result: Path, named: str | None) -> Bench | None:
+    """The bench named, or the one of the result's name under data/, if it is there."""
+    from ..benchmarks.results import read_result
+    from ..shards.dataset import INFO_FILE
+    from ..shards.reader import open_bench
+
+    if named is not None:
+        return open_bench(named)
+    usual = Path("data") / Path(read_result(result).bench).name
+    return open_bench(usual) if (usual / INFO_FILE).exists() else None
+
+
+def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if as_json:
+        told = {**asdict(report), "counts": report.counts(), "leaks": [asdict(leak) for leak in report.leaks[:show]]}
+        print(json.dumps(told))
+        return
+    for leak in report.leaks[:show]:
+        what = leak.prompt_id if leak.caption == "prompt" else f"{leak.prompt_id} ({leak.caption} corruption)"
+        seen = f"{leak.count} x, first {leak.train_id} {leak.train_text!r}"
+        print(f"{leak.kind} {leak.similarity:.2f}: {what} {leak.text!r} <- {seen}")
+    counts = report.counts()
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("exact", "normalised", "near"))
+    print(
+        f"{report.n_train} captions against {report.n_prompts} prompts: {kinds}; "
+        f"{counts['corruption']} of {report.n_corruptions} corruptions"
+    )
+
+
+def _print_table(table: Table) -> None:
+    """As wide as it is: a narrow terminal wraps lines, a narrow table would lose figures."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
