@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import __version__
+from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .errors import NbenchError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
+app.add_typer(corrupt_app)
 app.add_typer(data_app)
 
 
