@@ -16,6 +16,7 @@ _IRREGULAR = {
     "foot": "feet",
     "tooth": "teeth",
     "ox": "oxen",
+    "bus": "buses",
     "cactus": "cacti",
     **{word: word for word in ("sheep", "deer", "fish", "aircraft", "grass", "snow", "sand", "mud")},
     **{word: re.sub("fe?$", "ves", word) for word in ("wolf", "knife", "leaf", "shelf", "loaf", "calf", "wife")},
@@ -41,7 +42,7 @@ def singular(noun: str) -> str:
         return _SINGULAR[noun]
     if re.search(r"[^aeiou]ies$", noun):
         return noun[:-3] + "y"
-    if re.search(r"(?:s|x|z|ch|sh)es$", noun):
+    if re.search(r"(?:ss|x|z|ch|sh)es$", noun):
         return noun[:-2]
     return noun[:-1] if re.search(r"[^su]s$", noun) else noun
 
