@@ -76,7 +76,7 @@ class Endpoint:
                 if error.code not in _PASSING:
                     raise NbenchError(f"{self._place} refuses ({reason}): {_way_out(error.code, self)}") from None
             except (OSError, http.client.HTTPException) as error:
-                reason, wait = str(getattr(error, "reason", "")) or type(error).__name__, ""
+                reason, wait = str(getattr(error, "reason", error)) or type(error).__name__, ""
             if attempt + 1 < self.attempts and self._stopped.wait(self._wait(attempt, wait)):
                 break
         raise NbenchError(

@@ -74,7 +74,8 @@ class RulesEngine:
         options = [other for other in others if other not in {token.lemma_.lower() for token in doc}]
         if not options:
             return {}
-        return _noun_edits(subject, dice.choice(options), ("compound",))
+        fitting = [child for child in subject.lefts if child.dep_ == "compound" and child.lower_ not in COLOUR_OF]
+        return _noun_edits(subject, dice.choice(options), fitting)
 
 
 def _parser(model: str) -> Any:
@@ -171,18 +172,16 @@ def _background(doc: Doc, subject: Token | None, dice: random.Random) -> _Edits:
         elif others := SETTINGS.get(place.lemma_.lower()):
             there = {token.lemma_.lower() for token in doc}
             if options := [other for other in others if other not in there]:
-                return _noun_edits(place, dice.choice(options), ("amod", "compound"))
+                fitting = [child for child in place.lefts if child.dep_ in ("amod", "compound")]
+                return _noun_edits(place, dice.choice(options), fitting)
     return {}
 
 
-def _noun_edits(noun: Token, new: str, dropped: Sequence[str]) -> _Edits:
+def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:
     """Another noun in the same number, without the modifiers that only fitted the old one."""
     many = noun.tag_ in ("NNS", "NNPS")
     edits = {noun.i: cased(plural(new) if many else new, noun.text)}
-    for child in noun.lefts:
-        if child.dep_ in dropped:
-            edits |= {token.i: "" for token in child.subtree}
-    return edits
+    return edits | {token.i: "" for modifier in fitting for token in modifier.subtree}
 
 
 def _edited(doc: Doc, edits: _Edits) -> str:

@@ -17,6 +17,7 @@ _IRREGULAR = {
     "tooth": "teeth",
     "ox": "oxen",
     "bus": "buses",
+    "pie": "pies",
     "cactus": "cacti",
     **{word: word for word in ("sheep", "deer", "fish", "aircraft", "grass", "snow", "sand", "mud")},
     **{word: re.sub("fe?$", "ves", word) for word in ("wolf", "knife", "leaf", "shelf", "loaf", "calf", "wife")},

@@ -55,8 +55,13 @@ class Chat:
                     chat.requests.append(body)
                     chat.keys.append(self.headers["Authorization"])
                 asked = body["messages"][1]["content"]
-                kind = next(k for k in ("colour", "number", "place", "noun") if k in asked.partition("\n")[0])
-                kind = {"number": "quantity", "place": "background", "noun": "subject"}.get(kind, kind)
+                words = {
+                    "(the noun": "subject",
+                    "the colour": "colour",
+                    "the number": "quantity",
+                    "the place": "background",
+                }
+                kind = next(kind for word, kind in words.items() if word in asked.partition("\n")[0])
                 time.sleep(chat.delay)
                 status, text = chat.plan(number, kind)
                 told = json.dumps({"choices": [{"message": {"content": text}}]}).encode()

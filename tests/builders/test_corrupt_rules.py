@@ -100,7 +100,7 @@ def test_wordnet_knows_rarer_subjects(tmp_path: Path, monkeypatch: pytest.Monkey
     engine = RulesEngine(0, MODEL, CoHyponyms("small:1"))
     assert near("an accordion on a chair", engine)["subject"].caption == "a bagpipe on a chair"
     assert near("an accordion on a chair")["subject"].caption is None
-    with pytest.raises(NbenchError, match="no lexicon 'other:1' .*python -m wn download other:1"):
+    with pytest.raises(NbenchError, match=r"no lexicon 'other:1' .*python -m wn download other:1"):
         CoHyponyms("other:1")
 
 
