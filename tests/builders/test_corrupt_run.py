@@ -67,7 +67,7 @@ def test_a_caption_of_another_world(tmp_path: Path) -> None:
 )
 def test_refusals(options: dict[str, Any], told: str) -> None:
     with pytest.raises(NbenchError, match=told):
-        CorruptConfig(**{"prompts": SHAPES, "out": Path("n.jsonl")} | options)
+        CorruptConfig(prompts=SHAPES, **{"out": Path("n.jsonl"), **options})
 
 
 def test_the_file_that_is_read_is_not_written(tmp_path: Path) -> None:
