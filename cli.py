@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import __version__
+from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.results import results_app
 from .commands.scores import scores_app
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
+app.add_typer(corrupt_app)
 app.add_typer(data_app)
 app.add_typer(tune_app)
 app.add_typer(results_app)

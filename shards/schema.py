@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ SUFFIXES = {"parquet": "parquet", "webdataset": "tar"}
 _strict = with_config(ConfigDict(extra="forbid"))
 
 Tags = dict[str, list[str]]
-Corruptions = dict[str, str]
+Corruptions = Mapping[str, str | None]
+"""A caption for each kind; None where a caption has nothing of the kind."""
 
 
 @_strict

@@ -106,7 +106,7 @@ def test_corruptions_come_from_the_file_or_the_grammar_or_not_at_all() -> None:
     assert corrupted[2] == foreign
     near = corrupted[1].corruptions or {}
     assert set(near) == set(NEAR)
-    assert all(parse(text).caption == text != known.text for text in near.values())
+    assert all(parse(str(text)).caption == text != known.text for text in near.values())
 
 
 def test_parquet_and_tsv(tmp_path: Path) -> None:

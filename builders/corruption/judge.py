@@ -1,0 +1,167 @@
+"""Which answers of a language model are near misses of the kind that was asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .change import Change
+from .lexicon import COLOUR_OF, PLACE_PREPOSITIONS, QUANTIFIERS, SETTINGS, SUBJECTS
+from .words import meaning, number, singular, tokens
+
+MOST_WORDS = 8
+_ARTICLES = frozenset(("a", "an", "the"))
+_BACKDROPS = frozenset(("background", "backdrop"))
+
+_TASKS = {
+    "subject": "Replace the main subject (the noun alone) by another thing of a similar kind.",
+    "colour": "Replace the colour of the main subject by another colour.",
+    "quantity": "Replace the number of main subjects by another number.",
+    "background": "Replace the place or the background by another one.",
+}
+SYSTEM = (
+    "You make near-miss captions of pictures. You change exactly one thing, so that the new caption is false for any "
+    'picture of the old one. Answer with JSON: {"applicable": true, "before": the words of the caption to replace, '
+    'copied exactly and as few as possible, "after": the words in their place}. Change nothing else, and use no '
+    'synonym. If the caption does not state what is to be changed, answer {"applicable": false, "before": "", '
+    '"after": ""}.'
+)
+
+
+class Answer(BaseModel):
+    """What the model is asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    applicable: bool
+    before: str
+    after: str
+
+
+class Unfit(ValueError):
+    """An answer that is no near miss of the kind; the text says why."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an answer."""
+    return Answer.model_json_schema()
+
+
+def messages(caption: str, kind: str) -> list[dict[str, str]]:
+    """The chat that asks for a near miss."""
+    asked = f"{_TASKS[kind]}\nCaption: {caption}"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
+
+
+def judged(reply: str, text: str, kind: str) -> Change:
+    """The change that a reply asks for.
+
+    The words to replace stand in the caption once, so that nothing else can change. What replaces them is no
+    paraphrase: with articles, plurals, spellings of a colour or a number and the lexicon's synonyms taken away the two
+    differ, and where the last word (the noun) is meant to change, it does. It is of one kind: a colour changes to
+    another and nothing else does; so does a number; a subject or a background keeps the colours and the numbers (a
+    background may be a colour), a subject is no place, and a background follows a preposition of place.
+
+    Raises:
+        Unfit: it is malformed or breaks a rule.
+    """
+    try:
+        answer = Answer.model_validate_json(_bare(reply))
+    except ValidationError as error:
+        raise Unfit(f"malformed: {error.errors()[0]['msg']}") from None
+    if not answer.applicable:
+        return Change(kind, "not applicable")
+    before, after = answer.before.strip(), answer.after.strip()
+    if not before or not after or len(tokens(after)) > MOST_WORDS or not after.isprintable():
+        raise Unfit(f"words are missing, more than {MOST_WORDS}, or on several lines")
+    places = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(before)}(?!\w)", text)]
+    if len(places) != 1:
+        raise Unfit(f"{before!r} is {len(places)} times in the caption")
+    if meaning(before) == meaning(after):
+        raise Unfit(f"{after!r} means the same as {before!r}")
+    _RULES[kind](before, after, text[: places[0]])
+    caption = text[: places[0]] + after + text[places[0] + len(before) :]
+    return Change.between(kind, text, caption)
+
+
+def _bare(reply: str) -> str:
+    """The JSON of a reply: models fence it, and think aloud first."""
+    text = reply.rpartition("</think>")[2]
+    return text[text.find("{") : text.rfind("}") + 1]
+
+
+def _colour(before: str, after: str, ahead: str) -> None:
+    old, new = _colours(before), _colours(after)
+    if len(old) != 1 or len(new) != 1 or old == new:
+        raise Unfit(f"{before!r} to {after!r} is not one colour to another")
+    if _without(before, COLOUR_OF) != _without(after, COLOUR_OF):
+        raise Unfit("more than the colour changes")
+
+
+def _quantity(before: str, after: str, ahead: str) -> None:
+    old, new = _numbers(before), _numbers(after)
+    if not old or not new or old == new:
+        raise Unfit(f"{before!r} to {after!r} is not one number to another")
+    if [singular(w) for w in tokens(before) if not _counts(w)] != [
+        singular(w) for w in tokens(after) if not _counts(w)
+    ]:
+        raise Unfit("more than the number changes")
+
+
+def _subject(before: str, after: str, ahead: str) -> None:
+    _same_attributes(before, after)
+    if _head(before) == _head(after):
+        raise Unfit("the noun stays")
+    if PLACE_PREPOSITIONS & {*tokens(before), *tokens(after)}:
+        raise Unfit("a subject is no place")
+    if _head(before) in SETTINGS and _head(before) not in SUBJECTS:
+        raise Unfit(f"{before!r} is a place")
+
+
+def _background(before: str, after: str, ahead: str) -> None:
+    if not PLACE_PREPOSITIONS & {*tokens(ahead)[-4:], *tokens(before)} and not _BACKDROPS & {*tokens(before)}:
+        raise Unfit(f"{before!r} is no place")
+    plain = len(_colours(before)) == len(_colours(after)) == 1 and _without(before, COLOUR_OF) == _without(
+        after, COLOUR_OF
+    )
+    if plain:
+        return
+    _same_attributes(before, after)
+    if _head(before) == _head(after):
+        raise Unfit("the place stays")
+
+
+def _same_attributes(before: str, after: str) -> None:
+    if _colours(before) != _colours(after) or _numbers(before) != _numbers(after):
+        raise Unfit("a colour or a number changes too")
+
+
+def _head(text: str) -> str:
+    found = meaning(text)
+    return found[-1] if found else ""
+
+
+def _colours(text: str) -> list[str]:
+    return [COLOUR_OF[word] for word in tokens(text) if word in COLOUR_OF]
+
+
+def _counts(word: str) -> bool:
+    return number(word) is not None or word in QUANTIFIERS or word == "the"
+
+
+def _numbers(text: str) -> list[str]:
+    """Numbers and quantifiers; a or an counts as one."""
+    return [str(number(word) or word) for word in tokens(text) if _counts(word) and word != "the"]
+
+
+def _uncounted(text: str) -> list[str]:
+    return [singular(word) for word in tokens(text) if not _counts(word)]
+
+
+def _without(text: str, words: dict[str, str]) -> list[str]:
+    return [word for word in tokens(text) if word not in words and word not in _ARTICLES]
+
+
+_RULES = {"subject": _subject, "colour": _colour, "quantity": _quantity, "background": _background}

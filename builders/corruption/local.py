@@ -1,0 +1,47 @@
+"""A language model in this process, through transformers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ...errors import NbenchError
+
+_MOST_TOKENS = 128
+
+
+class LocalModel:
+    """A chat model of a folder or of the Hub; one reply at a time.
+
+    Raises:
+        NbenchError: it cannot be loaded, or it has no chat template.
+    """
+
+    def __init__(self, model: str, revision: str | None = None) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.model = model
+        self._lock, self._torch = threading.Lock(), torch
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+            loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+        except (OSError, ValueError) as error:
+            raise NbenchError(f"cannot load the language model {model}: {str(error).partition(chr(10))[0]}") from None
+        if self._tokenizer.chat_template is None:
+            raise NbenchError(f"{model} has no chat template: choose an instruction-tuned model")
+        self._model: Any = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    def reply(self, chat: list[dict[str, str]], seed: int, temperature: float) -> str:
+        """What the model says."""
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        with self._lock, self._torch.inference_mode(), self._torch.random.fork_rng():
+            self._torch.manual_seed(seed)
+            given = self._tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            ).to(self._model.device)
+            made = self._model.generate(**given, max_new_tokens=_MOST_TOKENS, **sampling)
+        return str(self._tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    def stop(self) -> None:
+        """Nothing waits here."""
