@@ -173,8 +173,6 @@ def check_quantizer(backend: str) -> None:
 
 def _check_arguments(kind: Any, asked: dict[str, Any]) -> None:
     taken = inspect.signature(kind.__call__).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        return
     for name in asked:
         if name in taken or (name == "guidance_scale" and "true_cfg_scale" in taken):
             continue

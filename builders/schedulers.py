@@ -23,8 +23,9 @@ def scheduler_class(name: str) -> Any:
     known = {each.lower(): each for each in dir(diffusers) if each.endswith("Scheduler")}
     found = next((known[key] for end in _ENDINGS if (key := f"{name}{end}".lower()) in known), None)
     if found is None:
-        near = get_close_matches(f"{name}scheduler".lower(), known, 1, cutoff=0.5)
-        hint = f"did you mean {known[near[0]].removesuffix('Scheduler')}?" if near else "give a class of diffusers"
+        short = {key.removesuffix(end.lower()): key for end in _ENDINGS for key in known if key.endswith(end.lower())}
+        near = get_close_matches(name.lower(), short, 1)
+        hint = f"did you mean {known[short[near[0]]]}?" if near else "give a class of diffusers"
         raise NbenchError(f"no scheduler {name!r}: {hint}")
     kind = getattr(diffusers, found)
     try:

@@ -228,7 +228,7 @@ def test_a_class_that_nobody_knows(sd15_folder: Path) -> None:
     """Whatever calls `scheduler.step` on a latent works: no entry and no packing of its own are needed."""
     import diffusers
 
-    class Mine(diffusers.StableDiffusionPipeline):  # type: ignore[misc]
+    class Mine(diffusers.StableDiffusionPipeline):
         @torch.no_grad()
         def __call__(
             self, prompt: list[str], num_inference_steps: int, generator: list[torch.Generator], output_type: str
