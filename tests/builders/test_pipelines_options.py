@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ import diffusers
 import pytest
 import torch
 from transformers import CLIPConfig
+from typer.testing import CliRunner
 
 from nbench.builders.aliases import ALIASES
 from nbench.builders.build import build
@@ -23,9 +27,13 @@ from nbench.builders.options import PipelineOptions, as_called, parse_arguments
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.builders.prompts import Prompt
 from nbench.builders.schedulers import scheduler_class
+from nbench.cli import app
 from nbench.errors import NbenchError
+from nbench.shards.dataset import read_info
 from nbench.shards.fingerprint import fingerprint
 
+from ..shards.hub_repos import Repo, StoredFile
+from ..shards.hub_server import HubServer
 from ..tiny_pipelines import FAMILIES, Family, save_flux, save_qwen_image, save_sana, save_sd3
 
 
@@ -145,7 +153,7 @@ def _fingerprint(folder: Path, options: PipelineOptions, **change: Any) -> str:
 
 def test_what_changes_the_output_enters_the_fingerprint(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nbench.builders.options.check_quantizer", lambda backend: None)
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"scheduler": "Euler"},
         {"eta": 1.0},
         {"height": 32},
@@ -293,3 +301,68 @@ def test_folders_that_cannot_be_opened_say_why(sd15_folder: Path, tmp_path: Path
     assert "\n" not in str(error.value)
     with pytest.raises(NbenchError, match=r"does not run \(.*divisible by 8"):
         generate(opened(sd15_folder), ["a"], [1], [1], {"num_inference_steps": 1, "height": 17, "width": 16})
+
+
+_RESOLVE = """
+import json, sys
+from nbench.builders.options import PipelineOptions
+from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.errors import NbenchError
+
+for revision in json.loads(sys.argv[1]):
+    try:
+        entry = resolve_pipeline("lab/tiny", PipelineOptions(revision=revision))
+        print(json.dumps([entry.name, entry.content, load_pipeline(entry, "float32", "cpu").unet.config.act_fn]))
+    except NbenchError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_a_revision_of_the_hub(hub: HubServer, sd15_folder: Path, tmp_path: Path) -> None:
+    """In a process of its own, since the Hub's client takes its settings when it is imported."""
+    new = _edited(sd15_folder, tmp_path / "new", lambda told: told.update(act_fn="gelu"), "unet/config.json")
+    repo = hub.repos["model", "lab/tiny"] = Repo()
+    for folder in (sd15_folder, new):
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        files = {str(path.relative_to(folder)): StoredFile(path.read_bytes(), large=False) for path in paths}
+        repo.commit("main", files, folder.name)
+    old, latest = repo.commits
+    repo.tags["v1"] = old
+    asked = json.dumps([None, "v1", old, "v9"])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    command = [sys.executable, "-c", _RESOLVE, asked]
+    environment = kept | hub.environment(tmp_path / "home")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert told[:3] == [["lab/tiny", latest, "gelu"], ["lab/tiny", old, "silu"], ["lab/tiny", old, "silu"]]
+    assert "no pipeline 'lab/tiny' at v9: no such folder, and the Hub does not give it" in told[3]
+
+
+def test_the_list_of_names() -> None:
+    told = CliRunner().invoke(app, ["pipelines", "--json"])
+    listed = {each["name"]: each for each in json.loads(told.stdout)["pipelines"]}
+    assert list(listed) == list(ALIASES)
+    assert (listed["sdxl"]["latent"], listed["sdxl"]["bytes"]) == ([4, 128, 128], 51 * 4 * 128 * 128 * 2)
+    assert listed["shapes"]["source"] == "embedded"
+    table = CliRunner().invoke(app, ["pipelines"]).stdout
+    assert "16x128x128" in table
+    assert "black-forest-labs/FLUX.1-dev" in table
+
+
+def test_the_command_line_hands_on_the_options(sd15_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ncc"
+    words = f"build ncc --pipeline {sd15_folder} --limit 2 --steps 2 --height 16 --width 24 --scheduler DDIM --eta 0.5"
+    more = "--negative-prompt blurry --pipeline-arg guidance_rescale=0.5 --vae-slicing"
+    told = CliRunner().invoke(app, [*f"{words} {more} --out".split(), str(out)])
+    assert told.exit_code == 0, told.output
+    info = read_info(out)
+    assert info.spec["call_kwargs"] == {
+        "height": 16,
+        "width": 24,
+        "negative_prompt": "blurry",
+        "eta": 0.5,
+        "guidance_rescale": 0.5,
+    }
+    assert (info.spec["scheduler"]["class"], info.latent_shape) == ("DDIMScheduler", (4, 8, 12))
+    again = CliRunner().invoke(app, ["verify", str(out), "--regenerate", "2"])
+    assert (again.exit_code, "no defects" in again.output) == (0, True), again.output
