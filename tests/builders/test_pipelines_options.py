@@ -364,5 +364,13 @@ def test_the_command_line_hands_on_the_options(sd15_folder: Path, tmp_path: Path
         "guidance_rescale": 0.5,
     }
     assert (info.spec["scheduler"]["class"], info.latent_shape) == ("DDIMScheduler", (4, 8, 12))
-    again = CliRunner().invoke(app, ["verify", str(out), "--regenerate", "2"])
+
+
+def test_candidates_are_made_again_with_the_options(tmp_path: Path) -> None:
+    words = "build ncc --limit 3 --steps 4 --scheduler UniPC --guidance 3 --latent-dtype float32 --out"
+    more = ["--negative-prompt", "two blue squares", "--attention", "_native_math"]
+    assert CliRunner().invoke(app, [*words.split(), str(tmp_path / "ncc"), *more]).exit_code == 0
+    spec = read_info(tmp_path / "ncc").spec
+    assert (spec["scheduler"]["class"], spec["attention"]) == ("UniPCMultistepScheduler", "_native_math")
+    again = CliRunner().invoke(app, ["verify", str(tmp_path / "ncc"), "--regenerate", "2"])
     assert (again.exit_code, "no defects" in again.output) == (0, True), again.output
