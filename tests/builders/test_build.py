@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
-from nbench.builders import generate as generate_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.pipelines import resolve_pipeline
@@ -23,7 +24,8 @@ from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
 
-from .conftest import DIES, run_python, save_sd15
+from ..tiny_pipelines import save_sd15
+from .conftest import DIES, run_python
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
@@ -147,11 +149,16 @@ def test_another_pipeline_gets_a_fitted_preview_and_no_references(
 def test_a_candidate_that_breaks_becomes_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = candidate_seed(0, "shapes-00001", 1)
 
-    def noise(seed: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Generator]:
-        drawn, generator = candidate_noise(seed, shape)
-        return drawn * (torch.nan if seed == bad else 1), generator
+    original = diffusers.StableDiffusion3Pipeline.prepare_latents
 
-    monkeypatch.setattr(generate_module, "candidate_noise", noise)
+    @functools.wraps(original)
+    def prepare(self: Any, *arguments: Any) -> torch.Tensor:
+        drawn: torch.Tensor = original(self, *arguments)
+        generators = next(each for each in arguments if isinstance(each, list))
+        drawn[[generator.initial_seed() == bad for generator in generators]] = torch.nan
+        return drawn
+
+    monkeypatch.setattr(diffusers.StableDiffusion3Pipeline, "prepare_latents", prepare)
     assert build(replace(QUICK, out=tmp_path / "bench"), progress=False).failed == 1
     bench = open_bench(tmp_path / "bench")
     names = [name for b in bench.batches([4]) for name in zip(b.prompt_ids, b.candidates, strict=True)]
