@@ -95,7 +95,7 @@ def test_a_signal_that_is_not_there(full: Path, bench_folder: Path) -> None:
         plain.require_signals(["x0"])
     with pytest.raises(NbenchError, match=told):
         plain.batches([20], signals=("x0",))
-    with pytest.raises(NbenchError, match="no_such not in this bench: it has latent, image$"):
+    with pytest.raises(NbenchError, match=r"no_such not in this bench: it has latent, image$"):
         plain.require_signals(["no_such"])
     with pytest.raises(NbenchError, match=r"build it with --signals latent,cfg_gap,activations:up.0,image"):
         plain.require_signals(["cfg_gap", "activations:up.0"])
@@ -166,7 +166,7 @@ GOLDEN = "ef3602e9f41d3c694da4de8573eb3110aa68a6fdf60ace3c2692e23b4fb716ea"
 
 
 def test_signals_have_one_order() -> None:
-    assert normal_signals("image, cfg_gap,latent,x0".split(",")) == ("latent", "x0", "cfg_gap", "image")
+    assert normal_signals(["image", " cfg_gap", "latent", "x0"]) == ("latent", "x0", "cfg_gap", "image")
     assert normal_signals(["activations:a.b", "latent", "image"]) == ("latent", "activations:a.b", "image")
     assert Activations.parse("activations:up.0:32") == Activations("up.0", 32)
 
