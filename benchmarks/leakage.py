@@ -185,7 +185,7 @@ class _Index:
                 self._lsh.insert(number, signature)
 
     def _add(self, prompt: Prompt) -> None:
-        for caption, text in ({PROMPT: prompt.text} | (prompt.corruptions or {})).items():
+        for caption, text in {PROMPT: prompt.text, **(prompt.corruptions or {})}.items():
             if not text:
                 continue
             number, plain = len(self.captions), normalise(text)

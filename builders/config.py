@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..errors import NbenchError
 from ..shards.positions import parse_positions
+from ..shards.signals import DEFAULT_SIGNALS, normal_signals
 from .aliases import ALIASES, PipelineEntry
 from .options import PipelineOptions
 from .pipelines import scheduler_spec
@@ -69,6 +70,7 @@ class BuildConfig:
     retry_failed: bool = False
     references: tuple[str, ...] | None = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
+    signals: tuple[str, ...] = DEFAULT_SIGNALS
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
@@ -80,6 +82,7 @@ class BuildConfig:
             raise NbenchError(f"a build writes to this machine: build to a folder, then nbench convert FOLDER {url}")
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+        object.__setattr__(self, "signals", normal_signals(self.signals))
         _ = self.stored  # refuses positions beyond the run
 
     @property
@@ -146,6 +149,7 @@ def build_spec(
         "latent_dtype": config.latent_dtype,
         # only where asked for, so that builds of before have the fingerprint of before
         **{name: backend for name, backend in backends.items() if backend is not None},
+        **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
 
 
