@@ -11,6 +11,8 @@ import typer
 
 from . import __version__
 from .commands.data import data_app
+from .commands.models import models_app, probe
+from .commands.quiet import quieten_transformers
 from .errors import NbenchError
 
 INTERRUPTED = 130
@@ -21,6 +23,8 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app)
+app.add_typer(models_app, name="models")
+train_app.command()(probe)
 
 
 def main() -> None:
@@ -169,7 +173,7 @@ def noisyclip(
     """
     from .training.noisyclip import TrainConfig, train
 
-    _quieten_transformers()
+    quieten_transformers()
     config = TrainConfig(
         data=data,
         out=out,
@@ -214,7 +218,7 @@ def evaluate(
 
     from .benchmarks.evaluate import EvaluateConfig, evaluate
 
-    _quieten_transformers()
+    quieten_transformers()
     config = EvaluateConfig(bench=bench or _default_bench(), latents=latents, out=out)
     with Console(stderr=True).status("scoring"):
         report = evaluate(replace(config, models=tuple(model)) if model else config)
@@ -246,11 +250,3 @@ def _default_bench() -> Path:
         print(f"no finished bench at {config.folder}: building it (nbench build genai-bench)", file=sys.stderr)
         build(config)
     return config.folder
-
-
-def _quieten_transformers() -> None:
-    """No bars and warnings for every model that is loaded; what matters is raised."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
