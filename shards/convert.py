@@ -18,11 +18,13 @@ from .fingerprint import fingerprint
 from .formats import shard_writer
 from .reader import Bench, open_bench
 from .rows import latents_of, latents_to_arrow
-from .schema import DatasetInfo, ShardRecord, arrow_schema
+from .schema import DatasetInfo, ShardRecord, arrow_schema, latent_column
 from .scores import reference_path, scores_metadata, write_scores
 from .storage import Location
 
 _BATCH_BYTES = 64 * 2**20
+_OF_LATENT_DTYPE = ("latent_", "scale_", "x0_")
+"""What columns begin with that `latent_dtype` changes."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,10 @@ def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Pa
 def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
     """The rows of shard `index` of the new data set, from wherever they lie in the old one."""
     wanted, old = info.shard_rows(index), source.info
-    plain = [name for name in arrow_schema(info).names if not name.startswith(("latent_", "scale_"))]
+    plain = [name for name in arrow_schema(info).names if not name.startswith(_OF_LATENT_DTYPE)]
     kept = set(arrow_schema(replace(old, positions=info.positions)).names)
     columns = [name for name in arrow_schema(old).names if name in kept]
-    size = max(1, _BATCH_BYTES // (4 * int(np.prod(old.latent_shape)) * len(info.positions)))
+    size = max(1, _BATCH_BYTES // (4 * info.row_bytes))
     for number in range(wanted.start // old.rows_per_shard, -(-wanted.stop // old.rows_per_shard)):
         start = old.shard_rows(number).start
         for rows in source.shard_rows(number, columns, size):
@@ -158,7 +160,9 @@ def _change(rows: pa.RecordBatch, old: DatasetInfo, info: DatasetInfo, plain: li
     failed = pc.not_equal(rows["status"], "ok").to_numpy(zero_copy_only=False)
     sound, found = rows.filter(pc.equal(rows["status"], "ok")), {name: rows[name] for name in plain}
     for position in info.stored:
-        latents = np.zeros((len(rows), *old.latent_shape), np.float32)
-        latents[~failed] = latents_of(sound, old, position)
-        found |= latents_to_arrow(latents, info, position, failed)
+        for signal in ("latent", "x0"):
+            if latent_column(position, signal) in schema.names:
+                latents = np.zeros((len(rows), *old.latent_shape), np.float32)
+                latents[~failed] = latents_of(sound, old, position, signal)
+                found |= latents_to_arrow(latents, info, position, failed, signal)
     return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)

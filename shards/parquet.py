@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import atomic
-from .schema import BYTES, DatasetInfo, arrow_schema, latent_column
+from .schema import BYTES, DatasetInfo, array_columns, arrow_schema
 from .writer import ShardWriter
 
 ROW_GROUP_BYTES = 64 * 2**20
@@ -30,16 +30,18 @@ class ParquetShardWriter(ShardWriter):
     def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
         super().__init__(folder, info, index)
         self._schema = arrow_schema(info, index)
-        row_bytes = BYTES[info.latent_dtype] * math.prod(info.latent_shape) * len(info.positions)
-        self._group_rows = max(1, ROW_GROUP_BYTES // row_bytes)
+        self._group_rows = max(1, ROW_GROUP_BYTES // info.row_bytes)
         self._waiting: list[pa.RecordBatch] = []
-        latents = [f"{latent_column(position)}.list.element" for position in info.stored]
+        numbers = {name: column for name, column in array_columns(info).items() if not column.scale}
         self._writer = pq.ParquetWriter(
             atomic.temporary(self._path),
             self._schema,
             compression="zstd",
             use_dictionary=["prompt_id", "prompt", "status"],
-            column_encoding=dict.fromkeys(latents, "PLAIN" if info.latent_dtype == "int8" else "BYTE_STREAM_SPLIT"),
+            column_encoding={
+                f"{name}.list.element": "PLAIN" if column.element == "int8" else "BYTE_STREAM_SPLIT"
+                for name, column in numbers.items()
+            },
             write_statistics=["id", "prompt_id", "candidate", "seed", "status"],
             write_page_index=True,
         )
@@ -94,14 +96,16 @@ def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequenc
     """Few bytes can claim to hold many, and Arrow would make room for them all."""
     if not 0 <= group.num_rows <= info.rows_per_shard:
         raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
-    numbers = group.num_rows * math.prod(info.latent_shape)
-    width = 4 if info.latent_dtype == "int8" else BYTES[info.latent_dtype]  # Parquet's smallest integer has 32 bits
+    arrays = array_columns(info)
     for chunk in map(group.column, range(group.num_columns)):
         name = chunk.path_in_schema.partition(".")[0]
         if name in columns:
-            latent = name.startswith("latent_")
-            most = 2 * numbers * width + _PAGE_BYTES if latent else _MOST_BYTES
-            if chunk.total_uncompressed_size > most or (latent and chunk.num_values > numbers + group.num_rows):
+            array, numbers, most = arrays.get(name), 0, _MOST_BYTES
+            if array:
+                width = 4 if array.element == "int8" else BYTES[array.element]  # Parquet's smallest integer has 32 bits
+                numbers = group.num_rows * math.prod(array.shape)
+                most = 2 * numbers * width + _PAGE_BYTES
+            if chunk.total_uncompressed_size > most or (array and chunk.num_values > numbers + group.num_rows):
                 raise ValueError(f"its column {name} claims to hold {chunk.total_uncompressed_size:,} bytes")
 
 

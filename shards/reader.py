@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,14 @@ from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
 from .rows import check_rows, columns_of, count_failed, from_arrow
-from .schema import BYTES, DatasetInfo, Tags, TrajectoryBatch, one_line
+from .schema import DatasetInfo, Tags, TrajectoryBatch, array_columns, column_bytes, one_line
 from .scores import read_scores
+from .signals import absent_signals, normal_signals
 from .storage import Location
 from .stream import AS_STORED, Order, prefetch
 
 _BATCH_BYTES = 2**30
-"""Of latents in a batch at most (or one row), however many rows are asked for."""
+"""Of latents and other signals in a batch at most (or one row), however many rows are asked for."""
 
 
 class BenchPrompt(NamedTuple):
@@ -91,6 +91,23 @@ class Bench:
             has = describe_positions(self.info.stored)
             raise NbenchError(f"latents {', '.join(map(str, absent))} not in this bench: it has {has}")
 
+    def require_signals(self, names: Sequence[str]) -> None:
+        """Make sure that all signals of `names` are kept; activations are named `activations:LAYER`.
+
+        Raises:
+            NbenchError: naming those that are not, and those that are.
+        """
+        has = self.info.signals
+        if absent := absent_signals(names, has):
+            wanted = dict.fromkeys(name for name in (*has[:-1], *absent) if name != has[-1])
+            try:
+                given = ",".join(normal_signals((*wanted, has[-1])))
+            except NbenchError:  # a signal that no data set has
+                raise NbenchError(f"{', '.join(absent)} not in this bench: it has {', '.join(has)}") from None
+            raise NbenchError(
+                f"{', '.join(absent)} not in this bench: it has {', '.join(has)}; build it with --signals {given}"
+            )
+
     def batches(
         self,
         positions: Sequence[int] = (),
@@ -98,24 +115,29 @@ class Bench:
         batch_size: int = 256,
         order: Order = AS_STORED,
         ahead: int = 0,
+        signals: Sequence[str] = ("latent",),
     ) -> Iterator[TrajectoryBatch]:
         """The candidates that succeeded, at most `batch_size` at a time.
 
         Args:
             order: shuffled or as stored, all or a part, from the beginning or further on.
             ahead: batches that a thread reads in advance.
+            signals: what to read of the positions: latent, x0, cfg_gap (of all steps), activations:LAYER; "image" is
+                another way to ask for `images`.
 
         Raises:
-            NbenchError: a position that is not stored, or more readers than shards.
+            NbenchError: a position or signal that is not stored, or more readers than shards.
         """
         self.require(positions)
-        columns = columns_of(self.info, positions, images)
+        self.require_signals(signals)
+        images = images or "image" in signals
+        columns = columns_of(self.info, positions, images, signals)
 
         def read(index: int) -> Iterator[pa.RecordBatch]:
             return self.shard_rows(index, columns, batch_size)
 
-        rows = order.rows(self.info, len(positions), batch_size, read)
-        made = (from_arrow(batch, self.info, positions, images) for batch in rows)
+        rows = order.rows(self.info, self._row_bytes(columns), batch_size, read)
+        made = (from_arrow(batch, self.info, positions, images, signals) for batch in rows)
         return prefetch(made, ahead) if ahead else made
 
     def rows(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
@@ -124,15 +146,13 @@ class Bench:
             yield from self.shard_rows(index, columns, batch_size)
 
     def shard_rows(self, index: int, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one shard, `batch_size` at most and 1 GiB of latents at most at a time.
+        """The rows of one shard, `batch_size` at most and 1 GiB of numbers at most at a time.
 
         Raises:
             NbenchError: its file is damaged, or has other columns or another number of rows than the record says.
         """
         info, name, count = self.info, self.info.shard_path(index), 0
-        n_latents = sum(column.startswith("latent_") for column in columns)
-        row_bytes = BYTES[info.latent_dtype] * math.prod(info.latent_shape) * n_latents
-        at_most = max(1, min(batch_size, _BATCH_BYTES // max(1, row_bytes)))
+        at_most = max(1, min(batch_size, _BATCH_BYTES // max(1, self._row_bytes(columns))))
         expected = len(info.shard_rows(index))
         source = self.location.open(name)
         try:
@@ -158,6 +178,9 @@ class Bench:
         """The score tables that the data set carries, by the name of their scorer."""
         names = self.location.names("scores", ".parquet")
         return {Path(name).stem: read_scores(self.location.open(name), self._place(name)) for name in names}
+
+    def _row_bytes(self, columns: Collection[str]) -> int:
+        return column_bytes(column for name, column in array_columns(self.info).items() if name in columns)
 
     def _place(self, name: str) -> str:
         return f"{self.location.url}/{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import NbenchError
-from .schema import DatasetInfo, TrajectoryBatch, arrow_schema, latent_column, one_line, scale_column
+from .schema import (
+    DatasetInfo,
+    TrajectoryBatch,
+    activation_column,
+    array_columns,
+    arrow_schema,
+    latent_column,
+    one_line,
+    scale_column,
+)
+from .signals import activations_of
 
 NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status")
 """What is read of every row, whichever positions are."""
@@ -50,30 +60,52 @@ def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
         ) from None
     for position in info.stored:
         arrays |= latents_to_arrow(batch.latents[position], info, position, failed)
+        if latent_column(position, "x0") in schema.names:
+            arrays |= latents_to_arrow(batch.x0[position], info, position, failed, "x0")
+    for name, values in _others(batch, info):
+        arrays[name] = _fixed_lists(values.astype(_DTYPES[array_columns(info)[name].element]), failed)
     return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-def latents_to_arrow(latents: np.ndarray, info: DatasetInfo, position: int, missing: np.ndarray) -> dict[str, pa.Array]:
+def latents_to_arrow(
+    latents: np.ndarray, info: DatasetInfo, position: int, missing: np.ndarray, signal: str = "latent"
+) -> dict[str, pa.Array]:
     """The columns of one position, from latents [B, C, H, W]; rows that are `missing` (bool [B]) become null.
 
     int8 keeps latent / scale, rounded, with the scale of each channel beside it: its largest magnitude / 127.
+    `signal` "x0" gives the columns of x0 estimates, which are kept as latents are.
     """
     found = {}
     if info.latent_dtype == "int8":
         values = np.where(missing[:, None, None, None], 0, latents).astype(np.float32)
         scale = np.abs(values).max((2, 3)) / _INT8_MAX
         latents = np.rint(values / np.where(scale > 0, scale, 1)[:, :, None, None])
-        found[scale_column(position)] = _fixed_lists(scale.astype(np.float32), missing)
-    found[latent_column(position)] = _fixed_lists(latents.astype(_DTYPES[info.latent_dtype]), missing)
+        found[scale_column(position, signal)] = _fixed_lists(scale.astype(np.float32), missing)
+    found[latent_column(position, signal)] = _fixed_lists(latents.astype(_DTYPES[info.latent_dtype]), missing)
     return found
 
 
-def from_arrow(
-    rows: pa.RecordBatch, info: DatasetInfo, positions: Sequence[int], images: bool = False
-) -> TrajectoryBatch:
-    """The trajectories of `rows` that did not fail, with latents of `positions`.
+def _others(batch: TrajectoryBatch, info: DatasetInfo) -> Iterator[tuple[str, np.ndarray]]:
+    """Columns of a batch that hold neither latents nor x0 estimates."""
+    if "cfg_gap" in info.signals and batch.cfg_gap is not None:
+        yield "cfg_gap", batch.cfg_gap
+    for layer in activations_of(info.signals):
+        for position, values in batch.activations[layer.layer].items():
+            if position in info.stored:
+                yield activation_column(layer.stem, position), values
 
-    float32 latents stay float32; float16 and int8 ones come as float16.
+
+def from_arrow(
+    rows: pa.RecordBatch,
+    info: DatasetInfo,
+    positions: Sequence[int],
+    images: bool = False,
+    signals: Sequence[str] = ("latent",),
+) -> TrajectoryBatch:
+    """The trajectories of `rows` that did not fail, with `signals` of `positions`.
+
+    float32 latents stay float32; float16 and int8 ones come as float16. The x0 estimate at the final position is the
+    finished latent; activations there are none.
 
     Raises:
         NbenchError: a row that did not fail has no latent or no sound image.
@@ -82,6 +114,7 @@ def from_arrow(
     if failed:
         rows = rows.filter(pc.equal(rows["status"], "ok"))
     names = {name: rows[name].to_pylist() for name in NAMES}
+    latents, gap = "latent" in signals, "cfg_gap" in signals
     return TrajectoryBatch(
         prompt_ids=names["prompt_id"],
         prompts=names["prompt"],
@@ -90,22 +123,28 @@ def from_arrow(
         tags=names["tags"],
         corruptions=names["corruptions"],
         errors=[""] * rows.num_rows,
-        latents={position: latents_of(rows, info, position) for position in positions},
+        latents={k: latents_of(rows, info, k) for k in positions} if latents else {},
         images=_images(rows, info.image_size) if images else None,
         failed=failed,
+        x0={k: latents_of(rows, info, k, _stored_as(k, info)) for k in positions} if "x0" in signals else {},
+        cfg_gap=_numbers(rows, "cfg_gap").reshape(rows.num_rows, info.steps) if gap else None,
+        activations={
+            layer: {k: _numbers(rows, name).reshape(rows.num_rows, -1) for k, name in columns.items()}
+            for layer, columns in _activation_columns(info, positions, signals).items()
+        },
     )
 
 
-def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int) -> np.ndarray:
-    """Latents [B, C, H, W] of rows none of which failed.
+def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int, signal: str = "latent") -> np.ndarray:
+    """Latents, or x0 estimates, [B, C, H, W] of rows none of which failed.
 
     Raises:
         NbenchError: one of them has none.
     """
-    values = _numbers(rows, latent_column(position)).reshape(rows.num_rows, *info.latent_shape)
+    values = _numbers(rows, latent_column(position, signal)).reshape(rows.num_rows, *info.latent_shape)
     if info.latent_dtype != "int8":
         return values
-    scale = _numbers(rows, scale_column(position)).reshape(rows.num_rows, info.latent_shape[0], 1, 1)
+    scale = _numbers(rows, scale_column(position, signal)).reshape(rows.num_rows, info.latent_shape[0], 1, 1)
     return (values * scale).astype(np.float16)
 
 
@@ -141,10 +180,31 @@ def check_rows(rows: pa.RecordBatch) -> None:
             raise ValueError(f"a row has no {name}")
 
 
-def columns_of(info: DatasetInfo, positions: Sequence[int], images: bool) -> list[str]:
+def columns_of(
+    info: DatasetInfo, positions: Sequence[int], images: bool, signals: Sequence[str] = ("latent",)
+) -> list[str]:
     """The columns that `from_arrow` needs."""
-    wanted = {*NAMES, *map(latent_column, positions), *map(scale_column, positions), *(["image"] if images else [])}
+    wanted = {*NAMES, *(["image"] if images else []), *(["cfg_gap"] if "cfg_gap" in signals else [])}
+    kinds = {(k, "latent") for k in positions if "latent" in signals}
+    kinds |= {(k, _stored_as(k, info)) for k in positions if "x0" in signals}
+    wanted |= {column(k, kind) for k, kind in kinds for column in (latent_column, scale_column)}
+    for columns in _activation_columns(info, positions, signals).values():
+        wanted |= {*columns.values()}
     return [name for name in arrow_schema(info).names if name in wanted]
+
+
+def _stored_as(position: int, info: DatasetInfo) -> str:
+    """Where the x0 estimate of a position is kept: that of the final one is the finished latent."""
+    return "x0" if position < info.steps else "latent"
+
+
+def _activation_columns(
+    info: DatasetInfo, positions: Sequence[int], signals: Sequence[str]
+) -> dict[str, dict[int, str]]:
+    """Columns by layer and position, of the activations among `signals`."""
+    wanted, places = {each.layer for each in activations_of(signals)}, [k for k in positions if k < info.steps]
+    layers = [each for each in activations_of(info.signals) if each.layer in wanted]
+    return {each.layer: {k: activation_column(each.stem, k) for k in places} for each in layers}
 
 
 def count_failed(rows: pa.RecordBatch) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from ..errors import NbenchError
+from .signals import DEFAULT_SIGNALS, ArrayColumn, activations_of, normal_signals
 
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 SKILL_LEVELS = ("basic", "advanced")
@@ -67,7 +68,8 @@ class ShardRecord:
 class DatasetInfo:
     """What dataset.json says. No times and no machine's paths: the same spec gives the same bytes.
 
-    `positions` are those stored of 0..`steps`; `shards` has one entry a shard, None until it is committed.
+    `positions` are those stored of 0..`steps`; `shards` has one entry a shard, None until it is committed. `signals`
+    are in the order of `normal_signals`, activations with their width.
     """
 
     format_version: Literal[1]
@@ -87,6 +89,7 @@ class DatasetInfo:
     positions: tuple[PositionInfo, ...]
     preview: PreviewMap | None
     shards: tuple[ShardRecord | None, ...]
+    signals: tuple[str, ...] = DEFAULT_SIGNALS
 
     @property
     def complete(self) -> bool:
@@ -97,6 +100,11 @@ class DatasetInfo:
     def stored(self) -> tuple[int, ...]:
         """The positions stored, ascending."""
         return tuple(info.position for info in self.positions)
+
+    @property
+    def row_bytes(self) -> int:
+        """What the numbers of a row take, uncompressed."""
+        return column_bytes(array_columns(self).values())
 
     def shard_path(self, index: int) -> str:
         """Where shard `index` lies in the data set folder."""
@@ -113,7 +121,7 @@ class DatasetInfo:
             ValueError: naming what does not fit.
         """
         sizes = (*self.latent_shape, *self.image_size, self.steps, self.candidates, self.rows_per_shard)
-        if min(sizes) < 1 or max(sizes) > _MOST or math.prod(self.latent_shape) * len(self.positions) > _MOST_NUMBERS:
+        if min(sizes) < 1 or max(sizes) > _MOST or self._numbers() > _MOST_NUMBERS:
             raise ValueError("a size out of all bounds")
         if not 0 <= self.rows <= _MOST**2 or self.rows != self.n_prompts * self.candidates:
             raise ValueError(f"rows {self.rows} are not {self.n_prompts} prompts x {self.candidates} candidates")
@@ -121,13 +129,26 @@ class DatasetInfo:
             raise ValueError(f"{len(self.shards)} shards cannot hold {self.rows} rows, {self.rows_per_shard} each")
         if list(self.stored) != sorted({k for k in self.stored if 0 <= k <= self.steps}) or not self.stored:
             raise ValueError(f"positions are not some of 0..{self.steps} in order")
+        if self.signals != normal_signals(self.signals):
+            raise ValueError(f"signals {', '.join(self.signals)} are not in their order")
         for index, record in enumerate(self.shards):
             if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
                 raise ValueError(f"the record of shard {index} is another's")
 
+    def _numbers(self) -> int:
+        """How many numbers a row has."""
+        layers = activations_of(self.signals)
+        if any(layer.width is None for layer in layers):
+            raise ValueError("a layer's activations without their width")
+        a_position = math.prod(self.latent_shape) * (1 + ("x0" in self.signals))
+        a_position += sum(layer.width or 0 for layer in layers)
+        return a_position * len(self.positions) + self.steps * ("cfg_gap" in self.signals)
+
     def to_json(self) -> bytes:
         """The bytes of dataset.json; its last entry is a digest of all others, by which `nbench verify` sees edits."""
         content = asdict(self)
+        if self.signals == DEFAULT_SIGNALS:
+            del content["signals"]  # as files were before there were others
         return (json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -144,7 +165,7 @@ class DatasetInfo:
             info = TypeAdapter(cls).validate_python(content)
             info.check()
             return info
-        except (ValidationError, ValueError, RecursionError) as error:
+        except (ValidationError, ValueError, RecursionError, NbenchError) as error:
             place, reason = "the file", str(error)
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
@@ -168,6 +189,9 @@ def digest(content: dict[str, Any]) -> str:
 class TrajectoryBatch:
     """B trajectories: names, texts, latents by position [B, C, H, W], and final images, uint8 [B, H, W, 3].
 
+    x0: the finished latents predicted from positions, [B, C, H, W]. cfg_gap: float32 [B, T], of each step the L2 norm
+    of conditional minus unconditional prediction. activations: by layer and position, [B, D].
+
     An error that is not "" marks a candidate that failed: its latents and image mean nothing. Readers hand out
     candidates that succeeded only, and say in `failed` how many they left out.
     """
@@ -182,19 +206,57 @@ class TrajectoryBatch:
     latents: dict[int, np.ndarray]
     images: np.ndarray | None
     failed: int = 0
+    x0: dict[int, np.ndarray] = field(default_factory=dict)
+    cfg_gap: np.ndarray | None = None
+    activations: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
 
-def latent_column(position: int) -> str:
-    """The name of the column that holds a position."""
-    return f"latent_{position:02d}"
+def latent_column(position: int, signal: str = "latent") -> str:
+    """The name of the column that holds a position, of latents or of "x0"."""
+    return f"{signal}_{position:02d}"
 
 
-def scale_column(position: int) -> str:
-    """The name of the column that holds the scales of a position of int8 latents."""
-    return f"scale_{position:02d}"
+def scale_column(position: int, signal: str = "latent") -> str:
+    """The name of the column that holds the scales of a position of int8 latents, or of "x0"."""
+    return f"{'' if signal == 'latent' else f'{signal}_'}scale_{position:02d}"
+
+
+def scale_of(column: str) -> str:
+    """The name of the column that holds the scales of the int8 column `column`."""
+    signal, _, position = column.rpartition("_")
+    return scale_column(int(position), signal)
+
+
+def activation_column(stem: str, position: int) -> str:
+    """The name of the column that holds a position of the activations whose `stem` this is."""
+    return f"{stem}_{position:02d}"
+
+
+def array_columns(info: DatasetInfo) -> dict[str, ArrayColumn]:
+    """The columns of numbers, in order."""
+    found = dict[str, ArrayColumn]()
+    for k in info.stored:
+        for signal in ("latent", "x0"):
+            if signal in info.signals and (signal == "latent" or k < info.steps):  # x0 at T is the latent itself
+                member = f"x{k:02d}.npy" if signal == "latent" else f"x0_{k:02d}.npy"
+                label = f"{signal} at {k}"
+                found[latent_column(k, signal)] = ArrayColumn(label, k, info.latent_dtype, info.latent_shape, member)
+                if info.latent_dtype == "int8":
+                    found[scale_column(k, signal)] = ArrayColumn(label, k, "float32", info.latent_shape[:1])
+        for layer in activations_of(info.signals) if k < info.steps else ():
+            name = activation_column(layer.stem, k)
+            found[name] = ArrayColumn(f"{layer.name} at {k}", k, "float16", (layer.width or 0,), f"{name}.npy")
+    if "cfg_gap" in info.signals:
+        found["cfg_gap"] = ArrayColumn("cfg_gap", None, "float32", (info.steps,), "cfg_gap.npy")
+    return found
+
+
+def column_bytes(columns: Iterable[ArrayColumn]) -> int:
+    """What a row's numbers in `columns` take, uncompressed; the few scales of int8 do not count."""
+    return sum(BYTES[column.element] * math.prod(column.shape) for column in columns if not column.scale)
 
 
 def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
@@ -202,8 +264,7 @@ def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
 
     With `index`, the metadata name the shard too, so that one in the place of another is found out.
     """
-    size = math.prod(info.latent_shape)
-    element = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8()}[info.latent_dtype]
+    elements = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8()}
     text, texts = pa.string(), pa.list_(pa.string())
     columns: list[tuple[str, pa.DataType]] = [
         ("id", text),
@@ -217,15 +278,14 @@ def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
         ("status", text),
         ("error", text),
     ]
-    for position in info.stored:
-        columns.append((latent_column(position), pa.list_(element, size)))
-        if info.latent_dtype == "int8":
-            columns.append((scale_column(position), pa.list_(pa.float32(), info.latent_shape[0])))
+    for name, column in array_columns(info).items():
+        columns.append((name, pa.list_(elements[column.element], math.prod(column.shape))))
     features = {name: {"_type": "Image"} if name == "image" else _feature(kind) for name, kind in columns}
     layout = {
         "positions": info.stored,
         "latent_shape": info.latent_shape,
         "fingerprint": info.fingerprint,
+        **({} if info.signals == DEFAULT_SIGNALS else {"signals": info.signals}),
         **({} if index is None else {"shard": index}),
     }
     return pa.schema(

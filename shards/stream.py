@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import NbenchError
-from .schema import BYTES, DatasetInfo
+from .schema import DatasetInfo
 
 WINDOW_BYTES = 256 * 2**20
-"""Shards that are shuffled together hold so many bytes of wanted latents at most (or are one)."""
+"""Shards that are shuffled together hold so many bytes of wanted numbers at most (or are one)."""
 
 Item = TypeVar("Item")
 
@@ -56,15 +56,18 @@ class Order:
     def rows(
         self,
         info: DatasetInfo,
-        n_positions: int,
+        row_bytes: int,
         batch_size: int,
         read: Callable[[int], Iterator[pa.RecordBatch]],
     ) -> Iterator[pa.RecordBatch]:
-        """The rows of this part, at most `batch_size` at a time, from what `read` gives of each shard."""
+        """The rows of this part, at most `batch_size` at a time, from what `read` gives of each shard.
+
+        `row_bytes`: of the numbers read of a row.
+        """
         if self.shuffle is None:
             yield from self._as_stored(info, read)
         else:
-            yield from self._shuffled(info, n_positions, batch_size, read)
+            yield from self._shuffled(info, row_bytes, batch_size, read)
 
     def _as_stored(
         self, info: DatasetInfo, read: Callable[[int], Iterator[pa.RecordBatch]]
@@ -80,11 +83,10 @@ class Order:
                 skip = max(0, skip - len(rows))
 
     def _shuffled(
-        self, info: DatasetInfo, n_positions: int, batch_size: int, read: Callable[[int], Iterator[pa.RecordBatch]]
+        self, info: DatasetInfo, row_bytes: int, batch_size: int, read: Callable[[int], Iterator[pa.RecordBatch]]
     ) -> Iterator[pa.RecordBatch]:
         """Shards in random order, and the rows of some neighbours in it mixed: memory does not grow with the data."""
-        shard_bytes = BYTES[info.latent_dtype] * int(np.prod(info.latent_shape)) * n_positions * info.rows_per_shard
-        together, skip = max(1, WINDOW_BYTES // max(1, shard_bytes)), self.skip
+        together, skip = max(1, WINDOW_BYTES // max(1, row_bytes * info.rows_per_shard)), self.skip
         shards, waiting = self.shards(info), list[pa.RecordBatch]()
         for start in range(0, len(shards), together):
             window = shards[start : start + together]

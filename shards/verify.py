@@ -22,11 +22,11 @@ from .schema import (
     SUFFIXES,
     DatasetInfo,
     ShardRecord,
+    array_columns,
     arrow_schema,
     digest,
-    latent_column,
     one_line,
-    scale_column,
+    scale_of,
 )
 from .scores import scores_metadata
 from .seeds import candidate_seed
@@ -131,7 +131,7 @@ def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord
 def _rows(bench: Bench, index: int, state: _State, progress: Callable[[int], None] | None) -> Iterator[Defect]:
     info, name = bench.info, bench.info.shard_path(index)
     columns = arrow_schema(info).names
-    size = max(1, _BATCH_BYTES // (4 * int(np.prod(info.latent_shape)) * len(info.positions)))
+    size = max(1, _BATCH_BYTES // info.row_bytes)
     first = info.shard_rows(index).start
     try:
         for rows in bench.shard_rows(index, columns, size):
@@ -168,23 +168,23 @@ def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, state: _State) -
 
 
 def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str]]:
-    """Status, latents and image."""
+    """Status, latents, other signals and image."""
     names, status = rows["id"].to_pylist(), rows["status"].to_pylist()
     failed = np.array([value == "failed" for value in status], bool)
     for name, value, error in zip(names, status, rows["error"].to_pylist(), strict=True):
         if value not in ("ok", "failed") or (value == "failed") != bool(error):
             yield str(name), f"status {value!r} with error {error!r}"
-    for position in info.stored:
-        present = ~rows[latent_column(position)].is_null().to_numpy(zero_copy_only=False)
-        yield from ((str(names[i]), f"has no latent at {position}") for i in np.flatnonzero(~present & ~failed))
-        yield from (
-            (str(names[i]), f"failed, and has a latent at {position}") for i in np.flatnonzero(present & failed)
-        )
-        finite = _finite(rows[latent_column(position)])
-        if info.latent_dtype == "int8":
-            finite &= _finite(rows[scale_column(position)])
+    for column, array in array_columns(info).items():
+        if array.scale:
+            continue
+        present = rows[column].is_valid().to_numpy(zero_copy_only=False)
+        yield from ((str(names[i]), f"has no {array.label}") for i in np.flatnonzero(~present & ~failed))
+        yield from ((str(names[i]), f"failed, and has a {array.label}") for i in np.flatnonzero(present & failed))
+        finite = _finite(rows[column])
+        if array.element == "int8":
+            finite &= _finite(rows[scale_of(column)])
         for i in np.flatnonzero(present & ~finite):
-            yield str(names[i]), f"its latent at {position} is not finite"
+            yield str(names[i]), f"its {array.label} is not finite"
     for name, bad, png in zip(names, failed, pc.struct_field(rows["image"], "bytes").to_pylist(), strict=True):
         if not bad:
             try:

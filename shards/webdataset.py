@@ -1,6 +1,7 @@
 """Shards as WebDataset: a tar in which a trajectory is a run of members with one key.
 
-`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`: the key is the number of the row, since names from data
+`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`, and `.x0_20.npy`, `.cfg_gap.npy`, `.act_LAYER_20.npy`
+where there are such signals: the key is the number of the row, since names from data
 never become paths, and the members are what the `webdataset` package's own decoders read.
 """
 
@@ -21,10 +22,11 @@ import pyarrow as pa
 
 from ..errors import NbenchError
 from . import atomic
-from .schema import DatasetInfo, arrow_schema, latent_column, one_line
+from .schema import DatasetInfo, array_columns, arrow_schema, one_line
+from .signals import ArrayColumn
 from .writer import ShardWriter
 
-_MEMBER = re.compile(r"(\d{8,12})\.(meta\.json|image\.png|x\d{2,6}\.npy)")
+_MEMBER = re.compile(r"(\d{8,12})\.(meta\.json|image\.png|(?:x|x0_|act_[A-Za-z0-9_]{1,72}_)\d{2,6}\.npy|cfg_gap\.npy)")
 _MAX_META, _MAX_IMAGE = 64 * 2**20, 256 * 2**20
 _NPY_HEADER = 4096
 
@@ -37,8 +39,9 @@ class TarShardWriter(ShardWriter):
         self._tar = tarfile.open(atomic.temporary(self._path), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def _append(self, rows: pa.RecordBatch) -> None:
-        latents = {position: _arrays(rows[latent_column(position)], self.info) for position in self.info.stored}
-        plain = [name for name in rows.schema.names if not name.startswith(("latent_", "image"))]
+        members = {name: column for name, column in array_columns(self.info).items() if not column.scale}
+        arrays = {column.member: _arrays(rows[name], column.shape) for name, column in members.items()}
+        plain = [name for name in rows.schema.names if name not in members and name != "image"]
         first = self.info.shard_rows(self.index).start + self._rows
         for i, row in enumerate(rows.select(plain).to_pylist()):
             key = f"{first + i:08d}"
@@ -47,8 +50,8 @@ class TarShardWriter(ShardWriter):
             if image is not None and image["bytes"] is not None:
                 self._add(f"{key}.image.png", image["bytes"])
             if row["status"] == "ok":
-                for position in self.info.stored:
-                    self._add(f"{key}.x{position:02d}.npy", _npy(latents[position][i]))
+                for member, values in arrays.items():
+                    self._add(f"{key}.{member}", _npy(values[i]))
 
     def _finish(self) -> None:
         self._tar.close()
@@ -94,8 +97,8 @@ def tar_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:
 
 
 def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iterator[dict[str, Any]]:
-    wanted = {f"x{position:02d}.npy": latent_column(position) for position in info.stored}
-    wanted = {member: column for member, column in wanted.items() if column in columns}
+    arrays = {name: column for name, column in array_columns(info).items() if name in columns and not column.scale}
+    wanted = {column.member: (name, column) for name, column in arrays.items()}
     key, row = "", dict[str, Any]()
     with (
         source.open("rb") if isinstance(source, Path) else nullcontext(source) as file,
@@ -114,8 +117,9 @@ def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iter
             elif match[2] == "image.png" and "image" in columns:
                 row["image"] = {"bytes": _bytes(tar, member, _MAX_IMAGE, source)}
             elif match[2] in wanted:
-                data = _bytes(tar, member, 4 * math.prod(info.latent_shape) + _NPY_HEADER, source)
-                row[wanted[match[2]]] = _load_npy(data, info, f"{_name(source)}: {member.name}")
+                name, column = wanted[match[2]]
+                data = _bytes(tar, member, 4 * math.prod(column.shape) + _NPY_HEADER, source)
+                row[name] = _load_npy(data, column, f"{_name(source)}: {member.name}")
             tar.members = []  # type: ignore[attr-defined]  # tarfile keeps what it has passed, a leak in a long stream
     if key:
         yield row
@@ -141,7 +145,7 @@ def _meta(data: bytes, place: str) -> dict[str, Any]:
     return meta
 
 
-def _load_npy(data: bytes, info: DatasetInfo, place: str) -> np.ndarray:
+def _load_npy(data: bytes, column: ArrayColumn, place: str) -> np.ndarray:
     file = io.BytesIO(data)
     try:
         # the header first: numpy makes room for whatever it claims
@@ -150,11 +154,11 @@ def _load_npy(data: bytes, info: DatasetInfo, place: str) -> np.ndarray:
         shape, _, kind = header(file)
         if kind.hasobject:
             raise ValueError("it holds Python objects")
-        if shape == tuple(info.latent_shape) and kind == np.dtype(info.latent_dtype):
+        if shape == tuple(column.shape) and kind == np.dtype(column.element):
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).reshape(-1)
     except Exception as error:  # numpy evaluates the header, and lets out whatever a garbled one leads to
         raise NbenchError(f"{place} is no array ({one_line(str(error))})") from None
-    raise NbenchError(f"{place} holds {kind} {list(shape)}, not {info.latent_dtype} {list(info.latent_shape)}")
+    raise NbenchError(f"{place} holds {kind} {list(shape)}, not {column.element} {list(column.shape)}")
 
 
 def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
@@ -166,7 +170,7 @@ def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array of what rows have; latents come as numpy arrays, which are joined and not taken apart."""
+    """An Arrow array of what rows have; signals come as numpy arrays, which are joined and not taken apart."""
     found = [value for value in values if value is not None]
     if not found or not isinstance(found[0], np.ndarray):
         return pa.array(values, kind)
@@ -175,10 +179,10 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(joined), kind.list_size, mask=pa.array(missing))
 
 
-def _arrays(column: pa.Array, info: DatasetInfo) -> np.ndarray:
-    """Latents [B, C, H, W] as stored; those of rows that failed mean nothing."""
+def _arrays(column: pa.Array, shape: tuple[int, ...]) -> np.ndarray:
+    """The arrays of rows [B, *shape] as stored; those of rows that failed mean nothing."""
     values = column.values[column.offset * column.type.list_size :][: len(column) * column.type.list_size]
-    return values.to_numpy(zero_copy_only=False).reshape(len(column), *info.latent_shape)
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), *shape)
 
 
 def _npy(array: np.ndarray) -> bytes:
