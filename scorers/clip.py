@@ -65,7 +65,7 @@ class CLIPScorer:
         self.fingerprint = placement.mark(
             folder_fingerprint(folder, "clip", self.reads, *([processor] if processor else []))
         )
-        self.scale = float(self._model.logit_scale.exp()) if scaled else 1.0
+        self.scale = self._model.logit_scale.exp().item() if scaled else 1.0
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:

@@ -106,7 +106,7 @@ def plugins() -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         other = "nbench" if point.name in BUILTIN else _origin(found[point.name]) if point.name in found else None
-        if other is not None and found.get(point.name) != point:
+        if other is not None:
             raise NbenchError(f"two scorers are called {point.name}, of {other} and of {_origin(point)}: uninstall one")
         found[point.name] = point
     return found

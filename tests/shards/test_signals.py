@@ -166,7 +166,7 @@ GOLDEN = "ef3602e9f41d3c694da4de8573eb3110aa68a6fdf60ace3c2692e23b4fb716ea"
 
 
 def test_signals_have_one_order() -> None:
-    assert normal_signals("image, cfg_gap,latent,x0".split(",")) == ("latent", "x0", "cfg_gap", "image")
+    assert normal_signals(["image", " cfg_gap", "latent", "x0"]) == ("latent", "x0", "cfg_gap", "image")
     assert normal_signals(["activations:a.b", "latent", "image"]) == ("latent", "activations:a.b", "image")
     assert Activations.parse("activations:up.0:32") == Activations("up.0", 32)
 
