@@ -159,12 +159,12 @@ class _Run:
             try:
                 found = self._some(batch, position, rows, captions)
             except torch.OutOfMemoryError as error:
-                if not self._automatic or self._size == 1:
+                if not self._automatic or rows.stop - start == 1:
                     raise NbenchError(
                         f"{self._scorer.name} runs out of memory with {self._size} rows at a time: "
                         "give a smaller --batch-size, or another --device or --dtype"
                     ) from error
-                self._size //= 2
+                self._size = (rows.stop - start) // 2
                 continue
             for kind, scores in found.items():
                 parts[kind].append(scores)

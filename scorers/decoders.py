@@ -119,10 +119,10 @@ def _decoder(vae: Any, placement: Placement) -> Decoder:
     @torch.inference_mode()
     def decode(latents: torch.Tensor) -> torch.Tensor:
         given = latents.to(placement.device, torch.float32)
+        given = given / (config.get("scaling_factor") or 1.0)
         if mean is not None and std is not None:
             given = given * given.new_tensor(std)[:, None, None] + given.new_tensor(mean)[:, None, None]
-        else:
-            given = given / (config.get("scaling_factor") or 1.0) + (config.get("shift_factor") or 0.0)
+        given = given + (config.get("shift_factor") or 0.0)
         decoded = vae.decode(given[:, :, None] if of_frames else given).sample
         pixels: torch.Tensor = (decoded[:, :, 0] if of_frames else decoded) / 2 + 0.5
         return pixels.clamp(0, 1)
