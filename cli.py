@@ -102,6 +102,13 @@ def build(
         Literal["float16", "float32", "int8"],
         typer.Option(help="As which latents are kept; int8 with a scale a channel."),
     ] = "float16",
+    signals: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to keep of each position: latent, image, x0 (the predicted finished latent), cfg_gap (norm of "
+            "conditional minus unconditional prediction), activations:LAYER[:DIM]; repeats. [default: latent,image]"
+        ),
+    ] = None,
     references: Annotated[str | None, typer.Option(help="Of a bench. [default: clip,vqascore]")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where a build stopped.")
@@ -118,6 +125,7 @@ def build(
     """
     from .builders.build import build
     from .builders.config import BuildConfig
+    from .shards.signals import DEFAULT_SIGNALS
 
     report = build(
         BuildConfig(
@@ -144,6 +152,7 @@ def build(
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
             retry_failed=retry_failed,
+            signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
         )
     )
     failed = f", {report.failed} failed" if report.failed else ""

@@ -6,10 +6,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import NbenchError
 from ..shards.dataset import DatasetFolder
@@ -17,11 +19,12 @@ from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
 from ..shards.reader import open_bench
 from ..shards.rows import count_failed
-from ..shards.schema import BYTES, DatasetInfo
+from ..shards.schema import DatasetInfo
+from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
 from .config import KINDS, BuildConfig, build_spec
 from .corruptions import corrupt_prompts
-from .generate import generate
-from .make import Maker
+from .generate import Trajectories, generate
+from .make import OUT_OF_MEMORY, Maker, halved_note, unless_out_of_memory
 from .pipelines import load_pipeline, resolve_pipeline
 from .plan import Plan, rows_a_shard
 from .preview import fit_preview
@@ -78,7 +81,7 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     """Make all shards that are not committed; the number of rows made."""
     pipe = load_pipeline(plan.entry, plan.spec["dtype"])
     if not folder.started:
-        folder.create(_begin(plan, pipe))
+        folder.create(_begin(plan, pipe, shown))
     info, missing = folder.info, folder.missing()
     todo = sum(len(info.shard_rows(index)) for index in missing)
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
@@ -110,24 +113,19 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     return bench.n_failed
 
 
-def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
+def _begin(plan: Plan, pipe: Any, shown: bool) -> DatasetInfo:
     """The record of an empty data set; what only a run can tell (schedule, shapes, preview) is seen in a small one."""
     config, entry, kind = plan.config, plan.entry, KINDS[plan.config.kind]
     # the first candidates of the first prompts, which differ more than the candidates of one
     rows = [i * config.n_candidates for i in range(min(1 if entry.preview else PREVIEW_ROWS, len(plan.prompts)))]
-    texts = [prompt.text for prompt in plan.of(rows)]
-    seen = generate(pipe, texts, plan.seeds(rows), [config.steps], plan.arguments)
+    seen = _first_look(plan, pipe, rows, shown)
     if len(seen.positions) != config.steps + 1:
         raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.steps}: ask so")
     final = seen.latents[config.steps].float().numpy()
     sound = np.isfinite(final).all(axis=(1, 2, 3))
     fitted = fit_preview(final[sound], seen.images[sound] / 255) if sound.any() else None
-    row_bytes = BYTES[config.latent_dtype] * final[0].size * len(config.stored)
-    n_rows, per_shard = (
-        len(plan.prompts) * config.n_candidates,
-        config.rows_per_shard or rows_a_shard(row_bytes, config.n_candidates),
-    )
-    return DatasetInfo(
+    n_rows = len(plan.prompts) * config.n_candidates
+    info = DatasetInfo(
         format_version=1,
         name=kind.name,
         split=kind.split,
@@ -141,8 +139,43 @@ def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
         candidates=config.n_candidates,
         n_prompts=len(plan.prompts),
         rows=n_rows,
-        rows_per_shard=per_shard,
+        rows_per_shard=1,
         positions=tuple(seen.positions[k] for k in config.stored),
         preview=entry.preview or fitted,
-        shards=(None,) * -(-n_rows // per_shard),
+        shards=(),
+        signals=_with_widths(config.signals, seen),
     )
+    per_shard = config.rows_per_shard or rows_a_shard(info.row_bytes, config.n_candidates)
+    return replace(info, rows_per_shard=per_shard, shards=(None,) * -(-n_rows // per_shard))
+
+
+def _first_look(plan: Plan, pipe: Any, rows: list[int], shown: bool) -> Trajectories:
+    """`rows`, as many at a time as memory allows: the finished latents and images, and the signals of position 0."""
+    steps, size, found = plan.config.steps, len(rows), list[Trajectories]()
+    positions = [steps] if plan.config.signals == DEFAULT_SIGNALS else [0, steps]
+    while (done := sum(len(made.images) for made in found)) < len(rows):
+        now = rows[done : done + size]
+        texts, seeds = [prompt.text for prompt in plan.of(now)], plan.seeds(now)
+        made = unless_out_of_memory(
+            partial(generate, pipe, texts, seeds, positions, plan.arguments, signals=plan.config.signals)
+        )
+        if made is not None:
+            found.append(made)
+            continue
+        if len(now) == 1:
+            raise NbenchError(f"{OUT_OF_MEMORY} with one image: use --dtype float16, a smaller size or another machine")
+        if shown:
+            print(halved_note(len(now), len(now) // 2), file=sys.stderr)
+        size = len(now) // 2
+    final = torch.cat([made.latents[steps] for made in found if steps in made.latents])
+    return replace(found[0], latents={steps: final}, images=np.concatenate([made.images for made in found]))
+
+
+def _with_widths(signals: tuple[str, ...], seen: Trajectories) -> tuple[str, ...]:
+    """Signals, activations with as many numbers as have been seen."""
+    widths = {
+        layer.name: (layer.layer, places[0].shape[1])
+        for layer in activations_of(signals)
+        for places in [seen.activations[layer.layer]]
+    }
+    return tuple(Activations(*widths[name]).name if name in widths else name for name in signals)

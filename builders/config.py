@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..errors import NbenchError
 from ..shards.positions import parse_positions
+from ..shards.signals import DEFAULT_SIGNALS, normal_signals
 from .pipelines import PipelineEntry, scheduler_spec
 from .prompts import Prompt, PromptRequest
 
@@ -64,6 +65,7 @@ class BuildConfig:
     fresh: bool = False
     retry_failed: bool = False
     references: tuple[str, ...] | None = None
+    signals: tuple[str, ...] = DEFAULT_SIGNALS
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
@@ -72,6 +74,7 @@ class BuildConfig:
                 raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+        object.__setattr__(self, "signals", normal_signals(self.signals))
         _ = self.stored  # refuses positions beyond the run
 
     @property
@@ -124,6 +127,8 @@ def build_spec(
         "rows_per_shard": config.rows_per_shard,
         "format": config.format,
         "latent_dtype": config.latent_dtype,
+        # only where asked for, so that builds of before have the fingerprint of before
+        **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..shards.schema import PositionInfo
+from ..shards.signals import DEFAULT_SIGNALS
 from .recorder import Recorder, pack
 from .seeds import candidate_noise
 
@@ -19,13 +20,16 @@ from .seeds import candidate_noise
 class Trajectories:
     """Latents by position [B, C, H, W] on the CPU, final images uint8 [B, h, w, 3], and all positions of the run.
 
-    `errors` says of each candidate why it could not be made, "" where it could.
+    `errors` says of each candidate why it could not be made, "" where it could. The signals are those of `Recorder`.
     """
 
     latents: dict[int, torch.Tensor]
     images: np.ndarray
     positions: list[PositionInfo]
     errors: tuple[str, ...]
+    x0: dict[int, torch.Tensor] = field(default_factory=dict)
+    cfg_gap: torch.Tensor | None = None
+    activations: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
 
 
 def generate(
@@ -35,6 +39,7 @@ def generate(
     positions: Collection[int],
     arguments: dict[str, Any],
     latent_shape: tuple[int, int, int] | None = None,
+    signals: Collection[str] = DEFAULT_SIGNALS,
 ) -> Trajectories:
     """One candidate for each prompt and its seed, all in one call of `pipe`.
 
@@ -50,7 +55,15 @@ def generate(
         given = {"generator": [generator for _, generator in drawn], "latents": pack(noise) if packed else noise}
     taken = inspect.signature(pipe.__call__).parameters
     arguments = {name: value for name, value in {**arguments, **given}.items() if name in taken}
-    with Recorder(pipe, positions) as recorder:
+    with Recorder(pipe, positions, signals) as recorder:
         images = pipe(prompt=list(prompts), output_type="np", **arguments).images
     pixels = (np.nan_to_num(images).clip(0, 1) * 255).round().astype(np.uint8)
-    return Trajectories(recorder.latents, pixels, recorder.positions, ("",) * len(seeds))
+    return Trajectories(
+        recorder.latents,
+        pixels,
+        recorder.positions,
+        ("",) * len(seeds),
+        recorder.x0,
+        recorder.cfg_gap,
+        recorder.activations,
+    )

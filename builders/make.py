@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,14 @@ import torch
 
 from ..shards.reader import Bench
 from ..shards.rows import to_arrow
-from ..shards.schema import DatasetInfo, ShardRecord, TrajectoryBatch, arrow_schema
+from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
+from ..shards.signals import activations_of
 from ..shards.writer import ShardWriter
 from .generate import Trajectories, generate
 from .plan import Plan
 from .progress import BuildProgress
+
+Made = TypeVar("Made")
 
 OUT_OF_MEMORY = "out of memory"
 _READ_ROWS = 64
@@ -35,14 +39,19 @@ class Maker:
 
     def shard(self, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
         """Make shard `index`. Batches begin anew with it, so that its content depends on nothing before it."""
-        return self._write(self.batches(self.info.shard_rows(index)), writer, pool)
+        made = self._made(self.info.shard_rows(index))
+        return self._write((partial(self._take, writer, now, batch) for now, batch in made), writer, pool)
 
     def failed_again(self, bench: Bench, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
         """Make the failed rows of shard `index` of `bench` once more; the others stay as they are."""
-        return self._write(self._mended(bench, index), writer, pool)
+        rows = self._mended(bench, index)
+        return self._write((partial(writer.write_rows, row) for row in rows), writer, pool)
 
-    def batches(self, rows: Sequence[int]) -> Iterator[TrajectoryBatch]:
-        """The trajectories of `rows`, in batches; one that cannot be made says why."""
+    def _take(self, writer: ShardWriter, rows: Sequence[int], made: Trajectories) -> None:
+        writer.write(self.plan.batch(rows, made))
+
+    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Trajectories]]:
+        """`rows`, in batches, with what became of them; one that cannot be made says why."""
         start = 0
         while start < len(rows):
             now = rows[start : start + self.batch_size]
@@ -52,47 +61,47 @@ class Maker:
                 continue  # in smaller batches
             start += len(now)
             self.progress.advance(len(now))
-            yield self.plan.batch(now, made)
+            yield now, made
 
     def _generate(self, texts: Sequence[str], seeds: Sequence[int]) -> Trajectories | None:
         """None where the batch did not fit and the batch size has been halved."""
-        try:
-            return generate(self.pipe, texts, seeds, self.info.stored, self.plan.arguments, self.info.latent_shape)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(
-                error
-            ):
-                raise
-        # out of the except clause, which keeps the frames and all that is in them alive
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        info = self.info
+        made = unless_out_of_memory(
+            lambda: generate(
+                self.pipe, texts, seeds, info.stored, self.plan.arguments, info.latent_shape, signals=info.signals
+            )
+        )
+        if made is not None:
+            return made
         if len(seeds) > 1:
             self.batch_size = max(1, len(seeds) // 2)
-            self.progress.say(f"{OUT_OF_MEMORY} with {len(seeds)} images at a time: going on with {self.batch_size}")
+            self.progress.say(halved_note(len(seeds), self.batch_size))
             return None
-        nothing = torch.zeros(1, *self.info.latent_shape)
-        images = np.zeros((1, *self.info.image_size, 3), np.uint8)
-        return Trajectories(dict.fromkeys(self.info.stored, nothing), images, [], (OUT_OF_MEMORY,))
+        return _nothing(info)
 
     def _mended(self, bench: Bench, index: int) -> Iterator[pa.RecordBatch]:
         number = self.info.shard_rows(index).start
         for rows in bench.shard_rows(index, arrow_schema(self.info).names, _READ_ROWS):
             failed = [number + i for i, status in enumerate(rows["status"].to_pylist()) if status != "ok"]
-            made = {row: to_arrow(batch, self.info) for row in failed for batch in self.batches([row])}
+            made = {row: self._arrow(row) for row in failed}
             kept = (made.get(number + i, rows.slice(i, 1)) for i in range(len(rows)))
             yield from (row.cast(arrow_schema(self.info)) for row in kept)
             number += len(rows)
 
+    def _arrow(self, row: int) -> pa.RecordBatch:
+        ((rows, made),) = self._made([row])
+        return to_arrow(self.plan.batch(rows, made), self.info)
+
     def _write(
-        self, batches: Iterator[TrajectoryBatch | pa.RecordBatch], writer: ShardWriter, pool: ThreadPoolExecutor
+        self, batches: Iterator[Callable[[], None]], writer: ShardWriter, pool: ThreadPoolExecutor
     ) -> ShardRecord:
+        """Run what writes each batch in `pool`, encoding included: one is written while the next is made."""
         writing: Future[None] | None = None
         try:
-            for batch in batches:
+            for write in batches:
                 if writing is not None:
-                    writing.result()  # one batch is written while the next is made, and no more are kept
-                take = writer.write if isinstance(batch, TrajectoryBatch) else writer.write_rows
-                writing = pool.submit(take, batch)
+                    writing.result()  # no more than one waits, or a slow disk would fill the memory
+                writing = pool.submit(write)
             if writing is not None:
                 writing.result()
             return writer.commit()
@@ -101,3 +110,35 @@ class Maker:
                 writing.exception()
             writer.discard()
             raise
+
+
+def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
+    """What `make` returns; None where it did not fit into memory."""
+    try:
+        return make()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+    # out of the except clause, which keeps the frames and all that is in them alive
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def halved_note(images: int, now: int) -> str:
+    """What is said when a batch did not fit."""
+    return f"{OUT_OF_MEMORY} with {images} images at a time: going on with {now}"
+
+
+def _nothing(info: DatasetInfo) -> Trajectories:
+    """One candidate that failed for want of memory."""
+    latent, before = torch.zeros(1, *info.latent_shape), [k for k in info.stored if k < info.steps]
+    return Trajectories(
+        dict.fromkeys(info.stored, latent),
+        np.zeros((1, *info.image_size, 3), np.uint8),
+        [],
+        (OUT_OF_MEMORY,),
+        dict.fromkeys(before, latent) if "x0" in info.signals else {},
+        torch.zeros(1, info.steps) if "cfg_gap" in info.signals else None,
+        {each.layer: dict.fromkeys(before, torch.zeros(1, each.width or 0)) for each in activations_of(info.signals)},
+    )

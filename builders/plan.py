@@ -45,8 +45,22 @@ class Plan:
     def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
         """Rows as they go to disk."""
         prompts = self.of(rows)
-        latents = {position: as_kept(latent, self.config.latent_dtype) for position, latent in made.latents.items()}
-        found = [not_finite({position: latent[i] for position, latent in latents.items()}) for i in range(len(rows))]
+        kind = self.config.latent_dtype
+        latents = {position: as_kept(latent, kind) for position, latent in made.latents.items()}
+        x0 = {position: as_kept(latent, kind) for position, latent in made.x0.items()}
+        activations = {
+            layer: {k: as_kept(values, "float16") for k, values in places.items()}
+            for layer, places in made.activations.items()
+        }
+        gap = None if made.cfg_gap is None else as_kept(made.cfg_gap, "float32")
+        others = {"x0": x0, **activations, "cfg_gap": {} if gap is None else {0: gap}}
+        found = [
+            not_finite({k: latent[i] for k, latent in latents.items()})
+            or next(
+                filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in others.items())), ""
+            )
+            for i in range(len(rows))
+        ]
         return TrajectoryBatch(
             prompt_ids=[prompt.id for prompt in prompts],
             prompts=[prompt.text for prompt in prompts],
@@ -57,6 +71,9 @@ class Plan:
             errors=[error or other for error, other in zip(made.errors, found, strict=True)],
             latents=latents,
             images=made.images,
+            x0=x0,
+            cfg_gap=gap,
+            activations=activations,
         )
 
 
@@ -76,7 +93,7 @@ def rows_a_shard(row_bytes: int, n_candidates: int) -> int:
     return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // n_candidates) * n_candidates
 
 
-def not_finite(latents: dict[int, np.ndarray]) -> str:
-    """Why a candidate with these latents by position failed, or ""."""
+def not_finite(latents: dict[int, np.ndarray], signal: str = "latent") -> str:
+    """Why a candidate with these latents (or what else `signal` names) by position failed, or ""."""
     bad = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
-    return f"latent not finite from position {min(bad)}" if bad else ""
+    return f"{signal} not finite from position {min(bad)}" if bad else ""

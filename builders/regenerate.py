@@ -41,7 +41,9 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
-        made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.latent_shape)
+        made = generate(
+            pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.latent_shape, info.signals
+        )
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
 
@@ -49,11 +51,11 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
 def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
     info = bench.info
     index, offset = divmod(number, info.rows_per_shard)
-    columns = ["id", *columns_of(info, info.stored, images=True)]
+    columns = ["id", *columns_of(info, info.stored, True, info.signals)]
     for rows in bench.shard_rows(index, columns, 16):
         if offset < len(rows):
             found = rows.slice(offset, 1)
-            return from_arrow(found, info, info.stored, images=True), info.shard_path(index), str(found["id"][0])
+            return from_arrow(found, info, info.stored, True, info.signals), info.shard_path(index), str(found["id"][0])
         offset -= len(rows)
     raise NbenchError(f"{info.shard_path(index)} has too few rows")
 
@@ -67,8 +69,27 @@ def _differences(stored: TrajectoryBatch, made: Trajectories, bench: Bench) -> l
         if not error.max() <= TOLERANCE:
             told.append(f"made again, its latent at {position} differs by {error.max():.3g}")
             break  # what comes later follows from it
+    told += _other_differences(stored, made, bench)
     if stored.images is not None:
         error = np.abs(stored.images.astype(float) - made.images).mean()
         if error > IMAGE_TOLERANCE:
             told.append(f"made again, its image differs by {error:.0f} of 255 on average")
     return told
+
+
+def _other_differences(stored: TrajectoryBatch, made: Trajectories, bench: Bench) -> list[str]:
+    """Signals that differ from what is stored; all are compared by their own size, since x0 grows with the noise."""
+    pairs = [(f"x0 at {k}", stored.x0[k], values) for k, values in made.x0.items()]
+    for layer, places in made.activations.items():
+        pairs += [(f"{layer} at {k}", stored.activations[layer][k], values) for k, values in places.items()]
+    if made.cfg_gap is not None and stored.cfg_gap is not None:
+        pairs.append(("cfg_gap", stored.cfg_gap, made.cfg_gap))
+    told = []
+    for name, kept, values in pairs:
+        was = kept.astype(np.float32)
+        size = max(1.0, float(np.abs(was).max()))
+        step = size / 254 if bench.info.latent_dtype == "int8" and name.startswith("x0") else 0.0
+        error = np.abs(was - values.float().numpy()).max() - step
+        if not error <= TOLERANCE * size:
+            told.append(f"made again, its {name} differs by {error:.3g}")
+    return told[:1]

@@ -95,7 +95,7 @@ def test_a_signal_that_is_not_there(full: Path, bench_folder: Path) -> None:
         plain.require_signals(["x0"])
     with pytest.raises(NbenchError, match=told):
         plain.batches([20], signals=("x0",))
-    with pytest.raises(NbenchError, match="no_such not in this bench: it has latent, image$"):
+    with pytest.raises(NbenchError, match=r"no_such not in this bench: it has latent, image$"):
         plain.require_signals(["no_such"])
     with pytest.raises(NbenchError, match=r"build it with --signals latent,cfg_gap,activations:up.0,image"):
         plain.require_signals(["cfg_gap", "activations:up.0"])

@@ -1,0 +1,128 @@
+"""What the denoiser itself gives at a step: its predictions with and without the prompt, and activations of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+
+from ..errors import NbenchError
+from ..shards.signals import Activations
+
+_PROJECTION_SEED = 0
+
+
+class PredictionWatch:
+    """Hooks on a pipeline's denoiser: what was predicted, and what layers gave, since the last `take`.
+
+    Raises:
+        NbenchError: there is no denoiser to watch, or no such layer in it.
+    """
+
+    def __init__(self, pipe: Any, layers: Sequence[Activations]) -> None:
+        denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        if not isinstance(denoiser, torch.nn.Module):
+            raise NbenchError(f"{type(pipe).__name__} has neither unet nor transformer: leave out such --signals")
+        modules = dict(denoiser.named_modules())
+        for layer in layers:
+            if layer.layer not in modules:
+                near = get_close_matches(layer.layer, modules, 3) or list(modules)[1:4]
+                raise NbenchError(f"no layer {layer.layer!r} in {type(denoiser).__name__}: near it {', '.join(near)}")
+        self._predictions: list[torch.Tensor] = []
+        self._pooled: dict[str, list[torch.Tensor]] = {layer.layer: [] for layer in layers}
+        self._layers, self._projections = layers, dict[str, torch.Tensor]()
+        self._conditional: int | None = None
+        self._handles = [denoiser.register_forward_hook(self._predicted)]
+        self._handles += [modules[layer.layer].register_forward_hook(self._activated(layer)) for layer in layers]
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+    def restart(self) -> None:
+        """A new run begins: which half of a batch has the prompt is to be found out anew."""
+        self._conditional = None
+
+    def take(self, guided: torch.Tensor, count: int, gap: bool) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+        """What this step gave for `count` candidates: the gap, float32 [count], and by layer activations [count, D].
+
+        `guided` is the prediction that the scheduler is given.
+
+        Raises:
+            NbenchError: no two predictions a candidate, so no gap; or activations that are not one vector a candidate.
+        """
+        predictions = [each[:, : guided.shape[1]] for each in self._predictions]
+        halves = [half for each in predictions for half in each.split(count)]
+        rows = sum(map(len, predictions))
+        self._predictions, pooled = [], self._pooled
+        self._pooled = {name: [] for name in pooled}
+        if rows not in (count, 2 * count) or (gap and rows == count):
+            told = "one prediction" if rows == count else f"{rows / count:g} predictions"
+            way = "raise --guidance where it guides at all, or leave out cfg_gap" if gap else "leave out activations"
+            raise NbenchError(f"the pipeline makes {told} a step and image, where two make a guidance gap: {way}")
+        found = None
+        if gap:
+            found = torch.linalg.vector_norm((halves[1].float() - halves[0].float()).flatten(1), dim=1)
+        if pooled and self._conditional is None:
+            self._conditional = _conditional(halves, guided) if rows > count else 0
+        return found, {name: self._chosen(name, each, count) for name, each in pooled.items()}
+
+    def _chosen(self, name: str, pooled: list[torch.Tensor], count: int) -> torch.Tensor:
+        halves = [half for each in pooled for half in each.split(count)]
+        if any(len(half) != count for half in halves) or (self._conditional or 0) >= len(halves) or len(halves) > 2:
+            raise NbenchError(f"layer {name} does not give one output a denoiser call and image: choose another")
+        return halves[self._conditional or 0]
+
+    def _predicted(self, module: torch.nn.Module, given: Any, output: Any) -> None:
+        self._predictions.append(_rows(output).detach())
+
+    def _activated(self, layer: Activations) -> Any:
+        def hook(module: torch.nn.Module, given: Any, output: Any) -> None:
+            self._pooled[layer.layer].append(self._projected(layer, _pool(_rows(output).detach())))
+
+        return hook
+
+    def _projected(self, layer: Activations, pooled: torch.Tensor) -> torch.Tensor:
+        channels = pooled.shape[1]
+        if layer.width is None or layer.width == channels:
+            return pooled
+        if layer.width > channels:
+            raise NbenchError(f"layer {layer.layer} has {channels} channels: give a DIM of at most {channels}")
+        if layer.layer not in self._projections:
+            self._projections[layer.layer] = projection(channels, layer.width).to(pooled.device)
+        return pooled @ self._projections[layer.layer]
+
+
+def projection(channels: int, width: int) -> torch.Tensor:
+    """The random projection of activations, [channels, width]: Gaussian of variance 1 / width, always the same.
+
+    So distances stay as they are on average (Johnson and Lindenstrauss).
+    """
+    return torch.randn(channels, width, generator=torch.Generator().manual_seed(_PROJECTION_SEED)) / width**0.5
+
+
+def _rows(output: Any) -> torch.Tensor:
+    """The tensor in what a module returns: itself, or the first of a tuple, of an output class or of a list of rows."""
+    first = output if isinstance(output, torch.Tensor) else output[0]
+    return torch.stack(first) if isinstance(first, list) else first
+
+
+def _pool(output: torch.Tensor) -> torch.Tensor:
+    """Float32 [rows, channels]: the mean over places of [rows, channels, ...] or tokens of [rows, tokens, channels]."""
+    values = output.float()
+    if values.ndim == 3:
+        return values.mean(1)
+    return values.flatten(2).mean(2) if values.ndim > 3 else values
+
+
+def _conditional(halves: Sequence[torch.Tensor], guided: torch.Tensor) -> int:
+    """Which of two predictions was made with the prompt: pipelines differ in their order, and some change the sign.
+
+    Guided is g of the one and 1 - g of the other, g above 1, up to a factor: the larger share is that of the prompt.
+    """
+    both = torch.stack([half[0].flatten() for half in halves]).double().cpu()
+    shares = torch.linalg.lstsq(both.T, guided[0].flatten().double().cpu()[:, None]).solution
+    return int(shares.abs().argmax())
