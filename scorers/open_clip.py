@@ -100,5 +100,5 @@ def _digest(network: torch.nn.Module, model: str) -> str:
     total = hashlib.sha256(f"open_clip {model}".encode())
     for name, value in sorted(network.state_dict().items()):
         total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:32]

@@ -49,6 +49,7 @@ def _brightness(file: str) -> float:
     return float(np.asarray(Image.open(file)).mean() / 255)
 
 
+@pytest.mark.slow
 def test_open_clip_models_equal_their_own_forward_pass(tmp_path: Path) -> None:
     open_clip = pytest.importorskip("open_clip", exc_type=Exception)
     from nbench.scorers.open_clip import OpenCLIPScorer
