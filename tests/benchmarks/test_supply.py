@@ -16,6 +16,7 @@ from nbench.benchmarks.supply import ScoreOptions
 from nbench.builders.pipelines import WORLD_PIPELINE
 from nbench.errors import NbenchError
 from nbench.scorers.placement import CPU
+from nbench.scorers.previews import preview
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.schema import PositionInfo
@@ -172,10 +173,8 @@ def test_captions_are_scored_as_if_they_were_the_prompt(bench: Bench, model: str
     assert batch.images is not None
     inputs = torch.from_numpy(batch.images[3:4]).permute(0, 3, 1, 2) / 255
     if model == "clip":
-        inputs = torch.einsum(
-            "rc,bchw->brhw", torch.tensor(bench.info.preview.weight), torch.tensor(batch.latents[10][3:4]).float()
-        )  # type: ignore[union-attr]
-        inputs = (inputs + torch.tensor(bench.info.preview.bias)[:, None, None]).clamp(0, 1)  # type: ignore[union-attr]
+        assert bench.info.preview is not None
+        inputs = preview(torch.from_numpy(batch.latents[10][3:4]), bench.info.preview)
     for kind, text in (batch.corruptions[3] or {}).items():
         if text:
             alone: Any = scorer
