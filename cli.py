@@ -12,7 +12,9 @@ import typer
 from . import __version__
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
+from .commands.models import models_app, probe
 from .commands.pipelines import pipelines_app
+from .commands.quiet import quieten_transformers
 from .commands.results import results_app
 from .commands.scores import scores_app
 from .commands.tune import tune_app
@@ -31,6 +33,8 @@ app.add_typer(tune_app)
 app.add_typer(results_app)
 app.add_typer(scores_app)
 app.add_typer(pipelines_app)
+app.add_typer(models_app, name="models")
+train_app.command()(probe)
 
 
 def main() -> None:
@@ -229,7 +233,7 @@ def noisyclip(
     """
     from .training.noisyclip import TrainConfig, train
 
-    _quieten_transformers()
+    quieten_transformers()
     config = TrainConfig(
         data=data,
         out=out,
@@ -274,7 +278,7 @@ def evaluate(
 
     from .benchmarks.evaluate import EvaluateConfig, evaluate
 
-    _quieten_transformers()
+    quieten_transformers()
     config = EvaluateConfig(bench=bench or _default_bench(), latents=latents, out=out)
     with Console(stderr=True).status("scoring"):
         report = evaluate(replace(config, models=tuple(model)) if model else config)
@@ -303,11 +307,3 @@ def _default_bench() -> Path:
         print(f"no finished bench at {config.folder}: building it (nbench build genai-bench)", file=sys.stderr)
         build(config)
     return config.folder
-
-
-def _quieten_transformers() -> None:
-    """No bars and warnings for every model that is loaded; what matters is raised."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

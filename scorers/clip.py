@@ -1,49 +1,90 @@
-"""CLIP as a scorer: the cosine of image and prompt, on previews of latents or on final images."""
+"""CLIP and its kin as scorers: the cosine of prompt and picture (or latent), with any such model of transformers.
+
+CLIP: Radford et al., arXiv 2103.00020; SigLIP: arXiv 2303.15343; SigLIP 2: arXiv 2502.14786; PickScore is a CLIP
+fine-tuned on preferences, arXiv 2305.01569. A CLIP whose first layer takes latents: Latent-CLIP, arXiv 2503.08455.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from ..errors import NbenchError
+from .placement import CPU, Placement
 from .preprocess import Preprocess
 from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
+MAX_LENGTH_PADDED = ("siglip", "siglip2")
+"""Model types whose text tower was trained on prompts padded to their full length, and reads the last token."""
+
 
 class CLIPScorer:
-    """A TwinTower of any transformers CLIPModel, frozen, in float32.
+    """A TwinTower of any transformers model with an image and a text tower (CLIP, SigLIP, SigLIP 2, ...), frozen.
 
     Args:
         source: folder or Hub id with the model, its tokenizer and its preprocessor_config.json.
         name: what result tables call it.
-        reads: "preview", or "image" for the reference score of final images.
+        reads: one of `PICTURES`; a model whose first layer takes latents reads "latent" or "x0" instead.
+        processor: where tokenizer and preprocessing are, if not with the model.
+        scaled: multiply the cosine by the model's own scale, as PickScore does.
+
+    Raises:
+        NbenchError: no such model, or one without two towers.
     """
 
-    def __init__(self, source: str | Path, name: str = "clip", reads: Reads = "preview", device: str = "cpu") -> None:
-        from transformers import AutoTokenizer, CLIPModel
+    def __init__(
+        self,
+        source: str | Path,
+        name: str = "clip",
+        reads: Reads = "preview",
+        placement: Placement = CPU,
+        processor: str | None = None,
+        scaled: bool = False,
+    ) -> None:
+        from transformers import AutoModel, AutoTokenizer
 
         folder = model_folder(source)
-        self.name, self.reads, self.device = name, reads, torch.device(device)
-        self.fingerprint = folder_fingerprint(folder, "clip", reads)
-        self._preprocess = Preprocess.from_folder(folder)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(self.device).eval()
+        texts = folder if processor is None else model_folder(processor, weights=False)
+        self.name, self._placement = name, placement
+        self._model: Any = AutoModel.from_pretrained(folder, dtype=placement.torch_dtype)
+        if not hasattr(self._model, "get_image_features") or not hasattr(self._model, "get_text_features"):
+            raise NbenchError(
+                f"{source} is a {self._model.config.model_type}, not a model with an image and a text tower"
+            )
+        self._model.to(placement.device).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(texts)
+        vision = self._model.config.vision_config
+        self._of_latents = getattr(vision, "num_channels", 3) != 3
+        self.reads = "latent" if self._of_latents and reads == "preview" else reads
+        self._preprocess = Preprocess.none() if self._of_latents else Preprocess.from_folder(texts)
+        self.fingerprint = placement.mark(
+            folder_fingerprint(folder, "clip", self.reads, *([processor] if processor else []))
+        )
+        self.scale = self._model.logit_scale.exp().item() if scaled else 1.0
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit-norm text embeddings float32 [P, D]; prompts longer than the model reads are cut."""
-        limit = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(prompts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        output = self._model.get_text_features(
-            input_ids=tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
+        config, device = self._model.config, self._placement.device
+        full = config.model_type in MAX_LENGTH_PADDED
+        tokens = self._tokenizer(
+            list(prompts),
+            padding="max_length" if full else True,
+            truncation=True,
+            max_length=config.text_config.max_position_embeddings,
+            return_tensors="pt",
         )
-        return functional.normalize(output.pooler_output, dim=-1)
+        mask = {} if full else {"attention_mask": tokens.attention_mask.to(device)}
+        output = self._model.get_text_features(input_ids=tokens.input_ids.to(device), **mask)
+        return functional.normalize(output.pooler_output.float(), dim=-1)
 
     @torch.inference_mode()
     def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1."""
-        output = self._model.get_image_features(pixel_values=self._preprocess(inputs.to(self.device)))
-        return functional.normalize(output.pooler_output, dim=-1)
+        """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1, or of latents [B, C, h, w]."""
+        pixels = self._preprocess.model_input(inputs.to(self._placement.device), self._model.dtype)
+        return functional.normalize(self._model.get_image_features(**pixels).pooler_output.float(), dim=-1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from .clip import CLIPScorer
+from .placement import CPU, Placement
 
 
 class NoisyCLIPScorer(CLIPScorer):
     """A CLIPScorer of NoisyCLIP weights; it reads previews at every position."""
 
-    def __init__(self, source: str | Path, name: str = "noisyclip", device: str = "cpu") -> None:
-        super().__init__(source, name, "preview", device)
+    def __init__(self, source: str | Path, name: str = "noisyclip", placement: Placement = CPU) -> None:
+        super().__init__(source, name, "preview", placement)

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
+from ..errors import NbenchError
+from ..shards.schema import PositionInfo
 
-Reads = Literal["latent", "preview", "image", "nothing"]
-"""What the harness hands a scorer, as float32 on its device: the raw latent [B, C, h, w]; its linear preview or the
-final image, both RGB [B, 3, H, W] in 0..1; or nothing, for scorers that know a trajectory by its name only."""
+if TYPE_CHECKING:
+    import torch
+
+Reads = str
+"""What the harness hands a scorer, as float32: one of `READS`, with LAYER or NAME filled in."""
+
+READS = {
+    "latent": "the latent of the position, as it is [B, C, h, w]",
+    "preview": "that latent as RGB [B, 3, H, W] in 0..1, without the VAE",
+    "x0": "the finished latent that the denoiser predicts from the position [B, C, h, w]",
+    "x0_preview": "that estimate as RGB [B, 3, H, W] in 0..1, without the VAE",
+    "x0_image": "that estimate decoded by the VAE, RGB [B, 3, H, W] in 0..1",
+    "image": "the final image, RGB [B, 3, H, W] in 0..1; at the final position alone",
+    "cfg_gap": "of each step before position k, the norm of conditional minus unconditional prediction [B, k]",
+    "activations:LAYER": "pooled output of that layer of the denoiser [B, D]; not at the final position",
+    "reference:NAME": "the final images' scores by that reference of the bench [B]",
+    "nothing": "the names of prompts and candidates",
+}
+PICTURES = ("preview", "x0_preview", "x0_image", "image")
+"""Those that are RGB: a scorer of one can score any other."""
+_NEED_A_STEP = ("x0", "x0_preview", "x0_image", "activations")
 
 
 class Scorer(Protocol):
-    """What every scorer says of itself. The fingerprint covers all that changes its scores."""
+    """What every scorer says of itself. The fingerprint covers all that changes its scores.
+
+    A twin tower may declare a `scale` that its cosine is multiplied by. A scorer that declares `conditioned = True` is
+    given the position too: its `embed_inputs` or `score` takes a `PositionInfo` as last argument.
+    """
 
     name: str
     reads: Reads
@@ -49,3 +72,39 @@ class NameScorer(Scorer, Protocol):
     def score_names(self, prompt_ids: Sequence[str], candidates: Sequence[int], position: int) -> torch.Tensor:
         """Scores float [B]."""
         ...
+
+
+def embed_inputs(scorer: TwinTower, inputs: torch.Tensor, at: PositionInfo) -> torch.Tensor:
+    """Embeddings [B, D]; a conditioned scorer is told the position."""
+    return scorer.embed_inputs(inputs, *_told(scorer, at))
+
+
+def score_pairs(scorer: PairScorer, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> torch.Tensor:
+    """Scores [B]; a conditioned scorer is told the position."""
+    return scorer.score(inputs, prompts, *_told(scorer, at))
+
+
+def _told(scorer: Scorer, at: PositionInfo) -> tuple[PositionInfo, ...]:
+    return (at,) if getattr(scorer, "conditioned", False) else ()
+
+
+def calls_per_score(reads: Reads) -> int:
+    """Denoiser calls that what is read at position k costs beyond the k calls before it."""
+    return int(reads.partition(":")[0] in _NEED_A_STEP)
+
+
+def checked_scorer(scorer: object, origin: str) -> Scorer:
+    """A scorer, once it has what the harness relies on.
+
+    Raises:
+        NbenchError: an attribute or method is missing, or it reads what no harness supplies.
+    """
+    absent = [name for name in ("name", "reads", "fingerprint") if not isinstance(getattr(scorer, name, None), str)]
+    if absent:
+        raise NbenchError(f"{origin} is no scorer: it has no {', no '.join(absent)} (a str)")
+    if not isinstance(scorer, TwinTower | PairScorer | NameScorer):
+        raise NbenchError(f"{origin} is no scorer: give it embed_text and embed_inputs, or score, or score_names")
+    kind, _, of = scorer.reads.partition(":")
+    if scorer.reads not in READS and (kind not in ("activations", "reference") or not of):
+        raise NbenchError(f"{origin} reads {scorer.reads!r}, which there is not: there are {', '.join(READS)}")
+    return scorer

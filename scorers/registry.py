@@ -1,49 +1,78 @@
-"""Scorers by name; weights that fit the bench's latent space, and heavy imports only when one is made."""
+"""Scorers by name, Hub id, folder, class or plug-in; heavy imports only when one is made."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import importlib
+import importlib.util
+import inspect
+import re
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from ..errors import NbenchError
 from ..shards.schema import DatasetInfo
-from .protocols import Scorer
+from .builtin import BUILTIN, FAMILIES, REREADINGS, fitting
+from .placement import Placement
+from .protocols import PICTURES, Reads, Scorer, checked_scorer
 
-SHAPES_LATENT = (4, 16, 16)
 REFERENCES = ("clip", "vqascore")
-_WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
+GROUP = "nbench.scorers"
+"""The entry points by which an installed package brings scorers: a class, or a function that makes one."""
 
 
 def scorer_names() -> list[str]:
-    """The names that `get_scorer` knows."""
-    return sorted(_MODELS)
+    """The names that `get_scorer` knows, those of installed plug-ins too."""
+    return sorted([*BUILTIN, *plugins()])
 
 
-def get_scorer(name: str, info: DatasetInfo) -> Scorer:
-    """The scorer called `name`, or the CLIPModel in that folder or at that Hub id, for the latent space of a bench.
+def get_scorer(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
+    """The scorer that `name` stands for, with weights that fit the latent space of a bench.
+
+    In this order: a name of `nbench models`; FAMILY:MODEL, as in vqascore:HUB-ID; READS:SCORER, as in x0-image:siglip,
+    for a scorer of pictures that is to look at others; FILE.py:CLASS or PACKAGE.MODULE:CLASS; and the folder or Hub id
+    of any model of transformers with an image and a text tower.
 
     Raises:
-        NbenchError: no such scorer, or none of its weights fit this latent space.
+        NbenchError: no such scorer, or none of its weights fit.
     """
-    if name in _MODELS:
-        return _MODELS[name](info)
+    placement = placement or Placement.best()
+    found = plugins()
+    if name in BUILTIN:
+        return checked_scorer(BUILTIN[name].load(info, placement), name)
+    if name in found:
+        return _construct(_load(found[name]), name, info, placement)
+    family, colon, rest = name.partition(":")
+    if colon and rest:
+        if family in FAMILIES:
+            return checked_scorer(FAMILIES[family].load(rest, info, placement), name)
+        if family in REREADINGS:
+            return reread(get_scorer(rest, info, placement), REREADINGS[family], f"{family}-{file_name(rest)}")
+        if family.endswith(".py") or re.fullmatch(r"[\w.]+:\w+", name):
+            return _construct(_imported(family, rest), name, info, placement)
     if "/" in name or Path(name).is_dir():
         from .clip import CLIPScorer
 
-        return CLIPScorer(name, Path(name).name, device=_device())
-    raise _unknown("model", name, scorer_names(), " (or the folder or Hub id of a CLIPModel)")
+        return CLIPScorer(name, file_name(name), placement=placement)
+    raise _unknown("model", name, scorer_names(), " (or a folder, a Hub id, or MODULE:CLASS)")
 
 
-def get_reference(name: str, info: DatasetInfo) -> Scorer:
+def get_reference(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
     """The scorer of final images behind the reference called `name`.
 
     Raises:
         NbenchError: no such reference, or none of its weights fit the images of this bench.
     """
+    from .clip import CLIPScorer
+    from .vqascore import VQAScorer
+
     if name not in REFERENCES:
         raise _unknown("reference", name, REFERENCES)
-    return _vqascore(info) if name == "vqascore" else _clip_image(info)
+    placement = placement or Placement.best()
+    if name == "vqascore":
+        return VQAScorer(fitting("vqa", info), placement=placement)
+    return CLIPScorer(fitting("clip", info), reads="image", placement=placement)
 
 
 def clip_folder(info: DatasetInfo) -> Path:
@@ -52,61 +81,91 @@ def clip_folder(info: DatasetInfo) -> Path:
     Raises:
         NbenchError: none does.
     """
-    return _fitting("clip", info)
+    return fitting("clip", info)
 
 
-def _clip(info: DatasetInfo) -> Scorer:
-    from .clip import CLIPScorer
+def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
+    """The same scorer of pictures, looking at others: another scorer, with a name and a fingerprint of its own.
 
-    return CLIPScorer(_fitting("clip", info), device=_device())
-
-
-def _clip_image(info: DatasetInfo) -> Scorer:
-    from .clip import CLIPScorer
-
-    return CLIPScorer(_fitting("clip", info), reads="image", device=_device())
-
-
-def _noisyclip(info: DatasetInfo) -> Scorer:
-    from .noisyclip import NoisyCLIPScorer
-
-    return NoisyCLIPScorer(_fitting("noisyclip", info), device=_device())
+    Raises:
+        NbenchError: it does not look at pictures.
+    """
+    if scorer.reads not in PICTURES:
+        raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of pictures")
+    scorer.fingerprint = f"{scorer.fingerprint}-{reads}"
+    scorer.name, scorer.reads = name, reads
+    return scorer
 
 
-def _vqascore(info: DatasetInfo) -> Scorer:
-    from .vqascore import VQAScorer
+def plugins() -> dict[str, EntryPoint]:
+    """The entry points of installed packages by name.
 
-    return VQAScorer(_fitting("vqa", info), device=_device())
-
-
-def _random(info: DatasetInfo) -> Scorer:
-    from .baselines import RandomScorer
-
-    return RandomScorer()
-
-
-_MODELS: dict[str, Callable[[DatasetInfo], Scorer]] = {
-    "clip": _clip,
-    "noisyclip": _noisyclip,
-    "random": _random,
-    "vqascore": _vqascore,
-}
+    Raises:
+        NbenchError: two bring a scorer of the same name, or one has the name of a built-in.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = "nbench" if point.name in BUILTIN else _origin(found[point.name]) if point.name in found else None
+        if other is not None:
+            raise NbenchError(f"two scorers are called {point.name}, of {other} and of {_origin(point)}: uninstall one")
+        found[point.name] = point
+    return found
 
 
-def _fitting(weights: str, info: DatasetInfo) -> Path:
-    if tuple(info.latent_shape) != SHAPES_LATENT:
-        found, fits = ("x".join(map(str, shape)) for shape in (info.latent_shape, SHAPES_LATENT))
-        raise NbenchError(
-            f"no {weights} weights fit latents of {found}: the shipped ones fit {fits} (pipeline shapes); "
-            "name the folder or Hub id of a CLIPModel instead"
-        )
-    return _WEIGHTS / weights
+def file_name(text: str) -> str:
+    """A folder, Hub id or class as the name of result files."""
+    parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
+    return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"
 
 
-def _device() -> str:
-    import torch
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # a plug-in's own code
+        raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {_reason(error)}") from error
+
+
+def _imported(module: str, attribute: str) -> Any:
+    try:
+        if module.endswith(".py"):
+            path = Path(module)
+            if not path.is_file():
+                raise NbenchError(f"no file {module}: give the path of one that defines {attribute}")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None
+            assert spec.loader is not None
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+        else:
+            loaded = importlib.import_module(module)
+    except NbenchError:
+        raise
+    except Exception as error:  # somebody's own code
+        raise NbenchError(f"{module} cannot be imported: {_reason(error)}") from error
+    if not hasattr(loaded, attribute):
+        raise _unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
+    return getattr(loaded, attribute)
+
+
+def _construct(maker: Any, name: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    """Call a class or function with what it asks for by name: info (of the bench), device, dtype."""
+    offered = {"info": info, "device": placement.device, "dtype": placement.dtype}
+    try:
+        taken = inspect.signature(maker).parameters
+        made = maker(**{key: value for key, value in offered.items() if key in taken})
+    except NbenchError:
+        raise
+    except Exception as error:  # somebody's own code
+        raise NbenchError(f"scorer {name} cannot be made: {_reason(error)}") from error
+    return checked_scorer(made, name)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from ..errors import NbenchError
 
-_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+_TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
+_PATTERNS = (*_TEXTS, "*.safetensors")
 
 
-def model_folder(source: str | Path) -> Path:
+def model_folder(source: str | Path, weights: bool = True) -> Path:
     """The local folder of a model: `source` itself, or the snapshot of a Hub id (safetensors only, never a pickle).
+
+    Args:
+        weights: False for what goes with them alone, tokenizer and preprocessing.
 
     Raises:
         NbenchError: there is no such folder, and no such model can be reached on the Hub.
@@ -21,7 +25,7 @@ def model_folder(source: str | Path) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = Path(snapshot_download(str(source), allow_patterns=list(_PATTERNS)))
+            folder = Path(snapshot_download(str(source), allow_patterns=list(_PATTERNS if weights else _TEXTS)))
         except Exception as error:  # the Hub client raises many unrelated kinds, all for a model out of reach
             reason = str(error).partition("\n")[0]
             raise NbenchError(f"no model {source}: neither a folder nor within reach on the Hub ({reason})") from error

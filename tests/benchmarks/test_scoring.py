@@ -1,9 +1,10 @@
 """Scoring streams a bench through each kind of scorer, and reads and embeds no more than it must."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -116,9 +117,9 @@ def test_scoring_holds_one_batch_at_a_time(small_bench: Fixture, monkeypatch: py
     most = 0
     original = Bench.batches
 
-    def spy(self: Bench, positions: Sequence[int], images: bool, batch_size: int) -> Iterator[TrajectoryBatch]:
+    def spy(self: Bench, positions: Sequence[int], images: bool, batch_size: int, *rest: Any, **kept: Any) -> Any:
         nonlocal most
-        for batch in original(self, positions, images, 10):
+        for batch in original(self, positions, images, 10, *rest, **kept):
             alive.append(weakref.ref(batch))
             most = max(most, sum(reference() is not None for reference in alive))
             yield batch

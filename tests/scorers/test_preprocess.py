@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from nbench.errors import NbenchError
 from nbench.scorers.preprocess import Preprocess
@@ -39,8 +40,10 @@ def as_tensor(image: np.ndarray) -> torch.Tensor:
         CLIPImageProcessorPil(size={"height": 48, "width": 56}, do_center_crop=False, resample=2),
         BlipImageProcessorPil(),
         BlipImageProcessorPil(do_resize=False, do_normalize=False),
+        SiglipImageProcessorPil(),
+        SiglipImageProcessorPil(size={"height": 384, "width": 384}, resample=2),
     ],
-    ids=["clip", "padding crop", "bilinear", "blip", "as it is"],
+    ids=["clip", "padding crop", "bilinear", "blip", "as it is", "siglip", "siglip 2"],
 )
 def test_equals_the_models_own_processor(processor: Any, shape: tuple[int, int], tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BlipForQuestionAnswering
 
+from nbench.errors import NbenchError
 from nbench.scorers.protocols import PairScorer
-from nbench.scorers.vqascore import VQAScorer
+from nbench.scorers.vqascore import ChatVQAScorer, VQAScorer, vqa_scorer
+
+from .tiny_models import save_clip, save_llava
 
 WEIGHTS = Path(__file__).parents[2] / "shapes" / "weights" / "vqa"
 PROMPTS = ["two red circles on gray background", "one blue square left of three green crosses on white background"]
@@ -52,3 +55,29 @@ def test_is_a_probability_that_depends_on_image_and_prompt(images: torch.Tensor,
     swapped = VQAScorer(WEIGHTS).score(images.flip(0), PROMPTS)
     assert (swapped != scores).all()
     assert (VQAScorer(WEIGHTS).score(images, PROMPTS[::-1]) != scores).all()
+
+
+def test_any_image_text_model_is_asked_through_its_chat_template(tmp_path: Path) -> None:
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    scorer = vqa_scorer(save_llava(tmp_path))
+    assert isinstance(scorer, ChatVQAScorer)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
+    prompts = ["two red circles", "blue"]  # of different lengths: each must be read at its own end
+    scores = scorer.score(images, prompts)
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    for image, prompt, score in zip(images, prompts, scores, strict=True):
+        text = f'USER <image> Does this figure show "{prompt}"? Please answer yes or no. ASSISTANT '
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        given = processor(images=[pixels], text=[text], return_tensors="pt")
+        told = model.generate(**given, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
+        yes = processor.tokenizer.get_vocab()["Yes"]
+        torch.testing.assert_close(told.logits[0].softmax(-1)[0, yes], score, atol=1e-6, rtol=1e-4)
+    assert scores[0] != scores[1]
+
+
+def test_blip_and_others_are_told_apart_and_the_rest_is_refused(tmp_path: Path) -> None:
+    assert isinstance(vqa_scorer(WEIGHTS), VQAScorer)
+    with pytest.raises(NbenchError, match="cannot be asked about images"):
+        vqa_scorer(save_clip(tmp_path))

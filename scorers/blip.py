@@ -1,0 +1,42 @@
+"""BLIP's image-text matching (Li et al., arXiv 2201.12086): the probability that picture and prompt belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .placement import CPU, Placement
+from .preprocess import Preprocess
+from .protocols import Reads
+from .weights import folder_fingerprint, model_folder
+
+
+class BLIPMatchScorer:
+    """A PairScorer of a transformers BlipForImageTextRetrieval: P(match) of its matching head."""
+
+    reads: Reads = "image"
+
+    def __init__(self, source: str | Path, name: str = "blip-itm", placement: Placement = CPU) -> None:
+        from transformers import AutoTokenizer, BlipForImageTextRetrieval
+
+        folder = model_folder(source)
+        self.name, self._device = name, placement.device
+        self.fingerprint = placement.mark(folder_fingerprint(folder, "blip-itm"))
+        self._preprocess = Preprocess.from_folder(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=placement.torch_dtype)
+        self._model = model.to(placement.device).eval()
+
+    @torch.inference_mode()
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """P(match) float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        limit = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(list(prompts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        output = self._model(
+            input_ids=tokens.input_ids.to(self._device),
+            attention_mask=tokens.attention_mask.to(self._device),
+            pixel_values=self._preprocess(inputs.to(self._device)).to(self._model.dtype),
+        )
+        return output.itm_score.float().softmax(-1)[:, 1]

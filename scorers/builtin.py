@@ -1,0 +1,248 @@
+"""The scorers that nbench brings: what each reads, whose weights it takes, and the paper it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NbenchError
+from ..shards.schema import DatasetInfo
+from .placement import Placement
+from .protocols import Reads, Scorer
+
+SHAPES_LATENT = (4, 16, 16)
+_WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
+_CLIP, _SIGLIP = "openai/clip-vit-base-patch32", "google/siglip-base-patch16-224"
+_VQA, _ITM, _PICKSCORE = "Salesforce/blip-vqa-base", "Salesforce/blip-itm-base-coco", "yuvalkirstain/PickScore_v1"
+_PICKSCORE_TEXTS = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A scorer by name. `weights` are shapes (shipped), a Hub id, or none; `size` in parameters; higher is better."""
+
+    reads: Reads
+    load: Callable[[DatasetInfo, Placement], Scorer]
+    weights: str
+    size: str
+    range: str
+    paper: str
+    package: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Scorers of any model of one kind: FAMILY:MODEL."""
+
+    load: Callable[[str, DatasetInfo, Placement], Scorer]
+    model: str
+    about: str
+
+
+def fitting(weights: str, info: DatasetInfo) -> Path:
+    """The shipped weights for a bench's latent space.
+
+    Raises:
+        NbenchError: there are none.
+    """
+    if not _is_shapes(info):
+        found, fits = ("x".join(map(str, shape)) for shape in (info.latent_shape, SHAPES_LATENT))
+        raise NbenchError(
+            f"no {weights} weights fit latents of {found}: the shipped ones fit {fits} (pipeline shapes); "
+            "name the folder or Hub id of a CLIPModel instead"
+        )
+    return _WEIGHTS / weights
+
+
+def _is_shapes(info: DatasetInfo) -> bool:
+    return tuple(info.latent_shape) == SHAPES_LATENT
+
+
+def _clip(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+
+    return CLIPScorer(fitting("clip", info) if _is_shapes(info) else _CLIP, placement=placement)
+
+
+def _noisyclip(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .noisyclip import NoisyCLIPScorer
+
+    return NoisyCLIPScorer(fitting("noisyclip", info), placement=placement)
+
+
+def _vqascore(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .vqascore import vqa_scorer
+
+    return vqa_scorer(fitting("vqa", info) if _is_shapes(info) else _VQA, placement=placement)
+
+
+def _on(load: Callable[[DatasetInfo, Placement], Scorer], reads: Reads, name: str) -> Callable[..., Scorer]:
+    def loaded(info: DatasetInfo, placement: Placement) -> Scorer:
+        from .registry import reread
+
+        return reread(load(info, placement), reads, name)
+
+    return loaded
+
+
+def _siglip(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+
+    return CLIPScorer(_SIGLIP, "siglip", placement=placement)
+
+
+def _pickscore(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+
+    return CLIPScorer(_PICKSCORE, "pickscore", "image", placement, processor=_PICKSCORE_TEXTS, scaled=True)
+
+
+def _hpsv2(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .open_clip import hpsv2
+
+    return hpsv2(placement)
+
+
+def _imagereward(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .external import ImageRewardScorer
+
+    return ImageRewardScorer(placement)
+
+
+def _blip_itm(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .blip import BLIPMatchScorer
+
+    return BLIPMatchScorer(_ITM, placement=placement)
+
+
+def _cfg_gap(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .baselines import GuidanceGapScorer
+
+    return GuidanceGapScorer()
+
+
+def _random(info: DatasetInfo, placement: Placement) -> Scorer:
+    from .baselines import RandomScorer
+
+    return RandomScorer()
+
+
+def _oracle(reference: str) -> Scorer:
+    from .baselines import OracleScorer
+
+    return OracleScorer(reference)
+
+
+BUILTIN = {
+    "clip": Builtin("preview", _clip, f"shapes; else {_CLIP}", "1.9 M; 151 M", "-1..1", "arXiv 2103.00020"),
+    "siglip": Builtin("preview", _siglip, _SIGLIP, "203 M", "-1..1", "arXiv 2303.15343"),
+    "noisyclip": Builtin("preview", _noisyclip, "shapes", "1.9 M", "-1..1", "arXiv 2512.08505"),
+    "x0-clip": Builtin(
+        "x0_preview",
+        _on(_clip, "x0_preview", "x0-clip"),
+        f"shapes; else {_CLIP}",
+        "1.9 M; 151 M",
+        "-1..1",
+        "arXiv 2511.22242 (x0 estimates)",
+    ),
+    "x0-noisyclip": Builtin(
+        "x0_preview",
+        _on(_noisyclip, "x0_preview", "x0-noisyclip"),
+        "shapes",
+        "1.9 M",
+        "-1..1",
+        "arXiv 2512.08505, on x0 estimates",
+    ),
+    "x0-image": Builtin(
+        "x0_image",
+        _on(_clip, "x0_image", "x0-image"),
+        f"shapes; else {_CLIP}",
+        "1.9 M; 151 M",
+        "-1..1",
+        "arXiv 2511.22242 (its untuned baseline)",
+    ),
+    "vqascore": Builtin("image", _vqascore, f"shapes; else {_VQA}", "2.6 M; 385 M", "0..1", "arXiv 2404.01291"),
+    "pickscore": Builtin("image", _pickscore, _PICKSCORE, "986 M", "-100..100", "arXiv 2305.01569"),
+    "hpsv2": Builtin("image", _hpsv2, "xswu/HPSv2", "986 M", "-1..1", "arXiv 2306.09341", "open_clip"),
+    "imagereward": Builtin(
+        "image", _imagereward, "THUDM/ImageReward", "479 M", "about -3..3", "arXiv 2304.05977", "image-reward"
+    ),
+    "blip-itm": Builtin("image", _blip_itm, _ITM, "224 M", "0..1", "arXiv 2201.12086"),
+    "cfg-gap": Builtin("cfg_gap", _cfg_gap, "", "0", "0..", "arXiv 2505.23343"),
+    "random": Builtin("nothing", _random, "", "0", "0..1", ""),
+    "oracle": Builtin("reference:clip", lambda info, placement: _oracle("clip"), "", "0", "the reference's", ""),
+}
+
+REREADINGS = {"preview": "preview", "x0-preview": "x0_preview", "x0-image": "x0_image", "image": "image"}
+"""READS:SCORER, for any scorer of pictures."""
+
+
+def _any_clip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+    from .registry import file_name
+
+    return CLIPScorer(model, file_name(model), placement=placement)
+
+
+def _latentclip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    scorer = _any_clip(model, info, placement)
+    if scorer.reads != "latent":
+        raise NbenchError(f"latentclip:{model} takes RGB: name a model whose first layer takes latents")
+    return scorer
+
+
+def _any_vqa(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .registry import file_name
+    from .vqascore import vqa_scorer
+
+    return vqa_scorer(model, f"vqascore-{file_name(model)}", placement)
+
+
+def _any_itm(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .blip import BLIPMatchScorer
+    from .registry import file_name
+
+    return BLIPMatchScorer(model, f"blip-itm-{file_name(model)}", placement)
+
+
+def _any_pickscore(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+    from .registry import file_name
+
+    return CLIPScorer(model, f"pickscore-{file_name(model)}", "image", placement, scaled=True)
+
+
+def _open_clip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .open_clip import OpenCLIPScorer
+    from .registry import file_name
+
+    name, weights = (
+        (model, None) if model.startswith("hf-hub:") else model.split(":", 1) if ":" in model else (model, None)
+    )
+    return OpenCLIPScorer(name, weights, f"open_clip-{file_name(model)}", placement=placement)
+
+
+def _probe(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .probe import ProbeScorer
+    from .registry import file_name
+
+    return ProbeScorer(model, file_name(model), placement)
+
+
+def _t2v(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+    from .external import T2VScorer
+
+    return T2VScorer(model, placement)
+
+
+FAMILIES = {
+    "latentclip": Family(_latentclip, "folder or Hub id", "a CLIP whose first layer takes latents, arXiv 2503.08455"),
+    "probe": Family(_probe, "folder", "a head on activations, of `nbench train probe`, arXiv 2603.02829"),
+    "vqascore": Family(_any_vqa, "folder or Hub id", "P(yes) of any image-text-to-text or BLIP VQA model"),
+    "blip-itm": Family(_any_itm, "folder or Hub id", "P(match) of any BLIP for image-text retrieval"),
+    "pickscore": Family(_any_pickscore, "folder or Hub id", "scaled cosine of any CLIP-like model on final images"),
+    "open_clip": Family(_open_clip, "MODEL[:WEIGHTS]", "any model of the package open_clip (an extra)"),
+    "t2v": Family(_t2v, "MODEL", "any model of the package t2v_metrics (an extra)"),
+    "oracle": Family(lambda model, info, placement: _oracle(model), "REFERENCE", "a reference of the bench itself"),
+}

@@ -1,0 +1,134 @@
+"""Runs a scorer on a small batch and says what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
+from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
+
+ROWS = 6
+PROMPTS = (
+    "two red circles on gray background",
+    "one blue square left of three green crosses on white background",
+    "a dog",
+    "four yellow stars above one purple triangle on black background",
+    "one green circle",
+    "three blue triangles on white background",
+)
+"""Of different lengths, so that padding shows."""
+WORLD = DatasetInfo(
+    format_version=1,
+    name="noisy-genai-bench",
+    split="test",
+    fingerprint="",
+    spec={},
+    latent_shape=(4, 16, 16),
+    format="parquet",
+    latent_dtype="float16",
+    image_size=(32, 32),
+    steps=50,
+    candidates=1,
+    n_prompts=0,
+    rows=0,
+    rows_per_shard=1,
+    positions=(PositionInfo(25, 500.0, 1.0, 1.0),),
+    preview=PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
+    shards=(),
+)
+"""Stands for a bench of the embedded world where none is given."""
+_CLOSE = 1e-3
+"""Between two answers that should be the same, relative to their spread; float16 models stay within it."""
+
+
+def made_up_inputs(scorer: Scorer, info: DatasetInfo) -> torch.Tensor:
+    """Random rows of what a scorer reads, in the shapes of a bench; 64 activations where nobody knows how many."""
+    draw = torch.Generator().manual_seed(0)
+    kind = scorer.reads.partition(":")[0]
+    if kind in ("latent", "x0"):
+        return torch.randn(ROWS, *info.latent_shape, generator=draw)
+    if kind in ("x0_image", "image"):
+        return torch.rand(ROWS, 3, *info.image_size, generator=draw)
+    if kind in ("preview", "x0_preview"):
+        return torch.rand(ROWS, 3, *info.latent_shape[1:], generator=draw)
+    if kind == "reference":
+        return torch.rand(ROWS, generator=draw, dtype=torch.float64)
+    config = getattr(scorer, "config", None)
+    return torch.rand(ROWS, getattr(config, "dim", 64) if kind == "activations" else 25, generator=draw)
+
+
+def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> list[str]:
+    """What is wrong with a scorer, one line each; none if it keeps its protocol on these rows.
+
+    Args:
+        inputs: B rows of what it reads; with `prompts`, one each.
+    """
+    if isinstance(scorer, NameScorer):
+        candidates = list(range(len(prompts)))
+
+        def names(rows: list[int]) -> torch.Tensor:
+            return scorer.score_names([prompts[row] for row in rows], [candidates[row] for row in rows], at.position)
+
+        return _check("score_names", names, len(prompts), unit=False)
+    found: list[str] = []
+    if isinstance(scorer, TwinTower):
+        tower = scorer
+        texts = _check("embed_text", lambda rows: tower.embed_text([prompts[row] for row in rows]), len(prompts), True)
+        seen = _check("embed_inputs", lambda rows: embed_inputs(tower, inputs[rows], at), len(inputs), True)
+        found = [*texts, *seen]
+        if not found:
+            widths = tower.embed_text(prompts[:1]).shape[1], embed_inputs(tower, inputs[:1], at).shape[1]
+            if widths[0] != widths[1]:
+                found.append(
+                    f"embed_text gives {widths[0]} numbers and embed_inputs {widths[1]}: they cannot be multiplied"
+                )
+        return found
+    assert isinstance(scorer, PairScorer)
+    pair = scorer
+    return _check(
+        "score", lambda rows: score_pairs(pair, inputs[rows], [prompts[row] for row in rows], at), len(inputs), False
+    )
+
+
+def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool) -> list[str]:
+    rows = list(range(count))
+    try:
+        whole = call(rows)
+    except Exception as error:  # somebody's own code
+        return [f"{method} raises {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"]
+    shape = "[B, D]" if unit else "[B]"
+    if not isinstance(whole, torch.Tensor):
+        return [f"{method} gives a {type(whole).__name__}, not a tensor {shape}"]
+    if whole.ndim != 1 + unit or len(whole) != count:
+        return [f"{method} gives shape {list(whole.shape)} for {count} rows, not {shape}"]
+    found = []
+    if not whole.is_floating_point():
+        found.append(f"{method} gives {whole.dtype}, not floating point".replace("torch.", ""))
+    whole = whole.detach().double().cpu()
+    bad = (~torch.isfinite(whole.reshape(count, -1)).all(1)).sum().item()
+    if bad:
+        return [*found, f"{method} gives NaN or infinity in {bad} of {count} rows"]
+    if unit and not torch.allclose(whole.norm(dim=-1), torch.ones(count, dtype=torch.float64), atol=1e-2):
+        low, high = whole.norm(dim=-1).aminmax()
+        found.append(f"{method} gives norms of {low:.3g} to {high:.3g}, not 1: divide by them")
+
+    def differs(other: torch.Tensor) -> bool:
+        difference = (other.detach().double().cpu() - whole).abs().max() if other.shape == whole.shape else float("inf")
+        return bool(difference > _CLOSE * max(1e-3, float(whole.abs().max())))
+
+    try:
+        if differs(call(rows)):
+            return [*found, f"{method} is not deterministic: the same rows give other numbers when asked again"]
+        order = np.random.default_rng(0).permutation(count).tolist()
+        if differs(call(order)[torch.argsort(torch.tensor(order))]):
+            found.append(f"{method} depends on the order of the rows")
+        if differs(torch.cat([call([row]) for row in rows])):
+            found.append(f"{method} depends on the batch: a row alone gives another number (padding? batch norm?)")
+    except Exception as error:  # somebody's own code
+        reason = str(error).strip().partition("\n")[0]
+        found.append(f"{method} raises {type(error).__name__} on rows in another order or alone: {reason}")
+    return found

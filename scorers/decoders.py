@@ -1,0 +1,130 @@
+"""Latents as pictures: by the linear map of their space, by a tiny decoder (TAESD), or by the VAE of their pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import NbenchError
+from ..shards.schema import DatasetInfo
+from .placement import CPU, Placement
+from .previews import preview
+from .weights import folder_fingerprint, model_folder
+
+Decoder = Callable[[torch.Tensor], torch.Tensor]
+"""Latents [B, C, h, w] to RGB float32 [B, 3, H, W] in 0..1."""
+
+TINY = {
+    "sd15": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+    "sd35": "madebyollin/taesd3",
+    "flux": "madebyollin/taef1",
+}
+"""Decoders of one pipeline's latent space, by its alias."""
+
+
+def preview_decoder(info: DatasetInfo, how: str = "linear", placement: Placement = CPU) -> Decoder:
+    """What makes previews of a bench's latents.
+
+    Args:
+        how: linear, tiny (an AutoencoderTiny for the latent space of the bench's pipeline), or tiny:FOLDER-OR-HUB-ID.
+
+    Raises:
+        NbenchError: the bench has no preview map, no tiny decoder is known for it, or `how` is something else.
+    """
+    if how == "linear":
+        preview_map = info.preview
+        if preview_map is None:
+            raise NbenchError("this bench has no preview map: build it with one (--fresh), or take --preview tiny")
+        return lambda latents: preview(latents, preview_map)
+    from diffusers import AutoencoderTiny
+
+    folder = _tiny_folder(info, how)
+    vae = AutoencoderTiny.from_pretrained(folder).to(placement.device).eval()
+    _check_channels(vae, info, how)
+    return _decoder(vae, placement)
+
+
+def decoder_fingerprint(info: DatasetInfo, how: str, vae: str | None) -> str:
+    """What decoders other than a bench's own add to where scores come from; "" for its own."""
+    parts = [] if how == "linear" else [folder_fingerprint(_tiny_folder(info, how), "tiny")]
+    if vae is not None:
+        folder = model_or_pipeline(vae)
+        parts.append(folder_fingerprint(folder / "vae" if (folder / "vae").is_dir() else folder, "vae"))
+    return "-".join(parts)
+
+
+def _tiny_folder(info: DatasetInfo, how: str) -> Path:
+    kind, _, source = how.partition(":")
+    if kind != "tiny":
+        raise NbenchError(f"unknown preview {how}: there are linear, tiny, and tiny:FOLDER-OR-HUB-ID")
+    pipeline = str(info.spec.get("pipeline", {}).get("name"))
+    source = source or TINY.get(pipeline, "")
+    if not source:
+        raise NbenchError(
+            f"no tiny decoder is known for pipeline {pipeline} (there is one for {', '.join(TINY)}): "
+            "name one with --preview tiny:FOLDER-OR-HUB-ID"
+        )
+    return model_folder(source)
+
+
+def vae_decoder(info: DatasetInfo, source: str | Path, placement: Placement = CPU) -> Decoder:
+    """The VAE of the pipeline in a folder, or of a folder or Hub id of its own, in float32.
+
+    Raises:
+        NbenchError: there is none, or it is of another latent space.
+    """
+    import diffusers
+
+    folder = model_or_pipeline(source)
+    try:
+        if (folder / "model_index.json").is_file():
+            name = json.loads((folder / "model_index.json").read_text())["vae"][1]
+            vae = getattr(diffusers, name).from_pretrained(folder, subfolder="vae")
+        else:
+            name = json.loads((folder / "config.json").read_text())["_class_name"]
+            vae = getattr(diffusers, name).from_pretrained(folder)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise NbenchError(f"no VAE at {source} ({reason}): give the folder of a pipeline or of its VAE") from None
+    _check_channels(vae, info, source)
+    return _decoder(vae.to(placement.device).eval(), placement)
+
+
+def model_or_pipeline(source: str | Path) -> Path:
+    """The folder of a pipeline as it is, else that of a model.
+
+    Raises:
+        NbenchError: neither.
+    """
+    folder = Path(source)
+    return folder if (folder / "model_index.json").is_file() else model_folder(source)
+
+
+def _check_channels(vae: Any, info: DatasetInfo, source: str | Path) -> None:
+    channels = vae.config.get("latent_channels", vae.config.get("z_dim"))
+    if channels is not None and channels != info.latent_shape[0]:
+        raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {info.latent_shape[0]}")
+
+
+def _decoder(vae: Any, placement: Placement) -> Decoder:
+    config = vae.config
+    of_frames = "QwenImage" in type(vae).__name__  # wants an axis of frames
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+
+    @torch.inference_mode()
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        given = latents.to(placement.device, torch.float32)
+        given = given / (config.get("scaling_factor") or 1.0)
+        if mean is not None and std is not None:
+            given = given * given.new_tensor(std)[:, None, None] + given.new_tensor(mean)[:, None, None]
+        given = given + (config.get("shift_factor") or 0.0)
+        decoded = vae.decode(given[:, :, None] if of_frames else given).sample
+        pixels: torch.Tensor = (decoded[:, :, 0] if of_frames else decoded) / 2 + 0.5
+        return pixels.clamp(0, 1)
+
+    return decode

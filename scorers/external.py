@@ -1,0 +1,91 @@
+"""Reward models that come as packages of their own and take image files: t2v_metrics and ImageReward, extras both."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import NbenchError
+from .placement import Placement
+from .protocols import Reads
+
+
+class T2VScorer:
+    """A PairScorer by t2v_metrics (Lin et al., arXiv 2404.01291), whose 3.0 holds the reference CLIP-FlanT5.
+
+    Raises:
+        NbenchError: the package cannot be imported, or has no such model.
+    """
+
+    reads: Reads = "image"
+
+    def __init__(self, model: str, placement: Placement) -> None:
+        package = _package("t2v_metrics", f"t2v:{model}")
+        self.name, self.fingerprint = f"t2v-{model}", f"t2v-metrics-{_version('t2v-metrics')}-{model}"
+        try:
+            self._model: Any = package.VQAScore(model=model, device=placement.device)
+        except (ValueError, KeyError, NotImplementedError) as error:
+            raise NbenchError(f"t2v_metrics has no model {model} ({error})") from None
+
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Scores [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = _as_files(inputs, Path(folder))
+            pairs = [{"images": [file], "texts": [prompt]} for file, prompt in zip(files, prompts, strict=True)]
+            scores: torch.Tensor = self._model.batch_forward(dataset=pairs, batch_size=len(pairs))
+        return scores.reshape(len(pairs))
+
+
+class ImageRewardScorer:
+    """A PairScorer by the package image-reward (Xu et al., arXiv 2304.05977).
+
+    Raises:
+        NbenchError: the package cannot be imported.
+    """
+
+    name = "imagereward"
+    reads: Reads = "image"
+
+    def __init__(self, placement: Placement) -> None:
+        package = _package("ImageReward", "imagereward")
+        self.fingerprint = f"image-reward-{_version('image-reward')}"
+        self._model: Any = package.load("ImageReward-v1.0", device=placement.device)
+
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Scores [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = _as_files(inputs, Path(folder))
+            return torch.tensor([self._model.score(*pair) for pair in zip(prompts, files, strict=True)])
+
+
+def _package(module: str, scorer: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # both need old packages, and fail in many ways beside newer ones
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise NbenchError(
+            f"{scorer} needs the package {module} ({reason}): where it does not go with nbench's own versions, "
+            "score the images in an environment of its own"
+        ) from None
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _as_files(inputs: torch.Tensor, folder: Path) -> list[str]:
+    files = []
+    for index, image in enumerate((inputs * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()):
+        files.append(str(folder / f"{index}.png"))
+        Image.fromarray(image).save(files[-1])
+    return files

@@ -1,0 +1,104 @@
+"""CLIP models of the package open_clip (an extra), HPSv2 among them (Wu et al., arXiv 2306.09341)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.nn import functional
+
+from ..errors import NbenchError
+from .placement import CPU, Placement
+from .preprocess import Mode, Preprocess
+from .protocols import Reads
+
+HPSV2 = ("xswu/HPSv2", "HPS_v2.1_compressed.pt")
+
+
+class OpenCLIPScorer:
+    """A TwinTower of an open_clip model.
+
+    Args:
+        model: as open_clip calls it: ViT-H-14, hf-hub:ORG/NAME.
+        weights: one of open_clip's tags, or a file; None leaves them random.
+
+    Raises:
+        NbenchError: open_clip cannot be imported, or has no such model or weights.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | Path | None,
+        name: str = "open_clip",
+        reads: Reads = "preview",
+        placement: Placement = CPU,
+    ) -> None:
+        try:
+            import open_clip
+        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError where torch is of another kind
+            reason = str(error).partition("\n")[0]
+            raise NbenchError(f"{name} needs open_clip ({reason}): pip install 'nbench[open_clip]'") from None
+        self.name, self.reads, self._device = name, reads, placement.device
+        try:
+            network: Any = open_clip.create_model(model, pretrained=None if weights is None else str(weights))
+            self._tokenizer = open_clip.get_tokenizer(model)
+        except (RuntimeError, OSError) as error:
+            raise NbenchError(
+                f"open_clip has no {model} {weights or ''} ({str(error).partition(chr(10))[0]})"
+            ) from None
+        self._model = network.to(placement.device, placement.torch_dtype).eval()
+        self._preprocess = _preprocess(network.visual.preprocess_cfg)
+        self.fingerprint = placement.mark(_digest(network, model))
+
+    @torch.inference_mode()
+    def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Unit-norm text embeddings float32 [P, D]; prompts longer than the model reads are cut."""
+        tokens = self._tokenizer(list(prompts)).to(self._device)
+        return functional.normalize(self._model.encode_text(tokens).float(), dim=-1)
+
+    @torch.inference_mode()
+    def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1."""
+        pixels = self._preprocess(inputs.to(self._device)).to(next(self._model.parameters()).dtype)
+        return functional.normalize(self._model.encode_image(pixels).float(), dim=-1)
+
+
+def hpsv2(placement: Placement) -> OpenCLIPScorer:
+    """Human Preference Score v2.1: the cosine of a ViT-H-14 fine-tuned on preferences."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        weights = hf_hub_download(*HPSV2)
+    except Exception as error:  # the Hub client raises many unrelated kinds, all for a file out of reach
+        raise NbenchError(
+            f"hpsv2: the Hub does not give {'/'.join(HPSV2)} ({str(error).partition(chr(10))[0]})"
+        ) from None
+    return OpenCLIPScorer("ViT-H-14", weights, "hpsv2", "image", placement)
+
+
+def _preprocess(config: dict[str, Any]) -> Preprocess:
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    shortest = config.get("resize_mode", "shortest") == "shortest"
+    if config.get("resize_mode") == "longest":
+        raise NbenchError("open_clip models that pad the longest side are not supported: choose another")
+    return Preprocess(
+        size=min(height, width) if shortest else (height, width),
+        crop=(height, width) if shortest else None,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        mode=cast(Mode, config.get("interpolation", "bicubic")),
+    )
+
+
+def _digest(network: torch.nn.Module, model: str) -> str:
+    """Of the weights themselves, wherever they come from."""
+    total = hashlib.sha256(f"open_clip {model}".encode())
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()[:32]

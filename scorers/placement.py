@@ -1,0 +1,52 @@
+"""Where a model computes, and in which precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import NbenchError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A torch device, and the precision of the weights; scores of lower precision are other scores.
+
+    Raises:
+        NbenchError: a dtype that models do not compute in.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise NbenchError(f"unknown dtype {self.dtype}: there are {', '.join(DTYPES)}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch knows it."""
+        import torch
+
+        found = getattr(torch, self.dtype)
+        assert isinstance(found, torch.dtype)
+        return found
+
+    def mark(self, fingerprint: str) -> str:
+        """`fingerprint` of the weights, made another where the precision is not the usual one."""
+        return fingerprint if self.dtype == "float32" else f"{fingerprint}-{self.dtype}"
+
+    @classmethod
+    def best(cls, device: str | None = None, dtype: str = "float32") -> Placement:
+        """On `device`, or on the GPU where there is one."""
+        import torch
+
+        return cls(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+
+
+CPU = Placement()

@@ -1,0 +1,78 @@
+"""A small head on activations that the denoiser has anyway (ProbeSelect, arXiv 2603.02829)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from ..errors import NbenchError
+from ..shards.schema import PositionInfo
+from .placement import CPU, Placement
+from .weights import folder_fingerprint, model_folder
+
+
+class ProbeConfig(BaseModel):
+    """What a probe's config.json says: the layer it reads [D], and the run it was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: Literal["nbench-probe"] = "nbench-probe"
+    layer: str
+    dim: int
+    hidden: int
+    steps: int
+    reference: str
+
+
+class ProbeHead(nn.Module):
+    """Activations [B, D] and how far the run is (0..1) to scores [B]: standardised, then one hidden layer."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, config: ProbeConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(config.dim))
+        self.register_buffer("std", torch.ones(config.dim))
+        self.layers = nn.Sequential(nn.Linear(config.dim + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
+
+    def forward(self, activations: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+        """Scores [B] of activations [B, D] at done [B]."""
+        features = torch.cat([(activations - self.mean) / self.std, done[:, None]], dim=1)
+        scores: torch.Tensor = self.layers(features)[:, 0]
+        return scores
+
+
+class ProbeScorer:
+    """A PairScorer of a probe that `nbench train probe` has made; the activations know the prompt.
+
+    Raises:
+        NbenchError: the folder holds no probe.
+    """
+
+    conditioned = True
+
+    def __init__(self, source: str | Path, name: str = "probe", placement: Placement = CPU) -> None:
+        from safetensors.torch import load_file
+
+        folder = model_folder(source)
+        try:
+            self.config = ProbeConfig.model_validate_json((folder / "config.json").read_bytes())
+        except ValidationError:
+            raise NbenchError(f"{source} is no probe: train one with `nbench train probe`") from None
+        self.name, self.reads = name, f"activations:{self.config.layer}"
+        self.fingerprint = folder_fingerprint(folder, "probe")
+        self._device = placement.device
+        self._head = ProbeHead(self.config).to(placement.device).eval()
+        self._head.load_state_dict(load_file(folder / "model.safetensors"))
+
+    @torch.inference_mode()
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> torch.Tensor:
+        """Scores float32 [B] of activations [B, D]; higher than another candidate's of the prompt is better."""
+        done = torch.full((len(inputs),), at.position / self.config.steps, device=self._device)
+        return self._head(inputs.to(self._device), done)

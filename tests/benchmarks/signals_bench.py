@@ -1,0 +1,104 @@
+"""A small bench with every signal, whose latents are the world's own encodings of drawn scenes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from nbench.builders.pipelines import resolve_pipeline
+from nbench.shapes.grammar import corruptions, random_scene
+from nbench.shapes.render import render
+from nbench.shards.dataset import DatasetFolder
+from nbench.shards.parquet import ParquetShardWriter
+from nbench.shards.reader import Bench, open_bench
+from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
+
+PROMPTS, CANDIDATES, STEPS, LAYER = 12, 3, 10, "blocks.1"
+WIDTH = 6
+SIGNALS = ("latent", "x0", "cfg_gap", f"activations:{LAYER}:{WIDTH}", "image")
+
+
+def make_signals_bench(path: Path) -> Bench:
+    """Positions 0, 5, 10; no corruptions of the first prompt.
+
+    The x0 estimate is the finished latent with a little noise, the activations have the reference's score as their
+    first number, and the gap of each step is the number of the row.
+    """
+    import diffusers
+
+    world = resolve_pipeline("shapes")
+    vae: Any = diffusers.AutoencoderKL.from_pretrained(world.source, subfolder="vae").eval()
+    draw, rng, rows = random.Random(0), np.random.default_rng(0), PROMPTS * CANDIDATES
+    scenes = [random_scene(draw) for _ in range(PROMPTS)]
+    images = render([scene for scene in scenes for _ in range(CANDIDATES)], rng).images
+    with torch.no_grad():
+        mean = vae.encode(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
+    final = ((mean - vae.config.shift_factor) * vae.config.scaling_factor).numpy().astype(np.float16)
+    noise = rng.normal(size=final.shape).astype(np.float16)
+    score = rng.random(rows)
+    seen = {k: rng.normal(size=(rows, WIDTH)).astype(np.float32) for k in (0, 5)}
+    for values in seen.values():
+        values[:, 0] = score
+    info = DatasetInfo(
+        format_version=1,
+        name="noisy-genai-bench",
+        split="test",
+        fingerprint="f" * 8,
+        spec={"pipeline": {"name": "shapes", "content": world.content}},
+        latent_shape=(4, 16, 16),
+        format="parquet",
+        latent_dtype="float16",
+        image_size=(32, 32),
+        steps=STEPS,
+        candidates=CANDIDATES,
+        n_prompts=PROMPTS,
+        rows=rows,
+        rows_per_shard=15,
+        positions=tuple(PositionInfo(k, 100.0 * (10 - k), 1.0, 1.0) for k in (0, 5, 10)),
+        preview=world.preview,
+        shards=(None, None, None),
+        signals=SIGNALS,
+    )
+    with DatasetFolder(path) as folder:
+        folder.create(info)
+        for index in folder.missing():
+            some = np.array(info.shard_rows(index))
+            prompts = some // CANDIDATES
+            told = [corruptions(scenes[prompt]) if prompt else None for prompt in prompts]
+            writer = ParquetShardWriter(path, info, index)
+            writer.write(
+                TrajectoryBatch(
+                    prompt_ids=[f"p{prompt:02d}" for prompt in prompts],
+                    prompts=[scenes[prompt].caption for prompt in prompts],
+                    candidates=(some % CANDIDATES).tolist(),
+                    seeds=some.tolist(),
+                    tags=[None] * len(some),
+                    corruptions=told,
+                    errors=[""] * len(some),
+                    latents={0: noise[some], 5: final[some] + noise[some], 10: final[some]},
+                    images=images[some],
+                    x0={0: final[some] + noise[some] / 2, 5: final[some] + noise[some] / 50},
+                    cfg_gap=np.repeat(some[:, None], STEPS, axis=1).astype(np.float32),
+                    activations={LAYER: {k: values[some] for k, values in seen.items()}},
+                )
+            )
+            folder.commit_shard(index, writer.commit())
+    columns = {
+        "prompt_id": [f"p{row // CANDIDATES:02d}" for row in range(rows)],
+        "candidate": [row % CANDIDATES for row in range(rows)],
+        "position": [STEPS] * rows,
+        "caption": ["prompt"] * rows,
+        "score": score,
+        "status": ["ok"] * rows,
+    }
+    table = pa.table(columns, schema=SCORE_SCHEMA)
+    write_scores(
+        reference_path(path, "clip"), table, {"bench_fingerprint": info.fingerprint, "scorer_fingerprint": "1"}
+    )
+    return open_bench(path)

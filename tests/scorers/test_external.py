@@ -1,0 +1,72 @@
+"""Packages that nbench does not need: a clear line where they are not, their interface kept where they are."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbench.errors import NbenchError
+from nbench.scorers.check import WORLD
+from nbench.scorers.registry import get_scorer
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("t2v:clip-flant5-xxl", "t2v_metrics"), ("imagereward", "ImageReward"), ("open_clip:ViT-B-32", "open_clip")],
+)
+def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # so that it is missing wherever the tests run
+    with pytest.raises(NbenchError, match=f"needs .*{module}"):
+        get_scorer(name, WORLD)
+
+
+def test_t2v_metrics_is_handed_files_with_their_own_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class VQAScore:
+        def __init__(self, model: str, device: str) -> None:
+            if model != "known":
+                raise ValueError(f"no {model}")
+
+        def batch_forward(self, dataset: list[dict[str, Any]], batch_size: int) -> torch.Tensor:
+            scores = [[[_brightness(row["images"][0]) + len(row["texts"][0])]] for row in dataset]
+            return torch.tensor(scores)  # [B, images a row, texts a row]
+
+    module = ModuleType("t2v_metrics")
+    module.VQAScore = VQAScore  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "t2v_metrics", module)
+    scorer = get_scorer("t2v:known", WORLD)
+    images = torch.tensor([0.2, 0.8])[:, None, None, None].expand(2, 3, 8, 8)
+    assert scorer.score(images, ["ab", "a"]).tolist() == pytest.approx([2.2, 1.8], abs=1e-6)  # type: ignore[attr-defined]
+    with pytest.raises(NbenchError, match="t2v_metrics has no model unknown"):
+        get_scorer("t2v:unknown", WORLD)
+
+
+def _brightness(file: str) -> float:
+    return float(np.asarray(Image.open(file)).mean() / 255)
+
+
+@pytest.mark.slow
+def test_open_clip_models_equal_their_own_forward_pass(tmp_path: Path) -> None:
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another kind than torch
+        pytest.skip(f"the extra open_clip is not here: {error}")
+    from nbench.scorers.open_clip import OpenCLIPScorer
+
+    torch.manual_seed(0)
+    network = open_clip.create_model("RN50", pretrained=None).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    scorer = OpenCLIPScorer("RN50", tmp_path / "weights.pt")
+    images = torch.randint(0, 256, (2, 3, 224, 224)) / 255
+    prompts = ["two red circles", "a dog"]
+    mean, std = (torch.tensor(network.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
+    with torch.no_grad():
+        seen = torch.nn.functional.normalize(network.encode_image((images - mean) / std), dim=-1)
+        told = torch.nn.functional.normalize(network.encode_text(open_clip.get_tokenizer("RN50")(prompts)), dim=-1)
+    torch.testing.assert_close(
+        scorer.embed_inputs(images) @ scorer.embed_text(prompts).T, seen @ told.T, atol=1e-4, rtol=0
+    )

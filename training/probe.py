@@ -1,0 +1,138 @@
+"""A probe: a small head that foretells a reference from the denoiser's activations (ProbeSelect, arXiv 2603.02829)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..errors import NbenchError
+from ..scorers.probe import ProbeConfig, ProbeHead
+from ..shards.reader import Bench, open_bench
+
+VALIDATION_SHARE = 10
+"""One prompt in this many is kept from training."""
+
+
+@dataclass(frozen=True)
+class ProbeTraining:
+    """One training run; all rows are held in memory, D numbers for each position."""
+
+    data: str | Path
+    layer: str
+    out: Path
+    positions: str = "5,10"
+    reference: str = "vqascore"
+    epochs: int = 100
+    learning_rate: float = 1e-3
+    hidden: int = 64
+    seed: int = 0
+
+
+class _Rows(NamedTuple):
+    """activations float32 [M, D]; done, how far the run is (0..1), and the reference, both [M]; prompt numbers [M]."""
+
+    activations: torch.Tensor
+    done: torch.Tensor
+    reference: torch.Tensor
+    prompts: torch.Tensor
+
+
+def train_probe(config: ProbeTraining) -> Path:
+    """Train and write `config.json`, `model.safetensors` and `training.json` to `config.out`.
+
+    What is learnt are the differences between the candidates of a prompt at a position, since those are what selection
+    goes by. `training.json` has the share of their variance that is explained on prompts kept from training.
+
+    Raises:
+        NbenchError: the data lack the activations, the reference or a position, or prompts with two candidates.
+    """
+    from safetensors.torch import save_file
+
+    bench = open_bench(config.data)
+    bench.require_signals([f"activations:{config.layer}"])
+    rows = _read(bench, config)
+    torch.manual_seed(config.seed)
+    shape = ProbeConfig(
+        layer=config.layer,
+        dim=rows.activations.shape[1],
+        hidden=config.hidden,
+        steps=bench.info.steps,
+        reference=config.reference,
+    )
+    head = ProbeHead(shape)
+    kept = _kept(bench, rows.prompts)
+    training, validation = (_Rows(*(column[mask] for column in rows)) for mask in (~kept, kept))
+    if not len(training.done):
+        raise NbenchError(f"{config.data} has too few prompts to train a probe on")
+    head.mean.copy_(training.activations.mean(0))
+    head.std.copy_(training.activations.std(0).clamp(min=1e-6))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=1e-2)
+    spread = _within(training.reference, training).pow(2).mean()
+    if not spread > 0:
+        raise NbenchError(f"{config.reference} scores all candidates of a prompt alike: there is nothing to learn")
+    for _ in range(config.epochs):
+        loss = _error(head, training) / spread
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        explained = {
+            name: float(1 - _error(head, part) / _within(part.reference, part).pow(2).mean())
+            for name, part in (("training", training), ("validation", validation))
+            if len(part.done)
+        }
+    config.out.mkdir(parents=True, exist_ok=True)
+    save_file(head.state_dict(), config.out / "model.safetensors")
+    (config.out / "config.json").write_text(shape.model_dump_json(indent=2) + "\n")
+    told = {"data": bench.info.fingerprint, "positions": config.positions, "explained": explained}
+    (config.out / "training.json").write_text(json.dumps(told, indent=2) + "\n")
+    return config.out
+
+
+def _error(head: ProbeHead, rows: _Rows) -> torch.Tensor:
+    return _within(head(rows.activations, rows.done) - rows.reference, rows).pow(2).mean()
+
+
+def _within(values: torch.Tensor, rows: _Rows) -> torch.Tensor:
+    """`values` [M] less the mean of their prompt; every prompt has as many rows at each position."""
+    _, group = torch.unique(torch.stack([rows.prompts.double(), rows.done.double()]), dim=1, return_inverse=True)
+    count = torch.bincount(group)
+    means = torch.zeros(len(count)).index_add(0, group, values) / count
+    return values - means[group]
+
+
+def _read(bench: Bench, config: ProbeTraining) -> _Rows:
+    positions = bench.select(config.positions)
+    if max(positions) >= bench.info.steps:
+        raise NbenchError(f"there are no activations at the final position {bench.info.steps}: name others")
+    if config.reference not in bench.references:
+        has = ", ".join(bench.references) or "none"
+        raise NbenchError(f"no reference {config.reference} in this bench: it has {has}")
+    table = bench.references[config.reference].to_pydict()
+    known = dict(zip(zip(table["prompt_id"], table["candidate"], strict=True), table["score"], strict=True))
+    numbers = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
+    parts = []
+    for batch in bench.batches(positions, signals=(f"activations:{config.layer}",)):
+        names = list(zip(batch.prompt_ids, batch.candidates, strict=True))
+        scores = np.array([known.get(name, np.nan) for name in names], np.float32)
+        scored = np.isfinite(scores)
+        prompts = torch.tensor([numbers[prompt] for prompt in batch.prompt_ids])[scored]
+        for position in positions:
+            seen = batch.activations[config.layer][position][scored].astype(np.float32)
+            done = torch.full((int(scored.sum()),), position / bench.info.steps)
+            parts.append(_Rows(torch.from_numpy(seen), done, torch.from_numpy(scores[scored]), prompts))
+    if not parts:
+        raise NbenchError(f"{config.data} has no candidate with a {config.reference} score")
+    return _Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _kept(bench: Bench, prompts: torch.Tensor) -> torch.Tensor:
+    ids = [prompt.prompt_id for prompt in bench.prompts]
+    held = torch.tensor([hashlib.sha256(name.encode()).digest()[0] % VALIDATION_SHARE == 0 for name in ids])
+    return held[prompts]
