@@ -11,6 +11,7 @@ import typer
 
 from . import __version__
 from .commands.data import data_app
+from .commands.sample import sample_app
 from .errors import NbenchError
 
 INTERRUPTED = 130
@@ -21,6 +22,7 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app)
+app.add_typer(sample_app)
 
 
 def main() -> None:

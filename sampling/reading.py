@@ -1,0 +1,88 @@
+"""What a scorer reads of a run under way, and its scores, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import NbenchError
+from ..scorers.previews import preview
+from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower
+from ..shards.schema import PreviewMap
+
+
+@dataclass(frozen=True)
+class Named:
+    """Whose rows are scored: prompt ids, prompts and candidate numbers, one each a row."""
+
+    prompt_ids: Sequence[str]
+    prompts: Sequence[str]
+    candidates: Sequence[int]
+
+
+class LiveScorer:
+    """A scorer fed from a run. `seconds` is what it has taken so far, previews and text embeddings included.
+
+    Raises:
+        NbenchError: the scorer reads previews and the latent space has no preview map.
+    """
+
+    def __init__(self, scorer: Scorer, preview_map: PreviewMap | None) -> None:
+        if scorer.reads == "preview" and preview_map is None:
+            raise NbenchError(
+                f"{scorer.name} reads previews and this pipeline has no preview map: give preview= as the "
+                "dataset.json of a bench of this pipeline states it, or a scorer that reads latents"
+            )
+        self.scorer, self.preview_map = scorer, preview_map
+        self._texts: dict[str, torch.Tensor] = {}
+        self.seconds = 0.0
+
+    def check(self, positions: Sequence[int], steps: int) -> None:
+        """See that there is something to read at `positions` of a run of `steps` steps.
+
+        Raises:
+            NbenchError: the noise of position 0 is all there is, or a scorer of images has none before `steps`.
+        """
+        for position in positions:
+            if self.reads_images and position < steps:
+                raise NbenchError(
+                    f"{self.scorer.name} reads finished images, of which position {position} has none: score at {steps}"
+                )
+            if position == 0:
+                raise NbenchError("position 0 is noise, of which no prompt is known yet: score at 1 or later")
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it can score finished images only."""
+        return self.scorer.reads == "image"
+
+    def score(self, named: Named, position: int, known: torch.Tensor) -> list[float]:
+        """A score a row of `known`: latents [B, C, h, w] or, for a scorer of images, RGB [B, 3, H, W] in 0..1."""
+        if known.is_cuda:
+            torch.cuda.synchronize(known.device)  # what the denoiser still owes is not the scorer's time
+        start = time.perf_counter()
+        scores = self._score(named, position, known)
+        values = [float(value) for value in scores]
+        self.seconds += time.perf_counter() - start
+        return values
+
+    def _score(self, named: Named, position: int, known: torch.Tensor) -> torch.Tensor:
+        scorer = self.scorer
+        if isinstance(scorer, NameScorer):
+            return scorer.score_names(named.prompt_ids, named.candidates, position)
+        inputs = known.float()
+        if scorer.reads == "preview" and self.preview_map is not None:
+            inputs = preview(inputs, self.preview_map)
+        if isinstance(scorer, PairScorer):
+            return scorer.score(inputs, named.prompts)
+        assert isinstance(scorer, TwinTower)
+        return (self._embedded(scorer, named.prompts) * scorer.embed_inputs(inputs)).sum(-1)
+
+    def _embedded(self, tower: TwinTower, prompts: Sequence[str]) -> torch.Tensor:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        if new:
+            self._texts |= dict(zip(new, tower.embed_text(new), strict=True))
+        return torch.stack([self._texts[prompt] for prompt in prompts])

@@ -1,0 +1,104 @@
+"""The latent space of a pipeline at hand, and the noise that a bench's candidates start from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..builders.pipelines import ALIASES, resolve_pipeline
+from ..builders.recorder import unpack
+from ..shards.schema import DatasetInfo, PreviewMap
+
+
+def preview_of(pipe: Any) -> PreviewMap | None:
+    """The preview map that a pipeline's folder states (nbench.json), or that is published for the Hub id it is of."""
+    source = str(getattr(pipe, "name_or_path", None) or "")
+    if (Path(source) / "nbench.json").is_file():
+        return resolve_pipeline(source).preview
+    return next((entry.preview for entry in ALIASES.values() if entry.source == source), None)
+
+
+def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -> DatasetInfo:
+    """The latent space of `pipe` called with `arguments`.
+
+    The pipeline is called and ended when it has drawn its noise, so the denoiser never runs.
+    """
+    return space_from(pipe, _first_noise(pipe, arguments), preview)
+
+
+def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> DatasetInfo:
+    """The latent space of `latents` [B, C, h, w] of `pipe`, for the scorer registry: a data set without rows."""
+    channels, height, width = latents.shape[1:]
+    return DatasetInfo(
+        format_version=1,
+        name="noisy-genai-bench",
+        split="test",
+        fingerprint="",
+        spec={"pipeline": {"name": str(getattr(pipe, "name_or_path", None) or type(pipe).__name__), "content": ""}},
+        latent_shape=(channels, height, width),
+        format="parquet",
+        latent_dtype="float16",
+        image_size=(0, 0),
+        steps=0,
+        candidates=0,
+        n_prompts=0,
+        rows=0,
+        rows_per_shard=1,
+        positions=(),
+        preview=preview,
+        shards=(),
+    )
+
+
+@contextmanager
+def noise_in_float32(pipe: Any) -> Iterator[None]:
+    """While entered, `pipe` draws its initial noise in float32 whatever its own dtype, as builds do."""
+
+    def drawn(prepare: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(prepare).bind(*args, **kwargs)
+        dtype = given.arguments.get("dtype")
+        if not isinstance(dtype, torch.dtype):
+            return prepare(*args, **kwargs)
+        given.arguments["dtype"] = torch.float32
+        made = prepare(*given.args, **given.kwargs)
+        return tuple(part.to(dtype) for part in made) if isinstance(made, tuple) else made.to(dtype)
+
+    with _around_prepare_latents(pipe, drawn):
+        yield
+
+
+class _Drawn(Exception):
+    """Ends a call of a pipeline that has drawn its noise, which it carries."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        super().__init__()
+        self.noise = noise
+
+
+def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
+    def seen(prepare: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        made = prepare(*args, **kwargs)
+        raise _Drawn(made[0] if isinstance(made, tuple) else made)
+
+    try:
+        with _around_prepare_latents(pipe, seen):
+            pipe(prompt="", output_type="latent", **arguments)
+    except _Drawn as drawn:
+        noise = unpack(drawn.noise) if drawn.noise.ndim == 3 else drawn.noise
+        return noise.squeeze(2) if noise.ndim == 5 else noise
+    raise AssertionError(f"{type(pipe).__name__} draws no noise")
+
+
+@contextmanager
+def _around_prepare_latents(pipe: Any, around: Callable[..., Any]) -> Iterator[None]:
+    prepare = pipe.prepare_latents
+    pipe.prepare_latents = lambda *args, **kwargs: around(prepare, *args, **kwargs)
+    try:
+        yield
+    finally:
+        del pipe.prepare_latents
