@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .shards.hub_server import HubServer
+from .tiny_pipelines import FAMILIES, Family, save_sd15
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,3 +32,22 @@ def hub() -> Iterator[HubServer]:
     """A Hub of the test's own."""
     with HubServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SD1.5 pipeline: 4x8x8 latents, 16x16 images."""
+    return save_sd15(tmp_path_factory.mktemp("sd15"))
+
+
+@pytest.fixture(scope="session", params=FAMILIES, ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> Family:
+    """One kind of pipeline after another."""
+    found: Family = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def family_folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random pipeline of `family`, in a folder."""
+    return family.saved(tmp_path_factory.mktemp(family.name))

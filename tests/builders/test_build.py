@@ -23,7 +23,8 @@ from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
 
-from .conftest import DIES, run_python, save_sd15
+from ..tiny_pipelines import save_sd15
+from .conftest import DIES, run_python
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
