@@ -10,7 +10,7 @@ import torch
 from diffusers.hooks import HookRegistry, ModelHook
 
 from ..errors import NbenchError
-from .rows import batch_of, cut, rows_of, scatter
+from .rows import batch_of, cut_call, rows_of, scatter
 from .waves import padded
 
 _HOOK = "nbench_pruning"
@@ -85,8 +85,8 @@ class Pruner:
         def living(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if len(latents) != self.batch or len(self.living) == self.batch:
                 return decode(latents, *args, **kwargs)
-            given = cut((latents, args, kwargs), self.living, self.batch, as_list=False)
-            return scatter(decode(given[0], *given[1], **given[2]), self.living, self.batch)
+            args, kwargs = cut_call((latents, *args), kwargs, self.living, self.batch, as_list=False)
+            return scatter(decode(*args, **kwargs), self.living, self.batch)
 
         def undo() -> None:
             del vae.decode
@@ -119,7 +119,7 @@ class _LivingRows(ModelHook):
         pruner.rows, pruner.asked = pruner.rows + len(rows), pruner.asked + total
         if len(rows) == total:
             return forward(*args, **kwargs)
-        args, kwargs = cut((args, kwargs), rows, total, as_list)
+        args, kwargs = cut_call(args, kwargs, rows, total, as_list)
         return scatter(forward(*args, **kwargs), rows, total)
 
 

@@ -30,6 +30,13 @@ def rows_of(candidates: Sequence[int], batch: int, total: int) -> list[int]:
     return [part + candidate for part in range(0, total, batch) for candidate in candidates]
 
 
+def cut_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], rows: Sequence[int], total: int, as_list: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of `total` rows, each cut to `rows`."""
+    return tuple(cut(value, rows, total, as_list) for value in args), cut(kwargs, rows, total, as_list)
+
+
 def cut(value: Any, rows: Sequence[int], total: int, as_list: bool) -> Any:
     """`value` with those of its tensors and lists that have an entry for each of `total` rows cut to `rows`."""
     if isinstance(value, torch.Tensor):
