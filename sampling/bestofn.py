@@ -19,7 +19,7 @@ from ..shards.seeds import candidate_seed
 from .policy import Policy, parse_policy
 from .pruning import Pruner, is_compiled
 from .reading import LiveScorer, Named
-from .space import noise_in_float32, preview_of, space_of
+from .space import preview_of, space_of
 from .watch import Watch
 from .waves import Rules, Waves, stages_of
 
@@ -200,7 +200,7 @@ class _Run:
 
             watch = Watch(self.pipe, seen)
             try:
-                with watch, noise_in_float32(self.pipe):
+                with watch:
                     images = self.pipe(
                         prompt=self.prompt,
                         num_images_per_prompt=len(numbers),

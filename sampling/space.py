@@ -1,10 +1,7 @@
-"""The latent space of a pipeline at hand, and the noise that a bench's candidates start from."""
+"""The latent space of a pipeline at hand."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +52,6 @@ def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> 
     )
 
 
-@contextmanager
-def noise_in_float32(pipe: Any) -> Iterator[None]:
-    """While entered, `pipe` draws its initial noise in float32 whatever its own dtype, as builds do."""
-
-    def drawn(prepare: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(prepare).bind(*args, **kwargs)
-        dtype = given.arguments.get("dtype")
-        if not isinstance(dtype, torch.dtype):
-            return prepare(*args, **kwargs)
-        given.arguments["dtype"] = torch.float32
-        made = prepare(*given.args, **given.kwargs)
-        return tuple(part.to(dtype) for part in made) if isinstance(made, tuple) else made.to(dtype)
-
-    with _around_prepare_latents(pipe, drawn):
-        yield
-
-
 class _Drawn(Exception):
     """Ends a call of a pipeline that has drawn its noise, which it carries."""
 
@@ -81,24 +61,18 @@ class _Drawn(Exception):
 
 
 def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
-    def seen(prepare: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    prepare = pipe.prepare_latents
+
+    def seen(*args: Any, **kwargs: Any) -> None:
         made = prepare(*args, **kwargs)
         raise _Drawn(made[0] if isinstance(made, tuple) else made)
 
+    pipe.prepare_latents = seen
     try:
-        with _around_prepare_latents(pipe, seen):
-            pipe(prompt="", output_type="latent", **arguments)
+        pipe(prompt="", output_type="latent", **arguments)
     except _Drawn as drawn:
         noise = unpack(drawn.noise) if drawn.noise.ndim == 3 else drawn.noise
         return noise.squeeze(2) if noise.ndim == 5 else noise
-    raise AssertionError(f"{type(pipe).__name__} draws no noise")
-
-
-@contextmanager
-def _around_prepare_latents(pipe: Any, around: Callable[..., Any]) -> Iterator[None]:
-    prepare = pipe.prepare_latents
-    pipe.prepare_latents = lambda *args, **kwargs: around(prepare, *args, **kwargs)
-    try:
-        yield
     finally:
         del pipe.prepare_latents
+    raise AssertionError(f"{type(pipe).__name__} draws no noise")

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import nbench
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 from nbench.builders.pipelines import resolve_pipeline
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.watch import Watch
+from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import Family
@@ -92,8 +95,7 @@ def test_budget_restart_and_acceptance_in_a_real_run(sd15_folder: Path) -> None:
     assert (len(good.candidates), good.denoiser_calls) == (2, 2 * 2 + 3)
 
 
-def test_candidates_are_those_of_a_bench_of_another_dtype_too(sd15_folder: Path) -> None:
-    """Noise is drawn in float32 whatever the pipeline computes in."""
+def test_candidates_of_another_dtype_start_from_the_same_noise(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     noise: dict[torch.dtype, torch.Tensor] = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -117,6 +119,21 @@ def test_a_run_that_fails_leaves_the_pipeline_as_it_was(sd15_folder: Path) -> No
     with pytest.raises(ZeroDivisionError):
         BestOfN(pipe, Broken(), policy="2:1").best(PROMPT, **arguments)
     assert state(pipe) == before
+
+
+def test_candidates_are_those_of_a_bench(tmp_path: Path) -> None:
+    """As stored in float16, but for the last bits: a bench makes them in another batch."""
+    bench = build(BuildConfig("genai-bench", out=tmp_path, limit=1, steps=STEPS, latent_dtype="float32", references=()))
+    (stored,) = open_bench(bench.out).batches(range(STEPS + 1), images=True)
+    pipe, arguments = opened("shapes")
+    scorer = Mean()
+    assert stored.images is not None
+    result = BestOfN(pipe, scorer, policy="2:3", keep=3).best(stored.prompts[0], stored.prompt_ids[0], **arguments)
+    assert [one.seed for one in result.candidates] == stored.seeds
+    assert abs(scorer.seen[0].numpy() - stored.latents[2]).max() <= 1e-4
+    for seed, image in zip(result.seeds, result.images, strict=True):
+        error = np.asarray(image).astype(int) - stored.images[stored.seeds.index(seed)]
+        assert abs(error).max() <= LEVELS
 
 
 def test_the_embedded_world_by_name() -> None:

@@ -16,7 +16,8 @@ from nbench.sampling.waves import Rules, Waves, best, padded, stages_of
 
 def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
     """Play waves through as a pipeline does, step by step; `scores(candidate, position)`."""
-    waves, drawn = Waves(rules), []
+    waves = Waves(rules)
+    drawn: list[int] = []
     while numbers := waves.next():
         drawn += numbers
         living = list(numbers)
