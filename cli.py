@@ -11,6 +11,7 @@ import typer
 
 from . import __version__
 from .commands.data import data_app
+from .commands.pipelines import pipelines_app
 from .commands.sample import sample_app
 from .errors import NbenchError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app)
+app.add_typer(pipelines_app)
 app.add_typer(sample_app)
 
 
@@ -70,7 +72,9 @@ def root(
 @app.command(no_args_is_help=True)
 def build(
     kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
-    pipeline: Annotated[str, typer.Option(help="shapes, sdxl, sd15, or a diffusers folder or Hub id.")] = "shapes",
+    pipeline: Annotated[
+        str, typer.Option(help="A name (`nbench pipelines`), a diffusers folder or a Hub id.")
+    ] = "shapes",
     out: Annotated[Path | None, typer.Option(help="Folder. [default: data/noisy-genai-bench, data/ncc]")] = None,
     prompts: Annotated[
         str | None,
@@ -87,7 +91,7 @@ def build(
         list[str] | None, typer.Option(help="Only prompts with this skill; repeats: with any of them.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out empty prompts and repeated ids.")] = False,
-    steps: Annotated[int, typer.Option(help="Denoising steps T.")] = 50,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps T. [default: the pipeline's, or 50]")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale. [default: the pipeline's]")] = None,
     candidates: Annotated[int | None, typer.Option(help="Seeds a prompt. [default: 6; 1 in ncc]")] = None,
     positions: Annotated[str, typer.Option(help="What to keep: all, 20,30 or 0:50:5.")] = "all",
@@ -107,15 +111,38 @@ def build(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make the candidates that failed once more.")
     ] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="A first-order one of diffusers: Euler, DDIM, UniPC.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Of DDIM: 0 adds no noise, 1 as much as DDPM.")] = None,
+    height: Annotated[int | None, typer.Option(help="Of the images, pixels. [default: the pipeline's]")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the images, pixels. [default: the pipeline's]")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
+    max_sequence_length: Annotated[int | None, typer.Option(help="Tokens of a prompt that are read.")] = None,
+    pipeline_arg: Annotated[
+        list[str] | None, typer.Option(help="key=value for the pipeline's call, value as JSON; repeats.")
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="The denoiser, by bitsandbytes_4bit, bitsandbytes_8bit, torchao or quanto.")
+    ] = None,
+    attention: Annotated[str | None, typer.Option(help="A backend of diffusers: native, flash, sage.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the denoiser's repeated blocks.")] = False,
+    offload: Annotated[
+        Literal["model", "sequential", "group"] | None, typer.Option(help="Keep weights off the GPU while unused.")
+    ] = None,
+    vae_slicing: Annotated[bool, typer.Option("--vae-slicing", help="Decode images one by one.")] = False,
+    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode large images in tiles.")] = False,
 ) -> None:
     """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
 
     `nbench build genai-bench --limit 20 --out data/small`
 
     `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
+
+    `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
     """
     from .builders.build import build
     from .builders.config import BuildConfig
+    from .builders.options import PipelineOptions, parse_arguments
 
     report = build(
         BuildConfig(
@@ -142,6 +169,22 @@ def build(
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
             retry_failed=retry_failed,
+            options=PipelineOptions(
+                revision=revision,
+                scheduler=scheduler,
+                eta=eta,
+                height=height,
+                width=width,
+                negative_prompt=negative_prompt,
+                max_sequence_length=max_sequence_length,
+                arguments=parse_arguments(pipeline_arg or ()),
+                quantize=quantize,
+                attention=attention,
+                compile=compile,
+                offload=offload,
+                vae_slicing=vae_slicing,
+                vae_tiling=vae_tiling,
+            ),
         )
     )
     failed = f", {report.failed} failed" if report.failed else ""

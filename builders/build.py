@@ -55,7 +55,7 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     chosen = _prompts(config)
     for note in chosen.notes if progress else ():
         print(note, file=sys.stderr)
-    entry = resolve_pipeline(config.pipeline)
+    entry = resolve_pipeline(config.pipeline, config.pipeline_options)
     plan = Plan(config, entry, chosen.prompts, build_spec(config, entry, chosen.prompts, chosen.source))
     with DatasetFolder(config.folder) as folder:
         begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
@@ -76,7 +76,7 @@ def _prompts(config: BuildConfig) -> PromptSet:
 
 def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     """Make all shards that are not committed; the number of rows made."""
-    pipe = load_pipeline(plan.entry, plan.spec["dtype"])
+    pipe = load_pipeline(plan.entry, plan.spec["dtype"], None, plan.config.options)
     if not folder.started:
         folder.create(_begin(plan, pipe))
     info, missing = folder.info, folder.missing()
@@ -99,7 +99,7 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     bench = open_bench(folder.path)
     if not bench.n_failed:
         return 0
-    pipe, info = load_pipeline(plan.entry, plan.spec["dtype"]), bench.info
+    pipe, info = load_pipeline(plan.entry, plan.spec["dtype"], None, plan.config.options), bench.info
     folder.drop_scores()  # they miss the rows that now succeed
     with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
         maker = Maker(plan, pipe, info, 1, progress)
@@ -116,10 +116,10 @@ def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
     # the first candidates of the first prompts, which differ more than the candidates of one
     rows = [i * config.n_candidates for i in range(min(1 if entry.preview else PREVIEW_ROWS, len(plan.prompts)))]
     texts = [prompt.text for prompt in plan.of(rows)]
-    seen = generate(pipe, texts, plan.seeds(rows), [config.steps], plan.arguments)
-    if len(seen.positions) != config.steps + 1:
-        raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.steps}: ask so")
-    final = seen.latents[config.steps].float().numpy()
+    seen = generate(pipe, texts, plan.seeds(rows), [config.n_steps], plan.arguments)
+    if len(seen.positions) != config.n_steps + 1:
+        raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.n_steps}: ask so")
+    final = seen.latents[config.n_steps].float().numpy()
     sound = np.isfinite(final).all(axis=(1, 2, 3))
     fitted = fit_preview(final[sound], seen.images[sound] / 255) if sound.any() else None
     row_bytes = BYTES[config.latent_dtype] * final[0].size * len(config.stored)
@@ -137,7 +137,7 @@ def _begin(plan: Plan, pipe: Any) -> DatasetInfo:
         format=config.format,
         latent_dtype=config.latent_dtype,
         image_size=seen.images.shape[1:3],
-        steps=config.steps,
+        steps=config.n_steps,
         candidates=config.n_candidates,
         n_prompts=len(plan.prompts),
         rows=n_rows,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import NbenchError
 from ..shards.positions import parse_positions
-from .pipelines import PipelineEntry, scheduler_spec
+from .aliases import ALIASES, PipelineEntry
+from .options import PipelineOptions
+from .pipelines import scheduler_spec
 from .prompts import Prompt, PromptRequest
 
 DTYPES = ("float32", "float16", "bfloat16")
+DEFAULT_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class BuildConfig:
     filter_tags: tuple[str, ...] = ()
     skip_bad: bool = False
     limit: int | None = None
-    steps: int = 50
+    steps: int | None = None
     guidance: float | None = None
     candidates: int | None = None
     positions: str = "all"
@@ -64,6 +67,7 @@ class BuildConfig:
     fresh: bool = False
     retry_failed: bool = False
     references: tuple[str, ...] | None = None
+    options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
@@ -94,6 +98,17 @@ class BuildConfig:
         )
 
     @property
+    def n_steps(self) -> int:
+        """Denoising steps T: the pipeline's usual number unless another is asked for."""
+        known = ALIASES.get(self.pipeline)
+        return self.steps or (known.steps if known else DEFAULT_STEPS)
+
+    @property
+    def pipeline_options(self) -> PipelineOptions:
+        """What is asked of the pipeline, the guidance included."""
+        return replace(self.options, guidance=self.guidance) if self.guidance is not None else self.options
+
+    @property
     def n_candidates(self) -> int:
         """Candidates a prompt."""
         return self.candidates or KINDS[self.kind].candidates
@@ -101,19 +116,20 @@ class BuildConfig:
     @property
     def stored(self) -> tuple[int, ...]:
         """The positions to keep; a bench always keeps the finished latent, which every evaluation compares with."""
-        asked = parse_positions(self.positions, self.steps)
-        return asked if self.kind == "ncc" else tuple(sorted({*asked, self.steps}))
+        asked = parse_positions(self.positions, self.n_steps)
+        return asked if self.kind == "ncc" else tuple(sorted({*asked, self.n_steps}))
 
 
 def build_spec(
     config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
 ) -> dict[str, Any]:
     """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
+    backends = {"quantize": entry.quantize, "attention": entry.attention}
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
         "scheduler": scheduler_spec(entry),
-        "steps": config.steps,
+        "steps": config.n_steps,
         "guidance": entry.guidance if config.guidance is None else config.guidance,
         "call_kwargs": entry.call_kwargs,
         "dtype": config.dtype or entry.dtype,
@@ -124,6 +140,8 @@ def build_spec(
         "rows_per_shard": config.rows_per_shard,
         "format": config.format,
         "latent_dtype": config.latent_dtype,
+        # only where asked for, so that builds of before have the fingerprint of before
+        **{name: backend for name, backend in backends.items() if backend is not None},
     }
 
 

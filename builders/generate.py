@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import NbenchError
 from ..shards.schema import PositionInfo
-from .recorder import Recorder, pack
-from .seeds import candidate_noise
+from .layout import float32_noise
+from .options import as_called
+from .recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,21 @@ def generate(
     seeds: Sequence[int],
     positions: Collection[int],
     arguments: dict[str, Any],
-    latent_shape: tuple[int, int, int] | None = None,
 ) -> Trajectories:
     """One candidate for each prompt and its seed, all in one call of `pipe`.
 
-    `arguments` that the pipeline does not take are left out. Without `latent_shape` [C, H, W] the pipeline draws the
-    noise itself, from the same generators: the same noise in float32.
+    The pipeline draws each candidate's noise itself, in float32, from a generator of the candidate's own.
+
+    Raises:
+        NbenchError: the pipeline or its scheduler refuses the arguments.
     """
-    given: dict[str, Any] = {"generator": [torch.Generator().manual_seed(seed) for seed in seeds]}
-    if latent_shape is not None:
-        drawn = [candidate_noise(seed, latent_shape) for seed in seeds]
-        # of unit variance: the pipelines that start from more multiply by the scheduler's init_noise_sigma themselves
-        noise = torch.stack([noise for noise, _ in drawn]).to(pipe.device, pipe.dtype)
-        packed = hasattr(pipe, "_pack_latents")
-        given = {"generator": [generator for _, generator in drawn], "latents": pack(noise) if packed else noise}
-    taken = inspect.signature(pipe.__call__).parameters
-    arguments = {name: value for name, value in {**arguments, **given}.items() if name in taken}
-    with Recorder(pipe, positions) as recorder:
-        images = pipe(prompt=list(prompts), output_type="np", **arguments).images
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    called = as_called(pipe, {**arguments, "generator": generators}, len(prompts))
+    try:
+        with Recorder(pipe, positions) as recorder, float32_noise(pipe):
+            images = pipe(prompt=list(prompts), output_type="np", **called).images
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NbenchError(f"{type(pipe).__name__} does not run ({reason}): check its scheduler and options") from error
     pixels = (np.nan_to_num(images).clip(0, 1) * 255).round().astype(np.uint8)
     return Trajectories(recorder.latents, pixels, recorder.positions, ("",) * len(seeds))

@@ -21,6 +21,7 @@ from ..shards.reader import open_bench
 from ..shards.rows import to_arrow
 from ..shards.schema import BYTES, DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
 from ..shards.stream import prefetch
+from .aliases import ALIASES
 from .build import PREVIEW_ROWS
 from .config import KINDS, prompts_digest
 from .corruptions import corrupt_prompts
@@ -35,7 +36,6 @@ from .noisyclip_layout import (
     read_candidate,
     scan,
 )
-from .pipelines import ALIASES
 from .plan import as_kept, not_finite, rows_a_shard
 from .preview import fit_preview
 from .progress import BuildProgress

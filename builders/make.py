@@ -57,7 +57,7 @@ class Maker:
     def _generate(self, texts: Sequence[str], seeds: Sequence[int]) -> Trajectories | None:
         """None where the batch did not fit and the batch size has been halved."""
         try:
-            return generate(self.pipe, texts, seeds, self.info.stored, self.plan.arguments, self.info.latent_shape)
+            return generate(self.pipe, texts, seeds, self.info.stored, self.plan.arguments)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(
                 error

@@ -14,33 +14,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from ..errors import NbenchError
 from ..shards.schema import PreviewMap
+from .aliases import ALIASES, PipelineEntry
+from .loading import applied, quantization
+from .options import PipelineOptions, pipeline_class, with_options
+from .schedulers import swapped
 
-WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
-_SDXL_PREVIEW = PreviewMap(
-    weight=tuple(
-        tuple(value / 255 for value in row) for row in ((60, -60, 25, -70), (60, -5, 15, -50), (60, 10, -5, -35))
-    ),  # type: ignore[arg-type]  # three rows, as a generator cannot say
-    bias=(150 / 255, 140 / 255, 130 / 255),
-)
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
-
-
-@dataclass(frozen=True)
-class PipelineEntry:
-    """A pipeline and its defaults. `source` is a folder or Hub id; `content` a hash of all that is in it.
-
-    `guidance` None leaves the pipeline's own; `scheduler` names a diffusers class to use in place of the stock one.
-    """
-
-    name: str
-    source: str
-    content: str = ""
-    guidance: float | None = None
-    dtype: str = "float32"
-    batch_size: int = 8
-    scheduler: str | None = None
-    call_kwargs: dict[str, Any] = field(default_factory=dict)
-    preview: PreviewMap | None = None
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -53,40 +32,28 @@ class _FolderEntry:
     preview: PreviewMap | None = None
 
 
-ALIASES = {
-    entry.name: entry
-    for entry in (
-        PipelineEntry("shapes", str(WORLD_PIPELINE), batch_size=120),
-        PipelineEntry(
-            "sdxl", "stabilityai/stable-diffusion-xl-base-1.0", guidance=5.0, dtype="float16", preview=_SDXL_PREVIEW
-        ),
-        # its stock scheduler, PNDM, calls the denoiser once more than it has steps
-        PipelineEntry(
-            "sd15",
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-            guidance=7.5,
-            dtype="float16",
-            scheduler="EulerDiscreteScheduler",
-        ),
-    )
-}
-
-
-def resolve_pipeline(name: str) -> PipelineEntry:
-    """The pipeline called `name`: an alias, a folder, or a Hub id, which is fetched.
+def resolve_pipeline(name: str, options: PipelineOptions | None = None) -> PipelineEntry:
+    """The pipeline called `name`: an alias, a folder, or a Hub id, which is fetched; with what `options` ask of it.
 
     Raises:
-        NbenchError: none of the three, or a folder that is no diffusers pipeline.
+        NbenchError: none of the three, a folder that is no diffusers pipeline, or options that it does not take.
     """
+    options = options or PipelineOptions()
+    return with_options(_find(name, options.revision), options)
+
+
+def _find(name: str, revision: str | None) -> PipelineEntry:
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
     if folder.is_dir():
+        if revision is not None:
+            raise NbenchError(f"pipeline {name} is a folder, which has no revisions: leave --revision out")
         return _from_folder(entry, folder)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", entry.source):
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
         raise NbenchError(f"no pipeline {name!r}: it is neither a name nor a folder here; {hint}")
-    folder = _fetch(entry.source)
+    folder = _fetch(entry.source, revision)
     # the folder of a snapshot is named by its commit
     return replace(entry, name=name, source=str(folder), content=folder.name)
 
@@ -99,11 +66,15 @@ def scheduler_spec(entry: PipelineEntry) -> dict[str, Any]:
     return {"class": name, **{key: value for key, value in stated.items() if not key.startswith("_")}}
 
 
-def load_pipeline(entry: PipelineEntry, dtype: str, device: str | None = None) -> Any:
+def load_pipeline(
+    entry: PipelineEntry, dtype: str, device: str | None = None, options: PipelineOptions | None = None
+) -> Any:
     """The diffusers pipeline of a resolved entry, on `device` (None: the GPU where there is one), silent.
 
+    Of `options` it heeds those of speed and memory; the others have become part of the entry.
+
     Raises:
-        NbenchError: diffusers cannot open it.
+        NbenchError: diffusers cannot open it, or something that `options` or the entry ask for is not to be had.
     """
     import torch
     import transformers
@@ -114,19 +85,28 @@ def load_pipeline(entry: PipelineEntry, dtype: str, device: str | None = None) -
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(
-            entry.source, dtype=getattr(torch, dtype), local_files_only=True
+    index = json.loads((Path(entry.source) / "model_index.json").read_bytes())
+    if pipeline_class(index) is None:
+        raise NbenchError(
+            f"pipeline {entry.name} is of a class that diffusers {diffusers.__version__} lacks "
+            f"({index.get('_class_name')}): update diffusers; code that comes with a pipeline is not run"
         )
-    except (OSError, ValueError, AttributeError, ImportError) as error:
+    given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if "safety_checker" in index:
+        # it blackens images, and a bench must show what was made
+        given |= {"safety_checker": None, "requires_safety_checker": False}
+    if entry.quantize:
+        given["quantization_config"] = quantization(entry.quantize, index, dtype)
+    try:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(entry.source, **given)
+    except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
         reason = _first_line(error)
-        raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from None
+        raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from error
     if entry.scheduler:
-        pipe.scheduler = getattr(diffusers, entry.scheduler).from_config(pipe.scheduler.config)
-    if getattr(pipe, "safety_checker", None) is not None:
-        pipe.safety_checker = None  # it blackens images, and a bench must show what was made
+        pipe.scheduler = swapped(pipe, entry.scheduler)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return applied(pipe, options or PipelineOptions(), entry.attention, device)
 
 
 def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
@@ -156,14 +136,16 @@ def _hash(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _fetch(hub_id: str) -> Path:
+def _fetch(hub_id: str, revision: str | None) -> Path:
     import diffusers
 
     try:
-        return Path(diffusers.DiffusionPipeline.download(hub_id))
+        return Path(diffusers.DiffusionPipeline.download(hub_id, revision=revision))
     except Exception as error:  # the Hub's client raises a dozen unrelated types
-        reason = _first_line(error)
-        raise NbenchError(f"no pipeline {hub_id!r}: no such folder, and the Hub does not give it ({reason})") from None
+        reason, at = _first_line(error), f" at {revision}" if revision else ""
+        raise NbenchError(
+            f"no pipeline {hub_id!r}{at}: no such folder, and the Hub does not give it ({reason})"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

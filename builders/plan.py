@@ -11,9 +11,9 @@ import torch
 
 from ..shards.schema import TrajectoryBatch
 from ..shards.seeds import candidate_seed
+from .aliases import PipelineEntry
 from .config import BuildConfig
 from .generate import Trajectories
-from .pipelines import PipelineEntry
 from .prompts import Prompt
 
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600

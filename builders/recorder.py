@@ -12,6 +12,7 @@ import torch
 
 from ..errors import NbenchError
 from ..shards.schema import PositionInfo
+from .layout import LatentLayout
 
 
 class Recorder:
@@ -33,6 +34,7 @@ class Recorder:
         self.latents: dict[int, torch.Tensor] = {}
         self.positions: list[PositionInfo] = []
         self._scheduler = pipe.scheduler
+        self._layout = LatentLayout(pipe)
         self._wanted = frozenset(positions)
         self._outer: Callable[..., Any] | None = None
 
@@ -53,9 +55,11 @@ class Recorder:
             return result
 
         self._scheduler.step = step
+        self._layout.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._layout.__exit__()
         del self._scheduler.step  # the instance's attribute: the class's method shows again
         if self._outer is not None:
             self._scheduler.step = self._outer
@@ -79,8 +83,7 @@ class Recorder:
 
     def _keep(self, position: int, sample: torch.Tensor) -> None:
         if position in self._wanted:
-            sample = unpack(sample) if sample.ndim == 3 else sample
-            self.latents[position] = sample.detach().to("cpu", copy=True)
+            self.latents[position] = self._layout.chw(sample).detach().to("cpu", copy=True)
 
     def _sigma(self, position: int, timestep: float) -> float | None:
         if hasattr(self._scheduler, "sigmas"):
@@ -99,24 +102,3 @@ class Recorder:
     def _refusal(self) -> NbenchError:
         name = type(self._scheduler).__name__
         return NbenchError(f"{name} does not call the denoiser once a step: use a first-order scheduler such as Euler")
-
-
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """[B, C, H, W] as FLUX-like denoisers take it: [B, H/2 * W/2, 4C], a token for each 2x2 patch."""
-    batch, channels, height, width = latents.shape
-    patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
-
-
-def unpack(tokens: torch.Tensor) -> torch.Tensor:
-    """The inverse of `pack` for square latents.
-
-    Raises:
-        NbenchError: the tokens are not those of a square.
-    """
-    batch, count, size = tokens.shape
-    side = math.isqrt(count)
-    if side * side != count:
-        raise NbenchError(f"packed latents of {count} tokens are not square: record square images")
-    patches = tokens.reshape(batch, side, side, size // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return patches.reshape(batch, size // 4, side * 2, side * 2)

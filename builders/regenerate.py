@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
 from .generate import Trajectories, generate
+from .options import PipelineOptions
 from .pipelines import load_pipeline, resolve_pipeline, scheduler_spec
 from .plan import call_arguments
 
@@ -29,8 +31,12 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
         NbenchError: the pipeline is not within reach, or is another by now.
     """
     spec, info = bench.info.spec, bench.info
-    entry = resolve_pipeline(spec["pipeline"]["name"])
-    if entry.content != spec["pipeline"]["content"]:
+    content = spec["pipeline"]["content"]
+    # a pipeline of the Hub is known by its commit, which may not be the newest
+    options = PipelineOptions(revision=content if re.fullmatch("[0-9a-f]{40}", content) else None)
+    entry = resolve_pipeline(spec["pipeline"]["name"], options)
+    entry = replace(entry, quantize=spec.get("quantize"), attention=spec.get("attention"))
+    if entry.content != content:
         raise NbenchError(f"pipeline {entry.name} is not the one that made this data set: its files have changed")
     stated = scheduler_spec(entry)["class"]
     if spec["scheduler"]["class"] != stated:
@@ -41,7 +47,7 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
-        made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.latent_shape)
+        made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec))
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..errors import NbenchError
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
-from ..shards.inspect import preview_image
 from ..shards.schema import PreviewMap
-from ..shards.seeds import candidate_seed
 from .policy import Policy, parse_policy
-from .pruning import Pruner, is_compiled
-from .reading import LiveScorer, Named
+from .pruning import is_compiled
+from .reading import LiveScorer
+from .running import Batch, Task
 from .space import preview_of, space_of
-from .watch import Watch
 from .waves import Rules, Waves, stages_of
 
 if TYPE_CHECKING:
@@ -125,6 +123,17 @@ class BestOfN:
         Raises:
             NbenchError: arguments that are not the caller's to give, a policy that does not fit the steps.
         """
+        return self.best_each([prompt], None if prompt_id is None else [prompt_id], **pipe_kwargs)[0]
+
+    def best_each(
+        self, prompts: Sequence[str], prompt_ids: Sequence[str] | None = None, **pipe_kwargs: Any
+    ) -> list[BestOfNResult]:
+        """The best images of each prompt; as many prompts at a time as `max_batch` has room for.
+
+        Candidates compete within their prompt only, and a budget is each prompt's own. The survivors of many prompts
+        fill a batch which one prompt's do not, and a device that a small batch does not fill takes as long for it.
+        Seconds are equal shares of those of the prompts that ran together.
+        """
         taken = inspect.signature(self.pipe.__call__).parameters
         self._refuse(pipe_kwargs, taken)
         steps = int(pipe_kwargs.get("num_inference_steps", taken["num_inference_steps"].default))
@@ -140,126 +149,50 @@ class BestOfN:
             self.budget,
             compiled=is_compiled(self.pipe),
         )
-        live = self._live(pipe_kwargs)
-        live.check([stage.position for stage in rules.stages], steps)
-        start = time.perf_counter()
-        run = _Run(self.pipe, Waves(rules), live, prompt, prompt if prompt_id is None else prompt_id, self.seed)
-        while numbers := run.waves.next():
-            run.wave(numbers, pipe_kwargs)
-        return run.result(time.perf_counter() - start)
-
-    def _live(self, pipe_kwargs: dict[str, Any]) -> LiveScorer:
+        if rules.compiled and rules.budget is not None and len(prompts) > 1:
+            raise NbenchError("a compiled denoiser fills its batch up across prompts: give a budget for one at a time")
         if isinstance(self.scorer, str):
             self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
-        return LiveScorer(self.scorer, self._preview)
+        LiveScorer(self.scorer, self._preview).check([stage.position for stage in rules.stages], steps)
+        named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
+        at_once = max(1, self.max_batch // self.n) if self.max_batch else len(named)
+        return [
+            result
+            for first in range(0, len(named), at_once)
+            for result in self._together(self.scorer, named[first : first + at_once], rules, pipe_kwargs)
+        ]
 
-    def _refuse(self, pipe_kwargs: dict[str, Any], taken: Any) -> None:
+    def _together(
+        self, scorer: Scorer, named: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]
+    ) -> list[BestOfNResult]:
+        start, live = time.perf_counter(), LiveScorer(scorer, self._preview)
+        tasks = [Task(prompt, prompt_id, self.seed, Waves(rules)) for prompt, prompt_id in named]
+        while (batch := Batch(self.pipe, live, tasks, pipe_kwargs)).rows:
+            batch.run()
+        share = (time.perf_counter() - start) / len(tasks), live.seconds / len(tasks)
+        return [_result(task, *share) for task in tasks]
+
+    def _refuse(self, pipe_kwargs: dict[str, Any], taken: Mapping[str, Any]) -> None:
         for name in pipe_kwargs:
             if name in _OURS:
                 raise NbenchError(f"{name} is set by BestOfN itself: leave it out")
-            if name not in taken:
+            if name not in taken and not (name == "guidance_scale" and "true_cfg_scale" in taken):
                 raise NbenchError(f"{type(self.pipe).__name__} takes no {name}: leave it out")
 
 
-class _Ended(Exception):
-    """Nobody of the wave goes on."""
+def _result(task: Task, seconds: float, scorer_seconds: float) -> BestOfNResult:
+    from PIL import Image
 
-
-class _Run:
-    """A prompt's candidates, wave by wave."""
-
-    def __init__(self, pipe: Any, waves: Waves, live: LiveScorer, prompt: str, prompt_id: str, seed: int) -> None:
-        self.pipe, self.waves, self.live = pipe, waves, live
-        self.prompt, self.prompt_id, self.seed = prompt, prompt_id, seed
-        self.scores: dict[int, dict[int, float]] = {}
-        self.left_at: dict[int, int] = {}
-        self.images: dict[int, np.ndarray] = {}
-        self.previews: dict[int, np.ndarray] = {}
-        self.rows = self.asked = self.asked_calls = 0
-
-    def seeds(self, numbers: range) -> list[int]:
-        return [candidate_seed(self.seed, self.prompt_id, number) for number in numbers]
-
-    def wave(self, numbers: range, arguments: dict[str, Any]) -> None:
-        """Run candidates `numbers` until they leave or are finished."""
-        rules = self.waves.rules
-        self.scores |= {number: {} for number in numbers}
-        with Pruner(self.pipe, len(numbers)) as pruner:
-            compiled = rules.compiled
-
-            def seen(position: int, latents: torch.Tensor) -> None:
-                if position == 0:
-                    if watch.steps != rules.steps:
-                        asked = f"{watch.steps} steps when asked for {rules.steps}"
-                        raise NbenchError(f"{type(self.pipe).__name__} runs {asked}: ask so")
-                    return
-                self.waves.spent += len(pruner.computed(compiled))
-                self.asked_calls += len(numbers)
-                if not (position == rules.steps and self.live.reads_images):
-                    self._stage(position, numbers, pruner, latents)
-
-            watch = Watch(self.pipe, seen)
-            try:
-                with watch:
-                    images = self.pipe(
-                        prompt=self.prompt,
-                        num_images_per_prompt=len(numbers),
-                        generator=[torch.Generator().manual_seed(seed) for seed in self.seeds(numbers)],
-                        output_type="np",
-                        **arguments,
-                    ).images
-                if self.live.reads_images:
-                    self._stage(rules.steps, numbers, pruner, torch.from_numpy(images).permute(0, 3, 1, 2))
-            except _Ended:
-                if hasattr(self.pipe, "maybe_free_model_hooks"):
-                    self.pipe.maybe_free_model_hooks()  # as the pipeline does at its own end
-            else:
-                self.images |= {numbers[row]: _pixels(images[row]) for row in pruner.living}
-            self.rows, self.asked = self.rows + pruner.rows, self.asked + pruner.asked
-
-    def _stage(self, position: int, numbers: range, pruner: Pruner, known: torch.Tensor) -> None:
-        """Score the living, if the policy says so here, and stop those who leave."""
-        index = next((i for i, stage in enumerate(self.waves.rules.stages) if stage.position == position), None)
-        if index is None:
-            return
-        living = [numbers[row] for row in pruner.living]
-        known = known[pruner.living]
-        named = Named([self.prompt_id] * len(living), [self.prompt] * len(living), living)
-        found = dict(zip(living, self.live.score(named, position, known), strict=True))
-        kept = self.waves.decide(index, found)
-        for row, (number, score) in enumerate(found.items()):
-            self.scores[number][position] = score
-            if number not in kept:
-                self.left_at[number] = position
-                self._remember(number, known[row])
-        if not kept:
-            raise _Ended
-        pruner.keep([number - numbers[0] for number in kept])
-
-    def _remember(self, number: int, known: torch.Tensor) -> None:
-        if self.live.reads_images:
-            self.images[number] = _pixels(known.permute(1, 2, 0).numpy())
-        elif self.live.preview_map is not None:
-            self.previews[number] = preview_image(known.float().cpu().numpy(), self.live.preview_map)
-
-    def result(self, seconds: float) -> BestOfNResult:
-        from PIL import Image
-
-        rules, selected = self.waves.rules, self.waves.selected()
-        seeds = dict(zip(self.scores, self.seeds(range(len(self.scores))), strict=True))
-        left = {number: rules.steps for number in self.scores if number not in selected} | self.left_at
-        seen = self.previews | self.images
-        return BestOfNResult(
-            images=[Image.fromarray(self.images[number]) for number in selected],
-            seeds=[seeds[number] for number in selected],
-            candidates=[Candidate(seeds[i], scores, left.get(i), seen.get(i)) for i, scores in self.scores.items()],
-            denoiser_rows=self.rows,
-            full_denoiser_rows=round(rules.n * rules.steps * self.asked / self.asked_calls),
-            denoiser_calls=self.waves.spent,
-            seconds=seconds,
-            scorer_seconds=self.live.seconds,
-        )
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    return (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
+    rules, selected = task.waves.rules, task.waves.selected()
+    seen = task.previews | task.images
+    left = {number: rules.steps for number in task.scores if number not in selected} | task.left_at
+    return BestOfNResult(
+        images=[Image.fromarray(task.images[number]) for number in selected],
+        seeds=[task.seed_of(number) for number in selected],
+        candidates=[Candidate(task.seed_of(i), scores, left.get(i), seen.get(i)) for i, scores in task.scores.items()],
+        denoiser_rows=task.rows,
+        full_denoiser_rows=rules.n * rules.steps * task.rows // task.waves.spent,
+        denoiser_calls=task.waves.spent,
+        seconds=seconds,
+        scorer_seconds=scorer_seconds,
+    )

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from ..builders.pipelines import ALIASES, resolve_pipeline
-from ..builders.recorder import unpack
+from ..builders.aliases import ALIASES
+from ..builders.layout import LatentLayout
+from ..builders.options import as_called
+from ..builders.pipelines import resolve_pipeline
 from ..shards.schema import DatasetInfo, PreviewMap
 
 
@@ -69,10 +71,11 @@ def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
 
     pipe.prepare_latents = seen
     try:
-        pipe(prompt="", output_type="latent", **arguments)
-    except _Drawn as drawn:
-        noise = unpack(drawn.noise) if drawn.noise.ndim == 3 else drawn.noise
-        return noise.squeeze(2) if noise.ndim == 5 else noise
+        with LatentLayout(pipe) as layout:
+            try:
+                pipe(prompt=[""], output_type="latent", **as_called(pipe, arguments, 1))
+            except _Drawn as drawn:
+                return layout.chw(drawn.noise)
     finally:
         del pipe.prepare_latents
     raise AssertionError(f"{type(pipe).__name__} draws no noise")

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..builders.recorder import Recorder, unpack
+from ..builders.layout import LatentLayout
+from ..builders.recorder import Recorder
 from ..shards.schema import PositionInfo
 
 Seen = Callable[[int, torch.Tensor], None]
@@ -33,6 +34,7 @@ class Watch:
     def __init__(self, pipe: Any, latent: Seen) -> None:
         self._scheduler = pipe.scheduler
         self._recorder = Recorder(pipe, ())
+        self._layout = LatentLayout(pipe)
         self._latent = latent
         self._outer: Callable[..., Any] | None = None
         self.steps: int | None = None
@@ -43,6 +45,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._recorder.__enter__()
+        self._layout.__enter__()
         original = self._scheduler.step
         self._outer = original
         signature = inspect.signature(original)
@@ -54,17 +57,14 @@ class Watch:
             self.steps = len(self._scheduler.timesteps)
             position = len(self.positions) - (len(self.positions) > self.steps)  # the last step adds two
             if position == 1:
-                self._latent(0, _unpacked(signature.bind(*args, **kwargs).arguments["sample"]))
-            self._latent(position, _unpacked(result[0]))
+                self._latent(0, self._layout.chw(signature.bind(*args, **kwargs).arguments["sample"]).detach())
+            self._latent(position, self._layout.chw(result[0]).detach())
             return result
 
         self._scheduler.step = step
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._layout.__exit__()
         self._scheduler.step = self._outer
         self._recorder.__exit__(*exception)
-
-
-def _unpacked(latents: torch.Tensor) -> torch.Tensor:
-    return (unpack(latents) if latents.ndim == 3 else latents).detach()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nbench.builders.aliases import PipelineEntry
 from nbench.builders.config import BuildConfig, build_spec
-from nbench.builders.pipelines import PipelineEntry
 from nbench.builders.prompts import Prompt
 from nbench.errors import NbenchError
 from nbench.shards.fingerprint import fingerprint

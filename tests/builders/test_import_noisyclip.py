@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nbench.builders.aliases import ALIASES
 from nbench.builders.import_noisyclip import ImportConfig, ImportReport, import_noisyclip
-from nbench.builders.pipelines import ALIASES
 from nbench.builders.schedule import schedule
 from nbench.errors import NbenchError
 from nbench.shards.dataset import DatasetFolder, read_info

@@ -36,7 +36,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], N
             pipe, calls = load_pipeline(*arguments), itertools.count(1)
 
             def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-                looking = next(calls) <= TINY.steps  # at the schedule, with one image, before the build begins
+                looking = next(calls) <= TINY.n_steps  # at the schedule, with one image, before the build begins
                 if not looking and not fit(len(kwargs["hidden_states"]) // 2):  # guidance doubles the batch
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
-from nbench.builders.recorder import Recorder, pack, unpack
+from nbench.builders.recorder import Recorder
 from nbench.errors import NbenchError
 
 PROMPTS = ["two red circles on gray background", "one blue square on white background"]
@@ -112,13 +112,3 @@ def test_one_call_too_many_is_refused(sd15: Any) -> None:
     sd15.scheduler = diffusers.PNDMScheduler.from_config(sd15.scheduler.config, skip_prk_steps=True)
     with pytest.raises(NbenchError, match="PNDMScheduler"):
         run(sd15)
-
-
-def test_packing_is_that_of_flux() -> None:
-    latents = torch.randn(2, 16, 8, 8)
-    flux = diffusers.FluxPipeline
-    packed = flux._pack_latents(latents, 2, 16, 8, 8)
-    assert torch.equal(pack(latents), packed)
-    assert torch.equal(unpack(packed), flux._unpack_latents(packed, 64, 64, vae_scale_factor=8))
-    with pytest.raises(NbenchError, match="not square"):
-        unpack(packed[:, :15])

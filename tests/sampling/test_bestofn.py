@@ -107,6 +107,26 @@ def test_candidates_of_another_dtype_start_from_the_same_noise(sd15_folder: Path
     assert error.std() < 0.02 * noise[torch.float32].std()
 
 
+def test_several_prompts_at_once_are_as_each_alone() -> None:
+    pipe, arguments = opened("shapes")
+    prompts = [PROMPT, "three green stars", "one white circle left of two blue squares"]
+    bestofn = BestOfN(pipe, "noisyclip", n=3, policy="2:2,4:1")
+    together = bestofn.best_each(prompts, ["a", "b", "c"], **arguments)
+    for prompt, prompt_id, found in zip(prompts, "abc", together, strict=True):
+        alone = bestofn.best(prompt, prompt_id, **arguments)
+        assert found.seeds == alone.seeds
+        assert (found.denoiser_rows, found.full_denoiser_rows) == (alone.denoiser_rows, alone.full_denoiser_rows)
+        for one, other in zip(found.candidates, alone.candidates, strict=True):
+            assert one.scores == pytest.approx(other.scores, abs=1e-4)
+            assert one.left_at == other.left_at
+        assert abs(np.asarray(found.images[0]).astype(int) - np.asarray(alone.images[0])).max() <= LEVELS
+    chunks = BestOfN(pipe, "noisyclip", n=3, policy="2:2,4:1", max_batch=6).best_each(prompts, "abc", **arguments)
+    assert [found.seeds for found in chunks] == [found.seeds for found in together]
+    # waves of unequal sizes: each prompt's budget ends another wave
+    few = BestOfN(pipe, "noisyclip", n=3, policy="2:1", restart=0.1, budget=22).best_each(prompts, "abc", **arguments)
+    assert all(found.denoiser_calls <= 22 and len(found.images) == 1 for found in few)
+
+
 def test_a_run_that_fails_leaves_the_pipeline_as_it_was(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     plain(pipe, [1], arguments)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.pipelines import WORLD_PIPELINE
 from nbench.errors import NbenchError
 from nbench.scorers.clip import CLIPScorer
 from nbench.training import noisyclip

@@ -1,0 +1,186 @@
+"""How a person wants a pipeline opened and called, checked against its class before any weights are loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import NbenchError
+from .aliases import PipelineEntry
+from .schedulers import check_scheduler, scheduler_class
+
+BLANK = " "
+_CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
+# what the build itself gives to the pipeline, and the option that decides it
+_OURS = {
+    "prompt": "--prompts",
+    "num_inference_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "generator": "--seed",
+    "latents": "--seed",
+    "num_images_per_prompt": "--candidates",
+    "output_type": "nothing",
+    "return_dict": "nothing",
+}
+
+QUANTIZERS = {
+    "bitsandbytes_4bit": "bitsandbytes",
+    "bitsandbytes_8bit": "bitsandbytes",
+    "torchao": "torchao",
+    "quanto": "optimum-quanto",
+}
+"""The package that each backend of diffusers needs."""
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What is asked of a pipeline beyond its own defaults; None leaves a thing to the pipeline.
+
+    `arguments` are further ones of its `__call__`. `compile`, `offload` and the VAE's change speed and memory only;
+    all else changes what is made.
+    """
+
+    revision: str | None = None
+    scheduler: str | None = None
+    eta: float | None = None
+    guidance: float | None = None
+    height: int | None = None
+    width: int | None = None
+    negative_prompt: str | None = None
+    max_sequence_length: int | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    quantize: str | None = None
+    attention: str | None = None
+    compile: bool = False
+    offload: Literal["model", "sequential", "group"] | None = None
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "max_sequence_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+
+    @property
+    def call_kwargs(self) -> dict[str, Any]:
+        """What of them goes to the pipeline's `__call__`, but for the guidance."""
+        named = {name: getattr(self, name) for name in _CALLED}
+        return {**{name: value for name, value in named.items() if value is not None}, **self.arguments}
+
+
+def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments written as key=value, where a value that is not JSON is taken as the text it is.
+
+    Raises:
+        NbenchError: one without a key, or a key given twice.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise NbenchError(f"--pipeline-arg {pair!r} is not key=value: write for example clip_skip=1")
+        if key in found:
+            raise NbenchError(f"--pipeline-arg {key} is given twice: give it once")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:
+    """`entry`, whose `source` is a folder, as `options` change it.
+
+    Raises:
+        NbenchError: an option that this pipeline does not take.
+    """
+    asked = options.call_kwargs
+    for name in sorted(asked.keys() & _OURS.keys()):
+        raise NbenchError(f"--pipeline-arg {name} is not to be given: {_OURS[name]} decides it")
+    named = {**asked, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
+    index = json.loads((Path(entry.source) / "model_index.json").read_bytes())
+    if kind := pipeline_class(index):
+        _check_arguments(kind, named)
+    if options.quantize is not None:
+        check_quantizer(options.quantize)
+    stated = _stated_scheduler(entry)
+    scheduler = entry.scheduler
+    if options.scheduler is not None:
+        scheduler = check_scheduler(options.scheduler, stated).__name__
+    stepping = scheduler or stated.get("_class_name", "")
+    if options.eta is not None and "eta" not in inspect.signature(scheduler_class(stepping).step).parameters:
+        raise NbenchError(f"{stepping} takes no eta: leave --eta out, or give --scheduler DDIM")
+    return replace(
+        entry,
+        scheduler=scheduler,
+        guidance=entry.guidance if options.guidance is None else options.guidance,
+        call_kwargs={**entry.call_kwargs, **asked},
+        quantize=options.quantize or entry.quantize,
+        attention=options.attention or entry.attention,
+    )
+
+
+def pipeline_class(index: dict[str, Any]) -> Any:
+    """The class of diffusers that a model_index.json names, None where it is none of diffusers' own."""
+    import diffusers
+
+    name = index.get("_class_name")
+    return getattr(diffusers, name, None) if isinstance(name, str) else None
+
+
+def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any]:
+    """`arguments` in the form in which `pipe` takes them for `count` prompts; those that it does not take are left out.
+
+    Where guidance is neither embedded in the denoiser nor called `guidance_scale` (Qwen-Image; FLUX without embedded
+    guidance), it is `true_cfg_scale`, which does nothing without a negative prompt: a blank one, then. A negative
+    prompt becomes a list, since not every pipeline repeats a single one.
+    """
+    taken, given = inspect.signature(pipe.__call__).parameters, dict(arguments)
+    embedded = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False)
+    if "guidance_scale" in given and "true_cfg_scale" in taken and not embedded:
+        given.setdefault("true_cfg_scale", given.pop("guidance_scale"))
+        if given["true_cfg_scale"] > 1:
+            given.setdefault("negative_prompt", BLANK)
+    if isinstance(given.get("negative_prompt"), str):
+        given["negative_prompt"] = [given["negative_prompt"]] * count
+    return {name: value for name, value in given.items() if name in taken}
+
+
+def check_quantizer(backend: str) -> None:
+    """Refuse a backend that is none, or whose package is missing.
+
+    Raises:
+        NbenchError: so.
+    """
+    package = QUANTIZERS.get(backend)
+    if package is None:
+        raise NbenchError(f"no quantisation {backend!r}: there are {', '.join(QUANTIZERS)}")
+    module = package.replace("-", ".")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of the package around it
+        found = None
+    if found is None:
+        raise NbenchError(f"--quantize {backend} needs the package {package}: pip install {package}")
+
+
+def _check_arguments(kind: Any, asked: dict[str, Any]) -> None:
+    taken = inspect.signature(kind.__call__).parameters
+    for name in asked:
+        if name in taken or (name == "guidance_scale" and "true_cfg_scale" in taken):
+            continue
+        near = get_close_matches(name, taken, 1)
+        hint = f"did you mean {near[0]}?" if near else "leave it out"
+        raise NbenchError(f"{kind.__name__} takes no {name}: {hint}")
+
+
+def _stated_scheduler(entry: PipelineEntry) -> dict[str, Any]:
+    path = Path(entry.source) / "scheduler" / "scheduler_config.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}

@@ -1,0 +1,295 @@
+"""Options of pipelines: what is refused before loading, what enters the fingerprint, what only changes speed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from transformers import CLIPConfig
+
+from nbench.builders.aliases import ALIASES
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig, build_spec
+from nbench.builders.generate import generate
+from nbench.builders.options import PipelineOptions, as_called, parse_arguments
+from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.builders.prompts import Prompt
+from nbench.builders.schedulers import scheduler_class
+from nbench.errors import NbenchError
+from nbench.shards.fingerprint import fingerprint
+
+from ..tiny_pipelines import FAMILIES, Family, save_flux, save_qwen_image, save_sana, save_sd3
+
+
+def only(*names: str) -> Any:
+    return pytest.mark.parametrize("family", [each for each in FAMILIES if each.name in names], indirect=True)
+
+
+@pytest.fixture
+def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights must not be touched."""
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        pytest.fail("the pipeline was loaded")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", opened)
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (PipelineOptions(max_sequence_length=8), "StableDiffusionPipeline takes no max_sequence_length"),
+        (PipelineOptions(arguments={"clip_skp": 1}), "takes no clip_skp: did you mean clip_skip?"),
+        (PipelineOptions(arguments={"true_cfg_scale": 2}), "takes no true_cfg_scale"),
+        (PipelineOptions(arguments={"num_inference_steps": 3}), "num_inference_steps is not to be given: --steps"),
+        (PipelineOptions(scheduler="Eulr"), r"no scheduler 'Eulr': did you mean Euler"),
+        (PipelineOptions(scheduler="Heun"), "HeunDiscreteScheduler does not call the denoiser once a step"),
+        (PipelineOptions(scheduler="KDPM2AncestralDiscreteScheduler"), "KDPM2AncestralDiscreteScheduler does not"),
+        (PipelineOptions(scheduler="DPMSolverSDE"), "DPMSolverSDEScheduler cannot be used .*torchsde"),
+        (PipelineOptions(scheduler="FlowMatchEuler"), "is for flow matching, for which this denoiser is not trained"),
+        (PipelineOptions(scheduler="Euler", eta=1.0), "EulerDiscreteScheduler takes no eta"),
+        (PipelineOptions(quantize="int3"), "no quantisation 'int3': there are bitsandbytes_4bit"),
+        (PipelineOptions(quantize="quanto"), "needs the package optimum-quanto: pip install optimum-quanto"),
+        (PipelineOptions(revision="main"), "is a folder, which has no revisions"),
+    ],
+)
+def test_what_a_pipeline_does_not_take_is_refused_first(
+    options: PipelineOptions, told: str, sd15_folder: Path, tmp_path: Path
+) -> None:
+    config = BuildConfig("ncc", pipeline=str(sd15_folder), out=tmp_path / "ncc", limit=1, options=options)
+    with pytest.raises(NbenchError, match=told):
+        build(config, progress=False)
+    assert not (tmp_path / "ncc").exists()
+
+
+@pytest.mark.usefixtures("unopened")
+@only("sd3")
+def test_flow_matching_is_not_swapped_for_another_process(family_folder: Path) -> None:
+    with pytest.raises(NbenchError, match="EulerDiscreteScheduler knows no flow matching"):
+        resolve_pipeline(str(family_folder), PipelineOptions(scheduler="Euler"))
+    with pytest.raises(NbenchError, match="StableDiffusion3Pipeline takes no eta"):
+        resolve_pipeline(str(family_folder), PipelineOptions(eta=1.0))
+
+
+@pytest.mark.parametrize("name", ["Euler", "eulerdiscrete", "EulerDiscreteScheduler"])
+def test_names_of_schedulers(name: str) -> None:
+    assert scheduler_class(name) is diffusers.EulerDiscreteScheduler
+
+
+def test_a_swapped_scheduler_keeps_the_shift(tmp_path: Path) -> None:
+    folder = save_sd3(tmp_path / "sd3")
+    pipe = load_pipeline(resolve_pipeline(str(folder), PipelineOptions(scheduler="DPMSolver")), "float32", "cpu")
+    pipe.scheduler.set_timesteps(4)
+    stock = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    stock.set_timesteps(sigmas=torch.linspace(1, 1 / 4, 4).tolist())
+    # the two space their sigmas differently before the shift, which maps s to 3 s / (1 + 2 s); both begin at 1
+    assert pipe.scheduler.config.flow_shift == stock.config.shift == 3.0
+    assert float(pipe.scheduler.sigmas[0]) == pytest.approx(float(stock.sigmas[0]), abs=2e-3)
+    sana = resolve_pipeline(str(save_sana(tmp_path / "sana")), PipelineOptions(scheduler="FlowMatchEuler"))
+    assert load_pipeline(sana, "float32", "cpu").scheduler.config.shift == 3.0
+
+
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [
+        ((), {}),
+        (("clip_skip=1", "a=true", "b=null", "c=[1, 2]", "d=plain text", 'e="1"'), None),
+        (("x=a=b",), {"x": "a=b"}),
+    ],
+)
+def test_arguments_are_json_or_text(pairs: tuple[str, ...], found: dict[str, Any] | None) -> None:
+    expected = {"clip_skip": 1, "a": True, "b": None, "c": [1, 2], "d": "plain text", "e": "1"}
+    assert parse_arguments(pairs) == (expected if found is None else found)
+
+
+@pytest.mark.parametrize("pairs", [("novalue",), ("=1",), ("a-b=1",), ("a=1", "a=2")])
+def test_arguments_that_are_none(pairs: tuple[str, ...]) -> None:
+    with pytest.raises(NbenchError, match="--pipeline-arg"):
+        parse_arguments(pairs)
+
+
+def test_senseless_sizes() -> None:
+    with pytest.raises(NbenchError, match="--max-sequence-length 0 makes no sense"):
+        PipelineOptions(max_sequence_length=0)
+
+
+def test_where_guidance_goes(tmp_path: Path) -> None:
+    qwen = load_pipeline(resolve_pipeline(str(save_qwen_image(tmp_path / "qwen"))), "float32", "cpu")
+    flux = load_pipeline(resolve_pipeline(str(save_flux(tmp_path / "flux"))), "float32", "cpu")
+    given = {"guidance_scale": 4.0, "nonsense": 1}
+    assert as_called(qwen, given, 2) == {"true_cfg_scale": 4.0, "negative_prompt": [" ", " "]}
+    assert as_called(qwen, {**given, "negative_prompt": "x"}, 1) == {"true_cfg_scale": 4.0, "negative_prompt": ["x"]}
+    assert as_called(flux, given, 2) == {"guidance_scale": 4.0}
+    true = {**given, "true_cfg_scale": 2.0, "negative_prompt": "x"}
+    assert as_called(flux, true, 2) == {"guidance_scale": 4.0, "true_cfg_scale": 2.0, "negative_prompt": ["x", "x"]}
+    flux.transformer.register_to_config(guidance_embeds=False)
+    assert as_called(flux, given, 1) == {"true_cfg_scale": 4.0, "negative_prompt": [" "]}
+
+
+PROMPTS = [Prompt("0", "a cat")]
+
+
+def _fingerprint(folder: Path, options: PipelineOptions, **change: Any) -> str:
+    config = BuildConfig("ncc", pipeline=str(folder), options=options, **change)
+    return fingerprint(build_spec(config, resolve_pipeline(str(folder), config.pipeline_options), PROMPTS))
+
+
+def test_what_changes_the_output_enters_the_fingerprint(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbench.builders.options.check_quantizer", lambda backend: None)
+    changes = [
+        {"scheduler": "Euler"},
+        {"eta": 1.0},
+        {"height": 32},
+        {"width": 32},
+        {"negative_prompt": "blurry"},
+        {"arguments": {"clip_skip": 1}},
+        {"quantize": "torchao"},
+        {"attention": "native"},
+        {"guidance": 3.0},
+    ]
+    told = [_fingerprint(sd15_folder, PipelineOptions(**change)) for change in changes]
+    told += [
+        _fingerprint(sd15_folder, PipelineOptions()),
+        _fingerprint(sd15_folder, PipelineOptions(), dtype="float16"),
+    ]
+    assert len(set(told)) == len(told)
+    assert _fingerprint(sd15_folder, PipelineOptions(), guidance=3.0) == told[8]
+    fast = PipelineOptions(compile=True, offload="group", vae_slicing=True, vae_tiling=True)
+    assert _fingerprint(sd15_folder, fast) == _fingerprint(sd15_folder, PipelineOptions())
+
+
+def test_the_default_spec_is_as_it_was() -> None:
+    """Not a key more: the fingerprint of every build that exists depends on it."""
+    config = BuildConfig("genai-bench")
+    spec = build_spec(config, resolve_pipeline("shapes", config.pipeline_options), PROMPTS)
+    assert list(spec) == [
+        "kind", "pipeline", "scheduler", "steps", "guidance", "call_kwargs", "dtype", "seed", "prompts", "candidates",
+        "positions", "rows_per_shard", "format", "latent_dtype",
+    ]  # fmt: skip
+    assert (spec["steps"], spec["guidance"], spec["call_kwargs"]) == (50, 7.0, {"max_sequence_length": 1})
+    assert spec["scheduler"]["class"] == "FlowMatchEulerDiscreteScheduler"
+
+
+def test_steps_are_those_of_the_alias() -> None:
+    assert BuildConfig("ncc", pipeline="sdxl").n_steps == BuildConfig("ncc", pipeline="some/thing").n_steps == 50
+    assert BuildConfig("ncc", pipeline="sd35").stored == tuple(range(29))
+    assert BuildConfig("ncc", pipeline="sana", steps=7).n_steps == 7
+    with pytest.raises(NbenchError, match="not in a run of 20 steps"):
+        BuildConfig("ncc", pipeline="sana", positions="20:30")
+
+
+def test_every_alias_adds_up() -> None:
+    shapes = ALIASES["shapes"]
+    assert shapes.guidance == resolve_pipeline("shapes").guidance
+    for entry in ALIASES.values():
+        assert entry.latent_shape is not None
+        assert entry.image_size is not None
+        factors = {pixels / places for pixels, places in zip(entry.image_size, entry.latent_shape[1:], strict=True)}
+        assert factors == {{"shapes": 2, "sana": 32}.get(entry.name, 8)}
+    kinds = {
+        "flux": diffusers.FluxPipeline,
+        "qwen-image": diffusers.QwenImagePipeline,
+        "z-image": diffusers.ZImagePipeline,
+    }
+    for name, kind in kinds.items():
+        taken = inspect.signature(kind.__call__).parameters
+        assert set(ALIASES[name].call_kwargs) <= set(taken)
+        assert (ALIASES[name].call_kwargs["height"], ALIASES[name].call_kwargs["width"]) == ALIASES[name].image_size
+    assert ALIASES["sdxl"].trajectory_bytes() == 51 * 4 * 128 * 128 * 2
+
+
+@only("sdxl")
+def test_speed_and_memory_options_leave_the_latents(family: Family, family_folder: Path) -> None:
+    entry = resolve_pipeline(str(family_folder))
+    arguments = {"num_inference_steps": 2, **entry.call_kwargs}
+
+    def run(entry: Any, options: PipelineOptions | None = None) -> torch.Tensor:
+        pipe = load_pipeline(entry, "float32", "cpu", options)
+        return generate(pipe, ["one red circle"] * 2, [1, 2], [2], arguments).latents[2]
+
+    plain = run(entry)
+    assert torch.equal(run(entry, PipelineOptions(vae_slicing=True, vae_tiling=True)), plain)
+    assert torch.allclose(run(replace(entry, attention="_native_math")), plain, atol=1e-4)
+
+
+def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    seen: list[str] = []
+    original = torch.nn.Module.compile
+
+    def compile_eagerly(self: torch.nn.Module, *arguments: Any, **options: Any) -> None:
+        seen.append(type(self).__name__)
+        original(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    entry = resolve_pipeline(str(sd15_folder))
+    plain, fast = (load_pipeline(entry, "float32", "cpu", PipelineOptions(compile=on)) for on in (False, True))
+    assert seen
+    assert set(seen) == {"BasicTransformerBlock"}
+    runs = [generate(pipe, ["one red circle"], [1], [2], {"num_inference_steps": 2}) for pipe in (plain, fast)]
+    assert torch.allclose(runs[0].latents[2], runs[1].latents[2], atol=1e-4)
+
+
+def test_offloading_needs_a_gpu_and_attention_a_backend(sd15_folder: Path) -> None:
+    entry = resolve_pipeline(str(sd15_folder))
+    with pytest.raises(NbenchError, match="--offload model keeps weights off a GPU, and there is none here"):
+        load_pipeline(entry, "float32", "cpu", PipelineOptions(offload="model"))
+    for attention in ("nonsense", "sage"):
+        with pytest.raises(NbenchError, match=f"attention {attention} is not to be had"):
+            load_pipeline(replace(entry, attention=attention), "float32", "cpu")
+
+
+def test_a_safety_checker_is_left_out(sd15_folder: Path, tmp_path: Path) -> None:
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    pipe = load_pipeline(resolve_pipeline(str(sd15_folder)), "float32", "cpu")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=8)
+    parts = {**pipe.components, "safety_checker": StableDiffusionSafetyChecker(config)}
+    parts["feature_extractor"] = CLIPImageProcessor(crop_size=16, size={"shortest_edge": 16})
+    folder = tmp_path / "checked"
+    diffusers.StableDiffusionPipeline(**parts).save_pretrained(folder)
+    assert "safety_checker" in json.loads((folder / "model_index.json").read_text())
+    assert load_pipeline(resolve_pipeline(str(folder)), "float32", "cpu").safety_checker is None
+
+
+def _edited(folder: Path, copy: Path, edit: Callable[[dict[str, Any]], None], file: str) -> Path:
+    shutil.copytree(folder, copy)
+    told = json.loads((copy / file).read_text())
+    edit(told)
+    (copy / file).write_text(json.dumps(told))
+    return copy
+
+
+def test_folders_that_cannot_be_opened_say_why(sd15_folder: Path, tmp_path: Path) -> None:
+    def opened(folder: Path) -> Any:
+        return load_pipeline(resolve_pipeline(str(folder)), "float32", "cpu")
+
+    index = "model_index.json"
+    own = _edited(sd15_folder, tmp_path / "own", lambda told: told.update(_class_name=["pipeline", "Mine"]), index)
+    with pytest.raises(NbenchError, match=r"of a class that diffusers .* lacks .*code that comes with .* is not run"):
+        opened(own)
+    missing = _edited(
+        sd15_folder, tmp_path / "sde", lambda told: told.update(scheduler=["diffusers", "DPMSolverSDEScheduler"]), index
+    )
+    with pytest.raises(NbenchError, match=r"cannot open pipeline sde .*torchsde"):
+        opened(missing)
+    narrow = _edited(
+        sd15_folder, tmp_path / "unet", lambda told: told.update(cross_attention_dim=8), "unet/config.json"
+    )
+    with pytest.raises(NbenchError, match="cannot open pipeline unet") as error:
+        opened(narrow)
+    assert "\n" not in str(error.value)
+    with pytest.raises(NbenchError, match=r"does not run \(.*divisible by 8"):
+        generate(opened(sd15_folder), ["a"], [1], [1], {"num_inference_steps": 1, "height": 17, "width": 16})
