@@ -48,9 +48,8 @@ def main() -> None:
     guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
     call = {"num_inference_steps": given.steps, **guidance, **entry.call_kwargs}
     scorer = get_scorer(given.model, space_of(pipe, entry.preview, call))
-    print(
-        f"{given.pipeline}, {given.prompts} x {given.n} candidates, {given.steps} steps, {torch.get_num_threads()} threads"
-    )
+    what = f"{given.prompts} x {given.n} candidates, {given.steps} steps"
+    print(f"{given.pipeline}, {what}, {torch.get_num_threads()} threads")
 
     def run() -> None:
         generators = [torch.Generator().manual_seed(seed) for seed in range(given.n * given.prompts)]
