@@ -138,6 +138,9 @@ class BestOfN:
         self._refuse(pipe_kwargs, taken)
         steps = int(pipe_kwargs.get("num_inference_steps", taken["num_inference_steps"].default))
         self.policy.check(self.n, steps)
+        if isinstance(self.scorer, str):
+            self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
+        live = self._live(self.scorer)
         rules = Rules(
             stages_of(self.policy, steps, self.keep),
             steps,
@@ -147,13 +150,12 @@ class BestOfN:
             self.accept,
             self.restart,
             self.budget,
+            lag=int(live.reads_x0),
             compiled=is_compiled(self.pipe),
         )
         if rules.compiled and rules.budget is not None and len(prompts) > 1:
             raise NbenchError("a compiled denoiser fills its batch up across prompts: give a budget for one at a time")
-        if isinstance(self.scorer, str):
-            self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
-        LiveScorer(self.scorer, self._preview).check([stage.position for stage in rules.stages], steps)
+        live.check([stage.position for stage in rules.stages], steps)
         named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
         at_once = max(1, self.max_batch // self.n) if self.max_batch else len(named)
         return [
@@ -165,12 +167,15 @@ class BestOfN:
     def _together(
         self, scorer: Scorer, named: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]
     ) -> list[BestOfNResult]:
-        start, live = time.perf_counter(), LiveScorer(scorer, self._preview)
+        start, live = time.perf_counter(), self._live(scorer)
         tasks = [Task(prompt, prompt_id, self.seed, Waves(rules)) for prompt, prompt_id in named]
         while (batch := Batch(self.pipe, live, tasks, pipe_kwargs)).rows:
             batch.run()
         share = (time.perf_counter() - start) / len(tasks), live.seconds / len(tasks)
         return [_result(task, *share) for task in tasks]
+
+    def _live(self, scorer: Scorer) -> LiveScorer:
+        return LiveScorer(scorer, self._preview, getattr(self.pipe, "vae", None))
 
     def _refuse(self, pipe_kwargs: dict[str, Any], taken: Mapping[str, Any]) -> None:
         for name in pipe_kwargs:

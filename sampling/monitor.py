@@ -16,7 +16,7 @@ from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .reading import LiveScorer, Named
 from .space import preview_of, space_from
-from .watch import Watch
+from .watch import Estimate, Watch
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_ROWS = 4
@@ -100,23 +100,30 @@ class AlignmentMonitor:
             self._stream.close()
 
     def _checked(self, scorer: Scorer) -> LiveScorer:
-        live = LiveScorer(scorer, self._preview)
+        live = LiveScorer(scorer, self._preview, getattr(self._pipe, "vae", None))
         if live.reads_images:
             raise NbenchError(f"{scorer.name} reads finished images: monitor with one that reads latents or previews")
         if self._positions is not None:
             live.check(sorted(self._positions), max(self._positions, default=0))
         return live
 
-    def _seen(self, position: int, latents: torch.Tensor) -> None:
+    def _seen(self, position: int, latents: torch.Tensor, estimate: Estimate) -> None:
         if position == 0:
             self.scores = {}
-            return
-        if self._positions is not None and position not in self._positions:
             return
         if self._live is None:
             assert isinstance(self._scorer, str)
             self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, latents, self._preview)))
-        self.scores[position] = scores = self._live.score(self._named(len(latents)), position, latents)
+        if self._live.reads_x0:
+            self._score(position - 1, estimate)
+        if not self._live.reads_x0 or position == self._watch.steps:
+            self._score(position, lambda: latents)
+
+    def _score(self, position: int, what: Estimate) -> None:
+        if self._live is None or (self._positions is not None and position not in self._positions):
+            return
+        known, at = what(), self._watch.at(position)
+        self.scores[position] = scores = self._live.score(self._named(len(known)), at, known)
         self._tell(position, scores)
         if self._stop_below is not None and max(scores) < self._stop_below:
             raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)

@@ -17,7 +17,7 @@ from ..shards.inspect import preview_image
 from ..shards.seeds import candidate_seed
 from .pruning import Pruner
 from .reading import LiveScorer, Named
-from .watch import Watch
+from .watch import Estimate, Watch
 from .waves import Waves
 
 
@@ -78,7 +78,7 @@ class Batch:
                 with self._watch, float32_noise(self._pipe):
                     images = self._pipe(output_type="np", **self._called()).images
                 if self._live.reads_images:
-                    self._stage(steps, torch.from_numpy(images).permute(0, 3, 1, 2))
+                    self._stage(steps, lambda: torch.from_numpy(images).permute(0, 3, 1, 2))
             except _Ended:
                 if hasattr(self._pipe, "maybe_free_model_hooks"):
                     self._pipe.maybe_free_model_hooks()  # as the pipeline does at its own end
@@ -95,7 +95,7 @@ class Batch:
         generators = [torch.Generator().manual_seed(task.seed_of(number)) for task, number in self.rows]
         return {**called, "prompt": prompts, "num_images_per_prompt": len(self._drawn[0][1]), "generator": generators}
 
-    def _seen(self, position: int, latents: torch.Tensor) -> None:
+    def _seen(self, position: int, latents: torch.Tensor, estimate: Estimate) -> None:
         rules = self.rows[0][0].waves.rules
         if position == 0:
             if self._watch.steps != rules.steps:
@@ -106,10 +106,13 @@ class Batch:
             task = self.rows[row][0]
             task.waves.spent += 1
             self._calls[id(task)] += 1
-        if not (position == rules.steps and self._live.reads_images):
-            self._stage(position, latents)
+        last = position == rules.steps
+        if self._live.reads_x0:
+            self._stage(position - 1, estimate)
+        if last if self._live.reads_x0 else not (last and self._live.reads_images):
+            self._stage(position, lambda: latents)
 
-    def _stage(self, position: int, known: torch.Tensor) -> None:
+    def _stage(self, position: int, what: Estimate) -> None:
         """Score the living, if the policy says so here, and stop those who leave."""
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
@@ -118,17 +121,17 @@ class Batch:
         living = self._pruner.living
         who = [self.rows[row] for row in living]
         named = Named([task.prompt_id for task, _ in who], [task.prompt for task, _ in who], [one for _, one in who])
-        known = known[living]
-        scores = self._live.score(named, position, known)
+        known = what()[living]
+        scores = self._live.score(named, self._watch.at(position), known)
         kept: list[int] = []
         for task, _ in self._drawn:
             found = {number: score for (other, number), score in zip(who, scores, strict=True) if other is task}
             if found:
                 stay = task.decide(index, found, position)
                 kept += [row for row in living if self.rows[row][0] is task and self.rows[row][1] in stay]
-        for (task, number), row, what in zip(who, living, known, strict=True):
+        for (task, number), row, last in zip(who, living, known, strict=True):
             if row not in kept:
-                self._remember(task, number, what)
+                self._remember(task, number, last)
         if not kept:
             raise _Ended
         self._pruner.keep(kept)

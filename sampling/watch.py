@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 
+from ..builders.estimate import estimate_x0
 from ..builders.layout import LatentLayout
 from ..builders.recorder import Recorder
 from ..shards.schema import PositionInfo
 
-Seen = Callable[[int, torch.Tensor], None]
-"""Told a position and the latents [B, C, h, w] there, on the pipeline's device; what it raises ends the run."""
+Estimate = Callable[[], torch.Tensor]
+"""The x0 estimates [B, C, h, w] float32 that the last step's prediction stands for; computed when asked for."""
+Seen = Callable[[int, torch.Tensor, Estimate], None]
+"""Told a position, the latents [B, C, h, w] there on the pipeline's device, and the estimate at the position before it
+(at 0 its own, as the step has been predicted by then). What it raises ends the run."""
 
 
 class Watch:
@@ -25,7 +29,6 @@ class Watch:
 
     Attributes:
         steps: T of the run under way, None before one.
-        positions: what the scheduler says of each position seen so far.
 
     Raises (on entering, or at the first step):
         NbenchError: the scheduler does not call the denoiser once a step.
@@ -39,9 +42,13 @@ class Watch:
         self._outer: Callable[..., Any] | None = None
         self.steps: int | None = None
 
-    @property
-    def positions(self) -> list[PositionInfo]:
-        return self._recorder.positions
+    def at(self, position: int) -> PositionInfo:
+        """What the scheduler says of a position seen, or of the one that the next step starts from."""
+        recorder = self._recorder
+        if position < len(recorder.positions):
+            return recorder.positions[position]
+        timestep = float(self._scheduler.timesteps[position])
+        return PositionInfo(position, timestep, recorder._sigma(position, timestep), recorder._input_scale(position))
 
     def __enter__(self) -> Watch:
         self._recorder.__enter__()
@@ -55,10 +62,19 @@ class Watch:
         def step(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             self.steps = len(self._scheduler.timesteps)
-            position = len(self.positions) - (len(self.positions) > self.steps)  # the last step adds two
+            seen = self._recorder.positions
+            position = min(len(seen), self.steps)  # the last step adds two
+            given = signature.bind(*args, **kwargs).arguments
+
+            def estimate() -> torch.Tensor:
+                timestep = seen[position - 1].timestep
+                assert timestep is not None
+                x0 = estimate_x0(self._scheduler, position - 1, timestep, given["sample"], given["model_output"])
+                return self._layout.chw(x0)
+
             if position == 1:
-                self._latent(0, self._layout.chw(signature.bind(*args, **kwargs).arguments["sample"]).detach())
-            self._latent(position, self._layout.chw(result[0]).detach())
+                self._latent(0, self._layout.chw(given["sample"]).detach(), estimate)
+            self._latent(position, self._layout.chw(result[0]).detach(), estimate)
             return result
 
         self._scheduler.step = step

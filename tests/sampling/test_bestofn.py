@@ -29,7 +29,7 @@ LEVELS = 1
 def latents_at(pipe: Any, seeds: list[int], arguments: dict[str, Any]) -> dict[int, torch.Tensor]:
     """All latents of an unpruned run, by position."""
     found: dict[int, torch.Tensor] = {}
-    with Watch(pipe, lambda position, latents: found.update({position: latents})):
+    with Watch(pipe, lambda position, latents, _: found.update({position: latents})):
         plain(pipe, seeds, arguments)
     return found
 
@@ -125,6 +125,48 @@ def test_several_prompts_at_once_are_as_each_alone() -> None:
     # waves of unequal sizes: each prompt's budget ends another wave
     few = BestOfN(pipe, "noisyclip", n=3, policy="2:1", restart=0.1, budget=22).best_each(prompts, "abc", **arguments)
     assert all(found.denoiser_calls <= 22 and len(found.images) == 1 for found in few)
+
+
+def test_scorers_of_x0_estimates_score_one_step_later(family: Family, family_folder: Path) -> None:
+    """With guidance off or on, the estimate at k is what the scorer sees; who leaves at k has computed step k."""
+    pipe, arguments = opened(family_folder)
+    scorer = Mean("x0")
+    result = BestOfN(pipe, scorer, n=4, policy="0:3,2:1").best(PROMPT, "p1", **arguments)
+    each = 1 if family.guidance == "embedded" else 2
+    assert (result.denoiser_calls, result.denoiser_rows) == (4 * 1 + 3 * 2 + 1 * 2, 12 * each)
+    estimates: dict[int, torch.Tensor] = {}
+    seeds = [one.seed for one in result.candidates]
+    with Watch(pipe, lambda position, _, estimate: estimates.update({position - 1: estimate()})):
+        full = plain(pipe, seeds, arguments)
+    assert (scorer.seen[0] - estimates[0]).abs().max() <= 1e-4
+    living = [i for i, one in enumerate(result.candidates) if 2 in one.scores]
+    assert (scorer.seen[1] - estimates[2][living]).abs().max() <= 1e-3
+    assert estimates[2].shape == (4, *scorer.seen[0].shape[1:])
+    last = estimates[STEPS - 1]  # where nothing is left to remove, the estimate is the outcome
+    if "FlowMatch" in type(pipe.scheduler).__name__ or family.name in ("sd15", "sdxl", "sana"):
+        with Watch(pipe, lambda position, latents, _: estimates.update({position: latents})):
+            plain(pipe, seeds, arguments)
+        assert (last - estimates[STEPS]).abs().max() <= 1e-2 * last.std()
+    assert len(full) == 4
+
+
+def test_decoded_estimates_and_the_position_are_supplied(family: Family, family_folder: Path) -> None:
+    pipe, arguments = opened(family_folder)
+    told = []
+
+    class Conditioned(Mean):
+        conditioned = True
+
+        def score(self, inputs: torch.Tensor, prompts: Any, *at: Any) -> torch.Tensor:
+            told.extend(at)
+            return super().score(inputs, prompts)
+
+    scorer = Conditioned("x0_image")
+    result = BestOfN(pipe, scorer, n=2, policy=f"1:2,{STEPS}:1").best(PROMPT, **arguments)
+    assert [at.position for at in told] == [1, STEPS]
+    images = plain(pipe, [one.seed for one in result.candidates], arguments, output_type="np")
+    decoded = scorer.seen[-1].permute(0, 2, 3, 1).numpy()  # at T: the finished latent
+    assert abs(decoded - images).max() <= 1e-3
 
 
 def test_a_run_that_fails_leaves_the_pipeline_as_it_was(sd15_folder: Path) -> None:
