@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_bench"]
+__all__ = ["AlignmentMonitor", "BestOfN", "__version__", "open_bench"]
 
 if TYPE_CHECKING:
+    from .sampling import AlignmentMonitor, BestOfN
     from .shards.reader import open_bench
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> object:
         from .shards.reader import open_bench
 
         return open_bench
+    if name in ("AlignmentMonitor", "BestOfN"):
+        from . import sampling
+
+        return getattr(sampling, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,7 @@ from .commands.quiet import quieten_transformers
 from .commands.results import results_app
 from .commands.scores import scores_app
 from .commands.tune import tune_app
+from .commands.sample import sample_app
 from .errors import NbenchError
 
 INTERRUPTED = 130
@@ -35,6 +36,7 @@ app.add_typer(scores_app)
 app.add_typer(pipelines_app)
 app.add_typer(models_app, name="models")
 train_app.command()(probe)
+app.add_typer(sample_app)
 
 
 def main() -> None:

@@ -1,1 +1,24 @@
 """Online use: pruning while sampling, Best-of-N, the monitor; policies and their replay on recorded scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["AlignmentMonitor", "BestOfN"]
+
+if TYPE_CHECKING:
+    from .bestofn import BestOfN
+    from .monitor import AlignmentMonitor
+
+
+def __getattr__(name: str) -> object:
+    """Imported where first used: replaying policies needs no torch (PEP 562)."""
+    if name == "BestOfN":
+        from .bestofn import BestOfN
+
+        return BestOfN
+    if name == "AlignmentMonitor":
+        from .monitor import AlignmentMonitor
+
+        return AlignmentMonitor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

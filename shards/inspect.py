@@ -150,7 +150,7 @@ def contact_sheet(bench: Bench, row: str) -> bytes:
     if not len(batch) or batch.images is None:
         raise NbenchError(f"row {row!r} failed: it has no latents to show")
     tiles = [(str(k), preview_image(batch.latents[k][0], info.preview)) for k in info.stored]
-    return _sheet([*tiles, ("image", batch.images[0])], f"{row}: {batch.prompts[0]}")
+    return sheet_of([*tiles, ("image", batch.images[0])], f"{row}: {batch.prompts[0]}")
 
 
 def preview_image(latent: np.ndarray, preview: PreviewMap) -> np.ndarray:
@@ -159,7 +159,8 @@ def preview_image(latent: np.ndarray, preview: PreviewMap) -> np.ndarray:
     return (np.clip(np.nan_to_num(rgb), 0, 1) * 255).round().astype(np.uint8)
 
 
-def _sheet(tiles: list[tuple[str, np.ndarray]], title: str) -> bytes:
+def sheet_of(tiles: list[tuple[str, np.ndarray]], title: str) -> bytes:
+    """A PNG of labelled pictures uint8 [H, W, 3] under a title."""
     columns = min(_COLUMNS, len(tiles))
     height = _TILE + _LABEL
     sheet = Image.new("RGB", (columns * _TILE, _LABEL + -(-len(tiles) // columns) * height), "white")

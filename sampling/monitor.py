@@ -1,0 +1,165 @@
+"""Watches any call of a pipeline: the score against the position, live, and an end to a run that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import torch
+
+from ..errors import NbenchError
+from ..scorers.protocols import Scorer
+from ..scorers.registry import get_scorer
+from ..shards.schema import PreviewMap
+from .reading import LiveScorer, Named
+from .space import preview_of, space_from
+from .watch import Estimate, Watch
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SHOWN_ROWS = 4
+
+
+class RunStopped(NbenchError):
+    """A monitor has ended a run: no image of it was promising. `scores` are those at `position`, one an image."""
+
+    def __init__(self, position: int, steps: int, scores: list[float], least: float) -> None:
+        super().__init__(
+            f"stopped at position {position} of {steps}: the best score {max(scores):.3g} is below {least:g}; "
+            "try another seed or prompt"
+        )
+        self.position, self.scores = position, scores
+
+
+class AlignmentMonitor:
+    """While entered, scores what `pipe` is making at each of `positions`; pipeline and scheduler stay stock.
+
+        with AlignmentMonitor(pipe, "noisyclip", prompt) as monitor:
+            image = pipe(prompt).images[0]
+        monitor.scores  # {1: [0.02], 2: [0.03], ...}
+
+    Calling the pipeline again starts over. It works for a batch of different prompts, several images each too.
+
+    Args:
+        scorer: a Scorer, or the name of one that fits the pipeline's latent space.
+        prompt: that of the call, or its list of prompts.
+        positions: where to score, of 1..T (T: the finished latent); None: everywhere.
+        stop_below: ends a run at the first position where no image scores so much: `RunStopped` is raised out of
+            the pipeline's call.
+        callback: called with (position, scores, one an image); what it raises ends the run too.
+        show: draw a sparkline on stderr; None: if it is a terminal.
+        log: JSON lines {"position", "steps", "scores"}: a file, which is added to, or an open stream.
+        preview: the latent space's linear map to RGB; None: what the pipeline's folder or its name tells.
+
+    Attributes:
+        scores: by position, one an image, of the latest run.
+        scorer_seconds: what the scorer has taken, of all runs.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        scorer: Scorer | str,
+        prompt: str | Sequence[str],
+        positions: Collection[int] | None = None,
+        stop_below: float | None = None,
+        callback: Callable[[int, list[float]], None] | None = None,
+        show: bool | None = None,
+        log: Path | str | TextIO | None = None,
+        preview: PreviewMap | None = None,
+    ) -> None:
+        self.scores: dict[int, list[float]] = {}
+        self._pipe, self._scorer = pipe, scorer
+        self._prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self._positions = None if positions is None else frozenset(positions)
+        self._stop_below, self._callback = stop_below, callback
+        self._show = sys.stderr.isatty() if show is None else show
+        self._log = log
+        self._preview = preview or preview_of(pipe)
+        self._live: LiveScorer | None = None if isinstance(scorer, str) else self._checked(scorer)
+        self._stream: IO[str] | None = None
+        self._watch = Watch(pipe, self._seen)
+
+    @property
+    def scorer_seconds(self) -> float:
+        return self._live.seconds if self._live else 0.0
+
+    def __enter__(self) -> AlignmentMonitor:
+        self._watch.__enter__()
+        if isinstance(self._log, (str, Path)):
+            self._stream = Path(self._log).open("a", encoding="utf-8")
+        else:
+            self._stream = self._log
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._watch.__exit__(*exception)
+        if self._stream is not None and self._stream is not self._log:
+            self._stream.close()
+
+    def _checked(self, scorer: Scorer) -> LiveScorer:
+        live = LiveScorer(scorer, self._preview, getattr(self._pipe, "vae", None))
+        if live.reads_images:
+            raise NbenchError(f"{scorer.name} reads finished images: monitor with one that reads latents or previews")
+        if self._positions is not None:
+            live.check(sorted(self._positions), max(self._positions, default=0))
+        return live
+
+    def _seen(self, position: int, latents: torch.Tensor, estimate: Estimate) -> None:
+        if position == 0:
+            self.scores = {}
+            return
+        if self._live is None:
+            assert isinstance(self._scorer, str)
+            self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, latents, self._preview)))
+        if self._live.reads_x0:
+            self._score(position - 1, estimate)
+        if not self._live.reads_x0 or position == self._watch.steps:
+            self._score(position, lambda: latents)
+
+    def _score(self, position: int, what: Estimate) -> None:
+        if self._live is None or (self._positions is not None and position not in self._positions):
+            return
+        known, at = what(), self._watch.at(position)
+        self.scores[position] = scores = self._live.score(self._named(len(known)), at, known)
+        self._tell(position, scores)
+        if self._stop_below is not None and max(scores) < self._stop_below:
+            raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)
+
+    def _named(self, rows: int) -> Named:
+        if rows % len(self._prompts):
+            raise NbenchError(
+                f"{rows} images for {len(self._prompts)} prompts: give the monitor the pipeline's prompts"
+            )
+        each = rows // len(self._prompts)
+        prompts = [prompt for prompt in self._prompts for _ in range(each)]
+        return Named(prompts, prompts, [number % each for number in range(rows)])
+
+    def _tell(self, position: int, scores: list[float]) -> None:
+        steps = self._watch.steps
+        if self._stream is not None:
+            self._stream.write(json.dumps({"position": position, "steps": steps, "scores": scores}) + "\n")
+            self._stream.flush()
+        if self._show:
+            last = position == steps or (self._positions is not None and position == max(self._positions))
+            print(f"\r{self._line(position)}", end="\n" if last else "", file=sys.stderr, flush=True)
+        if self._callback is not None:
+            self._callback(position, scores)
+
+    def _line(self, position: int) -> str:
+        rows = list(zip(*self.scores.values(), strict=True))[:_SHOWN_ROWS]
+        drawn = "  ".join(f"{sparkline(row)} {row[-1]:.3f}" for row in rows)
+        return f"{position}/{self._watch.steps} {drawn}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as bars, the lowest and the highest at the ends of the scale.
+
+    >>> sparkline([0, 1, 2, 7])
+    '▁▂▃█'
+    """
+    low, high = min(values), max(values)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in values)

@@ -1,0 +1,120 @@
+"""What a scorer reads of a run under way, and its scores, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import NbenchError
+from ..scorers.previews import preview
+from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower
+from ..shards.schema import PositionInfo, PreviewMap
+
+_PREVIEWS = ("preview", "x0_preview")
+_READS = ("latent", "preview", "x0", "x0_preview", "x0_image", "image", "nothing")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Whose rows are scored: prompt ids, prompts and candidate numbers, one each a row."""
+
+    prompt_ids: Sequence[str]
+    prompts: Sequence[str]
+    candidates: Sequence[int]
+
+
+class LiveScorer:
+    """A scorer fed from a run. `seconds` is what it has taken so far, previews and text embeddings included.
+
+    Args:
+        vae: decodes x0 estimates for a scorer that reads "x0_image".
+
+    Raises:
+        NbenchError: the scorer reads what no run gives, or previews of a latent space without a preview map.
+    """
+
+    def __init__(self, scorer: Scorer, preview_map: PreviewMap | None, vae: Any = None) -> None:
+        if scorer.reads not in _READS:
+            raise NbenchError(f"{scorer.name} reads {scorer.reads}, which a run does not give: {', '.join(_READS)}")
+        if scorer.reads in _PREVIEWS and preview_map is None:
+            raise NbenchError(
+                f"{scorer.name} reads previews and this pipeline has no preview map: give preview= as the "
+                "dataset.json of a bench of this pipeline states it, or a scorer that reads latents"
+            )
+        self.scorer, self.preview_map, self._vae = scorer, preview_map, vae
+        self._texts: dict[str, torch.Tensor] = {}
+        self.seconds = 0.0
+
+    def check(self, positions: Sequence[int], steps: int) -> None:
+        """See that there is something to read at `positions` of a run of `steps` steps.
+
+        Raises:
+            NbenchError: the noise of position 0 is all there is, or a scorer of images has none before `steps`.
+        """
+        for position in positions:
+            if self.reads_images and position < steps:
+                raise NbenchError(
+                    f"{self.scorer.name} reads finished images, of which position {position} has none: score at {steps}"
+                )
+            if position == 0 and not self.reads_x0:
+                raise NbenchError("position 0 is noise, of which no prompt is known yet: score at 1 or later")
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it can score finished images only."""
+        return self.scorer.reads == "image"
+
+    @property
+    def reads_x0(self) -> bool:
+        """Whether it reads what a step predicts, and so scores a position one step later."""
+        return str(self.scorer.reads).startswith("x0")
+
+    def score(self, named: Named, at: PositionInfo, known: torch.Tensor) -> list[float]:
+        """A score a row of `known`: latents or x0 estimates [B, C, h, w] or, for a scorer of images, RGB [B, 3, H, W]
+        in 0..1."""
+        if known.is_cuda:
+            torch.cuda.synchronize(known.device)  # what the denoiser still owes is not the scorer's time
+        start = time.perf_counter()
+        scores = self._score(named, at, known)
+        values = [float(value) for value in scores]
+        self.seconds += time.perf_counter() - start
+        return values
+
+    def _score(self, named: Named, at: PositionInfo, known: torch.Tensor) -> torch.Tensor:
+        scorer = self.scorer
+        if isinstance(scorer, NameScorer):
+            return scorer.score_names(named.prompt_ids, named.candidates, at.position)
+        inputs = known.float()
+        if scorer.reads in _PREVIEWS and self.preview_map is not None:
+            inputs = preview(inputs, self.preview_map)
+        elif str(scorer.reads) == "x0_image":
+            inputs = decoded(self._vae, known)
+        told = (at,) if getattr(scorer, "conditioned", False) else ()
+        if isinstance(scorer, PairScorer):
+            return scorer.score(inputs, named.prompts, *told)
+        assert isinstance(scorer, TwinTower)
+        cosine = (self._embedded(scorer, named.prompts) * scorer.embed_inputs(inputs, *told)).sum(-1)
+        return cosine * float(getattr(scorer, "scale", 1.0))
+
+    def _embedded(self, tower: TwinTower, prompts: Sequence[str]) -> torch.Tensor:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        if new:
+            self._texts |= dict(zip(new, tower.embed_text(new), strict=True))
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+
+@torch.inference_mode()
+def decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, h, w], as the pipelines of this VAE decode them."""
+    config, of_frames = vae.config, "QwenImage" in type(vae).__name__
+    given = latents.to(vae.device, vae.dtype) / (config.get("scaling_factor") or 1.0)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = (given.new_tensor(config[name])[:, None, None] for name in ("latents_mean", "latents_std"))
+        given = given * std + mean
+    given = given + (config.get("shift_factor") or 0.0)
+    pixels = vae.decode(given[:, :, None] if of_frames else given).sample
+    return ((pixels[:, :, 0] if of_frames else pixels).float() / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,81 @@
+"""The latent space of a pipeline at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..builders.aliases import ALIASES
+from ..builders.layout import LatentLayout
+from ..builders.options import as_called
+from ..builders.pipelines import resolve_pipeline
+from ..shards.schema import DatasetInfo, PreviewMap
+
+
+def preview_of(pipe: Any) -> PreviewMap | None:
+    """The preview map that a pipeline's folder states (nbench.json), or that is published for the Hub id it is of."""
+    source = str(getattr(pipe, "name_or_path", None) or "")
+    if (Path(source) / "nbench.json").is_file():
+        return resolve_pipeline(source).preview
+    return next((entry.preview for entry in ALIASES.values() if entry.source == source), None)
+
+
+def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -> DatasetInfo:
+    """The latent space of `pipe` called with `arguments`.
+
+    The pipeline is called and ended when it has drawn its noise, so the denoiser never runs.
+    """
+    return space_from(pipe, _first_noise(pipe, arguments), preview)
+
+
+def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> DatasetInfo:
+    """The latent space of `latents` [B, C, h, w] of `pipe`, for the scorer registry: a data set without rows."""
+    channels, height, width = latents.shape[1:]
+    return DatasetInfo(
+        format_version=1,
+        name="noisy-genai-bench",
+        split="test",
+        fingerprint="",
+        spec={"pipeline": {"name": str(getattr(pipe, "name_or_path", None) or type(pipe).__name__), "content": ""}},
+        latent_shape=(channels, height, width),
+        format="parquet",
+        latent_dtype="float16",
+        image_size=(0, 0),
+        steps=0,
+        candidates=0,
+        n_prompts=0,
+        rows=0,
+        rows_per_shard=1,
+        positions=(),
+        preview=preview,
+        shards=(),
+    )
+
+
+class _Drawn(Exception):
+    """Ends a call of a pipeline that has drawn its noise, which it carries."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        super().__init__()
+        self.noise = noise
+
+
+def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
+    prepare = pipe.prepare_latents
+
+    def seen(*args: Any, **kwargs: Any) -> None:
+        made = prepare(*args, **kwargs)
+        raise _Drawn(made[0] if isinstance(made, tuple) else made)
+
+    pipe.prepare_latents = seen
+    try:
+        with LatentLayout(pipe) as layout:
+            try:
+                pipe(prompt=[""], output_type="latent", **as_called(pipe, arguments, 1))
+            except _Drawn as drawn:
+                return layout.chw(drawn.noise)
+    finally:
+        del pipe.prepare_latents
+    raise AssertionError(f"{type(pipe).__name__} draws no noise")

@@ -1,0 +1,97 @@
+"""The monitor tells what each position scores, for any call of a pipeline, and leaves the pipeline as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import nbench
+from nbench.errors import NbenchError
+from nbench.sampling.monitor import AlignmentMonitor, RunStopped, sparkline
+
+from ..tiny_pipelines import Family
+from .live import PROMPT, STEPS, Mean, opened, plain, state
+from .test_bestofn import latents_at
+
+SEEDS = [5, 6]
+
+
+def test_scores_of_every_position_and_the_same_images(family: Family, family_folder: Path) -> None:
+    pipe, arguments = opened(family_folder)
+    full, known = plain(pipe, SEEDS, arguments), latents_at(pipe, SEEDS, arguments)
+    before = state(pipe)
+    with AlignmentMonitor(pipe, Mean(), PROMPT) as monitor:
+        assert torch.equal(plain(pipe, SEEDS, arguments), full)
+    assert sorted(monitor.scores) == list(range(1, STEPS + 1))
+    for position, scores in monitor.scores.items():
+        assert scores == pytest.approx(known[position].flatten(1).mean(1).tolist(), abs=1e-6)
+    assert state(pipe) == before
+
+
+def test_a_batch_of_different_prompts_each_with_several_images() -> None:
+    pipe, arguments = opened("shapes")
+    prompts = ["one red circle", "four blue squares"]
+    arguments |= {"num_images_per_prompt": 2, "output_type": "latent"}
+    with nbench.AlignmentMonitor(pipe, "noisyclip", prompts, positions=[3, STEPS]) as monitor:
+        generators = [torch.Generator().manual_seed(i) for i in range(4)]
+        pipe(prompts, generator=generators, **arguments)
+    assert [len(scores) for scores in monitor.scores.values()] == [4, 4]
+    with AlignmentMonitor(pipe, "noisyclip", prompts[::-1], positions=[3]) as turned:
+        pipe(prompts, generator=[torch.Generator().manual_seed(i) for i in range(4)], **arguments)
+    assert turned.scores[3] != monitor.scores[3]
+    with AlignmentMonitor(pipe, "noisyclip", prompts[0], positions=[3]) as alone:
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        pipe(prompts[0], generator=generators, **arguments)
+    assert alone.scores[3] == pytest.approx(monitor.scores[3][:2], abs=1e-4)
+
+
+def test_callback_log_and_line(sd15_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, arguments = opened(sd15_folder)
+    told: list[tuple[int, list[float]]] = []
+    path = tmp_path / "scores.jsonl"
+    with AlignmentMonitor(
+        pipe, Mean(), PROMPT, callback=lambda *seen: told.append(seen), show=True, log=path
+    ) as monitor:
+        plain(pipe, SEEDS, arguments)
+    assert dict(told) == monitor.scores
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["position"], line["scores"]) for line in lines] == told
+    assert {line["steps"] for line in lines} == {STEPS}
+    drawn = capsys.readouterr().err
+    assert drawn.count("\r") == STEPS
+    assert drawn.endswith("\n")
+    assert sparkline([scores[0] for scores in monitor.scores.values()]) in drawn
+    stream = io.StringIO()
+    with AlignmentMonitor(pipe, Mean(), PROMPT, positions=[2], log=stream, show=False):
+        plain(pipe, SEEDS, arguments)
+    assert len(stream.getvalue().splitlines()) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_goes_wrong_is_stopped(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    plain(pipe, SEEDS, arguments)
+    before = state(pipe)
+    with AlignmentMonitor(pipe, Mean(), PROMPT, positions=[2, 4], stop_below=1e9) as monitor:
+        with pytest.raises(RunStopped, match="stopped at position 2 of 5") as stop:
+            plain(pipe, SEEDS, arguments)
+        assert (stop.value.position, stop.value.scores) == (2, monitor.scores[2])
+        assert list(monitor.scores) == [2]
+    assert state(pipe) == before
+    with AlignmentMonitor(pipe, Mean(), PROMPT, stop_below=-1e9) as monitor:
+        plain(pipe, SEEDS, arguments)
+    assert len(monitor.scores) == STEPS
+
+
+def test_misfits_are_refused(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    with pytest.raises(NbenchError, match="mean reads finished images"):
+        AlignmentMonitor(pipe, Mean("image"), PROMPT)
+    with pytest.raises(NbenchError, match="position 0 is noise"):
+        AlignmentMonitor(pipe, Mean(), PROMPT, positions=[0, 5])
+    with AlignmentMonitor(pipe, Mean(), ["a", "b", "c"]), pytest.raises(NbenchError, match="2 images for 3 prompts"):
+        plain(pipe, SEEDS, arguments)

@@ -1,0 +1,131 @@
+"""Decisions of stages and waves, by property: no budget is exceeded, and something always comes out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbench.errors import NbenchError
+from nbench.sampling.policy import Policy, Stage, parse_policy
+from nbench.sampling.waves import Rules, Waves, best, padded, stages_of
+
+
+def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
+    """Play waves through as a pipeline does, step by step; `scores(candidate, position)`."""
+    waves = Waves(rules)
+    drawn: list[int] = []
+    while numbers := waves.next():
+        drawn += numbers
+        living = list(numbers)
+        for position in range(1, rules.steps + 1):
+            waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
+            for index, stage in enumerate(rules.stages):
+                if living and min(stage.position + rules.lag, rules.steps) == position:
+                    living = waves.decide(index, {one: scores(one, stage.position) for one in living})
+            if not living:
+                break
+    return waves, drawn
+
+
+def rules(policy: str, steps: int = 10, keep: int = 1, n: int = 6, **kwargs: Any) -> Rules:
+    return Rules(stages_of(parse_policy(policy), steps, keep), steps, n, keep, **kwargs)
+
+
+def test_one_wave_is_the_policy() -> None:
+    waves, drawn = run(rules("4:3,8:1"), lambda one, position: one if position == 4 else -one)
+    assert (drawn, waves.spent, waves.selected()) == ([0, 1, 2, 3, 4, 5], 6 * 4 + 3 * 4 + 1 * 2, [3])
+
+
+@pytest.mark.parametrize("policy", ["4:1", "3:4,7:2", "10:1"])
+@pytest.mark.parametrize("lag", [0, 1])
+def test_costs_are_the_policys(policy: str, lag: int) -> None:
+    ours = rules(policy, keep=parse_policy(policy).stages[-1].keep, lag=lag)
+    waves, _ = run(ours, lambda one, _: one)
+    assert waves.spent == ours.cost(6) == parse_policy(policy).rows(6, 10, calls_per_score=lag)
+
+
+def test_survivors_beyond_keep_are_scored_at_the_end() -> None:
+    assert stages_of(parse_policy("4:3"), 10, 1) == (Stage(4, 3), Stage(10, 1))
+    assert stages_of(parse_policy("4:3,8:1"), 10, 2) == (Stage(4, 3), Stage(8, 2))
+
+
+def test_waves_select_as_one_batch_does_and_hopeless_ones_end_early() -> None:
+    scores = {0: 3.0, 1: 5.0, 2: 1.0, 3: 2.0, 4: 6.0, 5: 4.0}
+    waves, drawn = run(rules("4:1", max_batch=2), lambda one, _: scores[one])
+    assert waves.selected() == [4]
+    assert drawn == list(range(6))
+    assert waves.spent == (2 * 4 + 6) + 2 * 4 + (2 * 4 + 6)  # the second wave has none better than 5
+
+
+def test_acceptance_draws_no_more() -> None:
+    waves, drawn = run(rules("4:2,8:1", max_batch=2, accept=3.0), lambda one, _: one)
+    assert (drawn, waves.selected()) == ([0, 1, 2, 3], [3])
+    assert waves.spent == (2 * 8 + 2) + (2 * 4 + 6)
+
+
+def test_a_bad_wave_is_drawn_anew_while_the_budget_lasts() -> None:
+    ours = rules("4:1", n=2, restart=4.5, budget=34)
+    waves, drawn = run(ours, lambda one, _: one)
+    assert drawn == [0, 1, 2, 3, 4, 5]
+    assert (waves.spent, waves.selected()) == (8 + 8 + 14, [5])
+    waves, drawn = run(rules("4:1", n=2, restart=99.0, budget=25), lambda one, _: one)
+    assert (drawn, waves.spent, waves.selected()) == ([0, 1, 2, 3], 8 + 14, [3])
+
+
+def test_what_is_no_number_comes_last() -> None:
+    assert best({0: math.nan, 1: -5.0, 2: 1.0, 3: 1.0}) == [2, 3, 1, 0]
+
+
+@given(data=st.data())
+def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> None:
+    steps, n = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 9))
+    keep = data.draw(st.integers(1, min(n, 3)))
+    places = sorted(data.draw(st.sets(st.integers(1, steps), min_size=1, max_size=3)))
+    keeps = sorted(data.draw(st.sets(st.integers(1, n), min_size=1, max_size=len(places))), reverse=True)
+    policy = Policy(tuple(map(Stage, places, keeps)))
+    some = st.one_of(st.none(), st.floats(-1, 1))
+    budget = data.draw(st.integers(1, 200))
+    try:
+        ours = Rules(
+            stages_of(policy, steps, keep),
+            steps,
+            n,
+            keep,
+            data.draw(st.one_of(st.none(), st.integers(keep, 9))),
+            data.draw(some),
+            data.draw(some),
+            budget,
+            data.draw(st.integers(0, 1)),
+            data.draw(st.booleans()),
+        )
+    except NbenchError as error:
+        assert "makes no image" in str(error)  # noqa: PT017 - which budgets are too small is what is drawn
+        return
+    drawn_scores: dict[tuple[int, int], float] = {}
+    numbers = st.one_of(st.floats(-1, 1), st.just(math.nan))
+
+    def scores(one: int, position: int) -> float:
+        return drawn_scores.setdefault((one, position), data.draw(numbers))
+
+    waves, drawn = run(ours, scores)
+    assert waves.spent <= budget
+    assert len(waves.selected()) == keep
+    assert drawn == list(range(len(drawn)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"keep": 7}, "keep 7 of 6"),
+        ({"keep": 3, "max_batch": 2}, "max_batch 2"),
+        ({"restart": 0.5}, "give a budget too"),
+        ({"budget": 9}, "10 steps take 10 or more"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_refused(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NbenchError, match=reason):
+        rules("4:1", **arguments)
