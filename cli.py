@@ -16,9 +16,9 @@ from .commands.models import models_app, probe
 from .commands.pipelines import pipelines_app
 from .commands.quiet import quieten_transformers
 from .commands.results import results_app
+from .commands.sample import sample_app
 from .commands.scores import scores_app
 from .commands.tune import tune_app
-from .commands.sample import sample_app
 from .errors import NbenchError
 
 INTERRUPTED = 130

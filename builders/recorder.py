@@ -92,6 +92,13 @@ class Recorder:
         if self._watch is not None:
             self._watch.restart()
 
+    def at(self, position: int) -> PositionInfo:
+        """What the scheduler says of a position seen, or of the one that the next step starts from."""
+        if position < len(self.positions):
+            return self.positions[position]
+        timestep = self._times[position]
+        return PositionInfo(position, timestep, self._sigma(position, timestep), self._input_scale(position))
+
     def _before(self, prediction: torch.Tensor, sample: torch.Tensor) -> None:
         times = self._scheduler.timesteps
         # every run sets them anew; to compare their values would wait for the GPU at each step
@@ -102,9 +109,7 @@ class Recorder:
                 raise self._refusal()
         position = len(self.positions)
         timestep = self._times[position]
-        self.positions.append(
-            PositionInfo(position, timestep, self._sigma(position, timestep), self._input_scale(position))
-        )
+        self.positions.append(self.at(position))
         self._keep(self.latents, position, sample)
         if self._x0 and position in self._wanted:
             x0 = estimate_x0(self._scheduler, position, timestep, sample, prediction)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from ..scorers.decoders import decoded
 from ..scorers.previews import preview
 from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower
 from ..shards.schema import PositionInfo, PreviewMap
@@ -105,16 +106,3 @@ class LiveScorer:
         if new:
             self._texts |= dict(zip(new, tower.embed_text(new), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
-
-
-@torch.inference_mode()
-def decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, h, w], as the pipelines of this VAE decode them."""
-    config, of_frames = vae.config, "QwenImage" in type(vae).__name__
-    given = latents.to(vae.device, vae.dtype) / (config.get("scaling_factor") or 1.0)
-    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-        mean, std = (given.new_tensor(config[name])[:, None, None] for name in ("latents_mean", "latents_std"))
-        given = given * std + mean
-    given = given + (config.get("shift_factor") or 0.0)
-    pixels = vae.decode(given[:, :, None] if of_frames else given).sample
-    return ((pixels[:, :, 0] if of_frames else pixels).float() / 2 + 0.5).clamp(0, 1)

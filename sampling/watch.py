@@ -44,11 +44,7 @@ class Watch:
 
     def at(self, position: int) -> PositionInfo:
         """What the scheduler says of a position seen, or of the one that the next step starts from."""
-        recorder = self._recorder
-        if position < len(recorder.positions):
-            return recorder.positions[position]
-        timestep = float(self._scheduler.timesteps[position])
-        return PositionInfo(position, timestep, recorder._sigma(position, timestep), recorder._input_scale(position))
+        return self._recorder.at(position)
 
     def __enter__(self) -> Watch:
         self._recorder.__enter__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def preview_decoder(info: DatasetInfo, how: str = "linear", placement: Placement
     folder = _tiny_folder(info, how)
     vae = AutoencoderTiny.from_pretrained(folder).to(placement.device).eval()
     _check_channels(vae, info, how)
-    return _decoder(vae, placement)
+    return partial(decoded, vae)
 
 
 def decoder_fingerprint(info: DatasetInfo, how: str, vae: str | None) -> str:
@@ -92,7 +93,7 @@ def vae_decoder(info: DatasetInfo, source: str | Path, placement: Placement = CP
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise NbenchError(f"no VAE at {source} ({reason}): give the folder of a pipeline or of its VAE") from None
     _check_channels(vae, info, source)
-    return _decoder(vae.to(placement.device).eval(), placement)
+    return partial(decoded, vae.to(placement.device).eval())
 
 
 def model_or_pipeline(source: str | Path) -> Path:
@@ -111,20 +112,15 @@ def _check_channels(vae: Any, info: DatasetInfo, source: str | Path) -> None:
         raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {info.latent_shape[0]}")
 
 
-def _decoder(vae: Any, placement: Placement) -> Decoder:
+@torch.inference_mode()
+def decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, h, w], as the pipelines of this VAE decode them."""
     config = vae.config
     of_frames = "QwenImage" in type(vae).__name__  # wants an axis of frames
     mean, std = config.get("latents_mean"), config.get("latents_std")
-
-    @torch.inference_mode()
-    def decode(latents: torch.Tensor) -> torch.Tensor:
-        given = latents.to(placement.device, torch.float32)
-        given = given / (config.get("scaling_factor") or 1.0)
-        if mean is not None and std is not None:
-            given = given * given.new_tensor(std)[:, None, None] + given.new_tensor(mean)[:, None, None]
-        given = given + (config.get("shift_factor") or 0.0)
-        decoded = vae.decode(given[:, :, None] if of_frames else given).sample
-        pixels: torch.Tensor = (decoded[:, :, 0] if of_frames else decoded) / 2 + 0.5
-        return pixels.clamp(0, 1)
-
-    return decode
+    given = latents.to(vae.device, vae.dtype) / (config.get("scaling_factor") or 1.0)
+    if mean is not None and std is not None:
+        given = given * given.new_tensor(std)[:, None, None] + given.new_tensor(mean)[:, None, None]
+    given = given + (config.get("shift_factor") or 0.0)
+    made = vae.decode(given[:, :, None] if of_frames else given).sample
+    return ((made[:, :, 0] if of_frames else made).float() / 2 + 0.5).clamp(0, 1)

@@ -152,7 +152,7 @@ def test_scorers_of_x0_estimates_score_one_step_later(family: Family, family_fol
 
 def test_decoded_estimates_and_the_position_are_supplied(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
-    told = []
+    told: list[Any] = []
 
     class Conditioned(Mean):
         conditioned = True
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) ->
         (Mean(), "20:1", {}, "position 20 not in 0..5"),
         (Mean(), "0:1", {}, "position 0 is noise"),
         (Mean("preview"), "2:1", {}, "no preview map"),
-        ("clip", "2:1", {}, "no clip weights fit latents of 4x8x8"),
+        ("noisyclip", "2:1", {}, "no noisyclip weights fit latents of 4x8x8"),
         (Mean(), "2:1", {"latents": None}, "latents is set by BestOfN"),
         (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline takes no colour"),
     ):
