@@ -12,12 +12,13 @@ import typer
 from . import __version__
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
-from .commands.models import models_app, probe
+from .commands.models import models_app
 from .commands.pipelines import pipelines_app
 from .commands.quiet import quieten_transformers
 from .commands.results import results_app
 from .commands.sample import sample_app
 from .commands.scores import scores_app
+from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError
 
@@ -26,7 +27,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(corrupt_app)
 app.add_typer(data_app)
@@ -35,7 +35,6 @@ app.add_typer(results_app)
 app.add_typer(scores_app)
 app.add_typer(pipelines_app)
 app.add_typer(models_app, name="models")
-train_app.command()(probe)
 app.add_typer(sample_app)
 
 
@@ -210,44 +209,6 @@ def build(
     )
     failed = f", {report.failed} failed" if report.failed else ""
     print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
-
-
-@train_app.command()
-def noisyclip(
-    data: Annotated[Path, typer.Option(help="An NCC, as `nbench build ncc` makes it.")] = Path("data/ncc"),
-    out: Annotated[Path, typer.Option(help="Folder for the model; evaluate takes it as --model.")] = Path(
-        "data/noisyclip"
-    ),
-    positions: Annotated[str, typer.Option(help="Positions to train on: 20,30 or 20:30 or 0:50:5.")] = "20:30",
-    start: Annotated[str | None, typer.Option(help="CLIPModel to start from. [default: what fits the data]")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Captions at a time.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-4,
-    targets: Annotated[
-        Literal["image", "caption"],
-        typer.Option(help="Match captions as far as the final image shows them, or the caption it was made for."),
-    ] = "image",
-    seed: Annotated[int, typer.Option(help="Decides the order of the data.")] = 0,
-) -> None:
-    """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as extra negatives.
-
-    `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
-    """
-    from .training.noisyclip import TrainConfig, train
-
-    quieten_transformers()
-    config = TrainConfig(
-        data=data,
-        out=out,
-        positions=positions,
-        start=start,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        targets=targets,
-        seed=seed,
-    )
-    print("written:", train(config))
 
 
 @app.command()

@@ -43,18 +43,31 @@ class VQAScorer:
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """P("yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each asked about its own prompt."""
-        model, questions = self._model, [QUESTION.format(prompt=prompt) for prompt in prompts]
-        limit = model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer(questions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        mask = tokens.attention_mask.to(self.device)
-        pixels = self._preprocess(inputs.to(self.device)).to(model.dtype)
-        image = model.vision_model(pixel_values=pixels).last_hidden_state
-        question = model.text_encoder(
-            input_ids=tokens.input_ids.to(self.device), attention_mask=mask, encoder_hidden_states=image
-        ).last_hidden_state
-        start = torch.full((len(questions), 1), model.decoder_start_token_id, device=self.device)
-        answer = model.text_decoder(input_ids=start, encoder_hidden_states=question, encoder_attention_mask=mask)
-        return answer.logits[:, -1].float().softmax(-1)[:, self._yes]
+        pixels = self._preprocess(inputs.to(self.device))
+        return answer_logits(self._model, self._tokenizer, pixels, prompts).softmax(-1)[:, self._yes]
+
+
+def answer_logits(
+    model: BlipForQuestionAnswering, tokenizer: Any, pixels: torch.Tensor, prompts: Sequence[str]
+) -> torch.Tensor:
+    """Logits float32 [B, V] of the first word of the answer to VQAScore's question about each prompt.
+
+    Args:
+        pixels: preprocessed images [B, 3, h, w].
+    """
+    questions = [QUESTION.format(prompt=prompt) for prompt in prompts]
+    limit = model.config.text_config.max_position_embeddings
+    tokens = tokenizer(questions, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(model.device)
+    image = model.vision_model(pixel_values=pixels.to(model.device, model.dtype)).last_hidden_state
+    question = model.text_encoder(
+        input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, encoder_hidden_states=image
+    ).last_hidden_state
+    answer = model.text_decoder(
+        input_ids=torch.full((len(questions), 1), model.decoder_start_token_id, device=model.device),
+        encoder_hidden_states=question,
+        encoder_attention_mask=tokens.attention_mask,
+    )
+    return answer.logits[:, -1].float()
 
 
 class ChatVQAScorer:

@@ -3,261 +3,76 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import math
-import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from ..builders.progress import BuildProgress
-from ..errors import NbenchError
-from ..scorers.preprocess import Preprocess
-from ..scorers.previews import preview
 from ..scorers.registry import clip_folder
-from ..scorers.weights import folder_fingerprint, model_folder
-from ..shards.reader import Bench, open_bench
+from ..scorers.weights import model_folder
+from ..shards.reader import open_bench
 from .contrast import contrast
-from .saving import save_half
+from .finetune import Examples, FineTuneConfig, FineTuning, fine_tune
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
-CHUNK = 16
-"""Batches held and mixed at a time; what lies on disk next to each other is trained on apart."""
-VALIDATION_SHARE = 20
-"""One prompt in this many is kept from training; its accuracy is logged."""
-WARM_UP = 0.1
-
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One training run; `start` None takes the frozen CLIP that fits the data's latent space.
+class TrainConfig(FineTuneConfig):
+    """One training run of NoisyCLIP.
 
     `targets` are what the noisy latent is to be matched with: "caption", the caption it was generated for, as in the
     paper; or "image", every caption as far as the frozen CLIP holds it true of the final image, since many an image is
     not what its caption says.
-
-    Raises:
-        NbenchError: a value that makes no sense.
     """
 
-    data: Path
-    out: Path
-    positions: str = "20:30"
-    start: str | None = None
-    epochs: int = 5
-    batch_size: int = 64
-    learning_rate: float = 1e-4
     targets: Literal["image", "caption"] = "image"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
-            raise NbenchError("training needs at least 1 epoch, batches of at least 2, and a learning rate above 0")
-
-
-class _Examples(NamedTuple):
-    """latents float32 [B, C, H, W], final images 0..1 [B, 3, h, w]; the B captions first, then their corruptions."""
-
-    latents: torch.Tensor
-    images: torch.Tensor
-    captions: list[str]
 
 
 def train(config: TrainConfig, shown: bool = True) -> Path:
-    """Train and write model, tokenizer, preprocessing, `train.jsonl` and `training.json` to `config.out`.
-
-    A run that was cut short goes on from its last whole epoch and ends with the same weights.
-
-    Raises:
-        NbenchError: no such data or start, too few rows, or `out` holds another run.
-    """
-    bench = open_bench(config.data)
-    positions = bench.select(config.positions)
-    folder = model_folder(config.start or clip_folder(bench.info))
-    recipe = _recipe(config, bench, positions, folder)
-    if _finished(config.out, recipe):
-        return config.out
-    run = _Run(config, bench, positions, folder)
-    config.out.mkdir(parents=True, exist_ok=True)
-    begun = run.load(config.out / "checkpoint.pt", recipe)
-    with (
-        BuildProgress("noisyclip", config.epochs, begun, shown) as progress,
-        (config.out / "train.jsonl").open("a" if begun else "w") as log,
-    ):
-        if not begun:
-            _write(log, {"epoch": 0, "validation_accuracy": run.validate()})
-        for epoch in range(begun, config.epochs):
-            started = time.monotonic()
-            loss, accuracy = run.epoch(epoch)
-            line = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "validation_accuracy": run.validate()}
-            _write(log, line | {"seconds": time.monotonic() - started})
-            run.save(config.out / "checkpoint.pt", recipe, epoch + 1)
-            progress.advance(1)
-    save_half(run.model, config.out)
-    for path in folder.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
-            shutil.copyfile(path, config.out / path.name)
-    (config.out / "training.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (config.out / "checkpoint.pt").unlink()
-    return config.out
+    """Fine-tune CLIP's image tower; see `fine_tune`."""
+    folder = model_folder(config.start or clip_folder(open_bench(config.data).info))
+    return fine_tune(config, NoisyCLIPTraining, folder, shown)
 
 
-class _Run:
-    """The model being trained, its optimizer, and how far they are."""
+class NoisyCLIPTraining(FineTuning):
+    """Contrast of previews and captions (InfoNCE), corruptions as extra negatives; the text tower stays frozen."""
 
-    def __init__(self, config: TrainConfig, bench: Bench, positions: tuple[int, ...], folder: Path) -> None:
-        from transformers import AutoTokenizer, CLIPModel
+    title = "noisyclip"
 
-        torch.manual_seed(config.seed)
-        self.config, self.bench, self.positions = config, bench, positions
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(self.device).eval().requires_grad_(False)
-        self.tokenizer, self.preprocess = AutoTokenizer.from_pretrained(folder), Preprocess.from_folder(folder)
-        self.teacher = copy.deepcopy(self.model) if config.targets == "image" else None
-        self.trained = torch.nn.ModuleList([self.model.vision_model, self.model.visual_projection])
-        self.trained.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self.trained.parameters(), lr=config.learning_rate, weight_decay=0.01)
-        rows = bench.info.rows - bench.n_failed
-        self.steps = config.epochs * max(1, rows // config.batch_size)
-        self.step = 0
+    def open(self, folder: Path) -> Any:
+        from transformers import CLIPModel
 
-    def epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the training rows; mean loss and accuracy."""
-        figures = []
-        for examples in _examples(self.bench, self.positions, self.config, epoch, validation=False):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * _schedule(self.step, self.steps)
-            loss, accuracy = self.contrast(examples)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
-            self.optimizer.step()
-            self.step += 1
-            figures.append((loss.item(), accuracy.item()))
-        if not figures:
-            raise NbenchError(
-                f"{self.config.data} has too few rows to train on: give at least {self.config.batch_size}"
-            )
-        loss_mean, accuracy_mean = np.mean(figures, axis=0)
-        return float(loss_mean), float(accuracy_mean)
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+        assert isinstance(self.config, TrainConfig)
+        self._teacher = None
+        if self.config.targets == "image":
+            self._teacher = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
+        return model
 
-    @torch.inference_mode()
-    def validate(self) -> float | None:
-        """Share of rows kept from training whose caption scores above all of the batch's others."""
-        kept = _examples(self.bench, self.positions, self.config, 0, validation=True)
-        accuracies = [self.contrast(examples)[1].item() for examples in kept]
-        return float(np.mean(accuracies)) if accuracies else None
+    def to_train(self) -> torch.nn.Module:
+        return torch.nn.ModuleList([self.model.vision_model, self.model.visual_projection])
 
-    def contrast(self, examples: _Examples) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and accuracy; the scale of the cosines stays CLIP's."""
+    def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale of the cosines stays CLIP's. Accuracy: the share of images whose own caption scores highest."""
+        captions = examples.captions + [text for texts in examples.corrupted for text in texts]
         limit = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(
-            examples.captions, padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(self.device)
+        tokens = self.tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(
+            self.device
+        )
         with torch.no_grad():
             text = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         texts = functional.normalize(text.pooler_output, dim=-1) * self.model.logit_scale.exp()
-        assert self.bench.info.preview is not None
-        noisy = _embed(self.model, self.preprocess(preview(examples.latents, self.bench.info.preview)), self.device)
+        noisy = self._embed(self.model, examples.previews)
         teacher = None
-        if self.teacher is not None:
+        if self._teacher is not None:
             with torch.no_grad():
-                teacher = _embed(self.teacher, self.preprocess(examples.images), self.device) @ texts.T
-        return contrast(noisy @ texts.T, examples.captions, teacher)
+                teacher = self._embed(self._teacher, examples.images) @ texts.T
+        return contrast(noisy @ texts.T, captions, teacher)
 
-    def save(self, path: Path, recipe: dict[str, Any], epoch: int) -> None:
-        """Keep all that a later epoch depends on."""
-        state = {
-            "recipe": json.dumps(recipe),
-            "epoch": epoch,
-            "step": self.step,
-            "trained": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-
-    def load(self, path: Path, recipe: dict[str, Any]) -> int:
-        """Take up the run kept at `path`, if there is one; the number of epochs done."""
-        if not path.is_file():
-            return 0
-        state = torch.load(path, weights_only=True, map_location=self.device)
-        if json.loads(state["recipe"]) != recipe:
-            raise NbenchError(f"{path.parent} holds another training run: choose another --out or remove it")
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        return int(state["epoch"])
-
-
-def _embed(model: CLIPModel, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return functional.normalize(model.get_image_features(pixel_values=pixels.to(device)).pooler_output, dim=-1)
-
-
-def _examples(
-    bench: Bench, positions: tuple[int, ...], config: TrainConfig, epoch: int, *, validation: bool
-) -> Iterator[_Examples]:
-    """Batches of one side of the split; each row at one position, drawn anew every epoch."""
-    rng = np.random.default_rng([config.seed, epoch])
-    for batch in bench.batches(positions, images=True, batch_size=config.batch_size * CHUNK):
-        assert batch.images is not None
-        kept = [row for row, prompt in enumerate(batch.prompt_ids) if _validation(prompt) == validation]
-        rows = rng.permutation(np.array(kept, dtype=int))
-        at = rng.choice(positions, len(batch.prompt_ids))
-        for start in range(0, len(rows) - (1 if validation else config.batch_size - 1), config.batch_size):
-            chosen = rows[start : start + config.batch_size]
-            latents = np.stack([batch.latents[int(at[row])][row] for row in chosen]).astype(np.float32)
-            corrupted = [batch.corruptions[row] or {} for row in chosen]
-            extra = [caption for one in corrupted for caption in one.values() if caption]
-            images = torch.from_numpy(batch.images[chosen]).permute(0, 3, 1, 2) / 255
-            yield _Examples(torch.from_numpy(latents), images, [batch.prompts[row] for row in chosen] + extra)
-
-
-def _validation(prompt_id: str) -> bool:
-    return hashlib.sha256(prompt_id.encode()).digest()[0] % VALIDATION_SHARE == 0
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over the first tenth, then a cosine to zero (the paper's)."""
-    warm_up = max(1, round(WARM_UP * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
-
-
-def _recipe(config: TrainConfig, bench: Bench, positions: tuple[int, ...], folder: Path) -> dict[str, Any]:
-    """All that decides the weights; no paths."""
-    if bench.info.preview is None:
-        raise NbenchError(f"{config.data} has no preview map: build it anew, so that one is fitted")
-    settings = {key: value for key, value in asdict(config).items() if key not in ("data", "out", "start")}
-    recipe = settings | {
-        "positions": list(positions),
-        "data": bench.info.fingerprint,
-        "rows": bench.info.rows,
-        "start": folder_fingerprint(folder, "start"),
-        "preview": asdict(bench.info.preview),
-    }
-    return dict(json.loads(json.dumps(recipe)))  # as it is read back, with lists for tuples
-
-
-def _finished(out: Path, recipe: dict[str, Any]) -> bool:
-    path = out / "training.json"
-    if not path.is_file():
-        return False
-    if json.loads(path.read_text()) != recipe:
-        raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
-    return True
-
-
-def _write(log: Any, line: dict[str, float | None]) -> None:
-    log.write(json.dumps({key: value and round(value, 5) for key, value in line.items()}) + "\n")
-    log.flush()
+    def _embed(self, model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
+        pixels = self.preprocess(images).to(self.device)
+        return functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)

@@ -14,7 +14,7 @@ from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.scorers.clip import CLIPScorer
-from nbench.training import noisyclip
+from nbench.training import finetune
 from nbench.training.noisyclip import TrainConfig, train
 
 
@@ -56,15 +56,15 @@ def test_the_result_is_a_scorer(config: TrainConfig) -> None:
 def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(config, shown=False)
     again = replace(config, out=config.out.with_name("cut"))
-    epoch = noisyclip._Run.epoch
+    epoch = finetune.FineTuning.epoch
 
-    def cut(self: noisyclip._Run, number: int) -> tuple[float, float]:
+    def cut(self: finetune.FineTuning, number: int) -> tuple[float, float]:
         if number == 2:
             raise KeyboardInterrupt
         return epoch(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(noisyclip._Run, "epoch", cut)
+        patch.setattr(finetune.FineTuning, "epoch", cut)
         with pytest.raises(KeyboardInterrupt):
             train(again, shown=False)
     assert (again.out / "checkpoint.pt").is_file()

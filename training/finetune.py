@@ -1,0 +1,252 @@
+"""Fine-tuning of a scorer on what is known at a position: epochs over trajectories, a log, and resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from ..builders.progress import BuildProgress
+from ..errors import NbenchError
+from ..scorers.preprocess import Preprocess
+from ..scorers.previews import preview
+from ..scorers.weights import folder_fingerprint
+from ..shards.reader import Bench, open_bench
+from .saving import save_half
+
+CHUNK = 16
+"""Batches held and mixed at a time; what lies on disk next to each other is trained on apart."""
+VALIDATION_SHARE = 20
+"""One prompt in this many is kept from training; its accuracy is logged."""
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """One training run; `start` None takes the frozen model that fits the data's latent space.
+
+    Raises:
+        NbenchError: a value that makes no sense.
+    """
+
+    reads: ClassVar[Literal["preview", "x0_preview"]] = "preview"
+    """What the model is shown of a position: the preview of the latent, or of the x0 estimate."""
+
+    data: Path
+    out: Path
+    positions: str = "20:30"
+    start: str | None = None
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
+            raise NbenchError("training needs at least 1 epoch, batches of at least 2, and a learning rate above 0")
+
+
+class Examples(NamedTuple):
+    """previews and final images, 0..1 [B, 3, h, w]; the B captions, and what corruptions each of them has."""
+
+    previews: torch.Tensor
+    images: torch.Tensor
+    captions: list[str]
+    corrupted: list[list[str]]
+
+
+class FineTuning(ABC):
+    """The model being trained, its optimizer, and how far they are. A subclass says what is learnt."""
+
+    title: ClassVar[str]
+
+    def __init__(self, config: FineTuneConfig, bench: Bench, positions: tuple[int, ...], folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        torch.manual_seed(config.seed)
+        self.config, self.bench, self.positions = config, bench, positions
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer, self.preprocess = AutoTokenizer.from_pretrained(folder), Preprocess.from_folder(folder)
+        self.model = self.open(folder).to(self.device).eval().requires_grad_(False)
+        self.trained = self.to_train()
+        self.trained.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.trained.parameters(), lr=config.learning_rate, weight_decay=0.01)
+        rows = bench.info.rows - bench.n_failed
+        self.steps = config.epochs * max(1, rows // config.batch_size)
+        self.step = 0
+
+    @abstractmethod
+    def open(self, folder: Path) -> Any:
+        """The transformers model of a folder, in float32."""
+
+    @abstractmethod
+    def to_train(self) -> torch.nn.Module:
+        """The part of the model that learns."""
+
+    @abstractmethod
+    def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and accuracy of a batch."""
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training rows; mean loss and accuracy."""
+        figures = []
+        for examples in _examples(self.bench, self.positions, self.config, epoch, validation=False):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * _schedule(self.step, self.steps)
+            loss, accuracy = self.loss(examples)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            figures.append((loss.item(), accuracy.item()))
+        if not figures:
+            raise NbenchError(
+                f"{self.config.data} has too few rows to train on: give at least {self.config.batch_size}"
+            )
+        loss_mean, accuracy_mean = np.mean(figures, axis=0)
+        return float(loss_mean), float(accuracy_mean)
+
+    @torch.inference_mode()
+    def validate(self) -> float | None:
+        """Mean accuracy on the rows kept from training."""
+        kept = _examples(self.bench, self.positions, self.config, 0, validation=True)
+        accuracies = [self.loss(examples)[1].item() for examples in kept]
+        return float(np.mean(accuracies)) if accuracies else None
+
+    def save(self, path: Path, recipe: dict[str, Any], epoch: int) -> None:
+        """Keep all that a later epoch depends on."""
+        state = {
+            "recipe": json.dumps(recipe),
+            "epoch": epoch,
+            "step": self.step,
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def load(self, path: Path, recipe: dict[str, Any]) -> int:
+        """Take up the run kept at `path`, if there is one; the number of epochs done."""
+        if not path.is_file():
+            return 0
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        if json.loads(state["recipe"]) != recipe:
+            raise NbenchError(f"{path.parent} holds another training run: choose another --out or remove it")
+        self.trained.load_state_dict(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        return int(state["epoch"])
+
+
+def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, shown: bool = True) -> Path:
+    """Train and write model, tokenizer, preprocessing, `train.jsonl` and `training.json` to `config.out`.
+
+    A run that was cut short goes on from its last whole epoch and ends with the same weights.
+
+    Raises:
+        NbenchError: no such data or start, too few rows, a signal that the data lack, or `out` holds another run.
+    """
+    bench = open_bench(config.data)
+    positions = bench.select(config.positions)
+    bench.require_signals(["x0"] if config.reads == "x0_preview" else [])
+    recipe = _recipe(config, bench, positions, folder)
+    if _finished(config.out, recipe):
+        return config.out
+    run = kind(config, bench, positions, folder)
+    config.out.mkdir(parents=True, exist_ok=True)
+    begun = run.load(config.out / "checkpoint.pt", recipe)
+    with (
+        BuildProgress(run.title, config.epochs, begun, shown) as progress,
+        (config.out / "train.jsonl").open("a" if begun else "w") as log,
+    ):
+        if not begun:
+            _write(log, {"epoch": 0, "validation_accuracy": run.validate()})
+        for epoch in range(begun, config.epochs):
+            started = time.monotonic()
+            loss, accuracy = run.epoch(epoch)
+            line = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "validation_accuracy": run.validate()}
+            _write(log, line | {"seconds": time.monotonic() - started})
+            run.save(config.out / "checkpoint.pt", recipe, epoch + 1)
+            progress.advance(1)
+    save_half(run.model, config.out)
+    for path in folder.iterdir():
+        if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
+            shutil.copyfile(path, config.out / path.name)
+    (config.out / "training.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (config.out / "checkpoint.pt").unlink()
+    return config.out
+
+
+def _examples(
+    bench: Bench, positions: tuple[int, ...], config: FineTuneConfig, epoch: int, *, validation: bool
+) -> Iterator[Examples]:
+    """Batches of one side of the split; each row at one position, drawn anew every epoch."""
+    rng, preview_map = np.random.default_rng([config.seed, epoch]), bench.info.preview
+    assert preview_map is not None
+    signal = "x0" if config.reads == "x0_preview" else "latent"
+    for batch in bench.batches(positions, True, config.batch_size * CHUNK, signals=(signal,)):
+        assert batch.images is not None
+        known = batch.x0 if signal == "x0" else batch.latents
+        kept = [row for row, prompt in enumerate(batch.prompt_ids) if _validation(prompt) == validation]
+        rows = rng.permutation(np.array(kept, dtype=int))
+        at = rng.choice(positions, len(batch.prompt_ids))
+        for start in range(0, len(rows) - (1 if validation else config.batch_size - 1), config.batch_size):
+            chosen = rows[start : start + config.batch_size]
+            latents = np.stack([known[int(at[row])][row] for row in chosen]).astype(np.float32)
+            corrupted = [[text for text in (batch.corruptions[row] or {}).values() if text] for row in chosen]
+            images = torch.from_numpy(batch.images[chosen]).permute(0, 3, 1, 2) / 255
+            previews = preview(torch.from_numpy(latents), preview_map)
+            yield Examples(previews, images, [batch.prompts[row] for row in chosen], corrupted)
+
+
+def _validation(prompt_id: str) -> bool:
+    return hashlib.sha256(prompt_id.encode()).digest()[0] % VALIDATION_SHARE == 0
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Linear warm-up over the first tenth, then a cosine to zero (the paper's)."""
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+
+
+def _recipe(config: FineTuneConfig, bench: Bench, positions: tuple[int, ...], folder: Path) -> dict[str, Any]:
+    """All that decides the weights; no paths."""
+    if bench.info.preview is None:
+        raise NbenchError(f"{config.data} has no preview map: build it anew, so that one is fitted")
+    settings = {key: value for key, value in asdict(config).items() if key not in ("data", "out", "start")}
+    recipe = settings | {
+        "positions": list(positions),
+        "data": bench.info.fingerprint,
+        "rows": bench.info.rows,
+        "start": folder_fingerprint(folder, "start"),
+        "preview": asdict(bench.info.preview),
+        **({} if config.reads == "preview" else {"reads": config.reads}),
+    }
+    return dict(json.loads(json.dumps(recipe)))  # as it is read back, with lists for tuples
+
+
+def _finished(out: Path, recipe: dict[str, Any]) -> bool:
+    path = out / "training.json"
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text()) != recipe:
+        raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
+    return True
+
+
+def _write(log: Any, line: dict[str, float | None]) -> None:
+    log.write(json.dumps({key: value and round(value, 5) for key, value in line.items()}) + "\n")
+    log.flush()

@@ -1,0 +1,78 @@
+"""A VQA model fine-tuned on x0 estimates towards what it says of the finished image (TTSnap, arXiv 2511.22242)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..errors import NbenchError
+from ..scorers.builtin import fitting
+from ..scorers.vqascore import answer_logits, heed_question_mask
+from ..scorers.weights import model_folder
+from ..shards.reader import open_bench
+from .finetune import Examples, FineTuneConfig, FineTuning, fine_tune
+
+
+@dataclass(frozen=True)
+class X0VQAConfig(FineTuneConfig):
+    """One training run, on previews of the x0 estimates of `positions`."""
+
+    reads: ClassVar[Literal["preview", "x0_preview"]] = "x0_preview"
+
+
+def train(config: X0VQAConfig, shown: bool = True) -> Path:
+    """Fine-tune the VQA model behind the reference `vqascore`; see `fine_tune`.
+
+    It scores as `--model x0-preview:vqascore:FOLDER`.
+    """
+    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info))
+    return fine_tune(config, X0VQATraining, folder, shown)
+
+
+class X0VQATraining(FineTuning):
+    """Whether yes: of a caption, and of one of its corruptions, as far as the frozen model says so of the final image.
+
+    Raises:
+        NbenchError: not a BlipForQuestionAnswering.
+    """
+
+    title = "x0-vqa"
+
+    def open(self, folder: Path) -> Any:
+        from transformers import BlipForQuestionAnswering
+
+        if "BlipForQuestionAnswering" not in (folder / "config.json").read_text():
+            raise NbenchError(f"{folder} is no BlipForQuestionAnswering, which is what can be fine-tuned: name another")
+        model = BlipForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
+        self._teacher = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
+        for one in (model, self._teacher):
+            heed_question_mask(one)
+        self._words = [self.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("yes", "no")]
+        return model
+
+    def to_train(self) -> torch.nn.Module:
+        return torch.nn.ModuleList([self.model])
+
+    def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy with the frozen model's answers. Accuracy: how often both say the same of the caption."""
+        draw = np.random.default_rng([self.config.seed, self.step])
+        corrupted = [(row, str(draw.choice(texts))) for row, texts in enumerate(examples.corrupted) if texts]
+        count = len(examples.captions)
+        rows = torch.tensor([*range(count), *(row for row, _ in corrupted)])
+        asked = [*examples.captions, *(text for _, text in corrupted)]
+        with torch.no_grad():
+            wanted = self._yes(self._teacher, examples.images[rows], asked).sigmoid()
+        said = self._yes(self.model, examples.previews[rows], asked)
+        agreed = ((said > 0) == (wanted > 0.5))[:count].float().mean()
+        weight = torch.where(torch.arange(len(asked), device=said.device) < count, 1.0, 0.5)
+        return functional.binary_cross_entropy_with_logits(said, wanted, weight), agreed
+
+    def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        logits = answer_logits(model, self.tokenizer, self.preprocess(images), prompts)
+        return logits[:, self._words[0]] - logits[:, self._words[1]]
