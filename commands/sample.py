@@ -23,7 +23,7 @@ def sample(
         str, typer.Option(help="Position:how many stay, as 10:3,20:1, or a file of `nbench tune`.")
     ] = "20:1",
     keep: Annotated[int, typer.Option(help="Images to end with; no stage leaves fewer.")] = 1,
-    steps: Annotated[int, typer.Option(help="Denoising steps T.")] = 50,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps T. [default: the pipeline's]")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale. [default: the pipeline's]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16. [default: the pipeline's]")] = None,
     seed: Annotated[int, typer.Option(help="Base seed, from which each candidate's own is derived.")] = 0,
@@ -70,7 +70,7 @@ def sample(
         raise NbenchError(f"no dtype {dtype!r}: there are {', '.join(DTYPES)}")
     entry = resolve_pipeline(pipeline)
     scale = entry.guidance if guidance is None else guidance
-    arguments = {"num_inference_steps": steps, **entry.call_kwargs}
+    arguments = {"num_inference_steps": steps or entry.steps, **entry.call_kwargs}
     bestofn = BestOfN(
         load_pipeline(entry, dtype or entry.dtype),
         model,
