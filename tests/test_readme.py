@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from nbench import cli
 
 from .shards.hub_protocol import USER
 from .shards.hub_server import HubServer
@@ -38,7 +43,7 @@ def clone(checkout: Path) -> Path:
 @pytest.mark.slow
 def test_commands_and_code_run_as_shown(clone: Path, hub: HubServer, tmp_path: Path) -> None:
     shown = [
-        [sys.executable, "-c", text] if kind == "python" else line.split()
+        [sys.executable, "-c", text] if kind == "python" else shlex.split(line)
         for kind, text in BLOCKS
         for line in (["python"] if kind == "python" else text.splitlines())
     ]
@@ -71,3 +76,15 @@ def test_make_targets_named_in_the_documents_exist() -> None:
     }
     assert named
     assert named - targets == set()
+
+
+def test_commands_that_need_a_gpu_or_the_hub_are_understood() -> None:
+    blocks = [block for text in DOCUMENTS for block in re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    shown = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nbench ")]
+    assert len(shown) > 5
+    for words in shown:
+        command: Any = typer.main.get_command(cli.app)
+        while hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context(command.name, list(words))  # what is not understood is raised
