@@ -12,6 +12,7 @@ from .arrays import Array, mean_over_prompts, ratio
 
 RESAMPLES = 10_000
 _CHUNK_CELLS = 2_000_000  # resampling weights held at once
+_BLOCK_ROWS = 1024
 _GROUPS, _GROUP_PROMPTS = 20, 5
 
 
@@ -33,12 +34,7 @@ def bootstrap_means(values: Array, resamples: int = RESAMPLES, seed: int = 0) ->
     n_prompts = len(values)
     known = np.isfinite(values)
     centre = mean_over_prompts(values)
-    deviations = values - centre
-    deviations[~known] = 0.0
-    spread = np.maximum(deviations.max(0, initial=0.0), -deviations.min(0, initial=0.0))
-    spread[spread == 0] = 1.0
-    scaled = (deviations / spread).astype(np.float32)
-    del deviations  # as large as the values
+    scaled, spread = _scaled(values, centre)
     distinct, which = _distinct_columns(known)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // n_prompts)
@@ -129,6 +125,24 @@ def holm(p_values: Array) -> Array:
     steps = p_values[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
+
+
+def _scaled(values: Array, centre: Array) -> tuple[np.ndarray, Array]:
+    """Deviations float32 [P, K] as shares of each column's largest, 0 for NaN, and that largest; in blocks of prompts,
+    for the values may fill much of the memory."""
+    blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(values), _BLOCK_ROWS)]
+    scaled = np.empty(values.shape, np.float32)
+    spread = np.zeros(values.shape[1])
+    for rows in blocks:
+        spread = np.maximum(spread, np.abs(_deviations(values[rows], centre)).max(0))
+    spread[spread == 0] = 1.0
+    for rows in blocks:
+        scaled[rows] = _deviations(values[rows], centre) / spread
+    return scaled, spread
+
+
+def _deviations(values: Array, centre: Array) -> Array:
+    return np.where(np.isfinite(values), values - centre, 0.0)
 
 
 def _distinct_columns(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,8 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
     failed = f", {report.n_failed} failed" if report.n_failed else ""
     table = _plain(
         title=f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
-        caption="±: half of the 95 % interval over prompts. gain: of final-image selection over a random pick, the "
-        "share kept; n: candidates scored.",
+        caption="±: half of the 95 % interval over prompts. (random): a blind pick, (final): choosing among finished "
+        "images, (oracle): by the reference itself. gain: the share of (final) - (random) kept; n: candidates scored.",
     )
     table.add_column("model", no_wrap=True)
     for heading in ("position", *_COLUMNS.values(), "steps", "n"):
@@ -50,7 +50,7 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
         ]
         table.add_row(name, str(row.position), *values, str(row.cost_steps), str(row.n_scored))
     table.add_section()
-    for name, value in (("random pick", mark.random), ("final images", mark.final), ("oracle", mark.oracle)):
+    for name, value in (("(random)", mark.random), ("(final)", mark.final), ("(oracle)", mark.oracle)):
         table.add_row(name, "", "", _number(value), *map(_number, _against(mark, value)), "", "")
     return table
 
@@ -96,4 +96,4 @@ def _number(value: float | None) -> str:
 
 
 def _spread(interval: CI) -> str:
-    return "      " if interval is None else f" ±{(interval[1] - interval[0]) / 2:.3f}"
+    return "      " if interval is None else f"±{(interval[1] - interval[0]) / 2:.3f}"

@@ -82,7 +82,7 @@ def test_help_answers_within_a_second_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["build"], ["evaluate"], ["train", "noisyclip"], ["inspect"], ["verify"], ["convert"], ["publish"]],
+    [["build"], ["evaluate"], ["train", "noisyclip"], ["inspect"], ["verify"], ["convert"], ["publish"], ["metrics"]],
 )
 def test_each_command_explains_itself_with_an_example(run: Run, command: list[str]) -> None:
     outcome = run(*command, "--help")

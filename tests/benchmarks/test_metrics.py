@@ -11,9 +11,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nbench.benchmarks import agreement, arrays, metrics, part, pooled, retrieval, selection, separation, statistics
+from nbench.benchmarks import (
+    agreement,
+    arrays,
+    metrics,
+    part,
+    pooled,
+    provenance,
+    retrieval,
+    selection,
+    separation,
+    statistics,
+)
 
-MODULES = (agreement, arrays, part, pooled, retrieval, selection, separation, statistics)
+MODULES = (agreement, arrays, part, pooled, provenance, retrieval, selection, separation, statistics)
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
