@@ -11,6 +11,7 @@ import typer
 
 from . import __version__
 from .commands.data import data_app
+from .commands.report import report_app
 from .commands.results import results_app
 from .commands.scores import scores_app
 from .errors import NbenchError
@@ -23,6 +24,7 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app)
+app.add_typer(report_app)
 app.add_typer(results_app)
 app.add_typer(scores_app)
 
