@@ -62,7 +62,7 @@ def opened(chromium: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
     """The page, drawn; a console error or a failed script fails the test that made it."""
     resize(chromium, 1280)
     chromium.get(page)
-    WebDriverWait(chromium, 20).until(lambda it: it.find_elements(By.CSS_SELECTOR, "#candidates canvas"))
+    awaited(chromium, "return document.querySelector('#candidates canvas')")
     yield chromium
     assert chromium.get_log("browser") == []
     assert chromium.execute_script("return window.hacked ?? null") is None
@@ -73,6 +73,11 @@ def resize(chromium: webdriver.Chrome, width: int, scheme: str = "light") -> Non
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def awaited(chromium: webdriver.Chrome, script: str, *arguments: str) -> None:
+    """Wait until `script` returns something true."""
+    WebDriverWait(chromium, 20).until(lambda browser: browser.execute_script(script, *arguments))
 
 
 def find(chromium: webdriver.Chrome, selector: str) -> WebElement:
@@ -125,7 +130,7 @@ def test_the_leaderboard_has_the_results_figures_at_any_position(opened: webdriv
 
 def test_the_slider_moves_by_keyboard_and_the_picks_with_it(opened: webdriver.Chrome, results: Path) -> None:
     Select(find(opened, "#prompt")).select_by_index(FAILED[0])
-    WebDriverWait(opened, 20).until(lambda it: "failed" in find(it, "#candidates").text)
+    awaited(opened, "return document.getElementById('candidates').textContent.includes('failed')")
     slider = find(opened, "#slider")
     slider.send_keys(Keys.END)
     assert slider.get_attribute("aria-valuetext") == f"position {STEPS} of {STEPS}"
@@ -153,9 +158,9 @@ def pixels(chromium: webdriver.Chrome) -> Any:
 
 
 def test_hostile_prompts_and_names_stay_text(opened: webdriver.Chrome) -> None:
-    shown = "return document.getElementById('prompt-text').textContent"
+    shown = "return document.getElementById('prompt-text').textContent === arguments[0]"
     for number, text in enumerate(HOSTILE):
-        WebDriverWait(opened, 20).until(lambda it, text=text: it.execute_script(shown) == text)
+        awaited(opened, shown, text)
         assert find(opened, "#prompt").get_property("value") == str(number)
         find(opened, "#next").send_keys(Keys.ENTER)
     Select(find(opened, "#skill-model")).select_by_value(MODEL)
@@ -168,7 +173,7 @@ def test_every_plot_has_a_name_and_its_figures_as_a_table(opened: webdriver.Chro
     for name in ("gain", "agreement", "skills", "separation"):
         assert find(opened, f"#{name} svg[role=img]").get_attribute("aria-label")
         find(opened, f"#{name} summary").send_keys(Keys.ENTER)
-        WebDriverWait(opened, 20).until(lambda it, name=name: it.find_elements(By.CSS_SELECTOR, f"#{name} tbody tr"))
+        awaited(opened, "return document.querySelector(arguments[0])", f"#{name} tbody tr")
     assert len(texts(opened, "#skills tbody tr")) == 6
     assert len(texts(opened, "#separation tbody tr")) == 2
     assert "0.700 [0.600, 0.800]" in find(opened, "#separation tbody tr").text
@@ -178,7 +183,7 @@ def test_every_plot_has_a_name_and_its_figures_as_a_table(opened: webdriver.Chro
 def test_it_fits_the_screen_and_axe_finds_nothing(opened: webdriver.Chrome, page: str, width: int, scheme: str) -> None:
     resize(opened, width, scheme)
     opened.get(page)
-    WebDriverWait(opened, 20).until(lambda it: it.find_elements(By.CSS_SELECTOR, "#candidates canvas"))
+    awaited(opened, "return document.querySelector('#candidates canvas')")
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     opened.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text()})  # the page's policy would refuse it
     found = opened.execute_async_script("axe.run().then((found) => arguments[0](found.violations))")

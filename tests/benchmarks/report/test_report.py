@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from huggingface_hub import RepoCard
 from PIL import Image
 
 from nbench.benchmarks.report.inputs import bench_of, gather, scored
@@ -111,7 +111,7 @@ def test_what_people_wrote_is_no_markup(results: Path, bench: Bench) -> None:
 def test_a_space_says_that_it_is_static(results: Path, tmp_path: Path) -> None:
     page = make_page(gather([results]), None, 0)
     written = write_space(tmp_path / "space", page, 'a "bench": \n- odd')
-    settings = yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])
+    settings = RepoCard.load(tmp_path / "space" / "README.md", repo_type="space").data.to_dict()  # as the Hub reads it
     assert (settings["sdk"], settings["app_file"]) == ("static", written.name)
     assert settings["title"] == 'nbench: a "bench": \n- odd'
 
