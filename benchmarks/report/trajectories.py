@@ -29,7 +29,15 @@ class Size(NamedTuple):
     quality: int
 
 
-SIZES = (Size(96, 192, 80), Size(64, 160, 75), Size(48, 128, 70), Size(32, 96, 60), Size(16, 64, 50))
+SIZES = (
+    Size(96, 192, 80),
+    Size(96, 192, 50),
+    Size(64, 160, 60),
+    Size(64, 160, 35),
+    Size(48, 128, 40),
+    Size(32, 96, 50),
+    Size(16, 64, 50),
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 // Plots as SVG, each with a name for screen readers and its figures as a table that opens below it.
 const MEASURES = ["spearman", "kendall", "pairwise_accuracy", "top1", "best_of_n", "misaligned_auroc"];
 
-function swatches(models) {
+const unwanted = new Set();
+
+function swatches(id, models) {
   return element("ul", { class: "swatches" }, ...models.map((model) => {
     const { colour, symbol, dash } = style(model);
     const key = Plot.plot({
@@ -10,7 +12,14 @@ function swatches(models) {
         Plot.dot([[1, 1]], { fill: colour, symbol })],
     });
     key.setAttribute("aria-hidden", "true");
-    return element("li", {}, key, model);
+    const box = element("input", { type: "checkbox", id: `${id}-${data.models.indexOf(model)}` });
+    box.checked = !unwanted.has(model);
+    box.addEventListener("change", () => {
+      unwanted[box.checked ? "delete" : "add"](model);
+      drawPlots();
+      byId(box.id).focus();
+    });
+    return element("li", {}, element("label", {}, box, key, model));
   }));
 }
 
@@ -60,8 +69,8 @@ function drawCurves(id, x, y, label, rules) {
     lines.map((line) => [line.model, String(line.position), String(line.cost_steps), number(line[y]), interval(line, y)]));
   return show(id, label, {
     height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps a prompt)" }, y: { label: NAMES[y] },
-    marks: [Plot.ruleY(rules, { stroke: "currentColor", strokeOpacity: 0.6 }), ...curves(models, lines, x, y)],
-  }, swatches(models), table);
+    marks: [Plot.ruleY(rules, { stroke: "currentColor", strokeOpacity: 0.6 }), ...curves(models.filter((model) => !unwanted.has(model)), lines, x, y)],
+  }, swatches(id, models), table);
 }
 
 function drawSkills() {
@@ -101,7 +110,7 @@ function drawSeparation() {
     y: { label: null, axis: null }, fy: { label: null },
     marks: [
       Plot.ruleX([0.5], { stroke: "currentColor", strokeOpacity: 0.6 }),
-      ...models.flatMap((model) => {
+      ...models.filter((model) => !unwanted.has(model)).flatMap((model) => {
         const { colour, symbol } = style(model);
         const mine = lines.filter((line) => line.model === model);
         return [
@@ -111,7 +120,7 @@ function drawSeparation() {
       }),
       Plot.axisFy({ anchor: "left", label: null, frameAnchor: "left", dx: -100, textAnchor: "start" }),
     ],
-  }, swatches(models), table);
+  }, swatches("separation", models), table);
 }
 
 byId("measure").append(...MEASURES.filter((name) => rows("rows").some((row) => row[name] !== null)).map((name) => option(name, NAMES[name])));
@@ -120,10 +129,11 @@ const drawGain = () => drawCurves("gain", "cost_steps", "recovered_gain", `Recov
 const drawAgreement = () => drawCurves("agreement", "position", byId("measure").value, `${NAMES[byId("measure").value]} of each model with ${choice.reference} against position`, [0]);
 byId("measure").addEventListener("change", drawAgreement);
 byId("skill-model").addEventListener("change", drawSkills);
-for (const draw of [drawGain, drawAgreement, drawSkills, drawSeparation]) onChoice(draw);
+const drawPlots = () => [drawGain, drawAgreement, drawSkills, drawSeparation].forEach((draw) => draw());
+onChoice(drawPlots);
 let width = document.body.clientWidth;
 addEventListener("resize", () => {
   if (document.body.clientWidth === width) return;
   width = document.body.clientWidth;
-  for (const draw of [drawGain, drawAgreement, drawSkills, drawSeparation]) draw();
+  drawPlots();
 });

@@ -179,6 +179,17 @@ def test_every_plot_has_a_name_and_its_figures_as_a_table(opened: webdriver.Chro
     assert "0.700 [0.600, 0.800]" in find(opened, "#separation tbody tr").text
 
 
+def test_a_models_curves_are_hidden_and_shown_by_keyboard(opened: webdriver.Chrome) -> None:
+    count = "return document.querySelectorAll('#gain figure > svg path, #agreement figure > svg path').length"
+    before = opened.execute_script(count)
+    find(opened, "#gain-1").send_keys(Keys.SPACE)
+    assert opened.execute_script(count) < before
+    assert opened.switch_to.active_element.get_attribute("id") == "gain-1"
+    assert not find(opened, "#agreement-1").is_selected()
+    find(opened, "#gain-1").send_keys(Keys.SPACE)
+    assert opened.execute_script(count) == before
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
 def test_it_fits_the_screen_and_axe_finds_nothing(opened: webdriver.Chrome, page: str, width: int, scheme: str) -> None:
     resize(opened, width, scheme)
