@@ -15,6 +15,7 @@ from .commands.data import data_app
 from .commands.models import models_app
 from .commands.pipelines import pipelines_app
 from .commands.quiet import quieten_transformers
+from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
 from .commands.scores import scores_app
@@ -31,6 +32,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(corrupt_app)
 app.add_typer(data_app)
 app.add_typer(tune_app)
+app.add_typer(report_app)
 app.add_typer(results_app)
 app.add_typer(scores_app)
 app.add_typer(pipelines_app)

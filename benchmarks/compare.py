@@ -100,10 +100,10 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
         return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows), note)
     if bench.info.fingerprint != ours.bench_fingerprint:
         raise NbenchError(f"{bench.location.url} is another build than the results' {ours.bench}: evaluate it again")
-    tables = [_table(path, result) for path, result in ((a, ours), (b, theirs))]
+    tables = [raw_scores(path, result) for path, result in ((a, ours), (b, theirs))]
     ids = pc.unique(pa.concat_tables(tables)["prompt_id"])
     first, second = (score_arrays(table, ids, bench.info.candidates) for table in tables)
-    references = _references(bench, ids)
+    references = final_references(bench, ids)
     absent = [label for label in labels if label not in references]
     if absent:
         raise NbenchError(f"no scores/{absent[0]}.parquet at {bench.location.url}: build it again with --references")
@@ -189,7 +189,12 @@ def _any(rows: tuple[Difference, ...]) -> tuple[Difference, ...]:
     return rows
 
 
-def _table(path: Path, result: EvaluationResult) -> pa.Table:
+def raw_scores(path: Path, result: EvaluationResult) -> pa.Table:
+    """The score table beside the result at `path`.
+
+    Raises:
+        NbenchError: gone, or of another run.
+    """
     place = path.with_name(f"{path.name.removesuffix('.json')}.parquet")
     if not place.is_file():
         raise NbenchError(f"no raw scores at {place}: they lie beside the result; run nbench evaluate again")
@@ -201,7 +206,7 @@ def _table(path: Path, result: EvaluationResult) -> pa.Table:
     return table
 
 
-def _references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
+def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
     """Of the final images, by name."""
     found = {}
     for name, table in bench.references.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,11 @@ class Quality:
     seen: np.ndarray
 
 
-def make_bench(path: Path) -> tuple[Bench, Quality]:
-    """Latents have the first channel's mean at 0 (noise), at a noisy quality, then at the quality; so has the image."""
+def make_bench(path: Path, texts: Sequence[str] = ()) -> tuple[Bench, Quality]:
+    """Latents have the first channel's mean at 0 (noise), at a noisy quality, then at the quality; so has the image.
+
+    texts: of the first prompts, the others have their number.
+    """
     rng = np.random.default_rng(0)
     quality = rng.uniform(0.2, 0.8, (PROMPTS, CANDIDATES))
     quality[FAILED] = np.nan
@@ -62,7 +66,7 @@ def make_bench(path: Path) -> tuple[Bench, Quality]:
             writer.write(
                 TrajectoryBatch(
                     prompt_ids=[f"p{prompt:02d}" for prompt in prompts],
-                    prompts=[f"prompt {prompt}" for prompt in prompts],
+                    prompts=[texts[prompt] if prompt < len(texts) else f"prompt {prompt}" for prompt in prompts],
                     candidates=candidates.tolist(),
                     seeds=rows.tolist(),
                     tags=[None] * len(rows),

@@ -1,0 +1,149 @@
+"""Trajectories in few bytes: a prompt's previews as one picture, a row a candidate and a column a position."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ...shards.inspect import preview_image
+from ...shards.reader import Bench, BenchPrompt
+from ...shards.rows import columns_of, from_arrow
+
+_BATCH_ROWS = 64
+_MOST_PIXELS = 16383
+"""Of a side of a WebP."""
+
+
+class Size(NamedTuple):
+    """Longest side of a preview and of a final image at most, in pixels, and the quality of both as WebP."""
+
+    preview: int
+    image: int
+    quality: int
+
+
+SIZES = (
+    Size(96, 192, 80),
+    Size(96, 192, 50),
+    Size(64, 160, 60),
+    Size(64, 160, 35),
+    Size(48, 128, 40),
+    Size(32, 96, 50),
+    Size(16, 64, 50),
+)
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """A prompt's candidates as data URIs; failed ones are blank.
+
+    previews: tiles `preview_size` (width, height), a row a candidate, a column a position; "" without a preview map.
+    images: tiles `image_size`, a row a candidate.
+    """
+
+    previews: str
+    preview_size: tuple[int, int]
+    images: str
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """A prompt's candidates; present: those that did not fail.
+
+    previews: uint8 [N, K, h, w, 3] by the linear map, None without one; images: uint8 [N, H, W, 3]; 0 where failed.
+    """
+
+    prompt: BenchPrompt
+    present: tuple[bool, ...]
+    previews: np.ndarray | None
+    images: np.ndarray
+
+    def sprites(self, size: Size) -> Sprites:
+        """At a size, or as large as they are where that is less."""
+        n = len(self.images)
+        images = _sheet(self.images[:, None], size.image, size.quality)
+        if self.previews is None:
+            return Sprites("", (0, 0), *images)
+        most = min(size.preview, _MOST_PIXELS // max(n, self.previews.shape[1]))
+        return Sprites(*_sheet(self.previews, most, size.quality), *images)
+
+
+def spread(items: Sequence[object], count: int) -> list[int]:
+    """The indices of at most `count` items, evenly over all."""
+    return sorted({round(number) for number in np.linspace(0, len(items) - 1, min(count, len(items)))})
+
+
+def trajectories(bench: Bench, numbers: Sequence[int], positions: Sequence[int]) -> Iterator[Trajectories]:
+    """Those of the prompts with these numbers, in the bench's order; shards without any are not read."""
+    info = bench.info
+    read = tuple(positions) if info.preview is not None else ()
+    columns = columns_of(info, read, images=True)
+    wanted = {number * info.candidates + candidate for number in numbers for candidate in range(info.candidates)}
+    current: _Canvas | None = None
+    for index in range(len(info.shards)):
+        row = info.shard_rows(index).start
+        if wanted.isdisjoint(info.shard_rows(index)):
+            continue
+        for rows in bench.shard_rows(index, columns, _BATCH_ROWS):
+            for number in sorted({n // info.candidates for n in wanted.intersection(range(row, row + len(rows)))}):
+                if current is None or current.number != number:
+                    if current is not None:
+                        yield current.done()
+                    current = _Canvas(bench, number, read)
+                first = max(number * info.candidates - row, 0)
+                last = min((number + 1) * info.candidates - row, len(rows))
+                current.add(rows.slice(first, last - first))
+            row += len(rows)
+    if current is not None:
+        yield current.done()
+
+
+class _Canvas:
+    """A prompt's pictures while its rows come in, from more than one batch or shard perhaps."""
+
+    def __init__(self, bench: Bench, number: int, positions: tuple[int, ...]) -> None:
+        info = bench.info
+        self.bench, self.number, self.positions = bench, number, positions
+        self.present = [False] * info.candidates
+        height, width = info.image_size
+        self.images = np.zeros((info.candidates, height, width, 3), np.uint8)
+        self.previews = np.zeros((info.candidates, len(positions), *info.latent_shape[1:], 3), np.uint8)
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        info = self.bench.info
+        batch = from_arrow(rows, info, self.positions, images=True)
+        for row, candidate in enumerate(batch.candidates):
+            self.present[candidate] = True
+            if batch.images is not None:
+                self.images[candidate] = batch.images[row]
+            if info.preview is not None:
+                for column, position in enumerate(self.positions):
+                    self.previews[candidate, column] = preview_image(batch.latents[position][row], info.preview)
+
+    def done(self) -> Trajectories:
+        prompt, shown = self.bench.prompts[self.number], self.previews if self.positions else None
+        return Trajectories(prompt, tuple(self.present), shown, self.images)
+
+
+def _sheet(tiles: np.ndarray, most: int, quality: int) -> tuple[str, tuple[int, int]]:
+    """Tiles uint8 [R, C, h, w, 3], each at most `most` pixels long, as one WebP; with the size (width, height)."""
+    rows, columns, height, width, _ = tiles.shape
+    scale = min(1.0, most / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    sheet = Image.new("RGB", (columns * size[0], rows * size[1]))
+    for row in range(rows):
+        for column in range(columns):
+            tile = Image.fromarray(tiles[row, column])
+            tile = tile if tile.size == size else tile.resize(size, Image.Resampling.BOX)
+            sheet.paste(tile, (column * size[0], row * size[1]))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "webp", quality=quality, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", size

@@ -1,0 +1,49 @@
+"""The command that makes a page of results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+report_app = typer.Typer()
+
+
+@report_app.command()
+def report(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Result files, or folders of them; one bench. [default: results]")
+    ] = None,
+    bench: Annotated[
+        str | None, typer.Option(help="Folder, URL or Hub id, for prompts and pictures. [default: data/<its name>]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for index.html. [default: report]")] = None,
+    prompts: Annotated[int, typer.Option(help="At most so many in the trajectory viewer; 0: no viewer.")] = 40,
+    space: Annotated[Path | None, typer.Option(help="Folder to lay out as a static Hugging Face Space.")] = None,
+) -> None:
+    """Make one self-contained page: leaderboard, plots, and a viewer of trajectories with what each scorer picks.
+
+    `nbench report results/small --bench data/small --out report`
+
+    `nbench report results/small/*.json --space space`
+    """
+    from ..benchmarks.report.inputs import bench_of, gather
+    from ..benchmarks.report.page import make_page, write_page, write_space
+    from ..errors import NbenchError
+
+    if prompts < 0:
+        raise NbenchError(f"--prompts {prompts} makes no sense: give 0 or more")
+    inputs = gather(results or [Path("results")])
+    opened = bench_of(inputs, bench) if prompts else None
+    page = make_page(inputs, opened, prompts)
+    written = [write_page(out or Path("report"), page)] if out or not space else []
+    if space:
+        written.append(write_space(space, page, inputs.first.bench))
+    for reason in inputs.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    if prompts and opened is None:
+        print(f"no trajectories: the bench {inputs.first.bench} is not at hand; name it with --bench", file=sys.stderr)
+    told = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
+    print(f"written: {' '.join(map(str, written))} ({told})")

@@ -1,0 +1,201 @@
+"""The page in a real Chromium, opened from disk: by keyboard, at two widths, with hostile prompts, errors counted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from nbench.benchmarks.report.inputs import gather
+from nbench.benchmarks.report.page import make_page, write_page
+from nbench.benchmarks.results import read_result
+from nbench.shards.reader import Bench
+
+from ..conftest import CANDIDATES, FAILED, STEPS
+from .conftest import HOSTILE, MODEL
+
+pytestmark = pytest.mark.slow
+
+AXE = Path(str(files("axe_core_python"))) / "axe.min.js"
+UNKNOWN = "\u2013"
+INTRUDER = """
+addEventListener("securitypolicyviolation", (event) => arguments[0](event.violatedDirective));
+const script = document.createElement("script");
+script.textContent = "window.hacked = 5";
+document.body.append(script);
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.fail("these tests need Chromium: apt-get install chromium chromium-driver (as .ci/run does)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    profile = tmp_path_factory.mktemp("profile")
+    for switch in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(results: Path, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a page with hostile names."""
+    return write_page(tmp_path_factory.mktemp("page"), make_page(gather([results]), bench, 40)).as_uri()
+
+
+@pytest.fixture
+def opened(chromium: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
+    """The page, drawn; a console error or a failed script fails the test that made it."""
+    resize(chromium, 1280)
+    chromium.get(page)
+    awaited(chromium, "return document.querySelector('#candidates canvas')")
+    yield chromium
+    assert chromium.get_log("browser") == []
+    assert chromium.execute_script("return window.hacked ?? null") is None
+
+
+def resize(chromium: webdriver.Chrome, width: int, scheme: str = "light") -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def awaited(chromium: webdriver.Chrome, script: str, *arguments: str) -> None:
+    """Wait until `script` returns something true."""
+    WebDriverWait(chromium, 20).until(lambda browser: browser.execute_script(script, *arguments))
+
+
+def find(chromium: webdriver.Chrome, selector: str) -> WebElement:
+    return chromium.find_element(By.CSS_SELECTOR, selector)
+
+
+def texts(chromium: webdriver.Chrome, selector: str) -> list[str]:
+    return [found.text for found in chromium.find_elements(By.CSS_SELECTOR, selector)]
+
+
+def test_nothing_comes_from_outside_and_nothing_may(opened: webdriver.Chrome) -> None:
+    loaded = opened.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    refused = opened.execute_async_script(INTRUDER)
+    assert refused.startswith("script-src")
+    assert [entry["level"] for entry in opened.get_log("browser")] == ["SEVERE"]  # the refusal, and read now
+
+
+def test_the_leaderboard_sorts_by_keyboard(opened: webdriver.Chrome) -> None:
+    def column(index: int) -> list[str]:
+        return [text.split("\n")[0] for text in texts(opened, f"#leaderboard tbody td:nth-child({index})")]
+
+    heading = find(opened, "#leaderboard button[data-column=spearman]")
+    assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "descending"
+    known = [value for value in column(2) if value != UNKNOWN]
+    assert known == sorted(known, key=float, reverse=True)
+    assert len(known) == 2
+    heading.send_keys(Keys.ENTER)
+    assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert [value for value in column(2) if value != UNKNOWN] == known[::-1]
+    assert column(2)[-3:] == [UNKNOWN] * 3  # yardsticks have none, which comes last either way
+    assert opened.switch_to.active_element.get_attribute("data-column") == "spearman"
+    find(opened, "#leaderboard button[data-column=model]").send_keys(Keys.SPACE)
+    assert find(opened, "#leaderboard th[aria-sort]").text.startswith("model")
+
+
+def test_the_leaderboard_has_the_results_figures_at_any_position(opened: webdriver.Chrome, results: Path) -> None:
+    for position in (0, STEPS):
+        Select(find(opened, "#position")).select_by_value(str(position))
+        assert texts(opened, "#leaderboard caption") == [f"Position {position} against clip"]
+        for row in read_result(results / "random.json").rows:
+            if row.position == position:
+                line = next(
+                    line
+                    for line in opened.find_elements(By.CSS_SELECTOR, "#leaderboard tbody tr")
+                    if line.text.startswith("random") and "pick" not in line.text
+                )
+                assert line.find_element(By.CSS_SELECTOR, "td").text.split("\n")[0] == f"{row.spearman:.3f}"
+
+
+def test_the_slider_moves_by_keyboard_and_the_picks_with_it(opened: webdriver.Chrome, results: Path) -> None:
+    Select(find(opened, "#prompt")).select_by_index(FAILED[0])
+    awaited(opened, "return document.getElementById('candidates').textContent.includes('failed')")
+    slider = find(opened, "#slider")
+    slider.send_keys(Keys.END)
+    assert slider.get_attribute("aria-valuetext") == f"position {STEPS} of {STEPS}"
+    # brightness of the finished latent is the reference itself, so both pick the same candidate
+    picks = find(opened, "#picks").text
+    chosen = picks.partition(f"{MODEL} picks ")[2][0]
+    assert picks.endswith(f"clip of the final images picks {chosen}.")
+    before = pixels(opened)
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert slider.get_attribute("aria-valuetext") == f"position 5 of {STEPS}"
+    slider.send_keys(Keys.HOME)
+    assert find(opened, "#slider-value").text == f"0 of {STEPS}"
+    assert pixels(opened) != before
+    assert texts(opened, "#scores tbody th") == [MODEL, "random", "reference clip (final image)"]
+    assert len(opened.find_elements(By.CSS_SELECTOR, "#candidates canvas")) == 2 * (CANDIDATES - 1)
+    ranks = sorted(
+        text.split("rank ")[1] for text in texts(opened, "#scores tbody tr:first-child td") if "rank" in text
+    )
+    assert ranks == ["1", "2", "3"]
+
+
+def pixels(chromium: webdriver.Chrome) -> Any:
+    script = "return [...document.querySelectorAll('#candidates canvas')].map((canvas) => canvas.toDataURL())"
+    return chromium.execute_script(script)
+
+
+def test_hostile_prompts_and_names_stay_text(opened: webdriver.Chrome) -> None:
+    shown = "return document.getElementById('prompt-text').textContent === arguments[0]"
+    for number, text in enumerate(HOSTILE):
+        awaited(opened, shown, text)
+        assert find(opened, "#prompt").get_property("value") == str(number)
+        find(opened, "#next").send_keys(Keys.ENTER)
+    Select(find(opened, "#skill-model")).select_by_value(MODEL)
+    assert MODEL in texts(opened, "#leaderboard tbody th")
+    assert opened.find_elements(By.CSS_SELECTOR, "img, body script[src], b") == []
+
+
+def test_every_plot_has_a_name_and_its_figures_as_a_table(opened: webdriver.Chrome) -> None:
+    Select(find(opened, "#skill-model")).select_by_value(MODEL)
+    for name in ("gain", "agreement", "skills", "separation"):
+        assert find(opened, f"#{name} svg[role=img]").get_attribute("aria-label")
+        find(opened, f"#{name} summary").send_keys(Keys.ENTER)
+        awaited(opened, "return document.querySelector(arguments[0])", f"#{name} tbody tr")
+    assert len(texts(opened, "#skills tbody tr")) == 6
+    assert len(texts(opened, "#separation tbody tr")) == 2
+    assert "0.700 [0.600, 0.800]" in find(opened, "#separation tbody tr").text
+
+
+def test_a_models_curves_are_hidden_and_shown_by_keyboard(opened: webdriver.Chrome) -> None:
+    count = "return document.querySelectorAll('#gain figure > svg path, #agreement figure > svg path').length"
+    before = opened.execute_script(count)
+    find(opened, "#gain-1").send_keys(Keys.SPACE)
+    assert opened.execute_script(count) < before
+    assert opened.switch_to.active_element.get_attribute("id") == "gain-1"
+    assert not find(opened, "#agreement-1").is_selected()
+    find(opened, "#gain-1").send_keys(Keys.SPACE)
+    assert opened.execute_script(count) == before
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
+def test_it_fits_the_screen_and_axe_finds_nothing(opened: webdriver.Chrome, page: str, width: int, scheme: str) -> None:
+    resize(opened, width, scheme)
+    opened.get(page)
+    awaited(opened, "return document.querySelector('#candidates canvas')")
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    opened.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text()})  # the page's policy would refuse it
+    found = opened.execute_async_script("axe.run().then((found) => arguments[0](found.violations))")
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
