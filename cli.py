@@ -5,20 +5,25 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import __version__
+from .commands.configured import configured
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.models import models_app, probe
 from .commands.pipelines import pipelines_app
+from .commands.plan import NOT_PLANNED, plan, run_build
 from .commands.quiet import quieten_transformers
 from .commands.results import results_app
 from .commands.scores import scores_app
 from .commands.tune import tune_app
 from .errors import NbenchError
+
+if TYPE_CHECKING:
+    from .builders.config import BuildConfig
 
 INTERRUPTED = 130
 
@@ -80,6 +85,7 @@ def root(
 
 
 @app.command(no_args_is_help=True)
+@configured(run_build)
 def build(
     kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
     pipeline: Annotated[
@@ -148,7 +154,7 @@ def build(
     ] = None,
     vae_slicing: Annotated[bool, typer.Option("--vae-slicing", help="Decode images one by one.")] = False,
     vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode large images in tiles.")] = False,
-) -> None:
+) -> BuildConfig:
     """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
 
     `nbench build genai-bench --limit 20 --out data/small`
@@ -157,57 +163,55 @@ def build(
 
     `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
     """
-    from .builders.build import build
     from .builders.config import BuildConfig
     from .builders.options import PipelineOptions, parse_arguments
     from .shards.signals import DEFAULT_SIGNALS
 
-    report = build(
-        BuildConfig(
-            kind=kind,
-            pipeline=pipeline,
-            out=out,
-            prompts=prompts,
-            prompt_column=prompt_column,
-            id_column=id_column,
-            limit=limit,
-            sample=sample,
-            filter_tags=tuple(filter_tag or ()),
-            skip_bad=skip_bad,
-            steps=steps,
-            guidance=guidance,
-            candidates=candidates,
-            positions=positions,
-            batch_size=batch_size,
-            dtype=dtype,
-            seed=seed,
-            rows_per_shard=rows_per_shard,
-            format=format,
-            latent_dtype=latent_dtype,
-            references=None if references is None else tuple(filter(None, references.split(","))),
-            fresh=fresh,
-            retry_failed=retry_failed,
-            options=PipelineOptions(
-                revision=revision,
-                scheduler=scheduler,
-                eta=eta,
-                height=height,
-                width=width,
-                negative_prompt=negative_prompt,
-                max_sequence_length=max_sequence_length,
-                arguments=parse_arguments(pipeline_arg or ()),
-                quantize=quantize,
-                attention=attention,
-                compile=compile,
-                offload=offload,
-                vae_slicing=vae_slicing,
-                vae_tiling=vae_tiling,
-            ),
-            signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
-        )
+    return BuildConfig(
+        kind=kind,
+        pipeline=pipeline,
+        out=out,
+        prompts=prompts,
+        prompt_column=prompt_column,
+        id_column=id_column,
+        limit=limit,
+        sample=sample,
+        filter_tags=tuple(filter_tag or ()),
+        skip_bad=skip_bad,
+        steps=steps,
+        guidance=guidance,
+        candidates=candidates,
+        positions=positions,
+        batch_size=batch_size,
+        dtype=dtype,
+        seed=seed,
+        rows_per_shard=rows_per_shard,
+        format=format,
+        latent_dtype=latent_dtype,
+        references=None if references is None else tuple(filter(None, references.split(","))),
+        fresh=fresh,
+        retry_failed=retry_failed,
+        options=PipelineOptions(
+            revision=revision,
+            scheduler=scheduler,
+            eta=eta,
+            height=height,
+            width=width,
+            negative_prompt=negative_prompt,
+            max_sequence_length=max_sequence_length,
+            arguments=parse_arguments(pipeline_arg or ()),
+            quantize=quantize,
+            attention=attention,
+            compile=compile,
+            offload=offload,
+            vae_slicing=vae_slicing,
+            vae_tiling=vae_tiling,
+        ),
+        signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
     )
-    failed = f", {report.failed} failed" if report.failed else ""
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+
+
+app.command("plan", no_args_is_help=True)(configured(plan, without=NOT_PLANNED)(build.options))
 
 
 @train_app.command()
