@@ -16,7 +16,7 @@ from .prompts import Prompt, load_prompts
 from .setup import Setup, read_setup
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
-"""Prompts of the published sets, as they state it themselves, so that none is fetched to be counted."""
+"""Prompts of the sets that have a name, in the state in which nbench was made, so that none is fetched to be counted."""
 PREVIEW_ROWS = 16
 """Trajectories that a build makes twice: a first look, from which it fits the preview."""
 
@@ -122,7 +122,7 @@ def _prompts(config: BuildConfig) -> tuple[int, str, int]:
     known = None if request.tags else KNOWN_PROMPTS.get(str(request.source))
     if known is not None:
         count = min(known, request.limit or known, request.sample or known)
-        return count, f"{known:,} published in {request.source}", UNSEEN_TEXT_BYTES
+        return count, f"{known:,} in {request.source}, not counted now", UNSEEN_TEXT_BYTES
     prompts = load_prompts(request, config.kind).prompts
     if config.kind == "ncc":
         prompts = corrupt_prompts(prompts)
