@@ -16,7 +16,7 @@ from .prompts import Prompt, load_prompts
 from .setup import Setup, read_setup
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
-"""Prompts of the sets that have a name, in the state in which nbench was made, so that none is fetched to be counted."""
+"""Prompts of the sets that have a name, as known when this was written: none is fetched to be counted."""
 PREVIEW_ROWS = 16
 """Trajectories that a build makes twice: a first look, from which it fits the preview."""
 

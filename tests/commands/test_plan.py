@@ -9,21 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from nbench.cli import app, build
+from nbench.commands.configured import Configured
 from nbench.commands.plan import NOT_PLANNED
 
 ASKED = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
 
 
 def test_plan_takes_what_build_takes() -> None:
-    commands = {
-        command.callback.__name__ if command.name is None else command.name
-        for command in app.registered_commands
-        if command.callback
-    }
-    assert {"build", "plan"} <= commands
-    plan = next(command.callback for command in app.registered_commands if command.name == "plan")
-    shared = set(build.__signature__.parameters) - {"dry_run"}
-    assert set(plan.__signature__.parameters) == (shared - {*NOT_PLANNED}) | {"devices", "price", "timing", "as_json"}
+    (planning,) = (command.callback for command in app.registered_commands if command.name == "plan")
+    assert isinstance(planning, Configured)
+    asked, planned = (set(command.__signature__.parameters) for command in (build, planning))
+    assert planned == asked - {"dry_run", *NOT_PLANNED} | {"devices", "price", "timing", "as_json"}
 
 
 def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
