@@ -167,48 +167,58 @@ def build(
     from .builders.options import PipelineOptions, parse_arguments
     from .shards.signals import DEFAULT_SIGNALS
 
-    return BuildConfig(
-        kind=kind,
-        pipeline=pipeline,
-        out=out,
-        prompts=prompts,
-        prompt_column=prompt_column,
-        id_column=id_column,
-        limit=limit,
-        sample=sample,
-        filter_tags=tuple(filter_tag or ()),
-        skip_bad=skip_bad,
-        steps=steps,
-        guidance=guidance,
-        candidates=candidates,
-        positions=positions,
-        batch_size=batch_size,
-        dtype=dtype,
-        seed=seed,
-        rows_per_shard=rows_per_shard,
-        format=format,
-        latent_dtype=latent_dtype,
-        references=None if references is None else tuple(filter(None, references.split(","))),
-        fresh=fresh,
-        retry_failed=retry_failed,
-        options=PipelineOptions(
-            revision=revision,
-            scheduler=scheduler,
-            eta=eta,
-            height=height,
-            width=width,
-            negative_prompt=negative_prompt,
-            max_sequence_length=max_sequence_length,
-            arguments=parse_arguments(pipeline_arg or ()),
-            quantize=quantize,
-            attention=attention,
-            compile=compile,
-            offload=offload,
-            vae_slicing=vae_slicing,
-            vae_tiling=vae_tiling,
-        ),
-        signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
+    return _checked(
+        BuildConfig(
+            kind=kind,
+            pipeline=pipeline,
+            out=out,
+            prompts=prompts,
+            prompt_column=prompt_column,
+            id_column=id_column,
+            limit=limit,
+            sample=sample,
+            filter_tags=tuple(filter_tag or ()),
+            skip_bad=skip_bad,
+            steps=steps,
+            guidance=guidance,
+            candidates=candidates,
+            positions=positions,
+            batch_size=batch_size,
+            dtype=dtype,
+            seed=seed,
+            rows_per_shard=rows_per_shard,
+            format=format,
+            latent_dtype=latent_dtype,
+            references=None if references is None else tuple(filter(None, references.split(","))),
+            fresh=fresh,
+            retry_failed=retry_failed,
+            options=PipelineOptions(
+                revision=revision,
+                scheduler=scheduler,
+                eta=eta,
+                height=height,
+                width=width,
+                negative_prompt=negative_prompt,
+                max_sequence_length=max_sequence_length,
+                arguments=parse_arguments(pipeline_arg or ()),
+                quantize=quantize,
+                attention=attention,
+                compile=compile,
+                offload=offload,
+                vae_slicing=vae_slicing,
+                vae_tiling=vae_tiling,
+            ),
+            signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
+        )
     )
+
+
+def _checked(config: BuildConfig) -> BuildConfig:
+    """A plan refuses what its build would refuse."""
+    from .builders.references import check_names
+
+    check_names(config.references)
+    return config
 
 
 app.command("plan", no_args_is_help=True)(configured(plan, without=NOT_PLANNED)(build.options))
