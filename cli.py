@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import __version__
+from .commands.configured import configured
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.models import models_app
 from .commands.pipelines import pipelines_app
+from .commands.plan import NOT_PLANNED, plan, run_build
 from .commands.quiet import quieten_transformers
 from .commands.report import report_app
 from .commands.results import results_app
@@ -22,6 +24,9 @@ from .commands.scores import scores_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError
+
+if TYPE_CHECKING:
+    from .builders.config import BuildConfig
 
 INTERRUPTED = 130
 
@@ -83,6 +88,7 @@ def root(
 
 
 @app.command(no_args_is_help=True)
+@configured(run_build)
 def build(
     kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
     pipeline: Annotated[
@@ -151,7 +157,7 @@ def build(
     ] = None,
     vae_slicing: Annotated[bool, typer.Option("--vae-slicing", help="Decode images one by one.")] = False,
     vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode large images in tiles.")] = False,
-) -> None:
+) -> BuildConfig:
     """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
 
     `nbench build genai-bench --limit 20 --out data/small`
@@ -160,12 +166,11 @@ def build(
 
     `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
     """
-    from .builders.build import build
     from .builders.config import BuildConfig
     from .builders.options import PipelineOptions, parse_arguments
     from .shards.signals import DEFAULT_SIGNALS
 
-    report = build(
+    return _checked(
         BuildConfig(
             kind=kind,
             pipeline=pipeline,
@@ -209,8 +214,17 @@ def build(
             signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
         )
     )
-    failed = f", {report.failed} failed" if report.failed else ""
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+
+
+def _checked(config: BuildConfig) -> BuildConfig:
+    """A plan refuses what its build would refuse."""
+    from .builders.references import check_names
+
+    check_names(config.references)
+    return config
+
+
+app.command("plan", no_args_is_help=True)(configured(plan, without=NOT_PLANNED)(build.options))
 
 
 @app.command()

@@ -1,0 +1,111 @@
+"""What follows from the options of a build: the build, or what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..builders.config import BuildConfig
+    from ..builders.costs import Costs
+    from ..builders.timing import Timing
+
+NOT_PLANNED = ("out", "fresh", "retry_failed")
+"""Options of a build that change nothing of what it costs."""
+
+
+def run_build(
+    config: BuildConfig,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would make, and make nothing.")] = False,
+) -> None:
+    # the documentation is that of the options
+    if dry_run:
+        from ..builders.costs import estimate_costs
+
+        _print(estimate_costs(config), None, 1, None)
+        return
+    from ..builders.build import build
+
+    report = build(config)
+    failed = f", {report.failed} failed" if report.failed else ""
+    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+
+
+def plan(
+    config: BuildConfig,
+    devices: Annotated[int, typer.Option(min=1, help="Like this machine's, at work at the same time.")] = 1,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a device for an hour.")] = None,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Time a few steps here; without, no weights are loaded.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say what a build will cost before it runs: trajectories, denoiser rows, bytes, shards, and hours.
+
+    `nbench plan ncc --pipeline sdxl --prompts cc12m --positions 20:30 --no-timing`
+
+    `nbench plan genai-bench --pipeline sdxl --prompts genai-bench --devices 8 --price 2.5`
+    """
+    import json
+
+    from ..builders.costs import estimate_costs
+
+    costs, timed = estimate_costs(config), None
+    if timing:
+        from ..builders.timing import time_pipeline
+
+        timed = time_pipeline(config)
+    if as_json:
+        print(json.dumps(_told(costs, timed, devices, price)))
+        return
+    _print(costs, timed, devices, price)
+
+
+def _told(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> dict[str, object]:
+    told = {**asdict(costs), "raw_bytes": costs.raw_bytes, "stored_bytes": costs.stored_bytes}
+    if timed is None:
+        return told
+    hours = timed.device_hours(costs)
+    return told | {
+        "timing": asdict(timed),
+        "device_hours": hours,
+        "devices": devices,
+        "hours": timed.hours(costs, devices),
+        "cost": None if price is None else hours * price,
+    }
+
+
+def _print(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
+    facts = {
+        "prompts": f"{costs.prompts:,} ({costs.prompts_known_from})",
+        "trajectories": f"{costs.trajectories:,} ({costs.candidates} a prompt)",
+        "denoiser rows": f"{costs.denoiser_rows:,} ({costs.steps} steps, {costs.rows_a_step} a step)",
+        "latents": f"{latent}, {costs.latent_dtype}; images {image}",
+        "shards": f"{costs.shards:,} of {costs.rows_per_shard} rows, {costs.format}",
+        "batch size": str(costs.batch_size),
+    }
+    if timed is not None:
+        facts["batch size"] = f"{timed.batch_size}, on {timed.device}"
+        facts["a trajectory"] = f"{timed.seconds_a_row(costs.steps):.3g} s"
+        facts["device hours"] = f"{timed.device_hours(costs):.3g}"
+        facts[f"hours on {devices}"] = f"{timed.hours(costs, devices):.3g}"
+        if timed.peak_bytes is not None:
+            facts["memory"] = f"{timed.peak_bytes / 2**30:.1f} GiB at most"
+        if price is not None:
+            facts["cost"] = f"{timed.device_hours(costs) * price:,.2f}"
+    grid, table = Table.grid(padding=(0, 2)), Table("column", "raw MB", "expected MB on disk")
+    for name, value in facts.items():
+        grid.add_row(name, value)
+    for column in costs.columns:
+        table.add_row(column.name, f"{column.raw_bytes / 1e6:,.2f}", f"{column.stored_bytes / 1e6:,.2f}")
+    table.add_row("all", f"{costs.raw_bytes / 1e6:,.2f}", f"{costs.stored_bytes / 1e6:,.2f}")
+    console = Console()
+    console.print(grid, table)
+    for note in costs.notes:
+        console.print(note)

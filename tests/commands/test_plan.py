@@ -1,0 +1,45 @@
+"""nbench plan and build --dry-run: the same options, the same numbers, and nothing made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nbench.cli import app, build
+from nbench.commands.configured import Configured
+from nbench.commands.plan import NOT_PLANNED
+
+ASKED = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
+
+
+def test_plan_takes_what_build_takes() -> None:
+    (planning,) = (command.callback for command in app.registered_commands if command.name == "plan")
+    assert isinstance(planning, Configured)
+    asked, planned = (set(command.__signature__.parameters) for command in (build, planning))
+    assert planned == asked - {"dry_run", *NOT_PLANNED} | {"devices", "price", "timing", "as_json"}
+
+
+def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, ["build", *ASKED, "--dry-run"])
+    assert said.exit_code == 0, said.output
+    assert "4 (2 a prompt)" in said.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_hours_and_cost_follow_from_the_timing() -> None:
+    said = CliRunner().invoke(
+        app, ["plan", *ASKED, "--rows-per-shard", "2", "--devices", "2", "--price", "3", "--json"]
+    )
+    assert said.exit_code == 0, said.output
+    told = json.loads(said.stdout)
+    timing = told["timing"]
+    seconds = (timing["around_seconds"] + 4 * timing["step_seconds"]) / timing["batch_size"]
+    assert told["denoiser_rows"] == (4 + 2) * 4 * 2
+    assert told["device_hours"] == pytest.approx((4 + 2) * seconds / 3600)
+    assert told["hours"] == pytest.approx(told["device_hours"] / 2)
+    assert told["cost"] == pytest.approx(3 * told["device_hours"])
+    assert seconds > 0
