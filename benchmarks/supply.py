@@ -38,6 +38,19 @@ class ScoreOptions:
     placement: Placement = CPU
 
 
+def score_options(batch_size: str, captions: bool, preview: str, vae: str | None, ahead: int) -> ScoreOptions:
+    """Options as a person gives them; `batch_size` is auto or a number.
+
+    Raises:
+        NbenchError: a number that makes no sense.
+    """
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
+        raise NbenchError(f"--batch-size {batch_size} makes no sense: give auto, or 1 or more")
+    if ahead < 0:
+        raise NbenchError(f"--num-workers {ahead} makes no sense: give 0 or more")
+    return ScoreOptions(None if batch_size == "auto" else int(batch_size), captions, preview, vae, ahead)
+
+
 def readable(reads: Reads, wanted: Sequence[int], steps: int) -> list[int]:
     """Those of `wanted` at which there is what is read: images at the final position, activations before it."""
     kind = reads.partition(":")[0]
