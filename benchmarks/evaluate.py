@@ -69,8 +69,8 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     placement = config.placement or Placement.best()
     scorers = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
-    scored = {model: _scored(config, bench, scorer, positions, progress) for model, scorer in scorers.items()}
     step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    scored = {model: _scored(config, bench, scorer, positions, progress) for model, scorer in scorers.items()}
     with Console(stderr=True, quiet=not progress).status("measuring"):
         return _measured(config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started)
 
