@@ -88,6 +88,7 @@ class Counted:
         return found
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
     bench: tuple[Bench, Quality], tmp_path: Path
 ) -> None:
