@@ -231,9 +231,7 @@ app.command("plan", no_args_is_help=True)(configured(plan, without=NOT_PLANNED)(
 def evaluate(
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            help="clip, noisyclip, random, or a CLIPModel's folder or Hub id; repeats. [default: clip, noisyclip]"
-        ),
+        typer.Option(help="A name (`nbench models`), Hub id, folder or class; repeats. [default: clip, noisyclip]"),
     ] = None,
     bench: Annotated[
         str | None,
@@ -246,21 +244,49 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture: a PNG file.")] = None,
     out: Annotated[Path, typer.Option(help="Where result files go.")] = Path("results"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU where there is one]")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the scorers' weights: float32, float16 or bfloat16.")] = "float32",
+    batch_size: Annotated[
+        str, typer.Option(help="Rows that a scorer sees at a time; auto: as many as memory holds.")
+    ] = "auto",
+    num_workers: Annotated[int, typer.Option(help="Batches that a thread reads in advance; 0: none.")] = 1,
+    captions: Annotated[bool, typer.Option("--captions", help="Score corrupted captions too: separation.")] = False,
+    retrieval: Annotated[bool, typer.Option("--retrieval", help="Tell the recall of scorers with two towers.")] = False,
+    preview: Annotated[str, typer.Option(help="linear, tiny (TAESD) or tiny:FOLDER-OR-HUB-ID.")] = "linear",
+    vae: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of what decodes x0 estimates. [default: the bench's pipeline]")
+    ] = None,
+    time_steps: Annotated[
+        int | None, typer.Option(help="Time so many steps of the bench's pipeline: costs in denoiser steps.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Score anew what has been scored before.")] = False,
 ) -> None:
     """Score models at several positions, and measure how well they foretell the references of the finished images.
+
+    Scores are kept: what is there already is not scored again, and a run that was killed goes on where it stopped.
 
     `nbench evaluate --model clip --model noisyclip --latents 0:50:5 --plot results/early.png`
 
     `nbench evaluate --model noisyclip --bench data/small --latents 20,30 --json`
-    """
-    from rich.console import Console
 
+    `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
+    """
     from .benchmarks.evaluate import EvaluateConfig, evaluate
+    from .benchmarks.supply import score_options
+    from .scorers.placement import Placement
 
     quieten_transformers()
-    config = EvaluateConfig(bench=bench or _default_bench(), latents=latents, out=out)
-    with Console(stderr=True).status("scoring"):
-        report = evaluate(replace(config, models=tuple(model)) if model else config)
+    config = EvaluateConfig(
+        bench=bench or _default_bench(),
+        latents=latents,
+        out=out,
+        placement=Placement.best(device, dtype),
+        options=score_options(batch_size, captions, preview, vae, num_workers),
+        retrieval=retrieval,
+        time_steps=time_steps,
+        fresh=fresh,
+    )
+    report = evaluate(replace(config, models=tuple(model)) if model else config, progress=True)
     if plot:
         from .benchmarks.plot import plot_report
 

@@ -8,7 +8,7 @@ from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.reader import open_bench
-from .supply import ScoreOptions, Supply
+from .supply import ScoreOptions, Supply, readable
 
 
 def check_model(model: str, bench: str | None, position: int | None, placement: Placement) -> tuple[Scorer, list[str]]:
@@ -26,7 +26,8 @@ def check_model(model: str, bench: str | None, position: int | None, placement: 
     opened = open_bench(bench)
     scorer = get_scorer(model, opened.info, placement)
     supply = Supply(opened, scorer, ScoreOptions(placement=placement))
-    known = supply.positions(opened.info.stored if position is None else [position])
+    stored = opened.info.stored if position is None else [position]
+    known = readable(scorer.reads, stored, opened.info.steps)
     if not known:
         raise NbenchError(f"{scorer.name} reads {scorer.reads}, which there is not at position {position}")
     chosen = known[len(known) // 2]

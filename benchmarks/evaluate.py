@@ -3,59 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from ..errors import NbenchError
+from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
-from ..scorers.registry import get_scorer
+from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import scores_metadata, write_scores
+from ..shards.scores import scores_metadata
+from .captions import separation_rows
+from .costs import scorer_cost, time_steps
 from .measure import compare, measure, yardstick
 from .metrics import Array
 from .part import ModelScores, Setting
 from .provenance import provenance
 from .results import EvaluationReport, EvaluationResult, result_path, write_result
-from .scoring import Progress, score_bench, score_metadata
+from .scoring import PROMPT
+from .store import Scored, Store
+from .supply import ScoreOptions
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to evaluate: `models` by name, folder or Hub id, at the positions `latents` and at the final one."""
+    """What to evaluate: `models` as `get_scorer` takes them, at the positions `latents` and at the final one.
+
+    Attributes:
+        placement: where scorers compute; None for the GPU where there is one.
+        options: how to score; latents are decoded at `placement`, too.
+        retrieval: tell the recall of twin towers.
+        time_steps: denoiser steps to time on this machine; None for none.
+        fresh: score anew what has been scored before.
+    """
 
     bench: str | Path
     models: tuple[str, ...] = ("clip", "noisyclip")
     latents: str = "all"
     out: Path = Path("results")
+    placement: Placement | None = None
+    options: ScoreOptions = field(default_factory=ScoreOptions)
+    retrieval: bool = False
+    time_steps: int | None = None
+    fresh: bool = False
 
 
-def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> EvaluationReport:
+def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
+
+    Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
+    added to them. `progress`: tell on stderr how far it is.
 
     Raises:
         NbenchError: no such bench, model, or position in it; no references; or `out` cannot be written.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
-    info, name = bench.info, bench.name
-    positions = sorted({*bench.select(config.latents), info.steps})
+    positions = sorted({*bench.select(config.latents), bench.info.steps})
     references, fingerprints = _read_references(bench)
-    scorers = _load(config.models, bench)
-    scores: dict[str, ModelScores] = {}
-    for model, scorer in scorers.items():
-        table = score_bench(bench, scorer, positions, progress)
-        write_scores(result_path(config.out, name, model, ".parquet"), table, score_metadata(bench.info, scorer))
-        scores[model] = _by_position(table, bench)
+    placement = config.placement or Placement.best()
+    scorers = _load(config.models, bench, placement)
+    config = replace(config, placement=placement, options=replace(config.options, placement=placement))
+    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    scored = {model: _scored(config, bench, scorer, positions, progress) for model, scorer in scorers.items()}
+    with Console(stderr=True, quiet=not progress).status("measuring"):
+        return _measured(config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started)
+
+
+def _scored(config: EvaluateConfig, bench: Bench, scorer: Scorer, positions: Sequence[int], progress: bool) -> Scored:
+    path = result_path(config.out, bench.name, scorer.name, ".parquet")
+    found = Store(path, bench, scorer, config.options, config.retrieval).scored(positions, config.fresh, progress)
+    asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
+    rows = tuple(row for row in found.retrieval if row.position in positions)
+    return replace(found, table=found.table.filter(asked), retrieval=rows)
+
+
+def _measured(
+    config: EvaluateConfig,
+    bench: Bench,
+    positions: Sequence[int],
+    scorers: dict[str, Scorer],
+    scored: dict[str, Scored],
+    known: tuple[dict[str, Array], dict[str, str]],
+    step_seconds: float | None,
+    started: datetime,
+) -> EvaluationReport:
+    info, name, (references, fingerprints) = bench.info, bench.name, known
+    by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
+    scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
+    costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
+    extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
-    found = measure(scores, references, Setting(info.steps, tags=tags))
+    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra))
     comparisons = compare(scores, references)
-    yardsticks = {label: yardstick(references, label) for label in references}
-    files, origin = [], provenance(started)
+    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
+    files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
@@ -72,9 +119,12 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
             yardsticks={label: yardstick(references, label, last) for label in references},
             rows=tuple(own.rows),
             selection=tuple(own.selection),
+            separation=separation[model],
+            retrieval=scored[model].retrieval,
             skills=tuple(own.skills),
             summaries=tuple(own.summaries),
             comparisons=tuple(row for row in comparisons if model in (row.model, row.other)),
+            cost=costs[model],
         )
         files.append(result_path(config.out, name, model))
         write_result(files[-1], result)
@@ -86,15 +136,20 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Evalua
         steps=info.steps,
         rows=tuple(found.rows),
         comparisons=comparisons,
-        yardsticks=yardsticks,
+        yardsticks={label: yardstick(references, label) for label in references},
         files=tuple(files),
+        separation=tuple(row for rows in separation.values() for row in rows),
+        retrieval=tuple(row for one in scored.values() for row in one.retrieval),
+        costs=costs,
     )
 
 
-def _load(models: Sequence[str], bench: Bench) -> dict[str, Scorer]:
+def _load(models: Sequence[str], bench: Bench, placement: Placement) -> dict[str, Scorer]:
     scorers: dict[str, Scorer] = {}
     for model in dict.fromkeys(models):
-        scorer = get_scorer(model, bench.info)
+        scorer = get_scorer(model, bench.info, placement)
+        if scorer.name != file_name(scorer.name):
+            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:
             raise NbenchError(f"two models are called {scorer.name}, and so would be their results: rename a folder")
         scorers[scorer.name] = scorer
@@ -109,7 +164,7 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
             raise NbenchError(
                 f"scores/{name}.parquet of {bench.location.url} scores another build: remove it, or build with --fresh"
             )
-        by_position = _by_position(table, bench)
+        by_position = _by_caption(table, bench).get(PROMPT, {})
         if bench.info.steps in by_position:
             arrays[name] = by_position[bench.info.steps]
             fingerprints[name] = origin["scorer_fingerprint"]
@@ -120,12 +175,16 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, fingerprints
 
 
-def _by_position(table: pa.Table, bench: Bench) -> ModelScores:
+def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
+    """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
     prompts = pc.index_in(table["prompt_id"], pa.array([prompt.prompt_id for prompt in bench.prompts])).to_numpy()
     candidates, positions, values = (table[name].to_numpy() for name in ("candidate", "position", "score"))
-    arrays = {}
-    for position in np.unique(positions).tolist():
-        rows = positions == position
-        arrays[position] = np.full((len(bench.prompts), bench.info.candidates), np.nan)
-        arrays[position][prompts[rows], candidates[rows]] = values[rows]
-    return arrays
+    captions = table["caption"].combine_chunks().dictionary_encode()
+    names, codes = captions.dictionary.to_pylist(), captions.indices.to_numpy()
+    found: dict[str, ModelScores] = {name: {} for name in names}
+    for code, position in np.unique(np.stack([codes, positions], axis=1), axis=0).tolist():
+        rows = (codes == code) & (positions == position)
+        grid = np.full((len(bench.prompts), bench.info.candidates), np.nan)
+        grid[prompts[rows], candidates[rows]] = values[rows]
+        found[names[code]][position] = grid
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,12 +32,14 @@ _EVERY_SIZE = 64
 @dataclass(frozen=True)
 class Setting:
     """steps: T; calls_per_position: denoiser calls between two positions; misaligned_below: the reference below which
-    a candidate counts as misaligned (default: its median); tags: skills of each prompt, or none."""
+    a candidate counts as misaligned (default: its median); tags: skills of each prompt, or none; calls_per_score: by
+    model, calls of each candidate that a score costs beyond those before its position (1 for readers of x0)."""
 
     steps: int
     calls_per_position: int = 1
     misaligned_below: float | None = None
     tags: Sequence[Tags | None] = ()
+    calls_per_score: Mapping[str, int] = field(default_factory=dict)
 
 
 def final_chooser(references: Mapping[str, Array], own: Array | None) -> tuple[Array, str | None]:
@@ -207,7 +209,8 @@ class Part:
         return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": found} | figures)
 
     def _cost(self, n: int, position: int) -> int:
-        return metrics.cost_steps(n, position, self.setting.steps, self.setting.calls_per_position)
+        known = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
+        return metrics.cost_steps(n, known, self.setting.steps, self.setting.calls_per_position)
 
 
 def _sizes(n: int) -> list[int]:

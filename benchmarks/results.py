@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +183,20 @@ class Yardstick(_Frozen):
     misaligned_below: float | None = None
 
 
+class ScorerCost(_Frozen):
+    """What scoring one candidate once costs; seconds as measured on the machine of the evaluation, null where not.
+
+    calls_per_score: denoiser calls beyond those before the position; seconds_per_score: of the scorer, with what
+    makes its input; step_seconds: of a denoiser step of one candidate; steps_per_score: their quotient.
+    """
+
+    reads: str
+    calls_per_score: int
+    seconds_per_score: float | None = None
+    step_seconds: float | None = None
+    steps_per_score: float | None = None
+
+
 class EvaluationResult(_Frozen):
     """All that an evaluation says of one model on one bench, and what it was computed from."""
 
@@ -205,11 +219,12 @@ class EvaluationResult(_Frozen):
     retrieval: tuple[RetrievalRow, ...] = ()
     skills: tuple[SkillRow, ...] = ()
     summaries: tuple[Summary, ...] = ()
+    cost: ScorerCost | None = None
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The outcome for all models; `files` are the results written."""
+    """The outcome for all models; `files` are the results written, `costs` by model."""
 
     bench: str
     n_prompts: int
@@ -220,9 +235,17 @@ class EvaluationReport:
     comparisons: tuple[Comparison, ...]
     yardsticks: dict[str, Yardstick]
     files: tuple[Path, ...]
+    separation: tuple[SeparationRow, ...] = ()
+    retrieval: tuple[RetrievalRow, ...] = ()
+    costs: dict[str, ScorerCost] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The one object that `nbench evaluate --json` prints."""
+        """The one object that `nbench evaluate --json` prints; what was not measured is not in it."""
+        more = {
+            "separation": [row.model_dump() for row in self.separation],
+            "retrieval": [row.model_dump() for row in self.retrieval],
+            "costs": {model: cost.model_dump() for model, cost in self.costs.items()},
+        }
         return json.dumps(
             {
                 "bench": self.bench,
@@ -230,6 +253,7 @@ class EvaluationReport:
                 "n_candidates": self.n_candidates,
                 "yardsticks": {label: mark.model_dump() for label, mark in self.yardsticks.items()},
                 "rows": [row.model_dump() for row in self.rows],
+                **{name: found for name, found in more.items() if found},
             }
         )
 

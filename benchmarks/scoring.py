@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,23 @@ from ..scorers.registry import get_reference
 from ..shards.reader import Bench, open_bench
 from ..shards.schema import DatasetInfo, TrajectoryBatch
 from ..shards.scores import SCORE_SCHEMA, reference_path, write_scores
-from ..shards.stream import Order
-from .supply import ScoreOptions, Supply
+from ..shards.stream import Order, prefetch
+from .supply import ScoreOptions, Supply, readable
 
 Progress = Callable[[str, int], None]
 """Told the scorer's name and how many trajectories it has just scored."""
 PROMPT = "prompt"
 """What the column `caption` calls the prompt itself; corrupted captions have the names of their kinds."""
+
+
+@dataclass
+class Seen:
+    """What scoring comes by. seconds: of one score, in each batch at each position; embeddings: by position, of the
+    inputs of a twin tower, float32 [B, D] a batch, in the order of the scores (None: they are not kept)."""
+
+    seconds: list[float] = field(default_factory=list)
+    embeddings: dict[int, list[np.ndarray]] | None = None
+
 
 _Texts = Sequence[str | None]
 """A caption a row, None where there is none."""
@@ -54,8 +68,9 @@ def score_shards(
     progress: Progress | None = None,
     options: ScoreOptions = _AS_USUAL,
     shards: Sequence[int] | None = None,
+    seen: Seen | None = None,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The score tables of `shards` (None: all), each with the number of its shard.
+    """The score tables of `shards` (None: all), each with the number of its shard; `seen` gets what else comes of it.
 
     Only the columns that the scorer reads leave the disk, and a batch at a time is in memory. A scorer of images sees
     the finished one, so it scores the final position alone; one of activations scores all others.
@@ -66,16 +81,16 @@ def score_shards(
     """
     bench.require(positions)
     supply = Supply(bench, scorer, options)
-    scored = supply.positions(positions)
+    scored = readable(scorer.reads, positions, bench.info.steps)
     if not scored:
-        raise NbenchError(
-            f"{bench.location.url} has nothing that {scorer.name} could score at positions {list(positions)}"
-        )
-    run, count = _Run(scorer, supply, bench.info, options), len(bench.info.shards)
+        raise nothing_to_score(bench, scorer, positions)
+    run, numbers = _Run(scorer, supply, bench.info, options, seen), range(len(bench.info.shards))
+    wanted = numbers if shards is None else shards
+    batches = ((index, batch) for index in wanted for batch in _batches(bench, supply, scored, options, index))
     found = 0
-    for index in range(count) if shards is None else shards:
+    for index, some in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
         tables = [SCORE_SCHEMA.empty_table()]
-        for batch in _batches(bench, supply, scored, options, Order(part=index, parts=count)):
+        for _, batch in some:
             if len(batch):
                 tables += run.tables(batch, scored)
             if progress is not None:
@@ -86,12 +101,20 @@ def score_shards(
         raise NbenchError(f"{bench.location.url} has no trajectory that {scorer.name} could score: all of them failed")
 
 
+def nothing_to_score(bench: Bench, scorer: Scorer, positions: Sequence[int]) -> NbenchError:
+    """What is said where a scorer reads nothing that a bench has at `positions`."""
+    return NbenchError(
+        f"{bench.location.url} has nothing that {scorer.name} could score at positions {list(positions)}"
+    )
+
+
 def _batches(
-    bench: Bench, supply: Supply, positions: Sequence[int], options: ScoreOptions, order: Order
+    bench: Bench, supply: Supply, positions: Sequence[int], options: ScoreOptions, shard: int
 ) -> Iterator[TrajectoryBatch]:
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // supply.row_bytes(positions)))
     read = positions if {"latent", "x0"} & set(supply.signals) or supply.kind == "activations" else ()
-    return bench.batches(read, supply.images, rows, order, options.ahead, signals=supply.signals)
+    order = Order(part=shard, parts=len(bench.info.shards))
+    return bench.batches(read, supply.images, rows, order, signals=supply.signals)
 
 
 def score_references(bench_path: Path, names: Sequence[str], progress: Progress | None = None) -> None:
@@ -121,8 +144,10 @@ def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _A
 class _Run:
     """One scorer at work: how many rows it takes at a time, and the texts that it has embedded."""
 
-    def __init__(self, scorer: Scorer, supply: Supply, info: DatasetInfo, options: ScoreOptions) -> None:
-        self._scorer, self._supply = scorer, supply
+    def __init__(
+        self, scorer: Scorer, supply: Supply, info: DatasetInfo, options: ScoreOptions, seen: Seen | None
+    ) -> None:
+        self._scorer, self._supply, self._seen = scorer, supply, seen
         self._at = {position.position: position for position in info.positions}
         self._captions, self._automatic = options.captions, options.batch_size is None
         self._size = options.batch_size or _BATCH_ROWS
@@ -139,7 +164,12 @@ class _Run:
         if isinstance(self._scorer, TwinTower):
             self._embed_texts(self._scorer, [text for texts in captions.values() for text in texts if text is not None])
         for position in positions:
-            for kind, scores in self._scores(batch, position, captions).items():
+            began = time.perf_counter()
+            found = {kind: scores.double().cpu() for kind, scores in self._scores(batch, position, captions).items()}
+            if self._seen is not None:
+                times = 1 if isinstance(self._scorer, TwinTower) else len(captions)
+                self._seen.seconds.append((time.perf_counter() - began) / (len(batch) * times))
+            for kind, scores in found.items():
                 rows = np.array([row for row, text in enumerate(captions[kind]) if text is not None])
                 yield _table(batch, position, kind, rows, scores)
 
@@ -181,7 +211,10 @@ class _Run:
         }
         found = {}
         if isinstance(self._scorer, TwinTower):
-            seen = embed_inputs(self._scorer, inputs, at) * getattr(self._scorer, "scale", 1.0)
+            seen = embed_inputs(self._scorer, inputs, at)
+            if self._seen is not None and self._seen.embeddings is not None:
+                self._seen.embeddings.setdefault(position, []).append(seen.float().cpu().numpy())
+            seen = seen * getattr(self._scorer, "scale", 1.0)
             for kind, told in texts.items():
                 known = [self._texts[text] for _, text in told]
                 chosen = seen[[row for row, _ in told]]

@@ -12,7 +12,7 @@ from ..builders.pipelines import resolve_pipeline
 from ..errors import NbenchError
 from ..scorers.decoders import Decoder, preview_decoder, vae_decoder
 from ..scorers.placement import CPU, Placement
-from ..scorers.protocols import Scorer
+from ..scorers.protocols import Reads, Scorer
 from ..shards.reader import Bench
 from ..shards.schema import TrajectoryBatch
 
@@ -36,6 +36,29 @@ class ScoreOptions:
     vae: str | None = None
     ahead: int = 0
     placement: Placement = CPU
+
+
+def score_options(batch_size: str, captions: bool, preview: str, vae: str | None, ahead: int) -> ScoreOptions:
+    """Options as a person gives them; `batch_size` is auto or a number.
+
+    Raises:
+        NbenchError: a number that makes no sense.
+    """
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
+        raise NbenchError(f"--batch-size {batch_size} makes no sense: give auto, or 1 or more")
+    if ahead < 0:
+        raise NbenchError(f"--num-workers {ahead} makes no sense: give 0 or more")
+    return ScoreOptions(None if batch_size == "auto" else int(batch_size), captions, preview, vae, ahead)
+
+
+def readable(reads: Reads, wanted: Sequence[int], steps: int) -> list[int]:
+    """Those of `wanted` at which there is what is read: images at the final position, activations before it."""
+    kind = reads.partition(":")[0]
+    if kind == "image":
+        return [position for position in wanted if position == steps]
+    if kind == "activations":
+        return [position for position in wanted if position < steps]
+    return list(wanted)
 
 
 class Supply:
@@ -65,15 +88,6 @@ class Supply:
         elif self.kind == "x0_image":
             self._decode = vae_decoder(self._info, options.vae or _pipeline_folder(bench), options.placement)
         self._reference = _reference(bench, self._of) if self.kind == "reference" else {}
-
-    def positions(self, wanted: Sequence[int]) -> list[int]:
-        """Those of `wanted` at which there is what is read."""
-        steps = self._info.steps
-        if self.images:
-            return [position for position in wanted if position == steps]
-        if self.kind == "activations":
-            return [position for position in wanted if position < steps]
-        return list(wanted)
 
     def row_bytes(self, positions: Sequence[int]) -> int:
         """Of one row in memory, about."""

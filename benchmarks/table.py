@@ -22,9 +22,14 @@ def print_report(report: EvaluationReport) -> None:
 
 
 def report_table(report: EvaluationReport) -> Group:
-    """Metrics of each model at each position, by reference, and the paired differences between the models."""
+    """Metrics of each model at each position, by reference, and the paired differences between the models; then what
+    else was asked for: corrupted captions, retrieval, costs."""
     tables = [_metrics(report, reference) for reference in report.yardsticks]
-    return Group(*tables, _comparisons(report)) if report.comparisons else Group(*tables)
+    more = (_comparisons, report.comparisons), (_separation, report.separation), (_retrieval, report.retrieval)
+    tables += [make(report) for make, found in more if found]
+    if any(cost.step_seconds for cost in report.costs.values()):
+        tables.append(_costs(report))
+    return Group(*tables)
 
 
 def _metrics(report: EvaluationReport, reference: str) -> Table:
@@ -76,6 +81,41 @@ def _comparisons(report: EvaluationReport) -> Table:
         table.add_column(f"{model} - {other}", justify="right")
     for reference, position in dict.fromkeys((row.reference, row.position) for row in report.comparisons):
         table.add_row(reference, str(position), *(cells.get((reference, position, *pair), "-") for pair in pairs))
+    return table
+
+
+def _separation(report: EvaluationReport) -> Table:
+    table = _plain("true captions against corrupted ones", "AUROC by kind of corruption; 0.5 is chance")
+    kinds = list(dict.fromkeys(row.kind for row in report.separation))
+    cells = {(row.model, row.position, row.kind): row.auroc for row in report.separation}
+    return _by_position(table, kinds, cells)
+
+
+def _retrieval(report: EvaluationReport) -> Table:
+    table = _plain("retrieval over the bench", "recall at k, of latents by their text and of texts by their latent")
+    cells = {
+        (row.model, row.position, f"{row.direction.replace('_', ' ')} @{row.k}"): row.recall for row in report.retrieval
+    }
+    return _by_position(table, list(dict.fromkeys(heading for *_, heading in cells)), cells)
+
+
+def _by_position(table: Table, headings: list[str], cells: dict[tuple[str, int, str], float | None]) -> Table:
+    for heading in ("model", "position", *headings):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for model, position in dict.fromkeys((model, position) for model, position, _ in cells):
+        values = (_number(cells.get((model, position, heading))) for heading in headings)
+        table.add_row(model, str(position), *values)
+    return table
+
+
+def _costs(report: EvaluationReport) -> Table:
+    table = _plain("what a score costs", "calls: of the denoiser, beyond those before the position; steps: ms over ms")
+    for heading in ("model", "reads", "calls", "ms a score", "ms a step", "steps"):
+        table.add_column(heading, justify="left" if heading in ("model", "reads") else "right")
+    for model, cost in report.costs.items():
+        seconds = (cost.seconds_per_score, cost.step_seconds)
+        figures = [_number(None if value is None else 1000 * value) for value in seconds]
+        table.add_row(model, cost.reads, str(cost.calls_per_score), *figures, _number(cost.steps_per_score))
     return table
 
 

@@ -105,6 +105,8 @@ def read_prompts(path: Path) -> list[Prompt]:
 def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Prompt]:
     """The embedded world's prompts: for a "genai-bench" the combinations held out of training, for "ncc" the others.
 
+    Each has corruptions of all kinds: negatives to train with, and wrong captions that a scorer should tell.
+
     Raises:
         NbenchError: more asked for than the world has.
     """
@@ -116,8 +118,8 @@ def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Pr
             break
         repeats = repeats + 1 if scene.caption in found else 0
         if not repeats:
-            corruptions = grammar.corruptions(scene) if kind == "ncc" else None
-            found[scene.caption] = Prompt(f"shapes-{len(found):05d}", scene.caption, scene.tags, corruptions)
+            number, near = len(found), grammar.corruptions(scene)
+            found[scene.caption] = Prompt(f"shapes-{number:05d}", scene.caption, scene.tags, near)
     if len(found) < wanted:
         raise NbenchError(f"the shapes world has only some {len(found)} different prompts: lower --limit {wanted}")
     return list(found.values())

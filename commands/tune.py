@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..sampling.replay import Replay
+    from ..sampling.replay import Costs, Replay
     from ..sampling.tables import Recorded
     from ..sampling.tune import Tuned
 
@@ -27,9 +27,20 @@ Results = Annotated[Path, typer.Option(help="Where nbench evaluate wrote.")]
 Against = Annotated[str | None, typer.Option(help="Reference that counts. [default: vqascore, else clip]")]
 Steps = Annotated[int | None, typer.Option(help="With tables: T of the runs. [default: the last position]")]
 Candidates = Annotated[int, typer.Option("--n", help="Candidates a prompt.")]
-ScoreCost = Annotated[float, typer.Option(help="Of scoring a candidate once, in denoiser calls (or seconds a step).")]
+ScoreCost = Annotated[
+    float | None,
+    typer.Option(
+        help="Of scoring a candidate once, in denoiser calls. [default: as nbench evaluate --time-steps told]"
+    ),
+]
 DecodeCost = Annotated[float, typer.Option(help="Of decoding a finished latent, in denoiser calls.")]
-ReadsX0 = Annotated[bool, typer.Option("--reads-x0", help="Scores are of the x0 estimate: a call more each stage.")]
+ReadsX0 = Annotated[
+    bool | None,
+    typer.Option(
+        "--reads-x0/--no-reads-x0",
+        help="Scores are of the x0 estimate: a call more each stage. [default: as the scores say]",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -44,9 +55,9 @@ def replay_command(
     reference: Against = None,
     steps: Steps = None,
     n: Candidates = 6,
-    score_cost: ScoreCost = 0.0,
+    score_cost: ScoreCost = None,
     decode_cost: DecodeCost = 0.0,
-    reads_x0: ReadsX0 = False,
+    reads_x0: ReadsX0 = None,
     budget: Annotated[float | None, typer.Option(help="Calls a prompt: how many candidates does each way see?")] = None,
     flops: Annotated[float | None, typer.Option(help="The budget in FLOPs, with --step-flops.")] = None,
     step_flops: Annotated[float | None, typer.Option(help="FLOPs of a denoiser call of one candidate.")] = None,
@@ -65,7 +76,7 @@ def replay_command(
 
     from ..errors import NbenchError
     from ..sampling.policy import parse_policy
-    from ..sampling.replay import Costs, replay, replay_budget
+    from ..sampling.replay import replay, replay_budget
 
     wanted = parse_policy(policy)
     if flops is not None:
@@ -74,9 +85,9 @@ def replay_command(
         budget, score_cost = flops / step_flops, score_flops / step_flops
     elif step_flops is not None or score_flops:
         raise NbenchError("--step-flops and --score-flops are for a budget in FLOPs: give --flops")
-    costs = Costs(score_cost, decode_cost, int(reads_x0))
     positions = [stage.position for stage in wanted.stages]
     recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, positions)
+    costs = _costs(recorded, score_cost, decode_cost, reads_x0)
     found = replay(recorded, wanted, n, costs) if budget is None else replay_budget(recorded, wanted, budget, costs)
     if as_json:
         print(json.dumps(found.to_dict()))
@@ -98,9 +109,9 @@ def tune_command(
     max_stages: Annotated[int, typer.Option(help="Stages at most.")] = 3,
     positions: Annotated[str, typer.Option(help="Where stages may be: all, 20,30 or 0:50:5.")] = "all",
     folds: Annotated[int, typer.Option(help="Parts of the prompts, each held out once.")] = 5,
-    score_cost: ScoreCost = 0.0,
+    score_cost: ScoreCost = None,
     decode_cost: DecodeCost = 0.0,
-    reads_x0: ReadsX0 = False,
+    reads_x0: ReadsX0 = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the policy; replay and sample take it.")] = None,
     frontier: Annotated[bool, typer.Option("--frontier", help="Tell the best policy at other budgets too.")] = False,
     as_json: AsJson = False,
@@ -113,11 +124,10 @@ def tune_command(
     """
     import json
 
-    from ..sampling.replay import Costs
     from ..sampling.tune import FRONTIER, TuneConfig, save, tune
 
-    costs = Costs(score_cost, decode_cost, int(reads_x0))
     recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, None).only(positions)
+    costs = _costs(recorded, score_cost, decode_cost, reads_x0)
     config = TuneConfig(n=n, budget=budget, max_stages=max_stages, folds=folds, costs=costs)
     best, *others = tune(recorded, config, FRONTIER if frontier else ())
     if out is not None:
@@ -149,6 +159,14 @@ def _recorded(
     if scores is None and model is not None and steps is None:
         return from_bench(bench or "data/noisy-genai-bench", model, results, reference, positions)
     raise NbenchError("give --model (with --bench), or two tables, SCORES REFERENCE (with --steps)")
+
+
+def _costs(recorded: Recorded, score: float | None, decode: float, reads_x0: bool | None) -> Costs:
+    """As given, else as the evaluation told."""
+    from ..sampling.replay import Costs
+
+    calls = recorded.calls_per_score if reads_x0 is None else int(reads_x0)
+    return Costs(recorded.score_cost if score is None else score, decode, calls)
 
 
 def _print(*tables: Table) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..benchmarks.metrics import Array
+from ..benchmarks.results import read_result
 from ..errors import NbenchError
 from ..shards.positions import describe_positions, parse_positions
 from ..shards.reader import open_bench
@@ -29,6 +30,8 @@ class Recorded:
     """One scorer's scores by position, and what became of the candidates: float [P, N] each, NaN where there is none.
 
     reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is.
+    calls_per_score: 1 where the scorer reads the x0 estimate; score_cost: of scoring a candidate once, in denoiser
+    calls; 0 where that is not on record.
     """
 
     model: str
@@ -39,6 +42,8 @@ class Recorded:
     yardstick: str
     steps: int
     bench_fingerprint: str | None = None
+    calls_per_score: int = 0
+    score_cost: float = 0.0
 
     def at(self, position: int) -> Array:
         """Scores at `position`.
@@ -107,7 +112,8 @@ def from_bench(
         if scores_metadata(table).get("bench_fingerprint") != found.info.fingerprint:
             raise NbenchError(f"{place} scores another build than {found.location.url}: evaluate it again")
     clip = _last(tables[YARDSTICK]) if YARDSTICK in tables else None
-    return _join(model, scores, (name, _last(tables[name])), clip, found.info.steps, found.info.fingerprint)
+    joined = _join(model, scores, (name, _last(tables[name])), clip, found.info.steps, found.info.fingerprint)
+    return replace(joined, score_cost=_score_cost(path.with_suffix(".json"), scores))
 
 
 def from_tables(
@@ -153,7 +159,17 @@ def _join(
         final, yardstick = known, f"{name} itself"
     if not any((np.isfinite(values) & np.isfinite(known)).any() for values in by_position.values()):
         raise NbenchError(f"the scores of {model} and the reference {name} have no candidate in common")
-    return Recorded(model, by_position, known, name, final, yardstick, steps, fingerprint)
+    calls = int(scores_metadata(scores).get("calls_per_score") == 1)
+    return Recorded(model, by_position, known, name, final, yardstick, steps, fingerprint, calls)
+
+
+def _score_cost(result: Path, scores: pa.Table) -> float:
+    """What the evaluation beside a score table measured, in denoiser steps; 0 where it timed none."""
+    if not result.exists():
+        return 0.0
+    found = read_result(result)
+    same = found.model_fingerprint == scores_metadata(scores).get("scorer_fingerprint")
+    return (found.cost.steps_per_score or 0.0) if same and found.cost else 0.0
 
 
 def _grids(

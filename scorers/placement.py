@@ -43,9 +43,18 @@ class Placement:
 
     @classmethod
     def best(cls, device: str | None = None, dtype: str = "float32") -> Placement:
-        """On `device`, or on the GPU where there is one."""
+        """On `device`, or on the GPU where there is one.
+
+        Raises:
+            NbenchError: torch has no such device here, or the dtype is none.
+        """
         import torch
 
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise NbenchError(f"no device {device} here ({reason}): give another --device") from None
         return cls(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
 
 

@@ -232,6 +232,22 @@ def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:
     assert "# " in outcome.out  # the card
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--batch-size", "few", "--batch-size few makes no sense"),
+        ("--num-workers", "-1", "--num-workers -1 makes no sense"),
+        ("--device", "gpu", "no device gpu here"),
+        ("--dtype", "float8", "unknown dtype float8"),
+    ],
+)
+def test_how_to_score_is_checked(run: Run, bench: Path, option: str, value: str, words: str) -> None:
+    outcome = run("evaluate", "--bench", bench, option, value)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
 def test_options_that_do_not_exist_are_exit_code_2_too(run: Run) -> None:
     outcome = run("evaluate", "--latent", "20")
     assert outcome.code == 2

@@ -35,7 +35,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def results(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = {"brightness": Brightness()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, info: known.get(name) or get_scorer(name, info))
+        patch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
         out = tmp_path_factory.mktemp("results")
         evaluate(EvaluateConfig(bench.path, ("random", "brightness"), "0,5", out))
     return out / "small"

@@ -51,14 +51,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
 def report(bench: tuple[Bench, Quality], tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
     known = {"brightness": Brightness()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, info: known.get(name) or get_scorer(name, info))
+        patch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
         out = tmp_path_factory.mktemp("results")
         return evaluate(EvaluateConfig(bench[0].path, ("random", "brightness"), "0,5", out))
 
 
 def test_json_is_the_one_object_with_a_row_for_each_model_position_and_reference(report: EvaluationReport) -> None:
     told = json.loads(report.to_json())
-    assert list(told) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows"]
+    assert list(told) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows", "costs"]
     assert (told["bench"], told["n_prompts"], told["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
     assert all(list(row)[: len(COLUMNS)] == COLUMNS for row in told["rows"])
     cells = [(row["model"], row["position"], row["reference"]) for row in told["rows"]]
