@@ -98,7 +98,11 @@ class BuildConfig:
             raise NbenchError("--process forward makes latents of images: name them by --images")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
-        denoised = {"--guidance": self.guidance, "--eta": self.options.eta, "--quantize": self.options.quantize}
+        denoised: dict[str, Any] = {
+            "--guidance": self.guidance,
+            "--eta": self.options.eta,
+            "--quantize": self.options.quantize,
+        }
         if self.signals != DEFAULT_SIGNALS:
             denoised["--signals"] = self.signals
         if asked := [name for name, value in denoised.items() if value is not None]:
@@ -179,7 +183,7 @@ def build_spec(
 
 def forward_spec(spec: dict[str, Any], images: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """The spec of a build of the forward process, whose denoiser is not run: what that one is asked is left out."""
-    said = {"guidance": None, "call_kwargs": {}, "process": "forward"}
+    said: dict[str, Any] = {"guidance": None, "call_kwargs": {}, "process": "forward"}
     return {**spec, **said, "images": {**images, "size": list(size), "fit": "cover, centre", "encoded": "mean"}}
 
 

@@ -169,12 +169,12 @@ def image_size(entry: PipelineEntry) -> tuple[int, int]:
         told = [json.loads(path.read_bytes()).get("sample_size") for path in configs if path.is_file()]
         side = told[0] * scale if told and isinstance(told[0], int) else None
         usual = (side, side) if side else None
-    size = tuple(entry.call_kwargs.get(name, usual and usual[i]) for i, name in enumerate(("height", "width")))
-    if None in size:
+    height, width = (entry.call_kwargs.get(name, usual and usual[i]) for i, name in enumerate(("height", "width")))
+    if height is None or width is None:
         raise NbenchError(f"pipeline {entry.name} does not say how large its images are: give --height and --width")
-    if any(side % scale for side in size):
-        raise NbenchError(f"{size[0]}x{size[1]} does not divide by {scale}, as the autoencoder of {entry.name} needs")
-    return (size[0], size[1])
+    if height % scale or width % scale:
+        raise NbenchError(f"{height}x{width} does not divide by {scale}, as the autoencoder of {entry.name} needs")
+    return (height, width)
 
 
 def vae_scale(config: Mapping[str, Any]) -> int:

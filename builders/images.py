@@ -111,7 +111,7 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: there is none, it is of no such format, too large, or damaged; the text says which.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if data is None:
         raise ValueError("no image")
@@ -125,7 +125,7 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
             raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
         image.load()
         whole = ImageOps.exif_transpose(image).convert("RGBA")
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError(f"image is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders of damaged bytes raise a dozen unrelated types
         raise ValueError(f"image cannot be read: {one_line(str(error)) or type(error).__name__}") from None
