@@ -10,6 +10,7 @@ import pyarrow as pa
 from ..benchmarks.scoring import PROMPT
 from ..errors import NbenchError
 from ..shards.dataset import DatasetFolder
+from ..shards.schema import digest
 from ..shards.scores import SCORE_SCHEMA, reference_path, write_scores
 from .config import BuildConfig
 from .image_files import image_files
@@ -47,7 +48,12 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
         "score": values,
         "status": np.where(np.isfinite(values), "ok", "failed"),
     }
-    told = {"scorer": HUMAN, "bench_fingerprint": folder.info.fingerprint, "source": plan.spec["images"]["source"]}
+    told = {
+        "scorer": HUMAN,
+        "scorer_fingerprint": digest({"ratings": np.nan_to_num(values, nan=-1.0).tolist()}),
+        "bench_fingerprint": folder.info.fingerprint,
+        "source": plan.spec["images"]["source"],
+    }
     write_scores(reference_path(folder.path, HUMAN), pa.table(columns, schema=SCORE_SCHEMA), told)
 
 

@@ -152,20 +152,19 @@ def test_the_decoded_latent_shows_the_image(asked: BuildConfig) -> None:
 def test_latents_become_noise_of_unit_variance_towards_the_start(asked: BuildConfig) -> None:
     build(asked, progress=False)
     info = read_info(asked.folder)
-    (batch,) = open_bench(asked.folder).batches(info.stored)
-    x0 = batch.latents[STEPS]
+    batches = list(open_bench(asked.folder).batches(info.stored))
+    latents = {k: np.concatenate([batch.latents[k] for batch in batches]) for k in info.stored}
+    x0 = latents[STEPS]
     for position in info.positions:
         assert position.sigma is not None
-        found = batch.latents[position.position]
+        found = latents[position.position]
         expected = math.hypot((1 - position.sigma) * x0.std(), position.sigma)
         assert found.std() == pytest.approx(expected, rel=0.05)
         assert abs(found.mean() - (1 - position.sigma) * x0.mean()) < 0.05
     # one noise for all positions: the same is left wherever the image is taken away
-    noises = [
-        (batch.latents[k] - (1 - s) * x0) / s for k, s in ((p.position, p.sigma) for p in info.positions[:-1]) if s
-    ]
+    noises = [(latents[k] - (1 - s) * x0) / s for k, s in ((p.position, p.sigma) for p in info.positions[:-1]) if s]
     for noise in noises[1:]:
-        np.testing.assert_allclose(noise, noises[0], atol=1e-4)
+        np.testing.assert_allclose(noise, noises[0], atol=5e-3)  # the last sigma, 0.003, divides what float32 rounds
 
 
 def test_no_denoiser_is_needed(asked: BuildConfig, tmp_path: Path) -> None:
@@ -207,7 +206,7 @@ def test_a_changed_image_is_another_build(asked: BuildConfig, scenes: Path, tmp_
     build(asked, progress=False)  # the same images elsewhere are the same build
     first = next(folder.glob("*.png"))
     Image.new("RGB", (32, 32)).save(first)
-    with pytest.raises(NbenchError, match="holds another build .*sha256"):
+    with pytest.raises(NbenchError, match=r"holds another build .*sha256"):
         build(replace(asked, images=folder), progress=False)
 
 
@@ -231,7 +230,7 @@ def test_images_that_cannot_be_read_are_failed_rows(asked: BuildConfig, scenes: 
     ]
     assert told[0].startswith("image cannot be read")
     assert told[1:3] == ["no image", "image is none of PNG, JPEG, WEBP"]
-    assert told[3:] == [""] * 3
+    assert told[3:] == [None] * 3
     assert not verify(config.folder).defects
 
 
