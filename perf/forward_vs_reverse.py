@@ -117,8 +117,10 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             size = rows.get(row.model.removesuffix("-model"), 0)
             print(f"  {row.model:26s} {size:6d} rows, position {row.position}: {row.spearman or float('nan'):.3f}")
     for lead in report.comparisons:
-        if lead.reference == "vqascore":
-            print(f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference} ({lead.low} to {lead.high})")
+        if lead.reference == "vqascore" and None not in (lead.difference, lead.low, lead.high):
+            print(
+                f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
+            )
     figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
     return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
 

@@ -175,6 +175,7 @@ def run_build(hub: HubServer, home: Path, *arguments: object) -> subprocess.Comp
     return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_genai_bench_with_its_images_and_ratings(hub: HubServer, tmp_path: Path, old: bool) -> None:
     rows = genai(old)
@@ -202,6 +203,7 @@ def test_genai_bench_with_its_images_and_ratings(hub: HubServer, tmp_path: Path,
     assert "0 made now" in again.stdout
 
 
+@pytest.mark.slow
 def test_any_data_set_with_a_column_of_images(hub: HubServer, tmp_path: Path) -> None:
     rows = [{"text": f"caption {n}", "picture": {"bytes": encoded((n, 0, 0)), "path": None}} for n in range(3)]
     store(hub, CC12M.replace("Caption", "Other"), {"data/train-00000-of-00001.parquet": parquet(rows)})
