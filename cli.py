@@ -102,6 +102,20 @@ def build(
             "TSV, JSONL, Parquet or text file, or - (stdin). [default: the world's own]"
         ),
     ] = None,
+    process: Annotated[
+        Literal["reverse", "forward"],
+        typer.Option(help="Generate images, or add noise to given ones: one encoding in place of T denoiser calls."),
+    ] = "reverse",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the forward process: a folder with captions.jsonl or NAME.txt beside NAME.png, tar shards, "
+            "genai-bench (with human ratings), or a data set on the Hub."
+        ),
+    ] = None,
+    image_column: Annotated[
+        list[str] | None, typer.Option(help="Of a data set on the Hub; repeats: one for each candidate.")
+    ] = None,
     prompt_column: Annotated[str | None, typer.Option(help="Column of the texts. [default: the source's]")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of the ids. [default: the source's]")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts, the first.")] = None,
@@ -165,6 +179,8 @@ def build(
     `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
 
     `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
+
+    `nbench build genai-bench --pipeline sdxl --process forward --images genai-bench --out data/rated`
     """
     from .builders.config import BuildConfig
     from .builders.options import PipelineOptions, parse_arguments
@@ -176,6 +192,9 @@ def build(
             pipeline=pipeline,
             out=out,
             prompts=prompts,
+            process=process,
+            images=images,
+            image_columns=tuple(image_column or ()),
             prompt_column=prompt_column,
             id_column=id_column,
             limit=limit,

@@ -20,11 +20,15 @@ from ..shards.formats import shard_writer
 from ..shards.reader import open_bench
 from ..shards.rows import count_failed
 from ..shards.schema import DatasetInfo
+from ..shards.scores import reference_path
 from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
-from .config import KINDS, BuildConfig, build_spec
+from .config import KINDS, BuildConfig, build_spec, forward_spec
 from .corruptions import corrupt_prompts
-from .generate import Trajectories, generate
-from .make import OUT_OF_MEMORY, Maker, halved_note, unless_out_of_memory
+from .forward import PARTS, PROCESS, image_size, open_forward
+from .generate import Trajectories
+from .given_images import HUMAN, given_images, write_ratings
+from .images import ChosenImages
+from .make import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_memory
 from .pipelines import load_pipeline, resolve_pipeline
 from .plan import Plan, rows_a_shard
 from .preview import fit_preview
@@ -55,37 +59,58 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     """
     began = time.monotonic()
     check_names(config.references)
-    chosen = _prompts(config)
+    chosen, images = (
+        given_images(config)
+        if config.process == PROCESS
+        else (
+            load_prompts(config.prompt_request, config.kind),
+            None,
+        )
+    )
+    if config.kind == "ncc":
+        chosen = replace(chosen, prompts=corrupt_prompts(chosen.prompts))
     for note in chosen.notes if progress else ():
         print(note, file=sys.stderr)
-    entry = resolve_pipeline(config.pipeline, config.pipeline_options)
-    plan = Plan(config, entry, chosen.prompts, build_spec(config, entry, chosen.prompts, chosen.source))
+    plan = _plan(config, chosen, images)
     with DatasetFolder(config.folder) as folder:
         begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
         if not begun or folder.missing():
-            built = _build_missing(plan, folder, progress)
+            built = _build_missing(plan, folder, progress, images)
         if config.retry_failed:
-            built += _retry_failed(plan, folder, progress)
+            built += _retry_failed(plan, folder, progress, images)
+        if images is not None and not reference_path(config.folder, HUMAN).exists():
+            write_ratings(plan, images, folder)
         if config.kind == "genai-bench":
             score_missing(config.references, folder, progress)
     bench = open_bench(config.folder)
     return BuildReport(config.folder, bench.info.rows, built, bench.n_failed, time.monotonic() - began)
 
 
-def _prompts(config: BuildConfig) -> PromptSet:
-    found = load_prompts(config.prompt_request, config.kind)
-    return replace(found, prompts=corrupt_prompts(found.prompts)) if config.kind == "ncc" else found
+def _plan(config: BuildConfig, chosen: PromptSet, images: ChosenImages | None) -> Plan:
+    entry = resolve_pipeline(config.pipeline, config.pipeline_options, None if images is None else PARTS)
+    if images is None:
+        return Plan(config, entry, chosen.prompts, build_spec(config, entry, chosen.prompts, chosen.source))
+    config = replace(config, candidates=images.candidates)
+    spec = build_spec(config, entry, chosen.prompts, chosen.source)
+    return Plan(config, entry, chosen.prompts, forward_spec(spec, images.spec(), image_size(entry)))
 
 
-def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
+def _open(plan: Plan, images: ChosenImages | None) -> Any:
+    """What makes the candidates: the pipeline, or the forward process."""
+    if images is None:
+        return load_pipeline(plan.entry, plan.spec["dtype"], None, plan.config.options)
+    return open_forward(plan.entry, images, plan.config.n_steps, plan.spec["dtype"])
+
+
+def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, images: ChosenImages | None) -> int:
     """Make all shards that are not committed; the number of rows made."""
-    pipe = load_pipeline(plan.entry, plan.spec["dtype"], None, plan.config.options)
+    pipe = _open(plan, images)
     if not folder.started:
         folder.create(_begin(plan, pipe, shown))
     info, missing = folder.info, folder.missing()
     todo = sum(len(info.shard_rows(index)) for index in missing)
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
-        if note := too_long_note(plan.prompts, tokenizers(pipe)):
+        if images is None and (note := too_long_note(plan.prompts, tokenizers(pipe))):
             progress.say(note)
         if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
@@ -97,12 +122,12 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
     return todo
 
 
-def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool) -> int:
+def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, images: ChosenImages | None) -> int:
     """Make the rows that failed once more, shard by shard; how many were tried."""
     bench = open_bench(folder.path)
     if not bench.n_failed:
         return 0
-    pipe, info = load_pipeline(plan.entry, plan.spec["dtype"], None, plan.config.options), bench.info
+    pipe, info = _open(plan, images), bench.info
     folder.drop_scores()  # they miss the rows that now succeed
     with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
         maker = Maker(plan, pipe, info, 1, progress)
@@ -122,7 +147,7 @@ def _begin(plan: Plan, pipe: Any, shown: bool) -> DatasetInfo:
     if len(seen.positions) != config.n_steps + 1:
         raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.n_steps}: ask so")
     final = seen.latents[config.n_steps].float().numpy()
-    sound = np.isfinite(final).all(axis=(1, 2, 3))
+    sound = np.isfinite(final).all(axis=(1, 2, 3)) & [not error for error in seen.errors]
     fitted = fit_preview(final[sound], seen.images[sound] / 255) if sound.any() else None
     n_rows = len(plan.prompts) * config.n_candidates
     info = DatasetInfo(
@@ -155,10 +180,7 @@ def _first_look(plan: Plan, pipe: Any, rows: list[int], shown: bool) -> Trajecto
     positions = [steps] if plan.config.signals == DEFAULT_SIGNALS else [0, steps]
     while (done := sum(len(made.images) for made in found)) < len(rows):
         now = rows[done : done + size]
-        texts, seeds = [prompt.text for prompt in plan.of(now)], plan.seeds(now)
-        made = unless_out_of_memory(
-            partial(generate, pipe, texts, seeds, positions, plan.arguments, signals=plan.config.signals)
-        )
+        made = unless_out_of_memory(partial(candidates, plan, pipe, now, positions, plan.config.signals))
         if made is not None:
             found.append(made)
             continue
@@ -168,7 +190,8 @@ def _first_look(plan: Plan, pipe: Any, rows: list[int], shown: bool) -> Trajecto
             print(halved_note(len(now), len(now) // 2), file=sys.stderr)
         size = len(now) // 2
     final = torch.cat([made.latents[steps] for made in found if steps in made.latents])
-    return replace(found[0], latents={steps: final}, images=np.concatenate([made.images for made in found]))
+    images, errors = np.concatenate([made.images for made in found]), tuple(e for made in found for e in made.errors)
+    return replace(found[0], latents={steps: final}, images=images, errors=errors)
 
 
 def _with_widths(signals: tuple[str, ...], seen: Trajectories) -> tuple[str, ...]:

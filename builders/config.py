@@ -71,6 +71,9 @@ class BuildConfig:
     references: tuple[str, ...] | None = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
     signals: tuple[str, ...] = DEFAULT_SIGNALS
+    process: Literal["reverse", "forward"] = "reverse"
+    images: str | Path | None = None
+    image_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
@@ -84,6 +87,26 @@ class BuildConfig:
             raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
         object.__setattr__(self, "signals", normal_signals(self.signals))
         _ = self.stored  # refuses positions beyond the run
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if self.process == "reverse":
+            if self.images is not None or self.image_columns:
+                raise NbenchError("--images are for --process forward: add it, or leave them out")
+            return
+        if self.images is None:
+            raise NbenchError("--process forward makes latents of images: name them by --images")
+        if self.prompts is not None:
+            raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
+        denoised: dict[str, Any] = {
+            "--guidance": self.guidance,
+            "--eta": self.options.eta,
+            "--quantize": self.options.quantize,
+        }
+        if self.signals != DEFAULT_SIGNALS:
+            denoised["--signals"] = self.signals
+        if asked := [name for name, value in denoised.items() if value is not None]:
+            raise NbenchError(f"{asked[0]} asks for a denoiser, which --process forward does not run: leave it out")
 
     @property
     def folder(self) -> Path:
@@ -114,6 +137,11 @@ class BuildConfig:
     def pipeline_options(self) -> PipelineOptions:
         """What is asked of the pipeline, the guidance included."""
         return replace(self.options, guidance=self.guidance) if self.guidance is not None else self.options
+
+    @property
+    def image_request(self) -> PromptRequest:
+        """Which of the captions that come with images are asked for."""
+        return replace(self.prompt_request, source=self.images or "")
 
     @property
     def n_candidates(self) -> int:
@@ -151,6 +179,12 @@ def build_spec(
         **{name: backend for name, backend in backends.items() if backend is not None},
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
+
+
+def forward_spec(spec: dict[str, Any], images: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """The spec of a build of the forward process, whose denoiser is not run: what that one is asked is left out."""
+    said: dict[str, Any] = {"guidance": None, "call_kwargs": {}, "process": "forward"}
+    return {**spec, **said, "images": {**images, "size": list(size), "fit": "cover, centre", "encoded": "mean"}}
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from ..shards.rows import to_arrow
 from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
 from ..shards.signals import activations_of
 from ..shards.writer import ShardWriter
+from .forward import ForwardProcess
 from .generate import Trajectories, generate
 from .plan import Plan
 from .progress import BuildProgress
@@ -29,7 +30,7 @@ _READ_ROWS = 64
 
 @dataclass
 class Maker:
-    """A loaded pipeline at work on a build. `batch_size` halves for good when it does not fit into memory."""
+    """A pipeline, or forward process, at work on a build. `batch_size` halves for good when a batch does not fit."""
 
     plan: Plan
     pipe: Any
@@ -55,25 +56,22 @@ class Maker:
         start = 0
         while start < len(rows):
             now = rows[start : start + self.batch_size]
-            texts, seeds = [prompt.text for prompt in self.plan.of(now)], self.plan.seeds(now)
-            made = self._generate(texts, seeds)
+            made = self._generate(now)
             if made is None:
                 continue  # in smaller batches
             start += len(now)
             self.progress.advance(len(now))
             yield now, made
 
-    def _generate(self, texts: Sequence[str], seeds: Sequence[int]) -> Trajectories | None:
+    def _generate(self, rows: Sequence[int]) -> Trajectories | None:
         """None where the batch did not fit and the batch size has been halved."""
         info = self.info
-        made = unless_out_of_memory(
-            lambda: generate(self.pipe, texts, seeds, info.stored, self.plan.arguments, info.signals)
-        )
+        made = unless_out_of_memory(lambda: candidates(self.plan, self.pipe, rows, info.stored, info.signals))
         if made is not None:
             return made
-        if len(seeds) > 1:
-            self.batch_size = max(1, len(seeds) // 2)
-            self.progress.say(halved_note(len(seeds), self.batch_size))
+        if len(rows) > 1:
+            self.batch_size = max(1, len(rows) // 2)
+            self.progress.say(halved_note(len(rows), self.batch_size))
             return None
         return _nothing(info)
 
@@ -108,6 +106,16 @@ class Maker:
                 writing.exception()
             writer.discard()
             raise
+
+
+def candidates(
+    plan: Plan, pipe: Any, rows: Sequence[int], positions: Collection[int], signals: Collection[str]
+) -> Trajectories:
+    """The candidates of rows, of which `pipe` is the pipeline or the forward process."""
+    if isinstance(pipe, ForwardProcess):
+        return pipe.make(rows, plan.seeds(rows), positions)
+    texts = [prompt.text for prompt in plan.of(rows)]
+    return generate(pipe, texts, plan.seeds(rows), positions, plan.arguments, signals)
 
 
 def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,17 +33,21 @@ class _FolderEntry:
     preview: PreviewMap | None = None
 
 
-def resolve_pipeline(name: str, options: PipelineOptions | None = None) -> PipelineEntry:
+def resolve_pipeline(
+    name: str, options: PipelineOptions | None = None, parts: Sequence[str] | None = None
+) -> PipelineEntry:
     """The pipeline called `name`: an alias, a folder, or a Hub id, which is fetched; with what `options` ask of it.
+
+    `parts` are patterns of the files to fetch, None for all that it runs with.
 
     Raises:
         NbenchError: none of the three, a folder that is no diffusers pipeline, or options that it does not take.
     """
     options = options or PipelineOptions()
-    return with_options(_find(name, options.revision), options)
+    return with_options(_find(name, options.revision, parts), options)
 
 
-def _find(name: str, revision: str | None) -> PipelineEntry:
+def _find(name: str, revision: str | None, parts: Sequence[str] | None) -> PipelineEntry:
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
     if folder.is_dir():
@@ -53,7 +58,7 @@ def _find(name: str, revision: str | None) -> PipelineEntry:
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
         raise NbenchError(f"no pipeline {name!r}: it is neither a name nor a folder here; {hint}")
-    folder = _fetch(entry.source, revision)
+    folder = _fetch(entry.source, revision, parts)
     # the folder of a snapshot is named by its commit
     return replace(entry, name=name, source=str(folder), content=folder.name)
 
@@ -136,10 +141,13 @@ def _hash(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _fetch(hub_id: str, revision: str | None) -> Path:
+def _fetch(hub_id: str, revision: str | None, parts: Sequence[str] | None) -> Path:
     import diffusers
+    from huggingface_hub import snapshot_download
 
     try:
+        if parts is not None:
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(parts)))
         return Path(diffusers.DiffusionPipeline.download(hub_id, revision=revision))
     except Exception as error:  # the Hub's client raises a dozen unrelated types
         reason, at = _first_line(error), f" at {revision}" if revision else ""

@@ -69,6 +69,23 @@ def hub_table(text: str) -> Table:
     return _json_table(address) if address.repo in _JSON_REPOS else _streamed(address)
 
 
+def pinned(text: str) -> tuple[str, str]:
+    """The data set that `text` names, with the commit that its revision now is in place of the revision; the commit.
+
+    Raises:
+        NbenchError: as `hub_table`.
+    """
+    from huggingface_hub import HfApi
+
+    address = _parse(text)
+    if address is None:
+        raise NbenchError(f"{text!r} is no data set on the Hub: write user/name, user/name@revision or user/name:split")
+    with _told(address):
+        commit = str(HfApi().dataset_info(address.repo, revision=address.revision).sha)
+    split = f":{address.split}" if address.split else ""
+    return f"{address.name}@{commit}{split}", commit
+
+
 def _parse(text: str) -> _Address | None:
     found = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([\w.-]+))?", text)
     if not found or not (found[1] in NAMES or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", found[1])):
@@ -93,7 +110,7 @@ def _streamed(address: _Address) -> Table:
         only = {**options, "columns": list(names)} if options else {}
         with _told(address):
             rows = datasets.load_dataset(address.repo, revision=address.revision, split=split, streaming=True, **only)
-            yield from rows.select_columns(list(names))
+            yield from rows.select_columns(list(names)).decode(False)  # images stay as they are encoded
 
     return Table(address.source, _place(address), columns, read, _DIGITS, **_layout(columns), ours=False)
 

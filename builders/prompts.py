@@ -20,6 +20,7 @@ __all__ = [
     "Prompt",
     "PromptRequest",
     "PromptSet",
+    "choose",
     "load_prompts",
     "prompt_table",
     "read_prompts",
@@ -86,9 +87,16 @@ def load_prompts(request: PromptRequest, kind: str = "genai-bench") -> PromptSet
         found = world_prompts(kind, None if request.tags else request.limit)
         return _Choice(request, WORLD).of(found, WORLD)
     table = prompt_table(request.source)
-    return _Choice(request, table.place).of(
-        table_prompts(table, request.prompt_column, request.id_column), table.source
-    )
+    return choose(request, table_prompts(table, request.prompt_column, request.id_column), table)
+
+
+def choose(request: PromptRequest, prompts: Iterable[Prompt], table: Table) -> PromptSet:
+    """Those of `prompts`, all of `table`, that are asked for.
+
+    Raises:
+        NbenchError: as `load_prompts`.
+    """
+    return _Choice(request, table.place).of(prompts, table.source)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -12,6 +12,7 @@ from ..shards.reader import Bench
 from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
+from .forward import PROCESS
 from .generate import Trajectories, generate
 from .options import PipelineOptions
 from .pipelines import load_pipeline, resolve_pipeline, scheduler_spec
@@ -31,6 +32,11 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
         NbenchError: the pipeline is not within reach, or is another by now.
     """
     spec, info = bench.info.spec, bench.info
+    if spec.get("process") == PROCESS:
+        raise NbenchError(
+            "its latents are made of images that are not kept as they were: to compare, build once more with the same "
+            "--images and another --out"
+        )
     content = spec["pipeline"]["content"]
     # a pipeline of the Hub is known by its commit, which may not be the newest
     options = PipelineOptions(revision=content if re.fullmatch("[0-9a-f]{40}", content) else None)

@@ -68,19 +68,29 @@ def _positions(name: str, config: dict[str, Any], steps: int) -> list[PositionIn
     is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not is_scheduler:
         raise NbenchError(f"scheduler {name}: diffusers has no {config['_class_name']}: update it, or mend {_FILE}")
-    zeros = torch.zeros(1, 1, 1, 1)
     try:
         scheduler = kind.from_config(config)
         scheduler.set_timesteps(steps)
-        # what a pipeline does at each step, so that the positions are what a build would have recorded
-        with Recorder(SimpleNamespace(scheduler=scheduler), ()) as recorder:
-            for timestep in scheduler.timesteps:
-                scheduler.step(zeros, timestep, zeros)
+        positions = run_positions(scheduler)
     except NbenchError:
         raise
     except Exception as error:  # each of some fifty classes has its own ways to refuse a configuration
         reason = str(error).partition("\n")[0][:160] or type(error).__name__
         raise NbenchError(f"scheduler {name} does not run {steps} steps ({reason}): check it and --steps") from None
-    if len(recorder.positions) != steps + 1:
+    if len(positions) != steps + 1:
         raise NbenchError(f"scheduler {name} does not run {steps} steps one by one: check it and --steps")
+    return positions
+
+
+def run_positions(scheduler: Any) -> list[PositionInfo]:
+    """What `scheduler`, whose timesteps are set, says of each position of its run.
+
+    Raises:
+        NbenchError: it does not call the denoiser once a step.
+    """
+    zeros = torch.zeros(1, 1, 1, 1)
+    # what a pipeline does at each step, so that the positions are what a build would have recorded
+    with Recorder(SimpleNamespace(scheduler=scheduler), ()) as recorder:
+        for timestep in scheduler.timesteps:
+            scheduler.step(zeros, timestep, zeros)
     return recorder.positions

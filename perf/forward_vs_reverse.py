@@ -1,0 +1,129 @@
+"""NoisyCLIP trained on noise added to images (forward) beside NoisyCLIP trained on trajectories (reverse).
+
+python perf/forward_vs_reverse.py [--rows 400] [--epochs 5] [--prompts 30] [--most 8] [--work FOLDER] [--json FILE]
+
+In the embedded world, on the same captions. All models are judged on generated candidates of held-out prompts. With as
+many rows, the images of the forward sets are rendered scenes, or those that the trajectories ended in; at the cost of
+the trajectories, rendered scenes of as many captions as could be encoded in that time, at most --most times the rows,
+and trained for as many steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
+from nbench.builders.prompts import world_prompts
+from nbench.scorers.registry import clip_folder
+from nbench.shapes.grammar import parse
+from nbench.shapes.render import render
+from nbench.shards.reader import open_bench
+from nbench.training.noisyclip import TrainConfig, train
+
+POSITIONS = "20:30"
+
+
+def made(config: BuildConfig) -> float:
+    """Seconds a row of a build from nothing, loading left out."""
+    build(BuildConfig(**{**vars(config), "limit": 2, "out": Path(f"{config.out}-warm-up")}), progress=False)
+    began = time.perf_counter()
+    report = build(config, progress=False)
+    return (time.perf_counter() - began) / report.rows
+
+
+def save(folder: Path, rows: list[tuple[str, str]], images: np.ndarray) -> Path:
+    """Images with their ids and captions, as `--images` takes them."""
+    folder.mkdir()
+    told = []
+    for (name, text), pixels in zip(rows, images, strict=True):
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        told.append(json.dumps({"id": name, "prompt": text, "file_name": f"{name}.png"}))
+    (folder / "captions.jsonl").write_text("\n".join(told) + "\n")
+    return folder
+
+
+def rendered(folder: Path, count: int) -> Path:
+    """Scenes of the first captions of the world's NCC, with exactly what these say."""
+    prompts = world_prompts("ncc", count)
+    scenes = render([parse(prompt.text) for prompt in prompts], np.random.default_rng(0)).images
+    return save(folder, [(prompt.id, prompt.text) for prompt in prompts], scenes)
+
+
+def finished(folder: Path, ncc: Path) -> Path:
+    """The images that trajectories ended in."""
+    rows, images = list[tuple[str, str]](), []
+    for batch in open_bench(ncc).batches(images=True):
+        rows += zip(batch.prompt_ids, batch.prompts, strict=True)
+        images += [] if batch.images is None else [batch.images]
+    return save(folder, rows, np.concatenate(images))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=400, help="trajectories to train on (400)")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over them (5)")
+    parser.add_argument("--prompts", type=int, default=30, help="of the bench, 6 candidates each (30)")
+    parser.add_argument("--most", type=int, default=8, help="times the rows, at the same cost (8)")
+    parser.add_argument("--targets", choices=("image", "caption"), default="image", help="as nbench train takes them")
+    parser.add_argument("--work", type=Path, help="an empty folder to keep all in")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(options, options.work or Path(folder))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    work.mkdir(exist_ok=True, parents=True)
+    ncc = {name: work / name for name in ("reverse", "forward-rendered", "forward-generated", "forward-same-cost")}
+    # one shard, as long as it lasts: every set is made in one go
+    common: dict[str, Any] = {"positions": POSITIONS, "batch_size": 100}
+    seconds = {"reverse": made(BuildConfig("ncc", out=ncc["reverse"], limit=options.rows, **common))}
+
+    def forward(name: str, images: Path) -> None:
+        seconds[name] = made(BuildConfig("ncc", process="forward", images=images, out=ncc[name], **common))
+
+    forward("forward-rendered", rendered(work / "rendered", options.rows))
+    forward("forward-generated", finished(work / "finished", ncc["reverse"]))
+    cheaper = seconds["reverse"] / seconds["forward-rendered"]
+    times = max(1, min(options.most, options.epochs, round(cheaper)))
+    forward("forward-same-cost", rendered(work / "many", options.rows * times))
+    models = [clip_folder(open_bench(ncc["reverse"]).info)]
+    for name, data in ncc.items():
+        epochs = max(1, round(options.epochs / times)) if name == "forward-same-cost" else options.epochs
+        config = TrainConfig(
+            data, work / f"{name}-model", POSITIONS, epochs=epochs, learning_rate=3e-4, targets=options.targets
+        )
+        models.append(train(config, shown=False))
+    bench = work / "bench"
+    build(BuildConfig("genai-bench", out=bench, limit=options.prompts, positions="20:30:5"), progress=False)
+    report = evaluate(EvaluateConfig(bench, tuple(map(str, models)), "20:30:5", work / "results"))
+    rows = {name: open_bench(data).info.rows for name, data in ncc.items()}
+    print(f"{cheaper:.1f} times cheaper a row: " + ", ".join(f"{n} {1000 * s:.2f} ms" for n, s in seconds.items()))
+    print("mean within-prompt Spearman with VQAScore on the final image:")
+    for row in report.rows:
+        if row.reference == "vqascore":
+            size = rows.get(row.model.removesuffix("-model"), 0)
+            print(f"  {row.model:26s} {size:6d} rows, position {row.position}: {row.spearman or float('nan'):.3f}")
+    for lead in report.comparisons:
+        if lead.reference == "vqascore" and None not in (lead.difference, lead.low, lead.high):
+            print(
+                f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
+            )
+    figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
+    return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
+
+
+if __name__ == "__main__":
+    main()
