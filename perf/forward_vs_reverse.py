@@ -119,7 +119,8 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for lead in report.comparisons:
         if lead.reference == "vqascore" and None not in (lead.difference, lead.low, lead.high):
             print(
-                f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
+                f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} "
+                f"({lead.low:+.3f} to {lead.high:+.3f})"
             )
     figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
     return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
