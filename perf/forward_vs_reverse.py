@@ -34,7 +34,7 @@ POSITIONS = "20:30"
 
 
 def made(config: BuildConfig) -> float:
-    """Seconds a row of a build from nothing, loading left out."""
+    """Seconds a row of a build from nothing, loading included, after a small one that warms up."""
     build(BuildConfig(**{**vars(config), "limit": 2, "out": Path(f"{config.out}-warm-up")}), progress=False)
     began = time.perf_counter()
     report = build(config, progress=False)
@@ -118,10 +118,15 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             print(f"  {row.model:26s} {size:6d} rows, position {row.position}: {row.spearman or float('nan'):.3f}")
     for lead in report.comparisons:
         if lead.reference == "vqascore" and None not in (lead.difference, lead.low, lead.high):
+<<<<<<< HEAD
             print(
                 f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} "
                 f"({lead.low:+.3f} to {lead.high:+.3f})"
             )
+=======
+            interval = f"{lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
+            print(f"  {lead.model} - {lead.other} at {lead.position}: {interval}")
+>>>>>>> forward
     figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
     return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
 
