@@ -118,15 +118,8 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             print(f"  {row.model:26s} {size:6d} rows, position {row.position}: {row.spearman or float('nan'):.3f}")
     for lead in report.comparisons:
         if lead.reference == "vqascore" and None not in (lead.difference, lead.low, lead.high):
-<<<<<<< HEAD
-            print(
-                f"  {lead.model} - {lead.other} at {lead.position}: {lead.difference:+.3f} "
-                f"({lead.low:+.3f} to {lead.high:+.3f})"
-            )
-=======
             interval = f"{lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
             print(f"  {lead.model} - {lead.other} at {lead.position}: {interval}")
->>>>>>> forward
     figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
     return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
 
