@@ -110,7 +110,9 @@ def _streamed(address: _Address) -> Table:
         only = {**options, "columns": list(names)} if options else {}
         with _told(address):
             rows = datasets.load_dataset(address.repo, revision=address.revision, split=split, streaming=True, **only)
-            yield from rows.select_columns(list(names)).decode(False)  # images stay as they are encoded
+            rows = rows.select_columns(list(names))
+            # images stay as they are encoded; where the types of columns are not known there are none
+            yield from rows.decode(False) if rows.features else rows
 
     return Table(address.source, _place(address), columns, read, _DIGITS, **_layout(columns), ours=False)
 

@@ -42,7 +42,7 @@ def results(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = {"brightness": Brightness()}
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, info: known.get(name) or get_scorer(name, info))
+        patch.setattr(module, "get_scorer", lambda name, *more: known.get(name) or get_scorer(name, *more))
         evaluate(EvaluateConfig(bench.path, ("random", "brightness"), "0,5", out))
     path = out / "small" / "brightness.json"
     result = read_result(path)
