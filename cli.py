@@ -16,7 +16,6 @@ from .commands.data import data_app
 from .commands.models import models_app
 from .commands.pipelines import pipelines_app
 from .commands.plan import NOT_PLANNED, plan, run_build
-from .commands.quiet import quieten_transformers
 from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
@@ -292,6 +291,7 @@ def evaluate(
     """
     from .benchmarks.evaluate import EvaluateConfig, evaluate
     from .benchmarks.supply import score_options
+    from .builders.quiet import quieten_transformers
     from .scorers.placement import Placement
 
     quieten_transformers()

@@ -19,6 +19,7 @@ from .aliases import ALIASES, PipelineEntry
 from .generate import Trajectories
 from .images import ChosenImages, load_image
 from .options import pipeline_class
+from .quiet import quieten_diffusers
 from .schedule import run_positions
 from .schedulers import swapped
 from .seeds import initial_noise
@@ -66,12 +67,7 @@ def open_forward(
     Raises:
         NbenchError: the size of its images is not known, or diffusers cannot open its parts.
     """
-    import diffusers
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
+    quieten_diffusers()
     folder = Path(entry.source)
     index = json.loads((folder / "model_index.json").read_bytes())
     try:

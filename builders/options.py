@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ..errors import NbenchError
 from .aliases import PipelineEntry
+from .quiet import quieten_diffusers
 from .schedulers import check_scheduler, scheduler_class
 
 BLANK = " "
@@ -129,6 +130,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
 
 def pipeline_class(index: dict[str, Any]) -> Any:
     """The class of diffusers that a model_index.json names, None where it is none of diffusers' own."""
+    quieten_diffusers()
     import diffusers
 
     name = index.get("_class_name")

@@ -18,6 +18,7 @@ from ..shards.schema import PreviewMap
 from .aliases import ALIASES, PipelineEntry
 from .loading import applied, quantization
 from .options import PipelineOptions, pipeline_class, with_options
+from .quiet import quieten_diffusers
 from .schedulers import swapped
 
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
@@ -82,14 +83,10 @@ def load_pipeline(
         NbenchError: diffusers cannot open it, or something that `options` or the entry ask for is not to be had.
     """
     import torch
-    import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quieten_diffusers()
     import diffusers
 
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
     index = json.loads((Path(entry.source) / "model_index.json").read_bytes())
     if pipeline_class(index) is None:
         raise NbenchError(

@@ -53,8 +53,8 @@ def check(
     `nbench models check mine.py:Scorer --bench data/small`
     """
     from ..benchmarks.checking import check_model
+    from ..builders.quiet import quieten_transformers
     from ..scorers.placement import Placement
-    from .quiet import quieten_transformers
 
     quieten_transformers()
     scorer, wrong = check_model(model, bench, position, Placement.best(device, dtype))

@@ -54,16 +54,15 @@ def sample(
     import json
 
     from PIL import Image
-    from transformers.utils import logging
 
     from ..builders.config import DTYPES
     from ..builders.pipelines import load_pipeline, resolve_pipeline
+    from ..builders.quiet import quieten_diffusers
     from ..errors import NbenchError
     from ..sampling.bestofn import BestOfN
     from ..shards.atomic import atomic_write
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quieten_diffusers()
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise NbenchError(f"--out {out}: no format of images is called {out.suffix!r}; write .png, .jpg or .webp")
     if dtype not in (None, *DTYPES):

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from .models import probe
-from .quiet import quieten_transformers
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a scorer.")
 train_app.command()(probe)
@@ -35,6 +34,7 @@ def noisyclip(
 
     `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
     """
+    from ..builders.quiet import quieten_transformers
     from ..training.noisyclip import TrainConfig, train
 
     quieten_transformers()
@@ -73,6 +73,7 @@ def x0_vqa(
 
     `nbench evaluate --model x0-preview:vqascore:data/x0-vqa --bench data/bench-x0 --latents 3:14`
     """
+    from ..builders.quiet import quieten_transformers
     from ..training.x0vqa import X0VQAConfig, train
 
     quieten_transformers()
