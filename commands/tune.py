@@ -128,6 +128,8 @@ def tune_command(
 
     recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, None).only(positions)
     costs = _costs(recorded, score_cost, decode_cost, reads_x0)
+    if not costs.calls_per_score and (later := [position for position in recorded.scores if position]):
+        recorded = recorded.at_positions(later)  # position 0 is noise: a live run cannot choose there
     config = TuneConfig(n=n, budget=budget, max_stages=max_stages, folds=folds, costs=costs)
     best, *others = tune(recorded, config, FRONTIER if frontier else ())
     if out is not None:

@@ -148,3 +148,11 @@ def test_the_command_writes_a_policy_that_replay_takes(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["tune", *paths, "--n", "5"])
     assert shown.exit_code == 0
     assert "held-out" in shown.stdout
+
+
+def test_no_stage_chooses_by_noise(tmp_path: Path) -> None:
+    found = recorded(30, 4, (0, 5, 10), STEPS, ties=False)
+    paths = list(map(str, tables(tmp_path, replace(found, scores={**found.scores, 0: found.reference}))))
+    command = ["tune", *paths, "--n", "4", "--budget", "0.7", "--json"]
+    assert json.loads(CliRunner().invoke(app, command).stdout)["policy"][:2] != "0:"
+    assert json.loads(CliRunner().invoke(app, [*command, "--reads-x0"]).stdout)["policy"] == "0:1"
