@@ -123,12 +123,17 @@ from datasets import load_dataset
 
 scores = load_dataset("{repo_id}", "scores", split="test")
 ```"""
-    keys = ("bench", "model", "n_prompts", "n_candidates", "nbench_version")
-    rows = [tuple(_code(result.get(key, "")) for key in keys) for result in results]
+    keys = ("bench", "model", "n_prompts", "n_candidates")
+    rows = [(*(_code(result.get(key, "")) for key in keys), _code(_made_by(result))) for result in results]
     listed = _table(("bench", "model", "prompts", "candidates", "nbench"), rows)
     licence = f"## Licence\n\nOf the figures: {_THEIRS_TO_STATE}"
     parts = ("# nbench results", listed, "## How to load them", loading, licence, _CITATION)
     return merge(front, "\n\n".join(parts), existing)
+
+
+def _made_by(result: Mapping[str, Any]) -> str:
+    made = result.get("provenance")
+    return str(made.get("nbench", "") if isinstance(made, dict) else result.get("nbench_version", ""))
 
 
 def _summary(info: DatasetInfo) -> str:

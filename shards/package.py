@@ -19,8 +19,8 @@ from .reader import open_bench
 CARD = "README.md"
 Kind = Literal["data set", "model", "results"]
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-_RESULT = {"bench", "model", "rows", "nbench_version"}
-"""Fields by which a JSON file is known to be the result of an evaluation."""
+_RESULT, _MADE_BY = {"bench", "model", "rows"}, {"nbench_version", "provenance"}
+"""Fields by which a JSON file is known to be the result of an evaluation: all of these, and one of those."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
 
 def _results(own: dict[str, Path]) -> list[dict[str, Any]]:
     contents = [_json(path) for name, path in own.items() if name.endswith(".json")]
-    return [content for content in contents if isinstance(content, dict) and content.keys() >= _RESULT]
+    known = [content for content in contents if isinstance(content, dict) and content.keys() >= _RESULT]
+    return [content for content in known if content.keys() & _MADE_BY]
 
 
 def _json(path: Path) -> Any:

@@ -158,13 +158,15 @@ def test_results_are_published_as_a_data_set(publish: Publisher, hub: HubServer,
     from nbench.shards.scores import SCORE_SCHEMA, write_scores
 
     folder = tmp_path / "results"
-    result = {"bench": "small", "model": "clip", "rows": [], "nbench_version": "1", "n_prompts": 4, "n_candidates": 3}
+    result = {"bench": "small", "rows": [], "n_prompts": 4, "n_candidates": 3}
+    first, second = {"model": "clip", "nbench_version": "1"}, {"model": "mine", "provenance": {"nbench": "2"}}
     scores = pa.table([["p"], [0], [20], ["prompt"], [0.5], ["ok"]], schema=SCORE_SCHEMA)
     write_scores(folder / "small" / "clip.parquet", scores, {})
     assert "nothing to publish" in publish(folder, "ann/results").error
-    (folder / "small" / "clip.json").write_text(json.dumps(result))
+    for made in (first, second):  # as versions 1 and 2 of the format have it
+        (folder / "small" / f"{made['model']}.json").write_text(json.dumps(result | made))
     publish(folder, "ann/results").report  # noqa: B018
     card = hub.repos["dataset", "ann/results"].files()["README.md"].data.decode()
-    assert "| `small` | `clip` | `4` | `3` | `1` |" in card
+    assert "| `small` | `clip` | `4` | `3` | `1` |\n| `small` | `mine` | `4` | `3` | `2` |" in card
     (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert publish.python(block + "print(scores[0]['score'])") == "0.5\n"
