@@ -15,13 +15,13 @@ from ..errors import NbenchError
 from ..shards.reader import Bench
 from ..shards.scores import read_scores, scores_metadata
 from . import metrics
+from .columns import known
 from .metrics import Array
+from .part import final_chooser
 from .results import EvaluationResult, read_result
 from .statistics import bootstrap_means, holm, percentiles
 
 METRICS = ("spearman", "best_of_n", "recovered_gain")
-
-_YARDSTICK = "clip"
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,10 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
     return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
 
 
-def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int) -> dict[int, Array]:
-    """Scores float [P, N] of the prompts' own captions by position, ascending; NaN where there is none."""
-    table = table.filter(pc.and_(pc.equal(table["caption"], "prompt"), pc.is_in(table["prompt_id"], prompts)))
+def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = "prompt") -> dict[int, Array]:
+    """Scores float [P, N] by position, ascending, of one caption (the prompt, or a kind of corruption); NaN where there
+    is none."""
+    table = table.filter(pc.and_(pc.equal(table["caption"], caption), pc.is_in(table["prompt_id"], prompts)))
     rows = pc.index_in(table["prompt_id"], prompts).to_numpy()
     columns, positions, values = (table[name].to_numpy() for name in ("candidate", "position", "score"))
     found = {}
@@ -128,7 +129,7 @@ def _measured(
     ours: Mapping[int, Array], theirs: Mapping[int, Array], references: Mapping[str, Array], label: str
 ) -> Iterator[Difference]:
     reference = references[label]
-    chooser = references.get(_YARDSTICK, np.full_like(reference, np.nan))
+    chooser, _ = final_chooser(references, None)
     random, final = metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
     positions = [position for position in ours if position in theirs]
     for metric in METRICS:
@@ -157,7 +158,7 @@ def _tested(values: Array, metric: str, positions: list[int], label: str) -> Ite
     tail = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
     p_values = np.where(np.isfinite(draws).all(0), np.minimum(1, 2 * (tail + 1) / (len(draws) + 1)), np.nan)
     for k, figures in enumerate(zip(a, b, a - b, low, high, p_values, holm(p_values), strict=True)):
-        yield Difference(positions[k], label, metric, *map(_known, figures))
+        yield Difference(positions[k], label, metric, *map(known, figures))
 
 
 def _figure(metric: str, means: Array, side: int) -> Array:
@@ -215,7 +216,3 @@ def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
             if bench.info.steps in arrays:
                 found[name] = arrays[bench.info.steps]
     return found
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
@@ -19,6 +18,7 @@ from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
 from ..shards.scores import scores_metadata
 from .captions import separation_rows
+from .compare import score_arrays
 from .costs import scorer_cost, time_steps
 from .measure import compare, measure, yardstick
 from .metrics import Array
@@ -177,14 +177,6 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
     """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
-    prompts = pc.index_in(table["prompt_id"], pa.array([prompt.prompt_id for prompt in bench.prompts])).to_numpy()
-    candidates, positions, values = (table[name].to_numpy() for name in ("candidate", "position", "score"))
-    captions = table["caption"].combine_chunks().dictionary_encode()
-    names, codes = captions.dictionary.to_pylist(), captions.indices.to_numpy()
-    found: dict[str, ModelScores] = {name: {} for name in names}
-    for code, position in np.unique(np.stack([codes, positions], axis=1), axis=0).tolist():
-        rows = (codes == code) & (positions == position)
-        grid = np.full((len(bench.prompts), bench.info.candidates), np.nan)
-        grid[prompts[rows], candidates[rows]] = values[rows]
-        found[names[code]][position] = grid
-    return found
+    prompts = pa.array([prompt.prompt_id for prompt in bench.prompts])
+    names = pc.unique(table["caption"]).to_pylist()
+    return {name: score_arrays(table, prompts, bench.info.candidates, name) for name in names}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import NbenchError
-from ..shards.atomic import atomic_write
+from ..shards.atomic import write_out
 from .provenance import Provenance
 
 CI = tuple[float, float] | None
@@ -269,10 +269,7 @@ def write_result(path: Path, result: EvaluationResult) -> None:
     Raises:
         NbenchError: the folder cannot be written.
     """
-    try:
-        atomic_write(path, (result.model_dump_json(indent=1) + "\n").encode())
-    except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    write_out(path, result.model_dump_json(indent=1) + "\n")
 
 
 def read_result(path: Path) -> EvaluationResult:

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from nbench.benchmarks import statistics
+from nbench.benchmarks.compare import final_references
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.sampling.bestofn import BestOfN
 from nbench.scorers.registry import get_reference, get_scorer
@@ -34,19 +36,6 @@ class Tally:
     seconds: float = 0.0
     calls: int = 0
     chosen: list[int] = field(default_factory=list)
-
-
-def references(bench: Bench) -> dict[str, np.ndarray]:
-    """The bench's references float [P, N] by name."""
-    rows = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
-    found = {}
-    for name, table in bench.references.items():
-        found[name] = np.full((len(rows), bench.info.candidates), np.nan)
-        for prompt, candidate, score in zip(
-            *(table[key].to_pylist() for key in ("prompt_id", "candidate", "score")), strict=True
-        ):
-            found[name][rows[prompt], candidate] = score
-    return found
 
 
 def run(bench: Bench, policies: list[str], n_prompts: int, at_once: int) -> dict[str, Tally]:
@@ -136,7 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     bench = open_bench(given.bench)
     tallies = run(bench, given.policy, given.prompts, given.at_once)
-    rows = report(tallies, references(bench))
+    rows = report(tallies, final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts])))
     for row in rows:
         low, high = row["recovered_gain_ci"]
         print(

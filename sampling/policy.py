@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import NbenchError
-from ..shards.atomic import atomic_write
+from ..shards.atomic import write_out
 
 _STAGE = re.compile(r"(\d+):(\d+)")
 _TEXT = re.compile(r"[\d\s:,]+")
@@ -168,7 +168,4 @@ def write_policy(path: Path, file: PolicyFile) -> None:
     Raises:
         NbenchError: the folder cannot be written.
     """
-    try:
-        atomic_write(path, (file.model_dump_json(indent=1) + "\n").encode())
-    except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    write_out(path, file.model_dump_json(indent=1) + "\n")

@@ -12,7 +12,7 @@ import torch
 from ..errors import NbenchError
 from ..scorers.decoders import decoded
 from ..scorers.previews import preview
-from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower
+from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
 from ..shards.schema import PositionInfo, PreviewMap
 
 _PREVIEWS = ("preview", "x0_preview")
@@ -94,11 +94,10 @@ class LiveScorer:
             inputs = preview(inputs, self.preview_map)
         elif str(scorer.reads) == "x0_image":
             inputs = decoded(self._vae, known)
-        told = (at,) if getattr(scorer, "conditioned", False) else ()
         if isinstance(scorer, PairScorer):
-            return scorer.score(inputs, named.prompts, *told)
+            return score_pairs(scorer, inputs, named.prompts, at)
         assert isinstance(scorer, TwinTower)
-        cosine = (self._embedded(scorer, named.prompts) * scorer.embed_inputs(inputs, *told)).sum(-1)
+        cosine = (self._embedded(scorer, named.prompts) * embed_inputs(scorer, inputs, at)).sum(-1)
         return cosine * float(getattr(scorer, "scale", 1.0))
 
     def _embedded(self, tower: TwinTower, prompts: Sequence[str]) -> torch.Tensor:

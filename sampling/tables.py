@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..benchmarks.metrics import Array
+from ..benchmarks.part import YARDSTICK
 from ..benchmarks.results import read_result
 from ..errors import NbenchError
 from ..shards.positions import describe_positions, parse_positions
 from ..shards.reader import open_bench
 from ..shards.schema import one_line
 from ..shards.scores import scores_metadata
-
-YARDSTICK = "clip"
-"""The reference that final-image selection goes by: frozen CLIP on finished images, as in the paper."""
 
 _DEFAULT_REFERENCE = "vqascore"
 

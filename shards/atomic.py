@@ -34,6 +34,18 @@ def atomic_write(path: Path, data: bytes) -> None:
     commit(path)
 
 
+def write_out(path: Path, text: str) -> None:
+    """Write what a command was told to leave at `path`; atomic.
+
+    Raises:
+        NbenchError: the folder cannot be written.
+    """
+    try:
+        atomic_write(path, text.encode())
+    except OSError as error:
+        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+
+
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
     """What goes wrong inside (no space, no right, a folder that is gone) is the user's to mend, and says so."""
