@@ -71,12 +71,13 @@ def standing(values: Array) -> Standing:
     known = np.isfinite(values)
     values = np.where(known, values, np.nan)
     if values.shape[-1] <= _SHORT_ROW:
-        below, above, level = (np.zeros(values.shape, np.intp) for _ in range(3))
-        for other in values.T[:, :, None]:
-            below += values > other
-            above += values < other
-            level += values == other
-        return Standing(below, above, level)
+        columns = np.ascontiguousarray(values.T)  # long loops: a row has few candidates, a bench many prompts
+        below, above, level = (np.zeros(columns.shape, np.int16) for _ in range(3))
+        for other in columns:
+            below += columns > other
+            above += columns < other
+            level += columns == other
+        return Standing(*(part.T.astype(np.intp) for part in (below, above, level)))
     order, start, end = ordered(values)
     places = []
     for part in (start, known.sum(-1, keepdims=True) - 1 - end, end - start + 1):
