@@ -9,11 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 _LINES = 10
+_SECONDS = 60
+"""Plain lines come at each tenth of the way, and once in so many seconds where that takes longer."""
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f}/s")
+        return Text(_per_second(task.speed or 0))
 
 
 class BuildProgress:
@@ -26,6 +28,7 @@ class BuildProgress:
         self._task = self._bar.add_task(title, total=total, completed=done)
         self._title, self._total, self._start = title, total, done
         self._done, self._began = done, time.monotonic()
+        self._said = self._began
 
     def __enter__(self) -> BuildProgress:
         self._bar.start()
@@ -42,8 +45,14 @@ class BuildProgress:
         """`count` more are made."""
         before, self._done = self._done, self._done + count
         self._bar.advance(self._task, count)
+        now = time.monotonic()
         passed = before * _LINES // self._total < self._done * _LINES // self._total
-        if passed and not self._console.is_terminal:
-            rate = (self._done - self._start) / max(time.monotonic() - self._began, 1e-9)
+        if (passed or now - self._said > _SECONDS) and not self._console.is_terminal:
+            self._said = now
+            rate = (self._done - self._start) / max(now - self._began, 1e-9)
             left = (self._total - self._done) / rate
-            self.say(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left")
+            self.say(f"{self._title}: {self._done}/{self._total}, {_per_second(rate)}, {left:.0f} s left")
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:.{1 if rate >= 1 else 3}f}/s"
