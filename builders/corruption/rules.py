@@ -14,6 +14,7 @@ from .lexicon import (
     COLOURS,
     MEDIA,
     NUMERALS,
+    PARTS,
     PLACE_PREPOSITIONS,
     QUANTIFIERS,
     SETTINGS,
@@ -68,7 +69,7 @@ class RulesEngine:
 
     def _subject(self, doc: Doc, subject: Token, dice: random.Random) -> _Edits:
         noun = subject.lemma_.lower()
-        others = SUBJECTS.get(noun, ())
+        others = SUBJECTS.get(noun) or SETTINGS.get(noun, ())
         if not others and self._wordnet is not None and subject.pos_ == "NOUN":
             others = self._wordnet.of(noun)
         options = [other for other in others if other not in {token.lemma_.lower() for token in doc}]
@@ -103,7 +104,11 @@ def _main_subject(doc: Doc) -> Token | None:
         wanted = ("attr", "dobj", "nsubj") if there else ("nsubj", "nsubjpass")
         root = next((child for child in root.children if child.dep_ in wanted), None)
     while root is not None and root.lemma_.lower() in MEDIA | COLLECTIVES:
-        of = next((child for child in root.children if child.lower_ == "of"), None)
+        below = [
+            *root.children,
+            *(token for child in root.children if child.lower_ == "up" for token in child.children),
+        ]
+        of = next((child for child in below if child.lower_ == "of"), None)
         inner = next((child for child in of.children if child.dep_ == "pobj"), None) if of is not None else None
         if inner is None:
             break
@@ -163,7 +168,7 @@ def _has_subject(verb: Token) -> bool:
 
 def _background(doc: Doc, subject: Token | None, dice: random.Random) -> _Edits:
     for place in doc:
-        if place.dep_ != "pobj" or place == subject or place.head.lower_ not in PLACE_PREPOSITIONS:
+        if place == subject or not _is_place(place):
             continue
         if place.lemma_.lower() in ("background", "backdrop"):
             shown = [child for child in place.lefts if child.lower_ in COLOUR_OF]
@@ -175,6 +180,15 @@ def _background(doc: Doc, subject: Token | None, dice: random.Random) -> _Edits:
                 fitting = [child for child in place.lefts if child.dep_ in ("amod", "compound")]
                 return _noun_edits(place, dice.choice(options), fitting)
     return {}
+
+
+def _is_place(noun: Token) -> bool:
+    """Whether it follows a preposition of place, or "in front of" and the like."""
+    if noun.dep_ != "pobj":
+        return False
+    if noun.head.lower_ == "of" and noun.head.head.lower_ in PARTS:
+        noun = noun.head.head
+    return noun.head.lower_ in PLACE_PREPOSITIONS
 
 
 def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from ...errors import NbenchError
+from .lexicon import TRADES
+
+if TYPE_CHECKING:
+    from wn import Synset
 
 _WORD = re.compile(r"[a-z]{3,}")
-_MOST = 40
+_VISIBLE = (None, "noun.animal", "noun.artifact", "noun.food", "noun.object", "noun.person", "noun.plant")
+_MOST = 20
 """A hypernym with more hyponyms than this ("animal", "artifact") is too wide for a near miss."""
 
 
@@ -31,15 +37,41 @@ class CoHyponyms:
             ) from None
 
     def of(self, noun: str) -> tuple[str, ...]:
-        """Single words that are another kind of what the first sense of `noun` is a kind of, sorted."""
+        """Single words that name another kind of what `noun` is a kind of, sorted; for people, trades of the lexicon.
+
+        None where the first sense of `noun` cannot be seen ("front"): which other is meant, WordNet cannot tell. A
+        sibling counts if its word means it first; words of several senses go before those of one, which are rare.
+        """
         senses = self._words.synsets(noun, pos="n")
-        if not senses:
+        if not senses or senses[0].lexfile() not in _VISIBLE:
             return ()
         own = senses[0]
+        if own.lexfile() == "noun.person":  # a musician may be a teacher, too; nobody looks like both
+            return tuple(trade for trade in TRADES if own not in self._meant(trade))
         close = {lemma for sense in (*senses, *own.hyponyms(), *own.hypernyms()) for lemma in sense.lemmas()}
-        found: set[str] = set()
-        for hypernym in own.hypernyms():
-            siblings = [sense for sense in hypernym.hyponyms() if sense != own]
-            if len(siblings) <= _MOST:
-                found.update(lemma for sense in siblings for lemma in sense.lemmas()[:1] if _WORD.fullmatch(lemma))
-        return tuple(sorted(found - close))
+        siblings = [sibling for hypernym in own.hypernyms() for sibling in _few(hypernym.hyponyms())]
+        found = sorted({other.lemmas()[0] for other in siblings if self._another(other, own, noun)} - close)
+        return tuple([word for word in found if len(self._words.synsets(word)) > 1] or found)
+
+    def _another(self, other: Synset, own: Synset, noun: str) -> bool:
+        """Whether a sibling is a single, other word for another thing of the same sort."""
+        word = other.lemmas()[0]
+        if other.lexfile() != own.lexfile() or other in _with_hypernyms(own):
+            return False
+        if not _WORD.fullmatch(word) or word.endswith(noun) or noun.endswith(word):
+            return False
+        meant = self._meant(word)
+        return meant[0] == other and own not in meant
+
+    def _meant(self, word: str) -> list[Synset]:
+        """The first sense of a noun, and all that it is a kind of."""
+        first = self._words.synsets(word, pos="n")[:1]
+        return [sense for each in first for sense in _with_hypernyms(each)]
+
+
+def _few(senses: list[Synset]) -> list[Synset]:
+    return senses if len(senses) <= _MOST else []
+
+
+def _with_hypernyms(sense: Synset) -> list[Synset]:
+    return [sense, *(above for path in sense.hypernym_paths() for above in path)]

@@ -19,10 +19,18 @@ _IRREGULAR = {
     "bus": "buses",
     "pie": "pies",
     "cactus": "cacti",
+    "octopus": "octopuses",
+    "axe": "axes",
     **{word: word for word in ("sheep", "deer", "fish", "aircraft", "grass", "snow", "sand", "mud")},
-    **{word: re.sub("fe?$", "ves", word) for word in ("wolf", "knife", "leaf", "shelf", "loaf", "calf", "wife")},
+    **{
+        word: re.sub("fe?$", "ves", word)
+        for word in ("wolf", "knife", "leaf", "shelf", "loaf", "calf", "wife", "scarf")
+    },
+    **{word: word + "es" for word in ("tomato", "potato", "volcano", "hero", "mosquito", "mango")},
 }
 _SINGULAR = {many: one for one, many in _IRREGULAR.items()}
+_COMPOUNDED = ("man", "child", "mouse", "fish", "deer", "shelf", "knife", "leaf", "loaf", "wife")
+_REGULAR = ("human", "german", "roman", "shaman", "talisman", "ottoman", "specimen", "regimen", "abdomen", "omen")
 _VERBS = {"is": "are", "was": "were", "has": "have", "'s": " are", "does": "do"}
 _VOWEL_SOUND = re.compile(r"[aeio]|u(?!ni|s[eu])|hour|honest|heir", re.IGNORECASE)
 _CONSONANT_SOUND = re.compile(r"(?:one\b|once\b|eu|ewe)", re.IGNORECASE)
@@ -32,6 +40,9 @@ def plural(noun: str) -> str:
     """`boxes` of box."""
     if noun in _IRREGULAR:
         return _IRREGULAR[noun]
+    for end in _COMPOUNDED:  # "snowman", "bookshelf"
+        if noun.endswith(end) and noun not in _REGULAR:
+            return noun.removesuffix(end) + _IRREGULAR[end]
     if re.search(r"(?:s|x|z|ch|sh)$", noun):
         return noun + "es"
     return noun[:-1] + "ies" if re.search(r"[^aeiou]y$", noun) else noun + "s"
@@ -41,6 +52,9 @@ def singular(noun: str) -> str:
     """`box` of boxes; a noun that is no plural stays."""
     if noun in _SINGULAR:
         return _SINGULAR[noun]
+    for end in _COMPOUNDED:
+        if noun.endswith(_IRREGULAR[end]) and noun not in _REGULAR:
+            return noun.removesuffix(_IRREGULAR[end]) + end
     if re.search(r"[^aeiou]ies$", noun):
         return noun[:-3] + "y"
     if re.search(r"(?:ss|x|z|ch|sh)es$", noun):

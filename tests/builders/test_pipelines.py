@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 
+from nbench.builders.aliases import ALIASES
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline, scheduler_spec
 from nbench.errors import NbenchError
 
@@ -18,6 +21,31 @@ def test_the_world(world: object) -> None:
     assert entry.preview is not None
     assert entry.guidance is not None
     assert type(world).__name__ == "StableDiffusion3Pipeline"
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "differs"),
+    [
+        ("sd15", "StableDiffusionPipeline", {}),
+        ("sdxl", "StableDiffusionXLPipeline", {}),
+        ("sd35", "StableDiffusion3Pipeline", {"guidance": 7.0}),
+        ("flux", "FluxPipeline", {"steps": 28}),
+        ("pixart", "PixArtSigmaPipeline", {}),
+        ("sana", "SanaPipeline", {}),
+        ("qwen-image", "QwenImagePipeline", {}),
+        ("z-image", "ZImagePipeline", {"guidance": 5.0}),
+    ],
+)
+def test_settings_are_those_of_the_pipeline_unless_its_card_says_otherwise(
+    name: str, pipeline: str, differs: dict[str, float]
+) -> None:
+    taken = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+    guidance = taken["true_cfg_scale" if name == "qwen-image" else "guidance_scale"].default
+    entry = ALIASES[name]
+    assert {"steps": entry.steps, "guidance": entry.guidance} | differs == {
+        "steps": taken["num_inference_steps"].default,
+        "guidance": guidance,
+    }
 
 
 def test_content_is_what_counts(sd15_folder: Path, tmp_path: Path) -> None:
