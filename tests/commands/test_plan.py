@@ -12,6 +12,8 @@ from nbench.cli import app, build
 from nbench.commands.configured import Configured
 from nbench.commands.plan import NOT_PLANNED
 
+from ..builders.conftest import save_scenes
+
 ASKED = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
 
 
@@ -28,6 +30,23 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said.exit_code == 0, said.output
     assert "4 (2 a prompt)" in said.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("asked", [[], ["--batch-size", "4", "--limit", "2"]])
+def test_the_forward_process_is_timed_by_its_encoder(tmp_path: Path, asked: list[str]) -> None:
+    images = save_scenes(tmp_path, 3)
+    words = ["plan", "ncc", "--process", "forward", "--images", str(images), "--steps", "4", *asked]
+    said = CliRunner().invoke(app, [*words, "--json"])
+    assert said.exit_code == 0, said.output
+    told, rows = json.loads(said.stdout), 2 if asked else 3
+    timing = told["timing"]
+    assert (told["trajectories"], told["denoiser_rows"], told["encoder_rows"]) == (rows, 0, 2 * rows)
+    assert timing["batch_size"] == (4 if asked else 120)  # as a build's, whose full batches are what is timed
+    assert timing["step_seconds"] == 0
+    assert told["device_hours"] == pytest.approx(2 * rows * timing["around_seconds"] / timing["batch_size"] / 3600)
+    assert told["device_hours"] > 0
+    shown = CliRunner().invoke(app, [*words, "--no-timing"])
+    assert f"0 ({2 * rows} images go through the autoencoder's encoder)" in " ".join(shown.output.split())
 
 
 def test_hours_and_cost_follow_from_the_timing() -> None:
