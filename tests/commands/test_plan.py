@@ -40,13 +40,13 @@ def test_the_forward_process_is_timed_by_its_encoder(tmp_path: Path, asked: list
     assert said.exit_code == 0, said.output
     told, rows = json.loads(said.stdout), 2 if asked else 3
     timing = told["timing"]
-    assert (told["trajectories"], told["denoiser_rows"], told["encoder_rows"]) == (rows, 0, 2 * rows)
+    assert (told["trajectories"], told["denoiser_rows"], told["encoder_rows"]) == (rows, 0, rows + 1)
     assert timing["batch_size"] == (4 if asked else 120)  # as a build's, whose full batches are what is timed
     assert timing["step_seconds"] == 0
-    assert told["device_hours"] == pytest.approx(2 * rows * timing["around_seconds"] / timing["batch_size"] / 3600)
+    assert told["device_hours"] == pytest.approx((rows + 1) * timing["around_seconds"] / timing["batch_size"] / 3600)
     assert told["device_hours"] > 0
     shown = CliRunner().invoke(app, [*words, "--no-timing"])
-    assert f"0 ({2 * rows} images go through the autoencoder's encoder)" in " ".join(shown.output.split())
+    assert f"0 ({rows + 1} images go through the autoencoder's encoder)" in " ".join(shown.output.split())
 
 
 def test_hours_and_cost_follow_from_the_timing() -> None:
@@ -57,8 +57,8 @@ def test_hours_and_cost_follow_from_the_timing() -> None:
     told = json.loads(said.stdout)
     timing = told["timing"]
     seconds = (timing["around_seconds"] + 4 * timing["step_seconds"]) / timing["batch_size"]
-    assert told["denoiser_rows"] == (4 + 2) * 4 * 2
-    assert told["device_hours"] == pytest.approx((4 + 2) * seconds / 3600)
+    assert told["denoiser_rows"] == (4 + 1) * 4 * 2
+    assert told["device_hours"] == pytest.approx((4 + 1) * seconds / 3600)
     assert told["hours"] == pytest.approx(told["device_hours"] / 2)
     assert told["cost"] == pytest.approx(3 * told["device_hours"])
     assert seconds > 0
