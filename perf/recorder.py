@@ -5,7 +5,7 @@ median over many short pairs bears that. Beside it stands what a recorded run sp
 clock, a part of which runs beside the next batch; on a GPU the recorder's last step waits for all work, so there these
 shares mean nothing.
 
-python perf/recorder.py [--only world|sdxl] [--seconds 90] [--batches 2] [--batch-size N] [--steps 50] [--json FILE]
+python perf/recorder.py [--only world|sdxl] [--seconds S] [--batches 2] [--batch-size N] [--steps 50] [--json FILE]
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from nbench.shards.writer import ShardWriter
 from nbench.tests.tiny_pipelines import save_sdxl
 
 AT_MOST = 1.03
-BATCH_SIZES = {"world": 8, "sdxl": 2}
-NAMES = {"world": "embedded world", "sdxl": "tiny SDXL, 64x64 latents"}
+PIPELINES = {"world": ("embedded world", 8, 60.0), "sdxl": ("tiny SDXL, 64x64 latents", 2, 120.0)}
+"""By name: what it is, images a batch, and seconds that its pairs of runs may take, unless others are asked for."""
 FEWEST = 6
 """Pairs of runs: fewer tell no interval."""
 PARTS = {(Recorder, "_before"): "recorder", (Recorder, "_after"): "recorder"} | {
@@ -162,24 +162,23 @@ def told(pairs: Sequence[Pair], images: int, steps: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=NAMES, help="one of the two pipelines")
-    parser.add_argument(
-        "--seconds", type=float, default=90, help=f"for each, or {FEWEST} pairs if those take longer (90)"
-    )
+    parser.add_argument("--only", choices=PIPELINES, help="one of the two pipelines")
+    parser.add_argument("--seconds", type=float, help=f"for each (60 and 120), or {FEWEST} pairs if those take longer")
     parser.add_argument("--batches", type=int, default=2, help="batches a run (2)")
-    parser.add_argument("--batch-size", type=int, help=f"images a batch ({BATCH_SIZES})")
+    parser.add_argument("--batch-size", type=int, help="images a batch (8 and 2)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there too")
     options = parser.parse_args()
     quieten_diffusers()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in [options.only] if options.only else NAMES:
-            place, size = Path(folder) / name, options.batch_size or BATCH_SIZES[name]
+        for name in [options.only] if options.only else PIPELINES:
+            place, (label, batch_size, seconds) = Path(folder) / name, PIPELINES[name]
+            size = options.batch_size or batch_size
             place.mkdir()
             pipeline = "shapes" if name == "world" else str(save_sdxl(place / "tiny", size=64))
-            pairs = compare(*runs(pipeline, place, options, size), options.seconds)
-            print(f"{NAMES[name]}: {told(pairs, options.batches * size, options.steps)}", flush=True)
+            pairs = compare(*runs(pipeline, place, options, size), options.seconds or seconds)
+            print(f"{label}: {told(pairs, options.batches * size, options.steps)}", flush=True)
             found[name] = [asdict(pair) for pair in pairs]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
