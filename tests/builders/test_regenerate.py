@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ def test_another_pipeline_is_refused(made: tuple[Path, Path], monkeypatch: Any, 
     assert (code, f"pipeline {folder} is not the one that made this data set" in said) == (2, True), said
     with pytest.raises(NbenchError, match="pipeline shapes is not the one"):
         regenerate(open_bench(out), 1, pipeline="shapes")
+
+
+def test_imported_candidates_cannot_be_made_again() -> None:
+    bench = SimpleNamespace(info=SimpleNamespace(spec={"source": "noisyclip-pt"}))
+    with pytest.raises(NbenchError, match="nobody knows the seeds"):
+        regenerate(bench, 1)  # type: ignore[arg-type]
 
 
 def test_a_pipeline_of_the_hub_is_no_folder(sd15_folder: Path) -> None:
