@@ -33,6 +33,13 @@ def given_images(config: BuildConfig) -> tuple[PromptSet, ChosenImages]:
     return choose_images(config.image_request, _open(config), config.candidates)
 
 
+def on_hub(images: str | Path | None) -> bool:
+    """Whether `--images` names a data set on the Hub, and nothing on this machine."""
+    source = str(images)
+    named = source.partition("@")[0].partition(":")[0] in NAMES
+    return named or (not Path(source).exists() and is_hub_name(source))
+
+
 def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
     """Write `scores/human.parquet` of a whole data set, if anybody rated its images: means, as they were given."""
     ratings = images.ratings()
@@ -59,7 +66,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
 
 def _open(config: BuildConfig) -> ImageSource:
     source = str(config.images)
-    if source.partition("@")[0].partition(":")[0] in NAMES or (not Path(source).exists() and is_hub_name(source)):
+    if on_hub(source):
         return hub_images(source, config.image_columns)
     if config.image_columns:
         raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is none: leave it out")

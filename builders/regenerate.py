@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from ..shards.reader import Bench
 from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
+from .aliases import ALIASES, PipelineEntry
 from .forward import PROCESS
 from .generate import Trajectories, generate
 from .options import PipelineOptions
@@ -25,11 +28,13 @@ IMAGE_TOLERANCE = 8
 """Levels of 255, on the average of an image."""
 
 
-def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
+def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = None) -> list[Defect]:
     """Make `count` random candidates of `bench` anew; every one that differs is a defect.
 
+    `pipeline` says where the pipeline lies now, None that it is to be had by the name that the data set gives.
+
     Raises:
-        NbenchError: the pipeline is not within reach, or is another by now.
+        NbenchError: the pipeline is not within reach, or is another by now; or a data set that no pipeline made.
     """
     spec, info = bench.info.spec, bench.info
     if spec.get("process") == PROCESS:
@@ -37,13 +42,10 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
             "its latents are made of images that are not kept as they were: to compare, build once more with the same "
             "--images and another --out"
         )
-    content = spec["pipeline"]["content"]
-    # a pipeline of the Hub is known by its commit, which may not be the newest
-    options = PipelineOptions(revision=content if re.fullmatch("[0-9a-f]{40}", content) else None)
-    entry = resolve_pipeline(spec["pipeline"]["name"], options)
+    if "seed" not in spec:
+        raise NbenchError("it was imported, and nobody knows the seeds of its candidates: they cannot be made again")
+    entry = maker_of(spec, pipeline)
     entry = replace(entry, quantize=spec.get("quantize"), attention=spec.get("attention"))
-    if entry.content != content:
-        raise NbenchError(f"pipeline {entry.name} is not the one that made this data set: its files have changed")
     stated = scheduler_spec(entry)["class"]
     if spec["scheduler"]["class"] != stated:
         entry = replace(entry, scheduler=spec["scheduler"]["class"])
@@ -56,6 +58,28 @@ def regenerate(bench: Bench, count: int, seed: int = 0) -> list[Defect]:
         made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.signals)
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
+
+
+def maker_of(spec: dict[str, Any], given: str | None = None) -> PipelineEntry:
+    """The pipeline that made a data set, by the name that its spec has, or as `given`: a folder or Hub id.
+
+    Raises:
+        NbenchError: it is not within reach, or what is there is another one.
+    """
+    recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
+    name = given or recorded
+    known = ALIASES.get(name)
+    here = Path(known.source if known else name).is_dir()
+    # one of the Hub is known by its commit, which may not be the newest; a folder by a hash of its files
+    commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
+    if here and commit:
+        raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
+    if not here and not commit:
+        raise NbenchError(f"this data set was made with a folder, and {name} is none here: name it by --pipeline")
+    entry = resolve_pipeline(name, PipelineOptions(revision=commit))
+    if entry.content != content:
+        raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")
+    return entry
 
 
 def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:

@@ -45,10 +45,8 @@ def read_setup(name: str, options: PipelineOptions) -> Setup:
         return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {})
     folder = Path(alias.source if alias else name)
     source = str(folder) if folder.is_dir() or "/" not in name else _configs(name, options.revision)
-    entry = resolve_pipeline(source, options)
-    if alias:
-        entry = _asked(alias, options)
-    return _from_configs(entry, Path(source))
+    entry = resolve_pipeline(name if alias else source, options)
+    return _from_configs(entry, Path(entry.source))
 
 
 def _asked(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:

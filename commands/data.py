@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..errors import NbenchError
+
 data_app = typer.Typer()
 import_app = typer.Typer(no_args_is_help=True, help="Make a data set of trajectories that others have recorded.")
 data_app.add_typer(import_app, name="import")
@@ -52,6 +54,9 @@ def inspect(
 def verify(
     path: Annotated[str, typer.Argument(help="A data set: folder, URL or Hub id.")],
     regenerate: Annotated[int, typer.Option(help="Make so many random candidates anew, and compare.")] = 0,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Where the pipeline for --regenerate is now: folder or Hub id.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Check every shard and every row of a data set against its record; exit code 1 if anything is wrong.
@@ -59,6 +64,8 @@ def verify(
     `nbench verify data/small`
 
     `nbench verify data/small --regenerate 5`
+
+    `nbench verify data/mine --regenerate 5 --pipeline models/mine`
     """
     import json
 
@@ -67,6 +74,8 @@ def verify(
     from ..shards.storage import Location
     from ..shards.verify import verify
 
+    if pipeline is not None and not regenerate:
+        raise NbenchError("--pipeline is for --regenerate: add it, or leave it out")
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
     defects = list(report.defects)
@@ -74,7 +83,7 @@ def verify(
         from ..builders.regenerate import regenerate as make_again
         from ..shards.reader import open_bench
 
-        defects += make_again(open_bench(path), regenerate)
+        defects += make_again(open_bench(path), regenerate, pipeline=pipeline)
     if as_json:
         told = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
         print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": told}))

@@ -38,11 +38,11 @@ def plan(
     devices: Annotated[int, typer.Option(min=1, help="Like this machine's, at work at the same time.")] = 1,
     price: Annotated[float | None, typer.Option(min=0, help="Of a device for an hour.")] = None,
     timing: Annotated[
-        bool, typer.Option("--timing/--no-timing", help="Time a few steps here; without, no weights are loaded.")
+        bool, typer.Option("--timing/--no-timing", help="Time a few batches here; without, no weights are loaded.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Say what a build will cost before it runs: trajectories, denoiser rows, bytes, shards, and hours.
+    """Say what a build will cost before it runs: trajectories, denoiser or encoder rows, bytes, shards, and hours.
 
     `nbench plan ncc --pipeline sdxl --prompts cc12m --positions 20:30 --no-timing`
 
@@ -54,9 +54,9 @@ def plan(
 
     costs, timed = estimate_costs(config), None
     if timing:
-        from ..builders.timing import time_pipeline
+        from ..builders.timing import time_build
 
-        timed = time_pipeline(config)
+        timed = time_build(config)
     if as_json:
         print(json.dumps(_told(costs, timed, devices, price)))
         return
@@ -82,10 +82,13 @@ def _print(costs: Costs, timed: Timing | None, devices: int, price: float | None
     from rich.table import Table
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
+    work = f"{costs.steps} steps, {costs.rows_a_step} a step"
+    if costs.process == "forward":
+        work = f"{costs.encoder_rows:,} images go through the autoencoder's encoder"
     facts = {
         "prompts": f"{costs.prompts:,} ({costs.prompts_known_from})",
         "trajectories": f"{costs.trajectories:,} ({costs.candidates} a prompt)",
-        "denoiser rows": f"{costs.denoiser_rows:,} ({costs.steps} steps, {costs.rows_a_step} a step)",
+        "denoiser rows": f"{costs.denoiser_rows:,} ({work})",
         "latents": f"{latent}, {costs.latent_dtype}; images {image}",
         "shards": f"{costs.shards:,} of {costs.rows_per_shard} rows, {costs.format}",
         "batch size": str(costs.batch_size),

@@ -1,25 +1,31 @@
 """What recording costs: the pipeline with all positions recorded and written, beside the plain pipeline.
 
-python perf/recorder.py [--rounds 7] [--batches 2] [--batch-size 8] [--steps 50] [--json recorder.json]
+Both make the same few images, one right after the other, again and again: a machine is never quiet for long, and the
+median over many short pairs bears that. Beside it stands what a recorded run spends in recorder and writer by the
+clock, a part of which runs beside the next batch; on a GPU the recorder's last step waits for all work, so there these
+shares mean nothing.
+
+python perf/recorder.py [--only world|sdxl] [--seconds S] [--batches 2] [--batch-size N] [--steps 50] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from tiny_pipelines import save_sdxl
 
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
@@ -29,22 +35,44 @@ from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.builders.plan import Plan
 from nbench.builders.progress import BuildProgress
 from nbench.builders.prompts import load_prompts
+from nbench.builders.quiet import quieten_diffusers
+from nbench.builders.recorder import Recorder
 from nbench.shards.dataset import read_info
 from nbench.shards.formats import shard_writer
+from nbench.shards.writer import ShardWriter
+from nbench.tests.tiny_pipelines import save_sdxl
 
 AT_MOST = 1.03
+PIPELINES = {"world": ("embedded world", 8, 60.0), "sdxl": ("tiny SDXL, 64x64 latents", 2, 120.0)}
+"""By name: what it is, images a batch, and seconds that its pairs of runs may take, unless others are asked for."""
+FEWEST = 6
+"""Pairs of runs: fewer tell no interval."""
+PARTS = {(Recorder, "_before"): "recorder", (Recorder, "_after"): "recorder"} | {
+    (Maker, "_take"): "writer",
+    (ShardWriter, "commit"): "writer",
+}
 
 
-def runs(pipeline: str, place: Path, options: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None]]:
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of a plain and of a recorded run, and those of the latter in recorder and writer."""
+
+    plain: float
+    recorded: float
+    recorder: float
+    writer: float
+
+
+def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: int) -> list[Callable[[], None]]:
     """The plain pipeline and a build's maker, on the same batches, prompts and seeds; both decode their images."""
-    rows = options.batches * options.batch_size
+    rows = options.batches * batch_size
     config = BuildConfig(
         "ncc",
         pipeline=pipeline,
         out=place / "ncc",
         limit=rows,
         steps=options.steps,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         rows_per_shard=rows,
     )
     build(config, progress=False)  # warms up, and tells what the maker needs to know
@@ -53,8 +81,8 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace) -> tuple[Calla
     pipe = load_pipeline(entry, info.spec["dtype"])
 
     def plain() -> None:
-        for start in range(0, rows, options.batch_size):
-            batch = range(start, start + options.batch_size)
+        for start in range(0, rows, batch_size):
+            batch = range(start, start + batch_size)
             texts = [prompt.text for prompt in plan.of(batch)]
             generators = [torch.Generator().manual_seed(seed) for seed in plan.seeds(batch)]
             pipe(texts, generator=generators, output_type="np", **as_called(pipe, plan.arguments, len(texts)))
@@ -65,50 +93,93 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace) -> tuple[Calla
             BuildProgress("ncc", rows, shown=False) as progress,
             ThreadPoolExecutor(1) as pool,
         ):
-            (Path(folder) / "data").mkdir(exist_ok=True)
-            maker = Maker(plan, pipe, info, options.batch_size, progress)
+            maker = Maker(plan, pipe, info, batch_size, progress)
             maker.shard(0, shard_writer(Path(folder), info, 0), pool)
 
-    return plain, recorded
+    return [plain, recorded]
 
 
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+@contextmanager
+def accounted() -> Iterator[Counter[str]]:
+    """Seconds inside recorder and writer, which are as they were afterwards."""
+    spent = Counter[str]()
+
+    def timed(original: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def method(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return original(*arguments)
+            finally:
+                spent[part] += time.perf_counter() - began
+
+        return method
+
+    with ExitStack() as patched:
+        for (owner, name), part in PARTS.items():
+            patched.enter_context(patch.object(owner, name, timed(getattr(owner, name), part)))
+        yield spent
 
 
-def compare(plain: Callable[[], None], recorded: Callable[[], None], rounds: int) -> list[tuple[float, float]]:
-    """Seconds of (plain, recorded), one right after the other, in turns the one first and the other."""
-    found = []
-    for number in range(rounds):
-        order = (plain, recorded) if number % 2 == 0 else (recorded, plain)
-        times = {run: seconds(run) for run in order}
-        found.append((times[plain], times[recorded]))
+def compare(plain: Callable[[], None], recorded: Callable[[], None], seconds: float) -> list[Pair]:
+    """As many pairs as `seconds` allow, in turns the one first and the other."""
+    found, until = list[Pair](), time.monotonic() + seconds
+    with accounted() as spent:
+        while len(found) < FEWEST or time.monotonic() < until:
+            spent.clear()
+            times = {}
+            for run in (plain, recorded) if len(found) % 2 else (recorded, plain):
+                start = time.perf_counter()
+                run()
+                times[run] = time.perf_counter() - start
+            found.append(Pair(times[plain], times[recorded], spent["recorder"], spent["writer"]))
     return found
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Two of `values` between which the median lies with probability `level` or more, whatever the distribution.
+
+    The number of values below the median is binomial, so order statistics give the interval; it takes six values.
+    """
+    ordered, n = sorted(values), len(values)
+    inside = [k for k in range(n // 2) if 2 * sum(comb(n, i) for i in range(k + 1)) <= (1 - level) * 2**n]
+    return ordered[inside[-1]], ordered[n - 1 - inside[-1]]
+
+
+def told(pairs: Sequence[Pair], images: int, steps: int) -> str:
+    """The figures of a pipeline, in a few words."""
+    ratios = [pair.recorded / pair.plain for pair in pairs]
+    low, high = median_interval(ratios)
+    recorder, writer = (
+        100 * median(getattr(pair, part) / pair.recorded for pair in pairs) for part in ("recorder", "writer")
+    )
+    rate = images * steps / median(pair.plain for pair in pairs)
+    return (
+        f"{median(ratios):.3f} times the plain pipeline (95 % interval {low:.3f} to {high:.3f}, {len(pairs)} pairs of "
+        f"{images} images), at most {AT_MOST} wanted\n  of a recorded run {recorder:.1f} % in the recorder, "
+        f"{writer:.1f} % encoding and writing; the plain one does {rate:,.0f} image steps a second"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often both are run (7)")
+    parser.add_argument("--only", choices=PIPELINES, help="one of the two pipelines")
+    parser.add_argument("--seconds", type=float, help=f"for each (60 and 120), or {FEWEST} pairs if those take longer")
     parser.add_argument("--batches", type=int, default=2, help="batches a run (2)")
-    parser.add_argument("--batch-size", type=int, default=8, help="images a batch (8)")
+    parser.add_argument("--batch-size", type=int, help="images a batch (8 and 2)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there too")
     options = parser.parse_args()
+    quieten_diffusers()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        sources = {"embedded world": "shapes", "tiny SDXL, 64x64 latents": str(save_sdxl(place / "sdxl", size=64))}
-        for name, pipeline in sources.items():
-            (place / name).mkdir()
-            found[name] = compare(*runs(pipeline, place / name, options), options.rounds)
-            ratios = sorted(recorded / plain for plain, recorded in found[name])
-            steps = options.batches * options.batch_size * options.steps / median(plain for plain, _ in found[name])
-            print(
-                f"{name}: {median(ratios):.3f} times the plain pipeline ({ratios[0]:.3f}-{ratios[-1]:.3f}), "
-                f"at most {AT_MOST} wanted; the plain one does {steps:,.0f} image steps a second"
-            )
+        for name in [options.only] if options.only else PIPELINES:
+            place, (label, batch_size, seconds) = Path(folder) / name, PIPELINES[name]
+            size = options.batch_size or batch_size
+            place.mkdir()
+            pipeline = "shapes" if name == "world" else str(save_sdxl(place / "tiny", size=64))
+            pairs = compare(*runs(pipeline, place, options, size), options.seconds or seconds)
+            print(f"{label}: {told(pairs, options.batches * size, options.steps)}", flush=True)
+            found[name] = [asdict(pair) for pair in pairs]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -47,7 +47,10 @@ def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
         "seed": batch.seeds,
         "tags": batch.tags,
         "corruptions": batch.corruptions,
-        "image": [None if bad else {"bytes": _png(image)} for bad, image in zip(failed, images, strict=True)],
+        "image": [
+            None if bad else {"bytes": None if image is None else encode_image(image)}
+            for bad, image in zip(failed, images, strict=True)
+        ],
         "status": np.where(failed, "failed", "ok").tolist(),
         "error": [error or None for error in batch.errors],
     }
@@ -148,6 +151,13 @@ def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int, signal: s
     return (values * scale).astype(np.float16)
 
 
+def encode_image(image: np.ndarray) -> bytes:
+    """A final image, uint8 [H, W, 3], as the PNG that shards keep."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "png")
+    return buffer.getvalue()
+
+
 def decode_image(png: bytes | None, size: tuple[int, int]) -> np.ndarray:
     """A final image, uint8 [H, W, 3].
 
@@ -215,14 +225,6 @@ def count_failed(rows: pa.RecordBatch) -> int:
 def _fixed_lists(values: np.ndarray, missing: np.ndarray) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values[0].size if len(values) else 1, mask=pa.array(missing))
-
-
-def _png(image: np.ndarray | None) -> bytes | None:
-    if image is None:
-        return None
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png")
-    return buffer.getvalue()
 
 
 def _numbers(rows: pa.RecordBatch, name: str) -> np.ndarray:

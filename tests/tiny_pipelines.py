@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 import torch
 
-from nbench.shapes.tokenizer import END, PAD, START, build_tokenizer
+from nbench.shapes.tokenizer import build_tokenizer
 
-TOKENS = 16
-_CHAT = "{% for message in messages %}<user> {{ message['content'] }} <assistant>{% endfor %}"
+from .tiny_parts import CHAT, TOKENS, clip, decoder, t5, vae
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def save_sd15(path: Path, size: int = 8, channels: tuple[int, ...] = (8, 16), sc
         norm_num_groups=4,
     )
     diffusers.StableDiffusionPipeline(
-        vae=_vae(channels),
-        text_encoder=_clip(),
+        vae=vae(channels),
+        text_encoder=clip(),
         tokenizer=build_tokenizer(TOKENS),
         unet=unet,
         scheduler=getattr(diffusers, f"{scheduler}Scheduler")(beta_schedule="scaled_linear"),
@@ -96,9 +95,9 @@ def save_sdxl(path: Path, size: int = 8) -> Path:
         projection_class_embeddings_input_dim=6 * 8 + 16,
     )
     diffusers.StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=_clip(),
-        text_encoder_2=_clip(projected=True),
+        vae=vae(),
+        text_encoder=clip(),
+        text_encoder_2=clip(projected=True),
         tokenizer=build_tokenizer(TOKENS),
         tokenizer_2=build_tokenizer(TOKENS),
         unet=unet,
@@ -129,12 +128,12 @@ def save_sd3(path: Path) -> Path:
     diffusers.StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(shift_factor=0.1),
-        text_encoder=_clip(projected=True),
+        vae=vae(shift_factor=0.1),
+        text_encoder=clip(projected=True),
         tokenizer=build_tokenizer(TOKENS),
-        text_encoder_2=_clip(projected=True),
+        text_encoder_2=clip(projected=True),
         tokenizer_2=build_tokenizer(TOKENS),
-        text_encoder_3=_t5(32),
+        text_encoder_3=t5(32),
         tokenizer_3=build_tokenizer(TOKENS),
     ).save_pretrained(path)
     return path
@@ -158,10 +157,10 @@ def save_flux(path: Path) -> Path:
     )
     diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=_vae(shift_factor=0.1),
-        text_encoder=_clip(),
+        vae=vae(shift_factor=0.1),
+        text_encoder=clip(),
         tokenizer=build_tokenizer(TOKENS),
-        text_encoder_2=_t5(32),
+        text_encoder_2=t5(32),
         tokenizer_2=build_tokenizer(TOKENS),
         transformer=transformer,
     ).save_pretrained(path)
@@ -185,8 +184,8 @@ def save_pixart(path: Path) -> Path:
     )
     diffusers.PixArtSigmaPipeline(
         tokenizer=build_tokenizer(TOKENS),
-        text_encoder=_t5(32),
-        vae=_vae(),
+        text_encoder=t5(32),
+        vae=vae(),
         transformer=transformer,
         scheduler=diffusers.DPMSolverMultistepScheduler(),
     ).save_pretrained(path)
@@ -200,7 +199,7 @@ def save_sana(path: Path) -> Path:
 
     torch.manual_seed(0)
     text = Gemma2Model(
-        Gemma2Config(**_decoder(), query_pre_attn_scalar=8, sliding_window=64, pad_token_id=0, head_dim=8)
+        Gemma2Config(**decoder(), query_pre_attn_scalar=8, sliding_window=64, pad_token_id=0, head_dim=8)
     )
     transformer = diffusers.SanaTransformer2DModel(
         in_channels=4,
@@ -244,7 +243,7 @@ def save_qwen_image(path: Path) -> Path:
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
     text = Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config={**_decoder(), "rope_parameters": rope}, vision_config=vision)
+        Qwen2_5_VLConfig(text_config={**decoder(), "rope_parameters": rope}, vision_config=vision)
     )
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=16,
@@ -292,64 +291,15 @@ def save_z_image(path: Path) -> Path:
         axes_lens=[128, 32, 32],
     )
     tokenizer = build_tokenizer(TOKENS)
-    tokenizer.chat_template = _CHAT
+    tokenizer.chat_template = CHAT
     diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(shift_factor=0.1),
-        text_encoder=Qwen3Model(Qwen3Config(**_decoder(), head_dim=8)),
+        vae=vae(shift_factor=0.1),
+        text_encoder=Qwen3Model(Qwen3Config(**decoder(), head_dim=8)),
         tokenizer=tokenizer,
         transformer=transformer,
     ).save_pretrained(path)
     return path
-
-
-def _vae(channels: tuple[int, ...] = (8, 16), **settings: float) -> Any:
-    import diffusers
-
-    return diffusers.AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-        **settings,
-    )
-
-
-def _clip(projected: bool = False) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    tokenizer = build_tokenizer(TOKENS)
-    names = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=TOKENS,
-        projection_dim=16,
-        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
-    )
-    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
-
-
-def _t5(width: int) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    sizes = {"d_model": width, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-    return T5EncoderModel(T5Config(vocab_size=len(build_tokenizer(TOKENS)), **sizes))
-
-
-def _decoder() -> dict[str, Any]:
-    return {
-        "vocab_size": len(build_tokenizer(TOKENS)),
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-    }
 
 
 _SQUARE = {"height": 16, "width": 16}

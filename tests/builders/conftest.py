@@ -1,15 +1,22 @@
-"""The embedded pipeline, and programs in processes of their own."""
+"""The embedded pipeline, images of its world, and programs in processes of their own."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.builders.prompts import world_prompts
+from nbench.shapes.grammar import parse
+from nbench.shapes.render import render
 
 DIES = """
 import os, signal
@@ -30,6 +37,19 @@ def dies(owner, name, calls):
 def world() -> Any:
     """The embedded pipeline in float32 on the CPU."""
     return load_pipeline(resolve_pipeline("shapes"), "float32", "cpu")
+
+
+def save_scenes(folder: Path, count: int) -> Path:
+    """`folder`, with rendered scenes and their exact captions; people's ratings of all but the last."""
+    prompts = world_prompts("ncc", count)
+    images = render([parse(prompt.text) for prompt in prompts], np.random.default_rng(0)).images
+    rows = []
+    for number, (prompt, pixels) in enumerate(zip(prompts, images, strict=True)):
+        Image.fromarray(pixels).save(folder / f"{prompt.id}.png")
+        rows.append({"id": prompt.id, "prompt": prompt.text, "file_name": f"{prompt.id}.png", "rating": 1 + number % 5})
+    rows[-1]["rating"] = None
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
 
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,14 +12,18 @@ import torch
 from nbench.builders import build as build_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.costs import KNOWN_PROMPTS, estimate_costs
+from nbench.builders.costs import estimate_costs
+from nbench.builders.counts import KNOWN_IMAGES, KNOWN_PROMPTS
+from nbench.builders.forward import open_forward
 from nbench.builders.loading import denoiser
 from nbench.builders.options import PipelineOptions
 from nbench.builders.pipelines import load_pipeline
 from nbench.errors import NbenchError
 from nbench.shards.dataset import read_info
+from nbench.shards.schema import array_columns
 
 from ..tiny_pipelines import Family
+from .conftest import save_scenes
 
 SMALL = BuildConfig("ncc", limit=40, steps=6, batch_size=40, signals=("latent", "image", "x0", "cfg_gap"))
 
@@ -38,6 +42,47 @@ def test_planned_bytes_are_those_of_a_build(tmp_path: Path, format: Any, latent_
     assert (planned.trajectories, planned.latent_shape, planned.image_size) == (info.rows, info.latent_shape, (32, 32))
     assert (planned.shards, planned.rows_per_shard) == (len(info.shards), info.rows_per_shard)
     assert planned.stored_bytes == pytest.approx(on_disk(config.folder), rel=0.1)
+
+
+@pytest.mark.parametrize("format", ["parquet", "webdataset"])
+@pytest.mark.parametrize("latent_dtype", ["float16", "int8"])
+def test_a_plan_of_the_forward_process_is_what_its_build_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Any, latent_dtype: Any
+) -> None:
+    (tmp_path / "scenes").mkdir()
+    images, encoded = save_scenes(tmp_path / "scenes", 40), list[int]()
+    config = BuildConfig(
+        "ncc", process="forward", images=images, out=tmp_path / "data", steps=6, batch_size=16, rows_per_shard=16,
+        format=format, latent_dtype=latent_dtype,
+    )  # fmt: skip
+
+    def hooked(*arguments: Any) -> Any:
+        process = open_forward(*arguments)
+        process.vae.encoder.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
+        return process
+
+    monkeypatch.setattr(build_module, "open_forward", hooked)
+    build(config, progress=False)
+    info, planned = read_info(config.folder), estimate_costs(config)
+    assert (planned.trajectories, planned.latent_shape, planned.image_size) == (40, info.latent_shape, (32, 32))
+    assert (planned.shards, planned.denoiser_rows, planned.encoder_rows) == (len(info.shards), 0, sum(encoded))
+    assert {column.name for column in planned.columns} >= {*array_columns(info), "image"}
+    assert planned.stored_bytes == pytest.approx(on_disk(config.folder), rel=0.1)
+
+
+def test_images_on_the_hub_are_not_fetched_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rated = BuildConfig("genai-bench", "sdxl", process="forward", images="genai-bench")
+    planned = estimate_costs(rated)
+    assert (planned.prompts, planned.candidates) == (KNOWN_PROMPTS["genai-bench"], KNOWN_IMAGES["genai-bench"])
+    assert (planned.trajectories, planned.encoder_rows, planned.rows_a_step) == (9600, 9601, 0)
+    two = estimate_costs(replace(rated, image_columns=("SDXL_Base", "SDXL_Turbo"), sample=50))
+    assert two.trajectories == 100
+    other = replace(rated, images="lab/photos")
+    with pytest.raises(NbenchError, match=r"how many images lab/photos has is not known .* --limit"):
+        estimate_costs(other)
+    planned = estimate_costs(replace(other, limit=300))
+    assert (planned.trajectories, planned.prompts_known_from) == (300, "as asked in lab/photos, not counted now")
 
 
 def test_planned_rows_are_those_the_denoiser_computes(

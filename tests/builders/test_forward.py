@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -22,35 +21,22 @@ from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.forward import encode, noise_scales
 from nbench.builders.options import PipelineOptions
-from nbench.builders.prompts import world_prompts
 from nbench.builders.regenerate import regenerate
 from nbench.builders.seeds import initial_noise
 from nbench.errors import NbenchError
-from nbench.shapes.grammar import parse
-from nbench.shapes.render import render
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
 from ..tiny_pipelines import Family
-from .conftest import DIES, run_python
+from .conftest import DIES, run_python, save_scenes
 
 COUNT, STEPS = 6, 4
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rendered scenes with exact captions; people's ratings of all but the last."""
-    folder = tmp_path_factory.mktemp("scenes")
-    prompts = world_prompts("ncc", COUNT)
-    images = render([parse(prompt.text) for prompt in prompts], np.random.default_rng(0)).images
-    rows = []
-    for number, (prompt, pixels) in enumerate(zip(prompts, images, strict=True)):
-        Image.fromarray(pixels).save(folder / f"{prompt.id}.png")
-        rows.append({"id": prompt.id, "prompt": prompt.text, "file_name": f"{prompt.id}.png", "rating": 1 + number % 5})
-    rows[-1]["rating"] = None
-    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
+    return save_scenes(tmp_path_factory.mktemp("scenes"), COUNT)
 
 
 @pytest.fixture

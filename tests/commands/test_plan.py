@@ -12,6 +12,8 @@ from nbench.cli import app, build
 from nbench.commands.configured import Configured
 from nbench.commands.plan import NOT_PLANNED
 
+from ..builders.conftest import save_scenes
+
 ASKED = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
 
 
@@ -30,6 +32,23 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("asked", [[], ["--batch-size", "4", "--limit", "2"]])
+def test_the_forward_process_is_timed_by_its_encoder(tmp_path: Path, asked: list[str]) -> None:
+    images = save_scenes(tmp_path, 3)
+    words = ["plan", "ncc", "--process", "forward", "--images", str(images), "--steps", "4", *asked]
+    said = CliRunner().invoke(app, [*words, "--json"])
+    assert said.exit_code == 0, said.output
+    told, rows = json.loads(said.stdout), 2 if asked else 3
+    timing = told["timing"]
+    assert (told["trajectories"], told["denoiser_rows"], told["encoder_rows"]) == (rows, 0, rows + 1)
+    assert timing["batch_size"] == (4 if asked else 120)  # as a build's, whose full batches are what is timed
+    assert timing["step_seconds"] == 0
+    assert told["device_hours"] == pytest.approx((rows + 1) * timing["around_seconds"] / timing["batch_size"] / 3600)
+    assert told["device_hours"] > 0
+    shown = CliRunner().invoke(app, [*words, "--no-timing"])
+    assert f"0 ({rows + 1} images go through the autoencoder's encoder)" in " ".join(shown.output.split())
+
+
 def test_hours_and_cost_follow_from_the_timing() -> None:
     said = CliRunner().invoke(
         app, ["plan", *ASKED, "--rows-per-shard", "2", "--devices", "2", "--price", "3", "--json"]
@@ -38,8 +57,8 @@ def test_hours_and_cost_follow_from_the_timing() -> None:
     told = json.loads(said.stdout)
     timing = told["timing"]
     seconds = (timing["around_seconds"] + 4 * timing["step_seconds"]) / timing["batch_size"]
-    assert told["denoiser_rows"] == (4 + 2) * 4 * 2
-    assert told["device_hours"] == pytest.approx((4 + 2) * seconds / 3600)
+    assert told["denoiser_rows"] == (4 + 1) * 4 * 2
+    assert told["device_hours"] == pytest.approx((4 + 1) * seconds / 3600)
     assert told["hours"] == pytest.approx(told["device_hours"] / 2)
     assert told["cost"] == pytest.approx(3 * told["device_hours"])
     assert seconds > 0

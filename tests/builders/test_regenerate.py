@@ -1,0 +1,74 @@
+"""Candidates made again: the pipeline that made them is found where it lies now, and no other is taken for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
+from nbench.builders.regenerate import maker_of, regenerate
+from nbench.cli import main
+from nbench.errors import NbenchError
+from nbench.shards.reader import open_bench
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def made(sd15_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A data set, and the pipeline that made it, which has another name by now."""
+    before, after, out = tmp_path / "tiny", tmp_path / "models" / "kept", tmp_path / "data"
+    shutil.copytree(sd15_folder, before)
+    config = BuildConfig("ncc", str(before), out, limit=3, steps=3, latent_dtype="float32")
+    build(config, progress=False)
+    after.parent.mkdir()
+    before.rename(after)
+    return out, after
+
+
+def verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Exit code and all that is said."""
+    monkeypatch.setattr("sys.argv", ["nbench", "verify", *map(str, words)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    said = capsys.readouterr()
+    return int(exit.value.code or 0), said.out + said.err
+
+
+def test_a_folder_that_has_moved_is_named(made: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
+    out, folder = made
+    asked = (out, "--regenerate", 2)
+    code, said = verified(monkeypatch, capsys, *asked)
+    assert (code, "made with a folder, and tiny is none here: name it by --pipeline" in said) == (2, True), said
+    code, said = verified(monkeypatch, capsys, *asked, "--pipeline", folder)
+    assert (code, "no defects" in said) == (0, True), said
+    code, said = verified(monkeypatch, capsys, out, "--pipeline", folder)
+    assert (code, "--pipeline is for --regenerate" in said) == (2, True), said
+
+
+def test_another_pipeline_is_refused(made: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
+    out, folder = made
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"act_fn": "gelu"}))
+    code, said = verified(monkeypatch, capsys, out, "--regenerate", 2, "--pipeline", folder)
+    assert (code, f"pipeline {folder} is not the one that made this data set" in said) == (2, True), said
+    with pytest.raises(NbenchError, match="pipeline shapes is not the one"):
+        regenerate(open_bench(out), 1, pipeline="shapes")
+
+
+def test_imported_candidates_cannot_be_made_again() -> None:
+    bench = SimpleNamespace(info=SimpleNamespace(spec={"source": "noisyclip-pt"}))
+    with pytest.raises(NbenchError, match="nobody knows the seeds"):
+        regenerate(bench, 1)  # type: ignore[arg-type]
+
+
+def test_a_pipeline_of_the_hub_is_no_folder(sd15_folder: Path) -> None:
+    spec = {"pipeline": {"name": "lab/tiny", "content": COMMIT}}
+    with pytest.raises(NbenchError, match=f"is a folder, and .* with lab/tiny of the Hub at {COMMIT}"):
+        maker_of(spec, str(sd15_folder))
