@@ -57,10 +57,11 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
 
-perf: $(READY) ## time nbench's shards beside other ways to keep latents, and what recording and scoring cost (ARGS='--rows 8 --json perf.json')
+perf: $(READY) ## time nbench's shards beside other ways to keep latents, and what recording, scoring and sampling cost (ARGS='--rows 8 --json perf.json')
 	$(BIN)/python perf/shards.py $(ARGS)
 	$(BIN)/python perf/recorder.py
 	$(BIN)/python perf/evaluate.py
+	$(BIN)/python perf/sampling.py
 
 clean: ## remove .venv, caches and build outputs; data/ and results/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import __version__
-from .commands.configured import configured
+from .commands.configured import configured, configured_by
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.models import models_app
+from .commands.pipeline_options import pipeline_options
 from .commands.pipelines import pipelines_app
 from .commands.plan import NOT_PLANNED, plan, run_build
 from .commands.report import report_app
@@ -26,6 +27,7 @@ from .errors import NbenchError
 
 if TYPE_CHECKING:
     from .builders.config import BuildConfig
+    from .builders.options import PipelineOptions
 
 INTERRUPTED = 130
 
@@ -88,6 +90,7 @@ def root(
 
 @app.command(no_args_is_help=True)
 @configured(run_build)
+@configured_by(pipeline_options)
 def build(
     kind: Annotated[Literal["genai-bench", "ncc"], typer.Argument(help="A data set to evaluate on, or to train on.")],
     pipeline: Annotated[
@@ -150,26 +153,8 @@ def build(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make the candidates that failed once more.")
     ] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="A first-order one of diffusers: Euler, DDIM, UniPC.")] = None,
-    eta: Annotated[float | None, typer.Option(help="Of DDIM: 0 adds no noise, 1 as much as DDPM.")] = None,
-    height: Annotated[int | None, typer.Option(help="Of the images, pixels. [default: the pipeline's]")] = None,
-    width: Annotated[int | None, typer.Option(help="Of the images, pixels. [default: the pipeline's]")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
-    max_sequence_length: Annotated[int | None, typer.Option(help="Tokens of a prompt that are read.")] = None,
-    pipeline_arg: Annotated[
-        list[str] | None, typer.Option(help="key=value for the pipeline's call, value as JSON; repeats.")
-    ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="The denoiser, by bitsandbytes_4bit, bitsandbytes_8bit, torchao or quanto.")
-    ] = None,
-    attention: Annotated[str | None, typer.Option(help="A backend of diffusers: native, flash, sage.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the denoiser's repeated blocks.")] = False,
-    offload: Annotated[
-        Literal["model", "sequential", "group"] | None, typer.Option(help="Keep weights off the GPU while unused.")
-    ] = None,
-    vae_slicing: Annotated[bool, typer.Option("--vae-slicing", help="Decode images one by one.")] = False,
-    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode large images in tiles.")] = False,
+    *,
+    options: PipelineOptions,
 ) -> BuildConfig:
     """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
 
@@ -182,7 +167,6 @@ def build(
     `nbench build genai-bench --pipeline sdxl --process forward --images genai-bench --out data/rated`
     """
     from .builders.config import BuildConfig
-    from .builders.options import PipelineOptions, parse_arguments
     from .shards.signals import DEFAULT_SIGNALS
 
     return _checked(
@@ -213,22 +197,7 @@ def build(
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
             retry_failed=retry_failed,
-            options=PipelineOptions(
-                revision=revision,
-                scheduler=scheduler,
-                eta=eta,
-                height=height,
-                width=width,
-                negative_prompt=negative_prompt,
-                max_sequence_length=max_sequence_length,
-                arguments=parse_arguments(pipeline_arg or ()),
-                quantize=quantize,
-                attention=attention,
-                compile=compile,
-                offload=offload,
-                vae_slicing=vae_slicing,
-                vae_tiling=vae_tiling,
-            ),
+            options=options,
             signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
         )
     )

@@ -17,16 +17,17 @@ from ..errors import NbenchError
 class LatentLayout:
     """Knows, while it is entered, the size for which `pipe` is called, and brings its latents into [B, C, H, W].
 
-    The size is seen where every pipeline of diffusers takes it: in `prepare_latents(..., height, width, ...)`.
+    The size is seen where every pipeline of diffusers takes it: in `prepare_latents(..., height, width, ...)`. `drawn`
+    is told what that gives, the noise [B, C, H, W], before the denoiser is called.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Any, drawn: Callable[[torch.Tensor], None] | None = None) -> None:
+        self._pipe, self._drawn = pipe, drawn
         self._size: tuple[int, int] | None = None
         self._watching = contextlib.ExitStack()
 
     def __enter__(self) -> LatentLayout:
-        self._watching.enter_context(_preparing(self._pipe, self._see))
+        self._watching.enter_context(_preparing(self._pipe, self._see, self._tell))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,6 +53,11 @@ class LatentLayout:
         patch = 2 * getattr(self._pipe, "vae_scale_factor", 8)
         if height and width:
             self._size = (2 * (int(height) // patch), 2 * (int(width) // patch))
+
+    def _tell(self, prepared: Any, _: None) -> Any:
+        if self._drawn is not None:
+            self._drawn(self.chw(prepared[0] if isinstance(prepared, tuple) else prepared))
+        return prepared
 
 
 @contextlib.contextmanager

@@ -18,14 +18,14 @@ from .schedulers import check_scheduler, scheduler_class
 
 BLANK = " "
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
-# what the build itself gives to the pipeline, and the option that decides it
+# what is given to the pipeline anyway, and what decides it
 _OURS = {
-    "prompt": "--prompts",
+    "prompt": "the prompt asked for",
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
     "generator": "--seed",
     "latents": "--seed",
-    "num_images_per_prompt": "--candidates",
+    "num_images_per_prompt": "the number of candidates",
     "output_type": "nothing",
     "return_dict": "nothing",
 }

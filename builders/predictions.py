@@ -24,7 +24,7 @@ class PredictionWatch:
     def __init__(self, pipe: Any, layers: Sequence[Activations]) -> None:
         denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
         if not isinstance(denoiser, torch.nn.Module):
-            raise NbenchError(f"{type(pipe).__name__} has neither unet nor transformer: leave out such --signals")
+            raise NbenchError(f"{type(pipe).__name__} has neither unet nor transformer: do without such signals")
         modules = dict(denoiser.named_modules())
         for layer in layers:
             if layer.layer not in modules:
@@ -46,10 +46,13 @@ class PredictionWatch:
         """A new run begins: which half of a batch has the prompt is to be found out anew."""
         self._conditional = None
 
-    def take(self, guided: torch.Tensor, count: int, gap: bool) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
-        """What this step gave for `count` candidates: the gap, float32 [count], and by layer activations [count, D].
+    def take(
+        self, guided: torch.Tensor, count: int, gap: bool, computed: int | None = None
+    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+        """What this step gave for `count` candidates: the gap, float32 [count], and by layer activations [computed, D].
 
-        `guided` is the prediction that the scheduler is given.
+        `guided` is the prediction that the scheduler is given; `computed` of the candidates have gone through the
+        layers, all unless some were pruned.
 
         Raises:
             NbenchError: no two predictions a candidate, so no gap; or activations that are not one vector a candidate.
@@ -61,14 +64,14 @@ class PredictionWatch:
         self._pooled = {name: [] for name in pooled}
         if rows not in (count, 2 * count) or (gap and rows == count):
             told = "one prediction" if rows == count else f"{rows / count:g} predictions"
-            way = "raise --guidance where it guides at all, or leave out cfg_gap" if gap else "leave out activations"
+            way = "raise --guidance where it guides at all, or do without cfg_gap" if gap else "do without activations"
             raise NbenchError(f"the pipeline makes {told} a step and image, where two make a guidance gap: {way}")
         found = None
         if gap:
             found = torch.linalg.vector_norm((halves[1].float() - halves[0].float()).flatten(1), dim=1)
         if pooled and self._conditional is None:
             self._conditional = _conditional(halves, guided) if rows > count else 0
-        return found, {name: self._chosen(name, each, count) for name, each in pooled.items()}
+        return found, {name: self._chosen(name, each, computed or count) for name, each in pooled.items()}
 
     def _chosen(self, name: str, pooled: list[torch.Tensor], count: int) -> torch.Tensor:
         halves = [half for each in pooled for half in each.split(count)]

@@ -50,6 +50,7 @@ class Recorder:
         self._outer: Callable[..., Any] | None = None
         self._watch: PredictionWatch | None = None
         self._timesteps: torch.Tensor | None = None
+        self._sigmas: list[float] | None = None
         self._start(())
 
     def __enter__(self) -> Recorder:
@@ -101,9 +102,10 @@ class Recorder:
 
     def _before(self, prediction: torch.Tensor, sample: torch.Tensor) -> None:
         times = self._scheduler.timesteps
-        # every run sets them anew; to compare their values would wait for the GPU at each step
+        # every run sets them anew; to compare their values, or look at a sigma, would wait for the GPU at each step
         if times is not self._timesteps or len(self.positions) > len(self._times):
             self._timesteps = times
+            self._sigmas = self._scheduler.sigmas.tolist() if hasattr(self._scheduler, "sigmas") else None
             self._start(times.tolist())
             if len(times) != (self._scheduler.num_inference_steps or len(times)):
                 raise self._refusal()
@@ -136,8 +138,8 @@ class Recorder:
             kept[position] = to_host(self._layout.chw(sample))
 
     def _sigma(self, position: int, timestep: float) -> float | None:
-        if hasattr(self._scheduler, "sigmas"):
-            return float(self._scheduler.sigmas[position])
+        if self._sigmas is not None:
+            return self._sigmas[position]
         if hasattr(self._scheduler, "alphas_cumprod"):
             alpha = float(self._scheduler.alphas_cumprod[int(timestep)])
             return math.sqrt((1 - alpha) / alpha)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .configured import configured_by
+from .pipeline_options import pipeline_options
+
 if TYPE_CHECKING:
+    from ..builders.options import PipelineOptions
     from ..sampling.bestofn import BestOfNResult
 
 sample_app = typer.Typer()
 
 
-@sample_app.command()
+@sample_app.command("sample")
+@configured_by(pipeline_options)
 def sample(
     prompt: Annotated[str, typer.Argument(help="What the image is to show.")],
     best_of: Annotated[int, typer.Option(help="Candidates to draw.")] = 6,
@@ -43,6 +48,8 @@ def sample(
         bool, typer.Option("--show-candidates", help="Draw all candidates beside it: NAME-candidates.png.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    *,
+    options: PipelineOptions,
 ) -> None:
     """Generate the best of several candidates; those that a scorer likes least leave early, and only survivors are
     decoded.
@@ -50,8 +57,11 @@ def sample(
     `nbench sample "two red circles above one blue square" --best-of 6 --out image.png`
 
     `nbench sample "one green star" --policy 10:3,20:1 --show-candidates --json`
+
+    `nbench sample "a red bicycle" --pipeline sdxl --height 768 --width 1024 --model x0-image`
     """
     import json
+    from dataclasses import replace
 
     from PIL import Image
 
@@ -67,11 +77,11 @@ def sample(
         raise NbenchError(f"--out {out}: no format of images is called {out.suffix!r}; write .png, .jpg or .webp")
     if dtype not in (None, *DTYPES):
         raise NbenchError(f"no dtype {dtype!r}: there are {', '.join(DTYPES)}")
-    entry = resolve_pipeline(pipeline)
-    scale = entry.guidance if guidance is None else guidance
-    arguments = {"num_inference_steps": steps or entry.steps, **entry.call_kwargs}
+    options = replace(options, guidance=guidance)
+    entry = resolve_pipeline(pipeline, options)
+    scale = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
     bestofn = BestOfN(
-        load_pipeline(entry, dtype or entry.dtype),
+        load_pipeline(entry, dtype or entry.dtype, options=options),
         model,
         best_of,
         policy,
@@ -83,7 +93,7 @@ def sample(
         seed,
         entry.preview,
     )
-    result = bestofn.best(prompt, prompt_id, **arguments, **({} if scale is None else {"guidance_scale": scale}))
+    result = bestofn.best(prompt, prompt_id, num_inference_steps=steps or entry.steps, **scale, **entry.call_kwargs)
     out.parent.mkdir(parents=True, exist_ok=True)
     written = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, keep + 1))]
     for path, image in zip(written, result.images, strict=True):

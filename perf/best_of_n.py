@@ -2,9 +2,11 @@
 
 For every batch of prompts of a bench, one after the other: the stock pipeline makes all candidates and CLIP scores the
 finished images (full Best-of-N), then each policy runs live with the same seeds. What a policy selects is judged by the
-bench's references of those very candidates; replaying it on recorded scores must foretell what it selects.
+bench's references of those very candidates, beside a random pick and the reference's own best. Where `--results` has
+the score tables that `nbench evaluate` wrote, replaying them must foretell what each policy selects.
 
-python perf/best_of_n.py data/bench --policy x0-image@9:1 --policy noisyclip@20:1 [--prompts 200] [--json live.json]
+python perf/best_of_n.py data/bench --policy noisyclip@20:1 --policy x0-image@5:3,9:1 --policy cfg-gap@20:1
+    --policy clip@20:1 --policy random@20:1 --results results --markdown
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,98 +24,190 @@ import pyarrow as pa
 import torch
 
 from nbench.benchmarks import statistics
-from nbench.benchmarks.compare import final_references
+from nbench.benchmarks.compare import final_references, score_arrays
+from nbench.benchmarks.metrics import Array
+from nbench.benchmarks.part import YARDSTICK
+from nbench.benchmarks.results import result_path
+from nbench.builders.layout import float32_noise
+from nbench.builders.options import as_called
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.builders.quiet import quieten_diffusers
+from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
+from nbench.sampling.policy import Policy
+from nbench.sampling.waves import best
+from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_reference, get_scorer
-from nbench.shards.reader import Bench, open_bench
+from nbench.shards.reader import Bench, BenchPrompt, open_bench
+from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
+
+FULL = "full"
 
 
 @dataclass
 class Tally:
-    """Of one way to choose: seconds and denoiser calls so far, and the candidates it chose, a prompt each."""
+    """Of one way to choose: seconds of each batch, denoiser calls, and the candidates it chose, a prompt each."""
 
-    seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
     calls: int = 0
     chosen: list[int] = field(default_factory=list)
 
 
-def run(bench: Bench, policies: list[str], n_prompts: int, at_once: int) -> dict[str, Tally]:
-    info = bench.info
-    entry = resolve_pipeline(info.spec["pipeline"]["name"])
-    pipe = load_pipeline(entry, entry.dtype)
-    guidance = {} if info.spec["guidance"] is None else {"guidance_scale": info.spec["guidance"]}
-    call: dict[str, Any] = {"num_inference_steps": info.steps, **guidance, **info.spec["call_kwargs"]}
-    clip = get_reference("clip", info)
-    ways = {
-        name: BestOfN(
-            pipe,
-            get_scorer(name.split("@")[0], info),
-            info.candidates,
-            name.split("@")[1],
-            seed=info.spec["seed"],
-            preview=info.preview,
+def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
+    """The bench's own pipeline, and what it was called with."""
+    spec = bench.info.spec
+    pipe = load_pipeline(resolve_pipeline(spec["pipeline"]["name"]), spec["dtype"])
+    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
+    return pipe, {"num_inference_steps": bench.info.steps, **guidance, **spec["call_kwargs"]}
+
+
+def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
+    """Best-of-N by each SCORER@POLICY; a scorer is loaded once."""
+    info, scorers = bench.info, dict[str, Scorer]()
+    ways = {}
+    for name in names:
+        scorer, _, policy = name.rpartition("@")
+        if scorer not in scorers:
+            scorers[scorer] = get_scorer(scorer, info)
+        ways[name] = BestOfN(
+            pipe, scorers[scorer], info.candidates, policy, seed=info.spec["seed"], preview=info.preview
         )
-        for name in policies
-    }
-    tallies = {"full": Tally(), **{name: Tally() for name in ways}}
-    chosen = bench.prompts[:n_prompts]
-    batches = [chosen[i : i + at_once] for i in range(0, len(chosen), at_once)]
-    for number, batch in enumerate([batches[0], *batches]):  # the first warms up
-        texts, ids = [prompt.prompt for prompt in batch], [prompt.prompt_id for prompt in batch]
-        seeds = {name: [candidate_seed(info.spec["seed"], name, i) for i in range(info.candidates)] for name in ids}
-        start = time.perf_counter()
-        generators = [torch.Generator().manual_seed(seed) for name in ids for seed in seeds[name]]
-        images = pipe(
-            texts, num_images_per_prompt=info.candidates, generator=generators, output_type="pt", **call
-        ).images
+    return ways
+
+
+def run(
+    bench: Bench,
+    pipe: Any,
+    call: dict[str, Any],
+    ways: dict[str, BestOfN],
+    prompts: Sequence[BenchPrompt],
+    at_once: int,
+) -> dict[str, Tally]:
+    """All ways, batch by batch; the first batch runs once more before, to warm up."""
+    info, clip = bench.info, get_reference("clip", bench.info)
+    tallies = {name: Tally() for name in (FULL, *ways)}
+    batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
+
+    def full(texts: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
+        generators = [torch.Generator().manual_seed(seed) for row in seeds for seed in row]
+        given = {**call, "num_images_per_prompt": info.candidates, "generator": generators, "output_type": "pt"}
+        with float32_noise(pipe):
+            images = pipe(texts, **as_called(pipe, given, len(texts))).images
         repeated = [text for text in texts for _ in range(info.candidates)]
-        scores = (clip.embed_text(repeated) * clip.embed_inputs(images.float())).sum(-1).view(len(batch), -1)  # type: ignore[attr-defined]
-        best = scores.argmax(1).tolist()
-        seconds = time.perf_counter() - start
-        results = {}
-        for name, way in ways.items():
-            results[name] = way.best_each(texts, ids, **call)
-        if number == 0:
-            continue
-        tallies["full"].seconds += seconds
-        tallies["full"].calls += info.steps * info.candidates * len(batch)
-        tallies["full"].chosen += best
-        for name, found in results.items():
-            tally = tallies[name]
-            tally.seconds += sum(result.seconds for result in found)
-            tally.calls += sum(result.denoiser_calls for result in found)
-            tally.chosen += [seeds[key].index(result.seeds[0]) for key, result in zip(ids, found, strict=True)]
-        print(f"{number * at_once}/{len(chosen)}", flush=True)
+        scores = (clip.embed_text(repeated) * clip.embed_inputs(images.float())).sum(-1)  # type: ignore[attr-defined]
+        return info.steps * len(repeated), scores.view(len(texts), -1).argmax(1).tolist()
+
+    def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
+        found = way.best_each(texts, ids, **call)
+        chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, found, strict=True)]
+        return sum(result.denoiser_calls for result in found), chosen
+
+    for number, batch in enumerate([batches[0], *batches]):
+        texts, ids = [prompt.prompt for prompt in batch], [prompt.prompt_id for prompt in batch]
+        seeds = [[candidate_seed(info.spec["seed"], name, i) for i in range(info.candidates)] for name in ids]
+        for name, tally in tallies.items():
+            start = time.perf_counter()
+            calls, chosen = full(texts, seeds) if name == FULL else live(ways[name], texts, ids, seeds)
+            if number:
+                tally.seconds.append(time.perf_counter() - start)
+                tally.calls += calls
+                tally.chosen += chosen
+        if number:
+            print(f"{min(number * at_once, len(prompts))}/{len(prompts)}", flush=True)
     return tallies
 
 
-def report(tallies: dict[str, Tally], known: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """A row a way and reference: shares of full Best-of-N's seconds and calls, and recovered gain with its interval."""
+def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[int] | None:
+    """The candidates that `way` selects by recorded scores; None where they were not recorded.
+
+    Raises:
+        NbenchError: the scores are of another build or another scorer.
+    """
+    assert not isinstance(way.scorer, str)
+    path = result_path(results, bench.name, way.scorer.name, ".parquet")
+    if not path.is_file():
+        return None
+    table = read_scores(path)
+    origin = scores_metadata(table)
+    told = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
+    if told != (bench.info.fingerprint, way.scorer.fingerprint):
+        raise NbenchError(f"{path} is of another build or scorer: run nbench evaluate again")
+    scores = score_arrays(table, ids, bench.info.candidates)
+    if any(stage.position not in scores for stage in way.policy.stages):
+        return None
+    return [_selected(scores, way.policy, row) for row in range(len(ids))]
+
+
+def _selected(scores: dict[int, Array], policy: Policy, row: int) -> int:
+    living = list(range(scores[policy.stages[0].position].shape[1]))
+    for stage in policy.stages:
+        living = best({one: float(scores[stage.position][row, one]) for one in living})[: stage.keep]
+    return living[0]
+
+
+def report(
+    tallies: dict[str, Tally], known: dict[str, Array], ways: dict[str, BestOfN], replays: dict[str, list[int] | None]
+) -> list[dict[str, Any]]:
+    """A row a way: its shares of full Best-of-N's seconds and calls, recovered gain by reference with its interval, and
+    how many of its selections replay foretold. Bounds beside them: a random pick, and the reference's own best."""
+    full = tallies[FULL]
+    count = len(full.chosen)
+    known = {label: reference[:count] for label, reference in known.items()}
     rows = []
-    full = tallies["full"]
-    for label, reference in known.items():
-        final = known["clip"][: len(full.chosen)].argmax(1)
-        values = reference[: len(full.chosen)]
-        prompts = np.arange(len(values))
-        random, best = values.mean(1), values[prompts, final]
-        for name, tally in tallies.items():
-            picked = values[prompts, tally.chosen]
-            means = statistics.bootstrap_means(np.stack([picked, random, best], 1))
-            gains = (means[:, 0] - means[:, 1]) / (means[:, 2] - means[:, 1])
-            rows.append(
-                {
-                    "way": name,
-                    "reference": label,
-                    "seconds": tally.seconds / full.seconds,
-                    "calls": tally.calls / full.calls,
-                    "recovered_gain": float((picked - random).mean() / (best - random).mean()),
-                    "recovered_gain_ci": np.quantile(gains, [0.025, 0.975]).tolist(),
-                    "mean": float(picked.mean()),
-                }
-            )
+    for name, tally in tallies.items():
+        replay = replays.get(name)
+        rows.append(
+            {
+                "way": name if name == FULL else name.rpartition("@")[0],
+                "policy": "" if name == FULL else str(ways[name].policy),
+                "seconds": sum(tally.seconds) / sum(full.seconds),
+                "calls": tally.calls / full.calls,
+                "gains": _gains(known, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
+                "as_replayed": None if replay is None else int((np.array(replay) == tally.chosen).sum()),
+                "prompts": count,
+            }
+        )
+    candidates = next(iter(known.values())).shape[1]
+    bounds: dict[str, tuple[float, Callable[[Array], Sequence[int] | None]]] = {
+        "random pick": (1 / candidates, lambda _: None),
+        "oracle": (1.0, lambda reference: reference.argmax(1)),
+    }
+    for name, (calls, choose) in bounds.items():
+        gains = _gains(known, choose)
+        rows.append({"way": name, "policy": "", "seconds": None, "calls": calls, "gains": gains, "as_replayed": None})
     return rows
+
+
+def _gains(known: dict[str, Array], choose: Callable[[Array], Sequence[int] | None]) -> dict[str, dict[str, Any]]:
+    """Recovered gain by reference of the candidates chosen; None: of a random one."""
+    final, found = known[YARDSTICK].argmax(1), {}
+    for label, reference in known.items():
+        prompts, chosen = np.arange(len(reference)), choose(reference)
+        random = reference.mean(1)
+        picked = random if chosen is None else reference[prompts, chosen]
+        columns = np.stack([picked, random, reference[prompts, final]], 1)
+        draws = np.vstack([columns.mean(0), statistics.bootstrap_means(columns)])
+        gains = (draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1])
+        low, high = statistics.percentiles(gains[1:])
+        found[label] = {"value": gains[0], "low": float(low), "high": float(high), "mean": draws[0, 0]}
+    return found
+
+
+def table(rows: list[dict[str, Any]], markdown: bool) -> str:
+    """The rows as text, or as Markdown for the documentation."""
+    labels = list(rows[0]["gains"])
+    cells = [["scorer", "policy", "seconds", "calls", *(f"gain by {label}" for label in labels), "as replayed"]]
+    for row in rows:
+        gains = [f"{gain['value']:.2f} ({gain['low']:.2f} to {gain['high']:.2f})" for gain in row["gains"].values()]
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
+        replayed = "" if row["as_replayed"] is None else f"{row['as_replayed']}/{row['prompts']}"
+        cells.append([row["way"], row["policy"], seconds, f"{row['calls']:.3f}", *gains, replayed])
+    if markdown:
+        lines = [f"| {' | '.join(line)} |" for line in cells]
+        return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
 
 def main() -> None:
@@ -121,19 +216,23 @@ def main() -> None:
     parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY, as noisyclip@10:3,20:1")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts in a batch (20)")
+    parser.add_argument("--results", type=Path, help="folder of nbench evaluate, whose scores are replayed")
+    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    quieten_diffusers()
     bench = open_bench(given.bench)
-    tallies = run(bench, given.policy, given.prompts, given.at_once)
-    rows = report(tallies, final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts])))
-    for row in rows:
-        low, high = row["recovered_gain_ci"]
-        print(
-            f"{row['reference']:9} {row['way']:28} seconds {row['seconds']:.3f}  calls {row['calls']:.3f}  "
-            f"gain {row['recovered_gain']:.3f} ({low:.3f} .. {high:.3f})"
-        )
+    prompts = bench.prompts[: given.prompts]
+    ids = pa.array([prompt.prompt_id for prompt in prompts])
+    pipe, call = opened(bench)
+    ways = ways_of(bench, pipe, given.policy)
+    replays = {name: foretold(bench, way, given.results, ids) for name, way in ways.items()} if given.results else {}
+    tallies = run(bench, pipe, call, ways, prompts, given.at_once)
+    rows = report(tallies, final_references(bench, ids), ways, replays)
+    print(table(rows, given.markdown))
     if given.json:
-        given.json.write_text(json.dumps({"rows": rows, "chosen": {k: t.chosen for k, t in tallies.items()}}) + "\n")
+        told = {name: {"chosen": tally.chosen, "seconds": tally.seconds} for name, tally in tallies.items()}
+        given.json.write_text(json.dumps({"rows": rows, "ways": told, "replayed": replays}) + "\n")
 
 
 if __name__ == "__main__":

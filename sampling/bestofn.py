@@ -150,7 +150,7 @@ class BestOfN:
             self.accept,
             self.restart,
             self.budget,
-            lag=int(live.reads_x0),
+            lag=live.lag,
             compiled=is_compiled(self.pipe),
         )
         if rules.compiled and rules.budget is not None and len(prompts) > 1:

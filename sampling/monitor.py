@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 import torch
 
 from ..errors import NbenchError
-from ..scorers.protocols import Scorer
+from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .reading import LiveScorer, Named
 from .space import preview_of, space_from
-from .watch import Estimate, Watch
+from .watch import Known, Watch
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_ROWS = 4
@@ -45,7 +45,7 @@ class AlignmentMonitor:
     Args:
         scorer: a Scorer, or the name of one that fits the pipeline's latent space.
         prompt: that of the call, or its list of prompts.
-        positions: where to score, of 1..T (T: the finished latent); None: everywhere.
+        positions: where to score, of 1..T (T: the finished latent); None: wherever there is what the scorer reads.
         stop_below: ends a run at the first position where no image scores so much: `RunStopped` is raised out of
             the pipeline's call.
         callback: called with (position, scores, one an image); what it raises ends the run too.
@@ -80,7 +80,7 @@ class AlignmentMonitor:
         self._preview = preview or preview_of(pipe)
         self._live: LiveScorer | None = None if isinstance(scorer, str) else self._checked(scorer)
         self._stream: IO[str] | None = None
-        self._watch = Watch(pipe, self._seen)
+        self._watch = Watch(pipe, self._begin, self._seen)
 
     @property
     def scorer_seconds(self) -> float:
@@ -104,26 +104,25 @@ class AlignmentMonitor:
         if live.reads_images:
             raise NbenchError(f"{scorer.name} reads finished images: monitor with one that reads latents or previews")
         if self._positions is not None:
-            live.check(sorted(self._positions), max(self._positions, default=0))
+            live.check(sorted(self._positions), None)
         return live
 
-    def _seen(self, position: int, latents: torch.Tensor, estimate: Estimate) -> None:
-        if position == 0:
-            self.scores = {}
-            return
+    def _begin(self, noise: torch.Tensor) -> Reads:
+        self.scores = {}
         if self._live is None:
             assert isinstance(self._scorer, str)
-            self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, latents, self._preview)))
-        if self._live.reads_x0:
-            self._score(position - 1, estimate)
-        if not self._live.reads_x0 or position == self._watch.steps:
-            self._score(position, lambda: latents)
+            self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))
+        return self._live.reads
 
-    def _score(self, position: int, what: Estimate) -> None:
-        if self._live is None or (self._positions is not None and position not in self._positions):
-            return
-        known, at = what(), self._watch.at(position)
-        self.scores[position] = scores = self._live.score(self._named(len(known)), at, known)
+    def _seen(self, position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
+        for at, what in known.items():
+            if self._positions is None or at in self._positions:
+                self._score(at, what())
+
+    def _score(self, position: int, known: torch.Tensor) -> None:
+        assert self._live is not None
+        scores = self._live.score(self._named(len(known)), self._watch.at(position), known)
+        self.scores[position] = scores
         self._tell(position, scores)
         if self._stop_below is not None and max(scores) < self._stop_below:
             raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)

@@ -12,11 +12,20 @@ import torch
 from ..errors import NbenchError
 from ..scorers.decoders import decoded
 from ..scorers.previews import preview
-from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
+from ..scorers.protocols import (
+    NameScorer,
+    PairScorer,
+    Reads,
+    Scorer,
+    TwinTower,
+    calls_per_score,
+    embed_inputs,
+    score_pairs,
+)
 from ..shards.schema import PositionInfo, PreviewMap
 
 _PREVIEWS = ("preview", "x0_preview")
-_READS = ("latent", "preview", "x0", "x0_preview", "x0_image", "image", "nothing")
+_READS = ("latent", "preview", "x0", "x0_preview", "x0_image", "image", "cfg_gap", "activations", "nothing")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class LiveScorer:
     """
 
     def __init__(self, scorer: Scorer, preview_map: PreviewMap | None, vae: Any = None) -> None:
-        if scorer.reads not in _READS:
+        if scorer.reads.partition(":")[0] not in _READS:
             raise NbenchError(f"{scorer.name} reads {scorer.reads}, which a run does not give: {', '.join(_READS)}")
         if scorer.reads in _PREVIEWS and preview_map is None:
             raise NbenchError(
@@ -50,19 +59,31 @@ class LiveScorer:
         self._texts: dict[str, torch.Tensor] = {}
         self.seconds = 0.0
 
-    def check(self, positions: Sequence[int], steps: int) -> None:
-        """See that there is something to read at `positions` of a run of `steps` steps.
+    def check(self, positions: Sequence[int], steps: int | None) -> None:
+        """See that there is something to read at `positions` of a run of `steps` steps (None: not known yet).
 
         Raises:
-            NbenchError: the noise of position 0 is all there is, or a scorer of images has none before `steps`.
+            NbenchError: the noise of position 0 is all there is, a scorer of images has none before `steps`, or one of
+                what a step makes has none at `steps`.
         """
         for position in positions:
-            if self.reads_images and position < steps:
+            if self.reads_images and steps is not None and position < steps:
                 raise NbenchError(
                     f"{self.scorer.name} reads finished images, of which position {position} has none: score at {steps}"
                 )
-            if position == 0 and not self.reads_x0:
+            if position == steps and self.reads.startswith("activations"):
+                raise NbenchError(
+                    f"{self.scorer.name} reads activations, of which the finished position {steps} has none: choose "
+                    "all who are to be kept earlier"
+                )
+            if position == 0 and not self.lag:
                 raise NbenchError("position 0 is noise, of which no prompt is known yet: score at 1 or later")
+
+    @property
+    def reads(self) -> Reads:
+        """What is to be read of the run: activations in the width that the scorer takes, where it says so."""
+        width = getattr(self.scorer, "width", None)
+        return self.scorer.reads if width is None else f"{self.scorer.reads}:{width}"
 
     @property
     def reads_images(self) -> bool:
@@ -70,18 +91,16 @@ class LiveScorer:
         return self.scorer.reads == "image"
 
     @property
-    def reads_x0(self) -> bool:
-        """Whether it reads what a step predicts, and so scores a position one step later."""
-        return str(self.scorer.reads).startswith("x0")
+    def lag(self) -> int:
+        """1 if it reads what the step from a position makes, and so scores the position one step later."""
+        return calls_per_score(self.scorer.reads)
 
     def score(self, named: Named, at: PositionInfo, known: torch.Tensor) -> list[float]:
-        """A score a row of `known`: latents or x0 estimates [B, C, h, w] or, for a scorer of images, RGB [B, 3, H, W]
-        in 0..1."""
+        """A score a row of `known`: what `Watch` tells or, for a scorer of images, RGB [B, 3, H, W] in 0..1."""
         if known.is_cuda:
             torch.cuda.synchronize(known.device)  # what the denoiser still owes is not the scorer's time
         start = time.perf_counter()
-        scores = self._score(named, at, known)
-        values = [float(value) for value in scores]
+        values: list[float] = self._score(named, at, known).tolist()
         self.seconds += time.perf_counter() - start
         return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..shards.inspect import preview_image
 from ..shards.seeds import candidate_seed
 from .pruning import Pruner
 from .reading import LiveScorer, Named
-from .watch import Estimate, Watch
+from .watch import Known, Watch
 from .waves import Waves
 
 
@@ -65,7 +65,7 @@ class Batch:
         self.rows = [(task, number) for task, numbers in self._drawn for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
         self._pruner = Pruner(pipe, len(self.rows))
-        self._watch = Watch(pipe, self._seen)
+        self._watch = Watch(pipe, lambda _: live.reads, self._seen, self._computed)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's place in memory
 
     def run(self) -> None:
@@ -78,7 +78,8 @@ class Batch:
                 with self._watch, float32_noise(self._pipe):
                     images = self._pipe(output_type="np", **self._called()).images
                 if self._live.reads_images:
-                    self._stage(steps, lambda: torch.from_numpy(images).permute(0, 3, 1, 2))
+                    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+                    self._stage(steps, lambda: pixels, pixels)
             except _Ended:
                 if hasattr(self._pipe, "maybe_free_model_hooks"):
                     self._pipe.maybe_free_model_hooks()  # as the pipeline does at its own end
@@ -95,24 +96,22 @@ class Batch:
         generators = [torch.Generator().manual_seed(task.seed_of(number)) for task, number in self.rows]
         return {**called, "prompt": prompts, "num_images_per_prompt": len(self._drawn[0][1]), "generator": generators}
 
-    def _seen(self, position: int, latents: torch.Tensor, estimate: Estimate) -> None:
+    def _computed(self) -> list[int]:
+        return self._pruner.computed(self.rows[0][0].waves.rules.compiled)
+
+    def _seen(self, position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
         rules = self.rows[0][0].waves.rules
-        if position == 0:
-            if self._watch.steps != rules.steps:
-                asked = f"{self._watch.steps} steps when asked for {rules.steps}"
-                raise NbenchError(f"{type(self._pipe).__name__} runs {asked}: ask so")
-            return
-        for row in self._pruner.computed(rules.compiled):
+        if self._watch.steps != rules.steps:
+            asked = f"{self._watch.steps} steps when asked for {rules.steps}"
+            raise NbenchError(f"{type(self._pipe).__name__} runs {asked}: ask so")
+        for row in self._computed():
             task = self.rows[row][0]
             task.waves.spent += 1
             self._calls[id(task)] += 1
-        last = position == rules.steps
-        if self._live.reads_x0:
-            self._stage(position - 1, estimate)
-        if last if self._live.reads_x0 else not (last and self._live.reads_images):
-            self._stage(position, lambda: latents)
+        for at, what in known.items():
+            self._stage(at, what, latents)
 
-    def _stage(self, position: int, what: Estimate) -> None:
+    def _stage(self, position: int, what: Known, latents: torch.Tensor) -> None:
         """Score the living, if the policy says so here, and stop those who leave."""
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
@@ -129,18 +128,19 @@ class Batch:
             if found:
                 stay = task.decide(index, found, position)
                 kept += [row for row in living if self.rows[row][0] is task and self.rows[row][1] in stay]
-        for (task, number), row, last in zip(who, living, known, strict=True):
+        shown = known if known.ndim == 4 else latents[living]  # gaps and activations are no picture
+        for (task, number), row, last in zip(who, living, shown, strict=True):
             if row not in kept:
                 self._remember(task, number, last)
         if not kept:
             raise _Ended
         self._pruner.keep(kept)
 
-    def _remember(self, task: Task, number: int, known: torch.Tensor) -> None:
+    def _remember(self, task: Task, number: int, shown: torch.Tensor) -> None:
         if self._live.reads_images:
-            task.images[number] = _pixels(known.permute(1, 2, 0).numpy())
+            task.images[number] = _pixels(shown.permute(1, 2, 0).numpy())
         elif self._live.preview_map is not None:
-            task.previews[number] = preview_image(known.float().cpu().numpy(), self._live.preview_map)
+            task.previews[number] = preview_image(shown.float().cpu().numpy(), self._live.preview_map)
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:

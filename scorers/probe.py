@@ -66,6 +66,7 @@ class ProbeScorer:
         except ValidationError:
             raise NbenchError(f"{source} is no probe: train one with `nbench train probe`") from None
         self.name, self.reads = name, f"activations:{self.config.layer}"
+        self.width = self.config.dim
         self.fingerprint = folder_fingerprint(folder, "probe")
         self._device = placement.device
         self._head = ProbeHead(self.config).to(placement.device).eval()

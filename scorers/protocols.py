@@ -34,7 +34,8 @@ _NEED_A_STEP = ("x0", "x0_preview", "x0_image", "activations")
 class Scorer(Protocol):
     """What every scorer says of itself. The fingerprint covers all that changes its scores.
 
-    A twin tower may declare a `scale` that its cosine is multiplied by. A scorer that declares `conditioned = True` is
+    A twin tower may declare a `scale` that its cosine is multiplied by, and a scorer of activations the `width` D that
+    it takes, which those of a live run are projected to as a build does. A scorer that declares `conditioned = True` is
     given the position too: its `embed_inputs` or `score` takes a `PositionInfo` as last argument.
     """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.sampling.watch import Known, Watch
 from nbench.scorers.protocols import Reads
 
 PROMPT = "two red circles above one blue square"
@@ -42,6 +43,20 @@ def plain(pipe: Any, seeds: Sequence[int], arguments: dict[str, Any], output_typ
     return pipe(
         prompt=PROMPT, num_images_per_prompt=count, generator=generators, output_type=output_type, **arguments
     ).images
+
+
+def known_at(
+    pipe: Any, seeds: Sequence[int], arguments: dict[str, Any], reads: Reads = "latent"
+) -> dict[int, torch.Tensor]:
+    """All that an unpruned run tells a scorer that reads so, by position."""
+    found: dict[int, torch.Tensor] = {}
+
+    def seen(position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
+        found.update({at: what() for at, what in known.items()})
+
+    with Watch(pipe, lambda _: reads, seen):
+        plain(pipe, seeds, arguments)
+    return found
 
 
 def state(pipe: Any) -> dict[str, set[str]]:

@@ -15,30 +15,21 @@ from nbench.builders.config import BuildConfig
 from nbench.builders.pipelines import resolve_pipeline
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
-from nbench.sampling.watch import Watch
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import Family
-from .live import PROMPT, STEPS, Mean, opened, plain, state
+from .live import PROMPT, STEPS, Mean, known_at, opened, plain, state
 
 LEVELS = 1
 """Of 255, that an image of a survivor may differ by: rounding to 8 bits of what agrees to 1e-4."""
-
-
-def latents_at(pipe: Any, seeds: list[int], arguments: dict[str, Any]) -> dict[int, torch.Tensor]:
-    """All latents of an unpruned run, by position."""
-    found: dict[int, torch.Tensor] = {}
-    with Watch(pipe, lambda position, latents, _: found.update({position: latents})):
-        plain(pipe, seeds, arguments)
-    return found
 
 
 def test_selection_images_and_rows_of_every_family(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
     result = BestOfN(pipe, Mean(), n=4, policy="2:2,4:1").best(PROMPT, "p1", **arguments)
     seeds = [candidate_seed(0, "p1", number) for number in range(4)]
-    known = {k: latents.flatten(1).mean(1).tolist() for k, latents in latents_at(pipe, seeds, arguments).items()}
+    known = {k: latents.flatten(1).mean(1).tolist() for k, latents in known_at(pipe, seeds, arguments).items()}
     second = sorted(range(4), key=lambda one: -known[2][one])[:2]
     winner = max(second, key=lambda one: known[4][one])
     assert result.seeds == [seeds[winner]]
@@ -134,20 +125,16 @@ def test_scorers_of_x0_estimates_score_one_step_later(family: Family, family_fol
     result = BestOfN(pipe, scorer, n=4, policy="0:3,2:1").best(PROMPT, "p1", **arguments)
     each = 1 if family.guidance == "embedded" else 2
     assert (result.denoiser_calls, result.denoiser_rows) == (4 * 1 + 3 * 2 + 1 * 2, 12 * each)
-    estimates: dict[int, torch.Tensor] = {}
     seeds = [one.seed for one in result.candidates]
-    with Watch(pipe, lambda position, _, estimate: estimates.update({position - 1: estimate()})):
-        full = plain(pipe, seeds, arguments)
+    estimates = known_at(pipe, seeds, arguments, "x0")
     assert (scorer.seen[0] - estimates[0]).abs().max() <= 1e-4
     living = [i for i, one in enumerate(result.candidates) if 2 in one.scores]
     assert (scorer.seen[1] - estimates[2][living]).abs().max() <= 1e-3
     assert estimates[2].shape == (4, *scorer.seen[0].shape[1:])
-    last = estimates[STEPS - 1]  # where nothing is left to remove, the estimate is the outcome
+    assert torch.equal(estimates[STEPS], known_at(pipe, seeds, arguments)[STEPS])  # at T: the finished latent
+    # where nothing is left to remove, the last estimate is the outcome
     if "FlowMatch" in type(pipe.scheduler).__name__ or family.name in ("sd15", "sdxl", "sana"):
-        with Watch(pipe, lambda position, latents, _: estimates.update({position: latents})):
-            plain(pipe, seeds, arguments)
-        assert (last - estimates[STEPS]).abs().max() <= 1e-2 * last.std()
-    assert len(full) == 4
+        assert (estimates[STEPS - 1] - estimates[STEPS]).abs().max() <= 1e-2 * estimates[STEPS].std()
 
 
 def test_decoded_estimates_and_the_position_are_supplied(family: Family, family_folder: Path) -> None:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import nbench
+from nbench.builders.estimate import estimate_x0
 from nbench.errors import NbenchError
+from nbench.sampling import watch
 from nbench.sampling.monitor import AlignmentMonitor, RunStopped, sparkline
 
 from ..tiny_pipelines import Family
-from .live import PROMPT, STEPS, Mean, opened, plain, state
-from .test_bestofn import latents_at
+from .live import PROMPT, STEPS, Mean, known_at, opened, plain, state
 
 SEEDS = [5, 6]
 
 
 def test_scores_of_every_position_and_the_same_images(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
-    full, known = plain(pipe, SEEDS, arguments), latents_at(pipe, SEEDS, arguments)
+    full, known = plain(pipe, SEEDS, arguments), known_at(pipe, SEEDS, arguments)
     before = state(pipe)
     with AlignmentMonitor(pipe, Mean(), PROMPT) as monitor:
         assert torch.equal(plain(pipe, SEEDS, arguments), full)
@@ -30,6 +32,23 @@ def test_scores_of_every_position_and_the_same_images(family: Family, family_fol
     for position, scores in monitor.scores.items():
         assert scores == pytest.approx(known[position].flatten(1).mean(1).tolist(), abs=1e-6)
     assert state(pipe) == before
+
+
+def test_only_what_is_scored_is_computed(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, arguments = opened(sd15_folder)
+    estimated: list[int] = []
+
+    def counted(scheduler: Any, position: int, *given: Any) -> torch.Tensor:
+        estimated.append(position)
+        return estimate_x0(scheduler, position, *given)
+
+    monkeypatch.setattr(watch, "estimate_x0", counted)
+    for reads, positions, expected in (("x0", [1, 3], [1, 3]), ("x0", (), []), ("latent", None, [])):
+        estimated.clear()
+        with AlignmentMonitor(pipe, Mean(reads), PROMPT, positions=positions) as monitor:
+            plain(pipe, SEEDS, arguments)
+        assert estimated == expected
+        assert list(monitor.scores) == (list(range(1, STEPS + 1)) if positions is None else list(positions))
 
 
 def test_a_batch_of_different_prompts_each_with_several_images() -> None:

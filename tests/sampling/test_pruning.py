@@ -24,7 +24,10 @@ TOLERANCE = 1e-4
 def pruned(pipe: Any, arguments: dict[str, Any], stages: dict[int, list[int]], **kwargs: Any) -> tuple[Any, Pruner]:
     """Run all seeds, keeping the candidates of `stages` from their positions on."""
     pruner = Pruner(pipe, len(SEEDS))
-    with pruner, Watch(pipe, lambda position, *_: pruner.keep(stages.get(position, pruner.living))):
+    with (
+        pruner,
+        Watch(pipe, lambda _: "nothing", lambda position, *_: pruner.keep(stages.get(position, pruner.living))),
+    ):
         return plain(pipe, SEEDS, arguments, **kwargs), pruner
 
 
@@ -81,7 +84,7 @@ def test_the_pipeline_is_restored_after_an_error(sd15_folder: Path) -> None:
     def fails(*_: Any) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), Pruner(pipe, 4), Watch(pipe, fails):
+    with pytest.raises(ZeroDivisionError), Pruner(pipe, 4), Watch(pipe, lambda _: "nothing", fails):
         plain(pipe, SEEDS, arguments)
     assert state(pipe) == before
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from nbench import cli
+from nbench.builders import pipelines
+from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 PROMPT = "two red circles above one blue square"
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object, command: str = "sample"
 ) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["nbench", "sample", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["nbench", command, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     told = capsys.readouterr()
@@ -66,6 +69,27 @@ def test_words_and_a_policy_file(
     assert told.endswith(f"written: {out}\n")
 
 
+def test_options_of_the_pipeline_are_those_of_a_build(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, sd15_folder: Path
+) -> None:
+    """Another size, scheduler and negative prompt: the image that the build of the same options makes of the seed."""
+    options: list[object] = ["--height", 24, "--width", 16, "--negative-prompt", "blue"]
+    options += ["--scheduler", "DDIM", "--eta", 0.5]
+    options += ["--pipeline-arg", "guidance_rescale=0.5", "--pipeline", sd15_folder, "--steps", 3, "--guidance", 4]
+    out, prompts = tmp_path / "image.png", tmp_path / "prompts.txt"
+    prompts.write_text(PROMPT + "\n")
+    built = ("ncc", "--prompts", prompts, "--candidates", 2, "--out", tmp_path / "ncc", *options)
+    assert run(monkeypatch, capsys, *built, command="build")[0] == 0
+    (batch,) = open_bench(tmp_path / "ncc").batches((), images=True)
+    assert batch.images is not None
+    given = ("--model", "cfg-gap", "--policy", "2:1", "--best-of", 2, "--prompt-id", batch.prompt_ids[0])
+    code, told, err = run(monkeypatch, capsys, PROMPT, *given, *options, "--out", out, "--vae-slicing", "--json")
+    assert (code, err) == (0, "")
+    made = batch.images[batch.seeds.index(json.loads(told)["selected"][0])]
+    assert made.shape == (24, 16, 3)
+    assert abs(np.asarray(Image.open(out)).astype(int) - made).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -77,16 +101,24 @@ def test_words_and_a_policy_file(
         (("--keep", 7), "keep 7 of 6 candidates"),
         (("--budget", 10), "a budget of 10 calls makes no image: 50 steps take 50 or more"),
         (("--dtype", "int8"), "no dtype 'int8'"),
+        (("--model", "oracle"), "oracle-clip reads reference:clip, which a run does not give"),
+        (("--height", 0), "--height 0 makes no sense"),
+        (("--pipeline-arg", "colour=1"), "takes no colour: leave it out"),
+        (("--pipeline-arg", "num_images_per_prompt=2"), "is not to be given: the number of candidates decides it"),
+        (("--eta", 1), "takes no eta"),
+        (("--revision", "main"), "pipeline shapes is a folder, which has no revisions"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    given: tuple[object, ...],
+    given: tuple[str, object],
     reason: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if given[0].startswith("--pipeline") or given[0] in ("--height", "--eta", "--revision"):
+        monkeypatch.setattr(pipelines, "load_pipeline", None)  # refused before any weights are loaded
     code, told, err = run(monkeypatch, capsys, PROMPT, *given)
     assert (code, told, list(tmp_path.iterdir())) == (2, "", [])
     assert err.startswith("error: ")
