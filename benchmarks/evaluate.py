@@ -17,7 +17,7 @@ from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import scores_metadata
+from ..shards.scores import PROMPT, scores_metadata
 from .captions import separation_rows
 from .compare import score_arrays
 from .costs import scorer_cost, time_steps
@@ -26,7 +26,6 @@ from .metrics import Array
 from .part import ModelScores, Setting
 from .provenance import provenance
 from .results import EvaluationReport, EvaluationResult, result_path, write_result
-from .scoring import PROMPT
 from .store import Scored, Store
 from .supply import ScoreOptions
 

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..builders.progress import BuildProgress
 from ..errors import NbenchError
+from ..progress import BuildProgress
 from ..scorers.protocols import Scorer, TwinTower, calls_per_score
 from ..shards.atomic import commit, temporary, writing_to
 from ..shards.lock import locked
 from ..shards.reader import Bench
-from ..shards.scores import read_scores, scores_metadata, write_scores
+from ..shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from .captions import retrieval_rows
 from .results import EvaluationResult, RetrievalRow, read_result
-from .scoring import PROMPT, Seen, nothing_to_score, score_metadata, score_shards
+from .scoring import Seen, nothing_to_score, score_metadata, score_shards
 from .supply import ScoreOptions, readable
 
 _TEXTS = 256

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,22 @@ def get_reference(name: str, info: DatasetInfo, placement: Placement | None = No
     from .clip import CLIPScorer
     from .vqascore import VQAScorer
 
-    if name not in REFERENCES:
-        raise unknown("reference", name, REFERENCES)
+    check_references([name])
     placement = placement or Placement.best()
     if name == "vqascore":
         return VQAScorer(fitting("vqa", info), placement=placement)
     return CLIPScorer(fitting("clip", info), reads="image", placement=placement)
+
+
+def check_references(names: Iterable[str]) -> None:
+    """Refuse names that no reference has.
+
+    Raises:
+        NbenchError: naming the first.
+    """
+    for name in names:
+        if name not in REFERENCES:
+            raise unknown("reference", name, REFERENCES)
 
 
 def clip_folder(info: DatasetInfo) -> Path:

@@ -14,6 +14,7 @@ import torch
 from ..errors import NbenchError
 from ..scorers.probe import ProbeConfig, ProbeHead
 from ..shards.reader import Bench, open_bench
+from ..shards.scores import scores_at
 
 VALIDATION_SHARE = 10
 """One prompt in this many is kept from training."""
@@ -114,8 +115,7 @@ def _read(bench: Bench, config: ProbeTraining) -> _Rows:
     if config.reference not in bench.references:
         has = ", ".join(bench.references) or "none"
         raise NbenchError(f"no reference {config.reference} in this bench: it has {has}")
-    table = bench.references[config.reference].to_pydict()
-    known = dict(zip(zip(table["prompt_id"], table["candidate"], strict=True), table["score"], strict=True))
+    known = scores_at(bench.references[config.reference], bench.info.steps)
     numbers = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
     parts = []
     for batch in bench.batches(positions, signals=(f"activations:{config.layer}",)):
