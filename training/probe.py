@@ -48,7 +48,9 @@ def train_probe(config: ProbeTraining) -> Path:
     """Train and write `config.json`, `model.safetensors` and `training.json` to `config.out`.
 
     What is learnt are the differences between the candidates of a prompt at a position, since those are what selection
-    goes by. `training.json` has the share of their variance that is explained on prompts kept from training.
+    goes by. Activations tell prompts apart, so that a head soon knows its prompts by heart: what is written is the head
+    of the epoch that did best on prompts kept from training. `training.json` has the share of the variance that it
+    explains there.
 
     Raises:
         NbenchError: the data lack the activations, the reference or a position, or prompts with two candidates.
@@ -77,11 +79,18 @@ def train_probe(config: ProbeTraining) -> Path:
     spread = _within(training.reference, training).pow(2).mean()
     if not spread > 0:
         raise NbenchError(f"{config.reference} scores all candidates of a prompt alike: there is nothing to learn")
+    judge = validation if len(validation.done) else training
+    best, least = head.state_dict(), float("inf")
     for _ in range(config.epochs):
         loss = _error(head, training) / spread
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        with torch.inference_mode():
+            error = float(_error(head, judge))
+        if error < least:
+            best, least = {name: values.clone() for name, values in head.state_dict().items()}, error
+    head.load_state_dict(best)
     with torch.inference_mode():
         explained = {
             name: float(1 - _error(head, part) / _within(part.reference, part).pow(2).mean())
