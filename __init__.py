@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["AlignmentMonitor", "BestOfN", "__version__", "open_bench"]
+__all__ = ["AlignmentMonitor", "BestOfN", "__version__", "build", "open_bench"]
 
 if TYPE_CHECKING:
+    from .benchmarks.build import build
     from .sampling import AlignmentMonitor, BestOfN
     from .shards.reader import open_bench
 
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from .shards.reader import open_bench
 
         return open_bench
+    if name == "build":
+        from .benchmarks.build import build
+
+        return build
     if name in ("AlignmentMonitor", "BestOfN"):
         from . import sampling
 

@@ -205,9 +205,9 @@ def build(
 
 def _checked(config: BuildConfig) -> BuildConfig:
     """A plan refuses what its build would refuse."""
-    from .builders.references import check_names
+    from .scorers.registry import check_references
 
-    check_names(config.references)
+    check_references(config.references or ())
     return config
 
 
@@ -295,7 +295,7 @@ def _default_bench() -> Path:
 
     config = BuildConfig("genai-bench")
     if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
-        from .builders.build import build
+        from .benchmarks.build import build
 
         print(f"no finished bench at {config.folder}: building it (nbench build genai-bench)", file=sys.stderr)
         build(config)

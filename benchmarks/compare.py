@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from ..errors import NbenchError
 from ..shards.reader import Bench
-from ..shards.scores import read_scores, scores_metadata
+from ..shards.scores import PROMPT, read_scores, scores_metadata
 from . import metrics
+from .arrays import scattered
 from .columns import known
 from .metrics import Array
 from .part import final_chooser
@@ -111,18 +112,16 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
     return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
 
 
-def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = "prompt") -> dict[int, Array]:
+def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = PROMPT) -> dict[int, Array]:
     """Scores float [P, N] by position, ascending, of one caption (the prompt, or a kind of corruption); NaN where there
     is none."""
     table = table.filter(pc.and_(pc.equal(table["caption"], caption), pc.is_in(table["prompt_id"], prompts)))
     rows = pc.index_in(table["prompt_id"], prompts).to_numpy()
-    columns, positions, values = (table[name].to_numpy() for name in ("candidate", "position", "score"))
-    found = {}
-    for position in np.unique(positions).tolist():
-        here = positions == position
-        found[position] = np.full((len(prompts), candidates), np.nan)
-        found[position][rows[here], columns[here]] = values[here]
-    return found
+    columns, values = table["candidate"].to_numpy(), table["score"].to_numpy()
+    positions, layer = np.unique(table["position"].to_numpy(), return_inverse=True)
+    shape = len(positions), len(prompts), candidates
+    arrays, _ = scattered(values, np.ravel_multi_index((layer, rows, columns), shape), shape)
+    return dict(zip(positions.tolist(), arrays, strict=True))
 
 
 def _measured(

@@ -36,21 +36,18 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
         NbenchError: too few steps, or the pipeline cannot be had.
     """
     from ..builders.generate import generate
-    from ..builders.pipelines import load_pipeline, resolve_pipeline
+    from ..builders.pipelines import load_pipeline
     from ..builders.plan import call_arguments
+    from ..builders.regenerate import maker_of
 
     if steps < 2:
         raise NbenchError(f"--time-steps {steps} makes no sense: give 2 or more")
     spec = bench.info.spec
-    name = str(spec.get("pipeline", {}).get("name", "unknown"))
     try:
-        entry = resolve_pipeline(name)
-        if entry.content != spec["pipeline"]["content"]:
-            raise NbenchError("it is another than the bench was built with")
-        pipe = load_pipeline(entry, spec["dtype"], device)
+        pipe = load_pipeline(maker_of(spec), spec["dtype"], device)
         arguments = call_arguments(spec) | {"num_inference_steps": steps}
     except (NbenchError, KeyError) as error:
-        raise NbenchError(f"pipeline {name} cannot be timed ({error}): leave --time-steps out") from None
+        raise NbenchError(f"no step can be timed ({error}): leave --time-steps out") from None
     prompts = [prompt.prompt for prompt in bench.prompts[:_ROWS]]
     stamps = _Stamps(pipe.scheduler)
     generate(pipe, prompts, list(range(len(prompts))), (), arguments)

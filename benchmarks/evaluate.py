@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import scores_metadata
+from ..shards.scores import PROMPT, scores_metadata
 from .captions import separation_rows
 from .compare import score_arrays
 from .costs import scorer_cost, time_steps
@@ -25,7 +26,6 @@ from .metrics import Array
 from .part import ModelScores, Setting
 from .provenance import provenance
 from .results import EvaluationReport, EvaluationResult, result_path, write_result
-from .scoring import PROMPT
 from .store import Scored, Store
 from .supply import ScoreOptions
 
@@ -60,7 +60,8 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     added to them. `progress`: tell on stderr how far it is.
 
     Raises:
-        NbenchError: no such bench, model, or position in it; no references; or `out` cannot be written.
+        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, or another
+            evaluation is writing scores of the same model and bench to it.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
@@ -69,15 +70,25 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     placement = config.placement or Placement.best()
     scorers = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
-    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-    scored = {model: _scored(config, bench, scorer, positions, progress) for model, scorer in scorers.items()}
-    with Console(stderr=True, quiet=not progress).status("measuring"):
-        return _measured(config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started)
+    stores = {
+        model: Store(
+            result_path(config.out, bench.name, model, ".parquet"), bench, scorer, config.options, config.retrieval
+        )
+        for model, scorer in scorers.items()
+    }
+    with ExitStack() as held:
+        for model in sorted(stores):
+            held.enter_context(stores[model].held())
+        step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+        scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
+        with Console(stderr=True, quiet=not progress).status("measuring"):
+            return _measured(
+                config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started
+            )
 
 
-def _scored(config: EvaluateConfig, bench: Bench, scorer: Scorer, positions: Sequence[int], progress: bool) -> Scored:
-    path = result_path(config.out, bench.name, scorer.name, ".parquet")
-    found = Store(path, bench, scorer, config.options, config.retrieval).scored(positions, config.fresh, progress)
+def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
+    found = store.scored(positions, config.fresh, progress)
     asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
     rows = tuple(row for row in found.retrieval if row.position in positions)
     return replace(found, table=found.table.filter(asked), retrieval=rows)

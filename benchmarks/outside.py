@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from ..errors import NbenchError
 from ..shards.schema import one_line
-from ..shards.scores import scores_metadata
-from .arrays import Array
+from ..shards.scores import PROMPT, scores_metadata
+from .arrays import Array, scattered
 from .captions import separation_rows
 from .measure import Measures, measure, yardstick
 from .part import OWN, ModelScores, Setting
 from .results import EvaluationReport, SeparationRow, Yardstick
-
-PROMPT = "prompt"
-"""The caption that stands for the true one; the others are kinds of corruption."""
 
 _MAX_CELLS = 2**27
 Codes = NDArray[np.int64]
@@ -254,14 +251,10 @@ def _fill(table: _Table, cell: Codes, shape: tuple[int, ...], positions: Codes |
     cells = int(np.prod(shape))
     if cells > _MAX_CELLS:
         raise NbenchError(f"{path}: {shape[-1]} candidates of one prompt make {cells:,} cells: measure it in parts")
-    owner = np.full(cells, -1, np.int32)
-    owner[cell] = np.arange(len(cell), dtype=np.int32)
-    twice = np.flatnonzero(owner[cell] != np.arange(len(cell), dtype=np.int32))
+    filled, twice = scattered(table.values, cell, shape)
     if len(twice):
         row = int(twice[0])
         key = f"prompt_id {one_line(str(table.prompts[row]))}, candidate {table.candidates[row]}"
         at = "" if positions is None or table.positions is None else f", position {table.positions[row]}"
         raise NbenchError(f"{path} has {key}{at} more than once ({len(twice)} such rows): keep one row a key")
-    filled = np.full(cells, np.nan)
-    filled[cell] = table.values
-    return filled.reshape(shape)
+    return filled

@@ -20,14 +20,12 @@ from ..scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embed
 from ..scorers.registry import get_reference
 from ..shards.reader import Bench, open_bench
 from ..shards.schema import DatasetInfo, TrajectoryBatch
-from ..shards.scores import SCORE_SCHEMA, reference_path, write_scores
+from ..shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
 from ..shards.stream import Order, prefetch
 from .supply import ScoreOptions, Supply, readable
 
 Progress = Callable[[str, int], None]
 """Told the scorer's name and how many trajectories it has just scored."""
-PROMPT = "prompt"
-"""What the column `caption` calls the prompt itself; corrupted captions have the names of their kinds."""
 
 
 @dataclass

@@ -1,14 +1,14 @@
 """The score table of an evaluation on disk: what is there is kept, what is missing is scored, shard by shard.
 
 `<model>.parquet` holds all positions ever scored. While it grows, a folder `.<model>.parts` beside it has a table for
-each shard that is done, so that a run that was killed goes on after the last one.
+each shard that is done, so that a run that was killed goes on after the last one, and the lock of who makes them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..builders.progress import BuildProgress
 from ..errors import NbenchError
+from ..progress import BuildProgress
 from ..scorers.protocols import Scorer, TwinTower, calls_per_score
 from ..shards.atomic import commit, temporary, writing_to
+from ..shards.lock import locked
 from ..shards.reader import Bench
-from ..shards.scores import read_scores, scores_metadata, write_scores
+from ..shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from .captions import retrieval_rows
 from .results import EvaluationResult, RetrievalRow, read_result
-from .scoring import PROMPT, Seen, nothing_to_score, score_metadata, score_shards
+from .scoring import Seen, nothing_to_score, score_metadata, score_shards
 from .supply import ScoreOptions, readable
 
 _TEXTS = 256
@@ -56,8 +57,25 @@ class Store:
     options: ScoreOptions
     retrieval: bool = False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep everybody else from the table and the result beside it; to be held until both are written.
+
+        Raises:
+            NbenchError: somebody else has it, or the folder cannot be written.
+        """
+        with ExitStack() as lock:
+            with writing_to(self.path):
+                taken = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
+                lock.enter_context(locked(self._parts, taken))
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # the parts of a run that was cut off stay
+                    self._parts.rmdir()
+
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions`, of which only those that are missing are made.
+        """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
 
         `fresh`: forget what there is; `shown`: tell on stderr how far it is.
 
@@ -82,7 +100,7 @@ class Store:
         table = self._merged(old, missing)
         found = tuple(row for row in told if row.position not in missing) + tuple(self._recall(missing))
         write_scores(self.path, table, self._origin | self._spans(table, old, missing))
-        shutil.rmtree(self._parts)
+        self._clear(self._parts.iterdir())
         return Scored(read_scores(self.path), found, measured or seconds)
 
     @property
@@ -107,10 +125,12 @@ class Store:
         }
 
     def _forget(self) -> None:
+        self._clear([self.path, self.path.with_suffix(".json"), *self._parts.iterdir()])
+
+    def _clear(self, files: Iterable[Path]) -> None:
         with writing_to(self.path):
-            for path in (self.path, self.path.with_suffix(".json")):
+            for path in files:
                 path.unlink(missing_ok=True)
-            shutil.rmtree(self._parts, ignore_errors=True)
 
     def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
         """The table that is there, if it is of the same origin, and the result beside it."""

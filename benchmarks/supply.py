@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..builders.pipelines import resolve_pipeline
+from ..builders.regenerate import maker_of
 from ..errors import NbenchError
 from ..scorers.decoders import Decoder, preview_decoder, vae_decoder
 from ..scorers.placement import CPU, Placement
 from ..scorers.protocols import Reads, Scorer
 from ..shards.reader import Bench
 from ..shards.schema import TrajectoryBatch
+from ..shards.scores import scores_at
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Supply:
         if self.kind in ("preview", "x0_preview"):
             self._decode = self._previews(bench, scorer, options)
         elif self.kind == "x0_image":
-            self._decode = vae_decoder(self._info, options.vae or _pipeline_folder(bench), options.placement)
+            self._decode = vae_decoder(self._info, options.vae or _vae_folder(bench), options.placement)
         self._reference = _reference(bench, self._of) if self.kind == "reference" else {}
 
     def row_bytes(self, positions: Sequence[int]) -> int:
@@ -131,28 +132,15 @@ _SIGNALS = {
 }
 
 
-def _pipeline_folder(bench: Bench) -> str:
-    made_by = bench.info.spec.get("pipeline", {})
-    name = str(made_by.get("name", "unknown"))
+def _vae_folder(bench: Bench) -> str:
     try:
-        entry = resolve_pipeline(name)
+        return maker_of(bench.info.spec).source
     except NbenchError as error:
-        raise NbenchError(f"x0_image needs the VAE of pipeline {name} ({error}): give its folder with --vae") from None
-    if entry.content != made_by.get("content"):
-        raise NbenchError(
-            f"pipeline {name} is another than {bench.location.url} was built with: give its VAE with --vae"
-        )
-    return entry.source
+        raise NbenchError(f"x0_image needs the VAE of the bench ({error}): give its folder with --vae") from None
 
 
 def _reference(bench: Bench, name: str) -> dict[tuple[str, int], float]:
     if name not in bench.references:
         has = ", ".join(bench.references) or "none"
         raise NbenchError(f"no reference {name} in this bench: it has {has}")
-    columns = ("prompt_id", "candidate", "position", "caption", "score")
-    rows = zip(*(bench.references[name][column].to_pylist() for column in columns), strict=True)
-    return {
-        (prompt, candidate): score
-        for prompt, candidate, position, caption, score in rows
-        if position == bench.info.steps and caption == "prompt"
-    }
+    return scores_at(bench.references[name], bench.info.steps)

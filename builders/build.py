@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ..errors import NbenchError
+from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
@@ -32,10 +33,8 @@ from .make import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_m
 from .pipelines import load_pipeline, resolve_pipeline
 from .plan import Plan, rows_a_shard
 from .preview import fit_preview
-from .progress import BuildProgress
 from .prompt_length import tokenizers, too_long_note
 from .prompts import PromptSet, load_prompts
-from .references import check_names, fitting_references, score_missing
 
 PREVIEW_ROWS = 16
 
@@ -51,14 +50,25 @@ class BuildReport:
     seconds: float
 
 
-def build(config: BuildConfig, progress: bool = True) -> BuildReport:
-    """Build the data set that `config` asks for, or finish it; on return it is complete, with its references.
+class LastStep(Protocol):
+    """What a data set gets once all its rows are there."""
+
+    def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
+        """Refuse before the long work what could not be done after it."""
+
+    def run(self, folder: DatasetFolder) -> None:
+        """Do what is not done yet."""
+
+
+def build(config: BuildConfig, progress: bool = True, last: LastStep | None = None) -> BuildReport:
+    """Make the trajectories of the data set that `config` asks for, or finish them, then do `last`.
+
+    Its references are a last step: `nbench.build` is this function with them.
 
     Raises:
         NbenchError: a file, folder, pipeline or setting that the user must mend.
     """
     began = time.monotonic()
-    check_names(config.references)
     chosen, images = (
         given_images(config)
         if config.process == PROCESS
@@ -75,13 +85,13 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     with DatasetFolder(config.folder) as folder:
         begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
         if not begun or folder.missing():
-            built = _build_missing(plan, folder, progress, images)
+            built = _build_missing(plan, folder, progress, images, last)
         if config.retry_failed:
             built += _retry_failed(plan, folder, progress, images)
         if images is not None and not reference_path(config.folder, HUMAN).exists():
             write_ratings(plan, images, folder)
-        if config.kind == "genai-bench":
-            score_missing(config.references, folder, progress)
+        if last is not None:
+            last.run(folder)
     bench = open_bench(config.folder)
     return BuildReport(config.folder, bench.info.rows, built, bench.n_failed, time.monotonic() - began)
 
@@ -102,7 +112,9 @@ def _open(plan: Plan, images: ChosenImages | None) -> Any:
     return open_forward(plan.entry, images, plan.config.n_steps, plan.spec["dtype"])
 
 
-def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, images: ChosenImages | None) -> int:
+def _build_missing(
+    plan: Plan, folder: DatasetFolder, shown: bool, images: ChosenImages | None, last: LastStep | None
+) -> int:
     """Make all shards that are not committed; the number of rows made."""
     pipe = _open(plan, images)
     if not folder.started:
@@ -114,8 +126,8 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, images: Chose
             progress.say(note)
         if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
-        if plan.config.kind == "genai-bench":
-            fitting_references(plan.config.references, info, progress)  # a misfit is said before the long work
+        if last is not None:
+            last.check(info, progress)
         maker = Maker(plan, pipe, info, plan.config.batch_size or plan.entry.batch_size, progress)
         for index in missing:
             folder.commit_shard(index, maker.shard(index, shard_writer(folder.path, info, index), pool))

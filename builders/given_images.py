@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..benchmarks.scoring import PROMPT
 from ..errors import NbenchError
 from ..shards.dataset import DatasetFolder
 from ..shards.schema import digest
-from ..shards.scores import SCORE_SCHEMA, reference_path, write_scores
+from ..shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
 from .config import BuildConfig
 from .image_files import image_files
 from .image_hub import hub_images

@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ..errors import NbenchError
+from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
@@ -38,7 +39,6 @@ from .noisyclip_layout import (
 )
 from .plan import as_kept, not_finite, rows_a_shard
 from .preview import fit_preview
-from .progress import BuildProgress
 from .prompts import read_prompts
 from .schedule import EULER_SDXL, schedule
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..progress import BuildProgress
 from ..shards.reader import Bench
 from ..shards.rows import to_arrow
 from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
@@ -20,7 +21,6 @@ from ..shards.writer import ShardWriter
 from .forward import ForwardProcess
 from .generate import Trajectories, generate
 from .plan import Plan
-from .progress import BuildProgress
 
 Made = TypeVar("Made")
 

@@ -44,7 +44,10 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
         )
     if "seed" not in spec:
         raise NbenchError("it was imported, and nobody knows the seeds of its candidates: they cannot be made again")
-    entry = maker_of(spec, pipeline)
+    try:
+        entry = maker_of(spec, pipeline)
+    except NbenchError as error:
+        raise NbenchError(f"{error}; --pipeline says where it lies") from None
     entry = replace(entry, quantize=spec.get("quantize"), attention=spec.get("attention"))
     stated = scheduler_spec(entry)["class"]
     if spec["scheduler"]["class"] != stated:
@@ -66,6 +69,8 @@ def maker_of(spec: dict[str, Any], given: str | None = None) -> PipelineEntry:
     Raises:
         NbenchError: it is not within reach, or what is there is another one.
     """
+    if "pipeline" not in spec:
+        raise NbenchError("this data set says of no pipeline that it was made with it")
     recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
     name = given or recorded
     known = ALIASES.get(name)
@@ -75,7 +80,7 @@ def maker_of(spec: dict[str, Any], given: str | None = None) -> PipelineEntry:
     if here and commit:
         raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
     if not here and not commit:
-        raise NbenchError(f"this data set was made with a folder, and {name} is none here: name it by --pipeline")
+        raise NbenchError(f"this data set was made with a folder, and {name} is none here")
     entry = resolve_pipeline(name, PipelineOptions(revision=commit))
     if entry.content != content:
         raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")

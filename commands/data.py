@@ -69,7 +69,7 @@ def verify(
     """
     import json
 
-    from ..builders.progress import BuildProgress
+    from ..progress import BuildProgress
     from ..shards.dataset import read_info
     from ..shards.storage import Location
     from ..shards.verify import verify
@@ -112,7 +112,7 @@ def convert(
 
     `nbench convert user/noisy-genai-bench data/mid --positions 20,30`
     """
-    from ..builders.progress import BuildProgress
+    from ..progress import BuildProgress
     from ..shards.convert import ConvertConfig, convert
     from ..shards.dataset import read_info
     from ..shards.storage import Location

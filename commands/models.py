@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-models_app = typer.Typer(invoke_without_command=True, help="List scorers, or check one.")
+models_app = typer.Typer(invoke_without_command=True, help="List scorers, show one, or check one.")
 
 
 @models_app.callback()
@@ -15,15 +15,17 @@ def models(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
 ) -> None:
-    """List the scorers there are; higher is better for all of them. Or check one: `nbench models check --help`.
+    """List the scorers there are; higher is better for all of them. Or show or check one.
 
     `nbench models --json`
+
+    `nbench models show noisyclip`
     """
     if context.invoked_subcommand is not None:
         return
     import json
 
-    from ..scorers.listing import list_models, models_table
+    from ..scorers.listing import list_models, models_tables
 
     found = list_models()
     if as_json:
@@ -31,9 +33,35 @@ def models(
         return
     from rich.console import Console
 
-    console, table = Console(), models_table(found)
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    named, families = models_tables(found)
+    Console().print(named, "", families)
+
+
+@models_app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As `nbench models` lists it; of KIND:MODEL the kind is enough.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """All there is to say of one scorer: what it reads, its weights, range, paper and package.
+
+    `nbench models show noisyclip`
+    """
+    import json
+
+    from ..scorers.listing import find_model
+
+    found = find_model(name)
+    if as_json:
+        print(json.dumps(found))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table.grid("column", "value", padding=(0, 2))
+    for column, value in found.items():
+        if value:
+            grid.add_row(column, value)
+    Console().print(grid)
 
 
 @models_app.command()

@@ -56,7 +56,7 @@ def noisyclip(
 def x0_vqa(
     data: Annotated[Path, typer.Option(help="An NCC with x0 estimates (--signals latent,x0,image).")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("data/x0-vqa"),
-    positions: Annotated[str, typer.Option(help="Positions to train on: 3:14 or 5,10.")] = "3:14",
+    positions: Annotated[str, typer.Option(help="Positions to train on: 1:13 or 5,10.")] = "1:13",
     start: Annotated[
         str | None, typer.Option(help="BlipForQuestionAnswering to start from. [default: what fits the data]")
     ] = None,
@@ -67,11 +67,11 @@ def x0_vqa(
 ) -> None:
     """Fine-tune a VQA model on previews of x0 estimates, towards what it says of the finished image.
 
-    `nbench build ncc --positions 3:14 --signals latent,x0,image --out data/ncc-x0`
+    `nbench build ncc --positions 1:13 --signals latent,x0,image --out data/ncc-x0`
 
     `nbench train x0-vqa --data data/ncc-x0 --out data/x0-vqa`
 
-    `nbench evaluate --model x0-preview:vqascore:data/x0-vqa --bench data/bench-x0 --latents 3:14`
+    `nbench evaluate --model x0-preview:vqascore:data/x0-vqa --bench data/bench-x0 --latents 1:13`
     """
     from ..builders.quiet import quieten_transformers
     from ..training.x0vqa import X0VQAConfig, train

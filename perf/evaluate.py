@@ -99,7 +99,9 @@ def ours(bench: Bench, results: Path) -> tuple[tuple[float, float], dict[tuple[s
 
     scorer = get_scorer("clip", bench.info)
     clock = Clock()
-    table = Store(results / "clip.parquet", bench, scorer, ScoreOptions(ahead=1)).scored(ALL).table
+    store = Store(results / "clip.parquet", bench, scorer, ScoreOptions(ahead=1))
+    with store.held():
+        table = store.scored(ALL).table
     seconds = clock.read()
     columns = (table[name].to_pylist() for name in ("prompt_id", "candidate", "position", "score"))
     return seconds, {(prompt, candidate, k): score for prompt, candidate, k, score in zip(*columns, strict=True)}

@@ -33,10 +33,10 @@ from nbench.builders.make import Maker
 from nbench.builders.options import as_called
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.builders.plan import Plan
-from nbench.builders.progress import BuildProgress
 from nbench.builders.prompts import load_prompts
 from nbench.builders.quiet import quieten_diffusers
 from nbench.builders.recorder import Recorder
+from nbench.progress import BuildProgress
 from nbench.shards.dataset import read_info
 from nbench.shards.formats import shard_writer
 from nbench.shards.writer import ShardWriter

@@ -11,6 +11,7 @@ from ..builders.aliases import ALIASES
 from ..builders.layout import LatentLayout
 from ..builders.options import as_called
 from ..builders.pipelines import resolve_pipeline
+from ..scorers.space import latent_space
 from ..shards.schema import DatasetInfo, PreviewMap
 
 
@@ -33,24 +34,8 @@ def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -
 def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> DatasetInfo:
     """The latent space of `latents` [B, C, h, w] of `pipe`, for the scorer registry: a data set without rows."""
     channels, height, width = latents.shape[1:]
-    return DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="",
-        spec={"pipeline": {"name": str(getattr(pipe, "name_or_path", None) or type(pipe).__name__), "content": ""}},
-        latent_shape=(channels, height, width),
-        format="parquet",
-        latent_dtype="float16",
-        image_size=(0, 0),
-        steps=0,
-        candidates=0,
-        n_prompts=0,
-        rows=0,
-        rows_per_shard=1,
-        positions=(),
-        preview=preview,
-        shards=(),
+    return latent_space(
+        (channels, height, width), preview, str(getattr(pipe, "name_or_path", None) or type(pipe).__name__)
     )
 
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..benchmarks.metrics import Array
+from ..benchmarks.arrays import Array, scattered
 from ..benchmarks.part import YARDSTICK
 from ..benchmarks.results import read_result
 from ..errors import NbenchError
 from ..shards.positions import describe_positions, parse_positions
 from ..shards.reader import open_bench
 from ..shards.schema import one_line
-from ..shards.scores import scores_metadata
+from ..shards.scores import PROMPT, scores_metadata
 
 _DEFAULT_REFERENCE = "vqascore"
 
@@ -175,7 +175,7 @@ def _grids(
 ) -> dict[int, Array]:
     """Scores float [P, N] by position (0 where the table has none, or `one` is asked for)."""
     if "caption" in table.column_names:
-        table = table.filter(pc.equal(table["caption"], "prompt"))
+        table = table.filter(pc.equal(table["caption"], PROMPT))
     rows = pc.index_in(table["prompt_id"].cast(pa.string()), prompts).fill_null(-1).to_numpy()
     numbers = table["candidate"].to_numpy()
     columns = np.searchsorted(candidates, numbers).clip(max=len(candidates) - 1)
@@ -183,19 +183,15 @@ def _grids(
     values = table["score"].cast(pa.float64()).to_numpy()
     whole = "position" in table.column_names and not one
     positions = table["position"].to_numpy() if whole else np.zeros(len(values), int)
-    cells = np.where(known, rows.astype(np.int64) * len(candidates) + columns, -1)
-    found = {}
-    for position in np.unique(positions).tolist():
-        here = known & (positions == position)
-        counts = np.bincount(cells[here], minlength=len(prompts) * len(candidates))
-        if counts.max(initial=0) > 1:
-            row, column = divmod(int(counts.argmax()), len(candidates))
-            at = f" at position {position}" if whole else ""
-            raise NbenchError(f"{place} have prompt {prompts[row]}, candidate {candidates[column]}{at} twice")
-        grid = np.full(len(prompts) * len(candidates), np.nan)
-        grid[cells[here]] = values[here]
-        found[position] = grid.reshape(len(prompts), len(candidates))
-    return found
+    at, layer = np.unique(positions, return_inverse=True)
+    shape = len(at), len(prompts), len(candidates)
+    cells = np.ravel_multi_index((layer[known], rows[known], columns[known]), shape)
+    arrays, twice = scattered(values[known], cells, shape)
+    if len(twice):
+        position, row, column = np.unravel_index(cells[twice[0]], shape)
+        where = f" at position {at[position]}" if whole else ""
+        raise NbenchError(f"{place} have prompt {prompts[int(row)]}, candidate {candidates[column]}{where} twice")
+    return dict(zip(at.tolist(), arrays, strict=True))
 
 
 def _read(path: Path, positions: Sequence[int] | None, final: bool = False) -> pa.Table:

@@ -10,6 +10,7 @@ import torch
 
 from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
 from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
+from .space import latent_space
 
 ROWS = 6
 PROMPTS = (
@@ -21,24 +22,12 @@ PROMPTS = (
     "three blue triangles on white background",
 )
 """Of different lengths, so that padding shows."""
-WORLD = DatasetInfo(
-    format_version=1,
-    name="noisy-genai-bench",
-    split="test",
-    fingerprint="",
-    spec={},
-    latent_shape=(4, 16, 16),
-    format="parquet",
-    latent_dtype="float16",
+WORLD = latent_space(
+    (4, 16, 16),
+    PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
     image_size=(32, 32),
-    steps=50,
-    candidates=1,
-    n_prompts=0,
-    rows=0,
-    rows_per_shard=1,
     positions=(PositionInfo(25, 500.0, 1.0, 1.0),),
-    preview=PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
-    shards=(),
+    steps=50,
 )
 """Stands for a bench of the embedded world where none is given."""
 _CLOSE = 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .builtin import BUILTIN, FAMILIES, REREADINGS
-from .registry import plugins
+from .registry import plugins, unknown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,22 +23,48 @@ def list_models() -> list[dict[str, str]]:
         _row(name, entry.reads, entry.weights, entry.size, entry.range, entry.paper, entry.package)
         for name, entry in BUILTIN.items()
     ]
+    rows += [_row(name, "", point.value, "", "", "a plug-in", _package(point)) for name, point in plugins().items()]
     rows += [
         _row(f"{name}:{family.model}", "", family.model, "", "", family.about) for name, family in FAMILIES.items()
     ]
-    rows += [_row(f"{name}:SCORER", reads, "", "", "", "any scorer of pictures") for name, reads in REREADINGS.items()]
-    rows += [_row(name, "", point.value, "", "", "a plug-in", _package(point)) for name, point in plugins().items()]
-    return rows
+    return rows + [
+        _row(f"{name}:SCORER", reads, "", "", "", "any scorer of pictures") for name, reads in REREADINGS.items()
+    ]
 
 
-def models_table(rows: list[dict[str, str]]) -> Table:
-    """The rows for a terminal."""
+def find_model(name: str) -> dict[str, str]:
+    """The row of a scorer; of a family, its first word is enough.
+
+    Raises:
+        NbenchError: none is called so.
+    """
+    rows = list_models()
+    for row in rows:
+        if name == row["name"] or (":" in row["name"] and name == row["name"].partition(":")[0]):
+            return row
+    raise unknown("scorer", name, sorted({row["name"].partition(":")[0] for row in rows}))
+
+
+def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
+    """The rows for a terminal of 80 columns: scorers by name, and what takes a model of one's own."""
+    named = _table(
+        "scorers; higher is better (more: nbench models show NAME)", "name", "reads", "size", "range", "paper"
+    )
+    families = _table("with a model of your own", "name", "what it is")
+    for row in rows:
+        if ":" in row["name"]:
+            families.add_row(row["name"], row["paper"])
+        else:
+            named.add_row(*(row[column] for column in ("name", "reads", "size", "range", "paper")))
+    return named, families
+
+
+def _table(title: str, *columns: str) -> Table:
     from rich.table import Table
 
-    shown = [column for column in COLUMNS if column != "direction"]
-    table = Table(*shown, title="scorers; higher is better")
-    for row in rows:
-        table.add_row(*(row[column] for column in shown))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("name", "reads"))
     return table
 
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def get_scorer(name: str, info: DatasetInfo, placement: Placement | None = None)
         from .clip import CLIPScorer
 
         return CLIPScorer(name, file_name(name), placement=placement)
-    raise _unknown("model", name, scorer_names(), " (or a folder, a Hub id, or MODULE:CLASS)")
+    raise unknown("model", name, scorer_names(), " (or a folder, a Hub id, or MODULE:CLASS)")
 
 
 def get_reference(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
@@ -67,12 +68,22 @@ def get_reference(name: str, info: DatasetInfo, placement: Placement | None = No
     from .clip import CLIPScorer
     from .vqascore import VQAScorer
 
-    if name not in REFERENCES:
-        raise _unknown("reference", name, REFERENCES)
+    check_references([name])
     placement = placement or Placement.best()
     if name == "vqascore":
         return VQAScorer(fitting("vqa", info), placement=placement)
     return CLIPScorer(fitting("clip", info), reads="image", placement=placement)
+
+
+def check_references(names: Iterable[str]) -> None:
+    """Refuse names that no reference has.
+
+    Raises:
+        NbenchError: naming the first.
+    """
+    for name in names:
+        if name not in REFERENCES:
+            raise unknown("reference", name, REFERENCES)
 
 
 def clip_folder(info: DatasetInfo) -> Path:
@@ -147,7 +158,7 @@ def _imported(module: str, attribute: str) -> Any:
     except Exception as error:  # somebody's own code
         raise NbenchError(f"{module} cannot be imported: {_reason(error)}") from error
     if not hasattr(loaded, attribute):
-        raise _unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
+        raise unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
     return getattr(loaded, attribute)
 
 
@@ -168,7 +179,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:
+def unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:
+    """What is said of a `name` that is none of the `known` ones; `other`: what there is besides."""
     near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return NbenchError(f"unknown {kind} {name}{hint}: there are {', '.join(known)}{other}")

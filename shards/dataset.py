@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError
 from .atomic import atomic_write, temporary, writing_to
+from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
 
@@ -46,29 +46,23 @@ class DatasetFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._info: DatasetInfo | None = None
-        self._lock = -1
+        self._held = ExitStack()
 
     def __enter__(self) -> DatasetFolder:
         try:
             (self.path / "data").mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path, os.O_RDONLY)
-            # on the folder itself: the kernel drops the lock when its holder is killed, and no file is left behind
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = f"another build is writing to {self.path}: wait for it or choose another --out"
+            self._held.enter_context(locked(self.path, taken))
             probe = temporary(self.path / INFO_FILE)
             probe.write_bytes(b"")
             probe.unlink()
-        except BlockingIOError:
-            self.__exit__()
-            raise NbenchError(f"another build is writing to {self.path}: wait for it or choose another --out") from None
         except OSError as error:
             self.__exit__()
             raise NbenchError(f"cannot write to {self.path} ({error.strerror}): choose another --out") from None
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        self._held.close()
 
     @property
     def started(self) -> bool:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import NbenchError
 from .atomic import commit, temporary
 from .schema import one_line
+
+PROMPT = "prompt"
+"""What the column `caption` calls the prompt itself; corrupted captions have the names of their kinds."""
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -65,6 +69,13 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
     if not table.schema.equals(SCORE_SCHEMA):
         raise NbenchError(f"{place} is not a score table: it has columns {one_line(', '.join(table.column_names))}")
     return table
+
+
+def scores_at(table: pa.Table, position: int) -> dict[tuple[str, int], float]:
+    """The scores of the prompts themselves at a position, by prompt id and candidate."""
+    here = table.filter(pc.and_(pc.equal(table["position"], position), pc.equal(table["caption"], PROMPT)))
+    prompts, candidates, scores = (here[name].to_pylist() for name in ("prompt_id", "candidate", "score"))
+    return dict(zip(zip(prompts, candidates, strict=True), scores, strict=True))
 
 
 def scores_metadata(table: pa.Table) -> dict[str, Any]:

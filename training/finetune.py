@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..builders.progress import BuildProgress
 from ..errors import NbenchError
+from ..progress import BuildProgress
 from ..scorers.preprocess import Preprocess
 from ..scorers.previews import preview
 from ..scorers.weights import folder_fingerprint

@@ -14,6 +14,7 @@ import torch
 from ..errors import NbenchError
 from ..scorers.probe import ProbeConfig, ProbeHead
 from ..shards.reader import Bench, open_bench
+from ..shards.scores import scores_at
 
 VALIDATION_SHARE = 10
 """One prompt in this many is kept from training."""
@@ -47,7 +48,9 @@ def train_probe(config: ProbeTraining) -> Path:
     """Train and write `config.json`, `model.safetensors` and `training.json` to `config.out`.
 
     What is learnt are the differences between the candidates of a prompt at a position, since those are what selection
-    goes by. `training.json` has the share of their variance that is explained on prompts kept from training.
+    goes by. Activations tell prompts apart, so that a head soon knows its prompts by heart: what is written is the head
+    of the epoch that did best on prompts kept from training. `training.json` has the share of the variance that it
+    explains there.
 
     Raises:
         NbenchError: the data lack the activations, the reference or a position, or prompts with two candidates.
@@ -76,11 +79,18 @@ def train_probe(config: ProbeTraining) -> Path:
     spread = _within(training.reference, training).pow(2).mean()
     if not spread > 0:
         raise NbenchError(f"{config.reference} scores all candidates of a prompt alike: there is nothing to learn")
+    judge = validation if len(validation.done) else training
+    best, least = head.state_dict(), float("inf")
     for _ in range(config.epochs):
         loss = _error(head, training) / spread
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        with torch.inference_mode():
+            error = float(_error(head, judge))
+        if error < least:
+            best, least = {name: values.clone() for name, values in head.state_dict().items()}, error
+    head.load_state_dict(best)
     with torch.inference_mode():
         explained = {
             name: float(1 - _error(head, part) / _within(part.reference, part).pow(2).mean())
@@ -114,8 +124,7 @@ def _read(bench: Bench, config: ProbeTraining) -> _Rows:
     if config.reference not in bench.references:
         has = ", ".join(bench.references) or "none"
         raise NbenchError(f"no reference {config.reference} in this bench: it has {has}")
-    table = bench.references[config.reference].to_pydict()
-    known = dict(zip(zip(table["prompt_id"], table["candidate"], strict=True), table["score"], strict=True))
+    known = scores_at(bench.references[config.reference], bench.info.steps)
     numbers = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
     parts = []
     for batch in bench.batches(positions, signals=(f"activations:{config.layer}",)):

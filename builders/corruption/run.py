@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import NbenchError
+from ...progress import BuildProgress
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS
-from ..progress import BuildProgress
 from ..prompts import WORLD, Prompt, PromptRequest, load_prompts
 from .answers import AnswerFile
 from .change import Change, Engine

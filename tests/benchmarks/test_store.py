@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -38,7 +40,7 @@ from .test_scoring import Brightness
 
 ROWS = PROMPTS * CANDIDATES - 1
 SCORER = """
-import os, signal, torch
+import os, pathlib, signal, time, torch
 
 class Brightness:
     name, reads, fingerprint = "brightness", "latent", "{fingerprint}"
@@ -49,6 +51,10 @@ class Brightness:
         left = os.environ.get("KILL_AFTER")
         if left is not None and sum(1 for _ in open({log!r})) > int(left):
             os.kill(os.getpid(), signal.SIGKILL)
+        if "WAIT_FOR" in os.environ:
+            pathlib.Path(os.environ["WAIT_FOR"] + ".waits").touch()
+            while not pathlib.Path(os.environ["WAIT_FOR"]).exists():
+                time.sleep(0.01)
         return inputs[:, 0].mean((1, 2))
 """
 
@@ -88,6 +94,13 @@ class Counted:
         return found
 
 
+def command(config: EvaluateConfig) -> list[str]:
+    """What does in a process of its own what `evaluate(config)` does in this one."""
+    given = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
+    options = [str(word) for option in given.items() for word in option]
+    return [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--device", "cpu", *options]
+
+
 @pytest.mark.slow
 def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
     bench: tuple[Bench, Quality], tmp_path: Path
@@ -95,22 +108,83 @@ def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
     whole, killed = Counted(tmp_path / "whole"), Counted(tmp_path / "killed")
     evaluate(whole.config(bench[0], "0,5", tmp_path / "a"))
     assert whole.taken() == 3 * ROWS
-    model = f"{killed.file}:Brightness"
-    command = [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--bench", str(bench[0].path)]
-    command += ["--model", model, "--latents", "0,5", "--out", str(tmp_path / "b"), "--device", "cpu"]
-    done = subprocess.run(command, env=os.environ | {"KILL_AFTER": "4"}, capture_output=True)
+    run = command(killed.config(bench[0], "0,5", tmp_path / "b"))
+    done = subprocess.run(run, env=os.environ | {"KILL_AFTER": "4"}, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "b/small/brightness.parquet").exists()
     assert [path.name for path in (tmp_path / "b/small/.brightness.parts").glob("*.parquet")] == ["00000.parquet"]
     before = killed.taken()
     assert before > 3 * 59
-    rest = subprocess.run([*command, "--json"], capture_output=True, check=True, text=True)
+    rest = subprocess.run([*run, "--json"], capture_output=True, check=True, text=True)
     assert killed.taken() == 3 * (ROWS - 59)  # the first shard has 60 rows, one of which failed
     assert "scoring brightness: " in rest.stderr
     assert json.loads(rest.stdout)["rows"][0]["n_scored"] == ROWS
     one, other = (tmp_path / name / "small/brightness.parquet" for name in "ab")
     assert one.read_bytes() == other.read_bytes()
     assert not (tmp_path / "b/small/.brightness.parts").exists()
+
+
+@pytest.fixture
+def waiting(bench: tuple[Bench, Quality], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """An evaluation in the middle of its scores, which goes on when a file is there, and that file."""
+    go = tmp_path / "go"
+    config = Counted(tmp_path / "waiting").config(bench[0], "0,5", tmp_path / "out")
+    with subprocess.Popen(command(config), env=os.environ | {"WAIT_FOR": str(go)}, stderr=subprocess.PIPE) as process:
+        while not Path(f"{go}.waits").exists():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        yield process, go
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_table_has_one_writer_at_a_time(
+    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+) -> None:
+    process, go = waiting
+    other = Counted(tmp_path / "other")
+    same = other.config(bench[0], "5", tmp_path / "out")
+    table = tmp_path / "out/small/brightness.parquet"
+    refused = f"another evaluation is writing {table}: wait for it, or choose another --out"
+    for config in (same, replace(same, fresh=True), replace(same, models=("random", *same.models))):
+        with pytest.raises(NbenchError, match=refused):
+            evaluate(config)
+    assert other.taken() == 0  # nothing was scored in vain
+    assert subprocess.run(command(same), capture_output=True, text=True).stderr == f"error: {refused}\n"
+    evaluate(replace(same, models=("random",)))  # a table of its own
+    assert not table.exists()
+    go.touch()
+    assert process.wait() == 0
+    evaluate(replace(same, latents="0,5", out=tmp_path / "calm"))
+    assert table.read_bytes() == (tmp_path / "calm/small/brightness.parquet").read_bytes()
+    assert {path.name for path in table.parent.iterdir()} == {
+        f"{model}.{kind}" for model in ("brightness", "random") for kind in ("parquet", "json")
+    }
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_evaluation_blocks_nobody(
+    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+) -> None:
+    process, _ = waiting
+    process.kill()
+    process.wait()
+    assert (tmp_path / "out/small/.brightness.parts").is_dir()
+    evaluate(Counted(tmp_path / "other").config(bench[0], "5", tmp_path / "out"))
+    assert not (tmp_path / "out/small/.brightness.parts").exists()
+
+
+@pytest.mark.slow
+def test_of_three_at_once_one_at_least_ends_well(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    config = Counted(tmp_path / "mine").config(bench[0], "0,5", tmp_path / "out")
+    started = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert {code for _, code in ended} <= {0, 2}
+    assert 0 in {code for _, code in ended}
+    assert all("another evaluation is writing" in told for told, code in ended if code)
+    evaluate(replace(config, out=tmp_path / "calm"))
+    one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
@@ -145,11 +219,12 @@ def test_scores_of_another_scorer_or_bench_are_not_taken(bench: tuple[Bench, Qua
     records = tuple(replace(record, sha256="0" * 64) for record in info.shards if record)
     remade = replace(bench[0], info=replace(info, shards=records))  # failed rows were made once more
     store = Store(out / "small/brightness.parquet", remade, _scorer(other, remade), ScoreOptions())
-    store.scored([5, STEPS])
-    assert other.taken() == 2 * ROWS
-    store.path.write_bytes(b"damaged")
-    store.scored([5, STEPS])
-    assert other.taken() == 2 * ROWS
+    with store.held():
+        store.scored([5, STEPS])
+        assert other.taken() == 2 * ROWS
+        store.path.write_bytes(b"damaged")
+        store.scored([5, STEPS])
+        assert other.taken() == 2 * ROWS
 
 
 def _scorer(counted: Counted, bench: Bench):  # type: ignore[no-untyped-def]
@@ -294,7 +369,7 @@ def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_pat
     assert f"{report.costs['clip'].steps_per_score:.3f}" in screen.file.getvalue()  # type: ignore[attr-defined]
     with pytest.raises(NbenchError, match="--time-steps 1 makes no sense"):
         time_steps(signals, 1)
-    with pytest.raises(NbenchError, match=r"pipeline shapes cannot be timed .*leave --time-steps out"):
+    with pytest.raises(NbenchError, match=r"no step can be timed .*leave --time-steps out"):
         time_steps(signals, 2)  # its spec does not say how it was made
 
 

@@ -21,7 +21,6 @@ from nbench.builders.seeds import candidate_noise
 from nbench.errors import NbenchError
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.reader import open_bench
-from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import save_sd15
@@ -121,29 +120,11 @@ def test_ncc_rows_carry_corruptions(tmp_path: Path, capfd: pytest.CaptureFixture
     assert batch.corruptions[1] is None
 
 
-def test_references_are_scored_once(tmp_path: Path) -> None:
-    config = replace(QUICK, out=tmp_path / "bench", references=("clip",))
-    build(config, progress=False)
-    path = tmp_path / "bench/scores/clip.parquet"
-    table, written = read_scores(path), path.stat().st_mtime_ns
-    assert (table.num_rows, set(table["position"].to_pylist())) == (6, {4})
-    assert scores_metadata(table)["bench_fingerprint"] == read_info(tmp_path / "bench").fingerprint
-    build(replace(config, references=("clip", "vqascore")), progress=False)
-    assert path.stat().st_mtime_ns == written
-    assert (tmp_path / "bench/scores/vqascore.parquet").exists()
-
-
-def test_another_pipeline_gets_a_fitted_preview_and_no_references(
-    sd15_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    config = replace(QUICK, out=tmp_path / "bench", pipeline=str(sd15_folder), references=None)
-    build(config)
-    assert "no reference scores: " in capfd.readouterr().err
+def test_another_pipeline_gets_a_fitted_preview(sd15_folder: Path, tmp_path: Path) -> None:
+    build(replace(QUICK, out=tmp_path / "bench", pipeline=str(sd15_folder)), progress=False)
     info = read_info(tmp_path / "bench")
     assert (info.latent_shape, info.image_size) == ((4, 8, 8), (16, 16))
     assert info.preview is not None
-    with pytest.raises(NbenchError, match="no clip weights fit"):
-        build(replace(config, references=("clip",)), progress=False)
 
 
 def test_a_candidate_that_breaks_becomes_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +153,7 @@ KILLED = (
     + """
 import sys
 from pathlib import Path
-from nbench.builders.build import build
+from nbench.benchmarks.build import build
 from nbench.builders.config import BuildConfig
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.parquet import ParquetShardWriter
@@ -221,7 +202,6 @@ def test_a_second_builder_is_refused(tmp_path: Path) -> None:
         (lambda tmp: {"prompts": tmp / "column.csv"}, "no column `prompt`"),
         (lambda tmp: {"pipeline": str(tmp)}, "is not a diffusers pipeline"),
         (lambda tmp: {"out": tmp / "empty.txt" / "bench"}, "cannot write to"),
-        (lambda tmp: {"references": ("clipp",)}, "unknown reference clipp"),
     ],
 )
 def test_bad_input(tmp_path: Path, change: Callable[[Path], dict[str, Any]], told: str) -> None:
@@ -235,7 +215,7 @@ def test_bad_input(tmp_path: Path, change: Callable[[Path], dict[str, Any]], tol
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from nbench.builders.build import build
+from nbench.benchmarks.build import build
 from nbench.builders.config import BuildConfig
 build(BuildConfig("genai-bench", out=Path(sys.argv[1]), pipeline=sys.argv[2], limit=int(sys.argv[3]), candidates=1,
                   steps=20, batch_size=8, rows_per_shard=100, references=()), progress=False)

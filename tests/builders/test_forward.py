@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from nbench.benchmarks.human import human_agreement, open_inputs
+from nbench.benchmarks.scoring import score_references
 from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
@@ -221,8 +222,9 @@ def test_images_that_cannot_be_read_are_failed_rows(asked: BuildConfig, scenes: 
 
 
 def test_human_ratings_stay_with_their_images(asked: BuildConfig) -> None:
-    config = replace(asked, kind="genai-bench", references=("clip",))
+    config = replace(asked, kind="genai-bench")
     build(config, progress=False)
+    score_references(config.folder, ["clip"])
     bench = open_bench(config.folder)
     assert bench.info.spec["process"] == "forward"
     assert bench.info.spec["images"]["size"] == [32, 32]

@@ -47,6 +47,14 @@ def test_a_probe_learns_what_the_activations_say(bench: Bench, tmp_path: Path) -
     np.testing.assert_allclose(first, (expected + weights["layers.2.bias"]).numpy(), atol=1e-5)
 
 
+def test_what_is_kept_is_the_epoch_that_did_best_on_other_prompts(bench: Bench, tmp_path: Path) -> None:
+    found = []
+    for epochs in (1, 10, 40, 400):
+        out = train_probe(training(bench, tmp_path / str(epochs), epochs=epochs, learning_rate=0.1))
+        found.append(json.loads((out / "training.json").read_text())["explained"]["validation"])
+    assert found == sorted(found)  # more epochs choose among more heads, and never end with a worse one
+
+
 def test_the_same_run_gives_the_same_weights(bench: Bench, tmp_path: Path) -> None:
     one, two = (train_probe(training(bench, tmp_path / name, epochs=3)) for name in ("one", "two"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()

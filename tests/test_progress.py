@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from nbench.builders import progress
-from nbench.builders.progress import BuildProgress
+from nbench import progress
+from nbench.progress import BuildProgress
 
 
 def lines(capsys: pytest.CaptureFixture[str], total: int, pause: float = 0.0) -> list[str]:

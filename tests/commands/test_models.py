@@ -1,0 +1,43 @@
+"""`nbench models` on a terminal of 80 columns, and what it says of one scorer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from nbench.cli import app
+from nbench.errors import NbenchError
+from nbench.scorers.listing import list_models
+
+
+def told(*arguments: str) -> str:
+    outcome = CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert outcome.exit_code == 0
+    return outcome.stdout
+
+
+def test_the_table_fits_80_columns_and_cuts_nothing() -> None:
+    lines = told().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    for row in list_models():
+        (line,) = [line for line in lines if line.startswith(f"{row['name']} ")]
+        assert row["reads"] in line or ":" in row["name"]
+        assert row["size"] in line
+    assert len(lines) < 2 * len(list_models())  # most scorers take one line
+
+
+def test_what_is_said_of_one_scorer() -> None:
+    rows = {row["name"]: row for row in list_models()}
+    assert json.loads(told("show", "vqascore", "--json")) == rows["vqascore"]  # itself, not the family of its name
+    assert json.loads(told("show", "probe", "--json")) == rows["probe:folder"]
+    shown = told("show", "x0-image")
+    assert all(value in shown for value in rows["x0-image"].values())
+    with pytest.raises(NbenchError, match=r"unknown scorer vqascor \(did you mean vqascore\?\)"):
+        told("show", "vqascor")
+
+
+def test_json_has_all_of_all() -> None:
+    assert json.loads(told("--json")) == list_models()
