@@ -7,13 +7,18 @@ is NaN, never 0.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 ROUNDING = 1e-12
 """Means of equal values may differ by this much."""
@@ -39,6 +44,7 @@ def scattered(values: Array, cells: NDArray[np.integer[Any]], shape: tuple[int, 
     return filled.reshape(shape), np.flatnonzero(owner[cells] != number)
 
 
+_THREADS = 8  # more hold more memory
 _SHORT_ROW = 32  # up to here comparing all with all beats sorting
 
 
@@ -63,6 +69,12 @@ def ordered(values: Array) -> Ordered:
     start = np.maximum.accumulate(np.where(np.hstack([edge, changes]), place, 0), axis=-1)
     last = np.where(np.hstack([changes, edge]), place, n - 1)
     return Ordered(order, start, np.minimum.accumulate(last[:, ::-1], axis=-1)[:, ::-1])
+
+
+def at_once(of: Callable[[Given], Found], given: Iterable[Given]) -> Iterator[Found]:
+    """`of` each, in order, by a thread a core: numpy lets go of the interpreter while it sorts and counts."""
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(of, given)
 
 
 class Standing(NamedTuple):

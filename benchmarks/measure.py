@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
 from . import metrics, pooled
-from .arrays import Array
+from .arrays import Array, at_once
 from .columns import ci, known
 from .part import ModelScores, Part, Setting, final_chooser
 from .results import Comparison, ResultRow, SelectionRow, SkillRow, Summary, Yardstick
@@ -41,10 +41,10 @@ def measure(scores: Mapping[str, ModelScores], references: Mapping[str, Array], 
     labels = list(references)
     for model, by_position in scores.items():
         parts = [Part(model, by_position, references, label, setting) for label in labels]
-        for position in by_position:
-            for part in parts:
-                found.rows.append(part.row(position))
-                found.selection += part.selection(position)
+        cells = list(product(by_position, parts))
+        found.rows += at_once(lambda cell: cell[1].row(cell[0]), cells)
+        for position, part in cells:
+            found.selection += part.selection(position)
         for part in parts:
             found.skills += part.skills()
             found.summaries.append(part.summary([row for row in found.rows if _of(row, model, part.label)]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..shards.schema import Tags
 from . import metrics, pooled
-from .arrays import Array, Indices, paired
+from .arrays import Array, Indices, at_once, paired
 from .columns import Columns, figure, known
 from .results import CI, ResultRow, SelectionRow, SkillRow, Summary
 
@@ -101,19 +101,20 @@ class Part:
         self.final = metrics.best_of_n(final_chooser(references, self.own)[0], self.reference)
         self.ties: dict[int, float] = {}
         self.columns = Columns()
-        for position, values in scores.items():
-            self._add(position, values)
+        for position, (columns, tie) in zip(scores, at_once(self._columns, scores.values()), strict=True):
+            self.columns.add(position, **columns)
+            self.ties[position] = tie
         self.means = self.columns.means()
 
-    def _add(self, position: int, values: Array) -> None:
+    def _columns(self, values: Array) -> tuple[dict[str, Array], float]:
+        """The columns of one position, and the threshold of its ties."""
         x, y = paired(values, self.reference)
-        accuracy, self.ties[position] = metrics.pairwise_accuracy(x, y)
+        accuracy, tie = metrics.pairwise_accuracy(x, y)
         right, alarms, misaligned = metrics.held_out_detection(x, y < self.cut).T
         best = metrics.best_of_n(x, y)
         oracle = np.where(np.isfinite(best), metrics.best_of_n(self.reference, self.reference), np.nan)
         blind = np.where(np.isfinite(best), self.random, np.nan)
-        self.columns.add(
-            position,
+        columns = dict(
             spearman=metrics.spearman(x, y),
             kendall=metrics.kendall(x, y),
             gap=metrics.best_worst_gap(x, y),
@@ -134,8 +135,9 @@ class Part:
             **self._chosen(best),
         )
         for n, values_of_n in zip(self.sizes, metrics.best_of_subsets(x, y, self.sizes).T, strict=True):
-            chosen = {f"{name}_{n}": column for name, column in self._chosen(values_of_n).items()}
-            self.columns.add(position, **{f"best_{n}": values_of_n}, **chosen)
+            columns |= {f"{name}_{n}": column for name, column in self._chosen(values_of_n).items()}
+            columns[f"best_{n}"] = values_of_n
+        return columns, tie
 
     def _chosen(self, selected: Array) -> dict[str, Array]:
         """What ratios of means are taken of: they need the same prompts in each."""

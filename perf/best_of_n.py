@@ -34,7 +34,6 @@ from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.builders.quiet import quieten_diffusers
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
-from nbench.sampling.policy import Policy
 from nbench.sampling.waves import best
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_reference, get_scorer
@@ -63,16 +62,16 @@ def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
 
 
 def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
-    """Best-of-N by each SCORER@POLICY; a scorer is loaded once."""
+    """Best-of-N by each SCORER@POLICY, or @N after it to draw fewer candidates; a scorer is loaded once."""
     info, scorers = bench.info, dict[str, Scorer]()
     ways = {}
     for name in names:
-        scorer, _, policy = name.rpartition("@")
+        rest, _, drawn = name.rpartition("@")
+        scorer, _, policy = (rest if drawn.isdigit() else name).rpartition("@")
         if scorer not in scorers:
             scorers[scorer] = get_scorer(scorer, info)
-        ways[name] = BestOfN(
-            pipe, scorers[scorer], info.candidates, policy, seed=info.spec["seed"], preview=info.preview
-        )
+        n = int(drawn) if drawn.isdigit() else info.candidates
+        ways[name] = BestOfN(pipe, scorers[scorer], n, policy, seed=info.spec["seed"], preview=info.preview)
     return ways
 
 
@@ -136,12 +135,12 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
     scores = score_arrays(table, ids, bench.info.candidates)
     if any(stage.position not in scores for stage in way.policy.stages):
         return None
-    return [_selected(scores, way.policy, row) for row in range(len(ids))]
+    return [_selected(scores, way, row) for row in range(len(ids))]
 
 
-def _selected(scores: dict[int, Array], policy: Policy, row: int) -> int:
-    living = list(range(scores[policy.stages[0].position].shape[1]))
-    for stage in policy.stages:
+def _selected(scores: dict[int, Array], way: BestOfN, row: int) -> int:
+    living = list(range(way.n))
+    for stage in way.policy.stages:
         living = best({one: float(scores[stage.position][row, one]) for one in living})[: stage.keep]
     return living[0]
 
@@ -154,13 +153,15 @@ def report(
     full = tallies[FULL]
     count = len(full.chosen)
     known = {label: reference[:count] for label, reference in known.items()}
+    candidates = next(iter(known.values())).shape[1]
     rows = []
     for name, tally in tallies.items():
         replay = replays.get(name)
         rows.append(
             {
-                "way": name if name == FULL else name.rpartition("@")[0],
+                "way": name.split("@")[0],
                 "policy": "" if name == FULL else str(ways[name].policy),
+                "n": candidates if name == FULL else ways[name].n,
                 "seconds": sum(tally.seconds) / sum(full.seconds),
                 "calls": tally.calls / full.calls,
                 "gains": _gains(known, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
@@ -168,14 +169,23 @@ def report(
                 "prompts": count,
             }
         )
-    candidates = next(iter(known.values())).shape[1]
     bounds: dict[str, tuple[float, Callable[[Array], Sequence[int] | None]]] = {
         "random pick": (1 / candidates, lambda _: None),
         "oracle": (1.0, lambda reference: reference.argmax(1)),
     }
     for name, (calls, choose) in bounds.items():
         gains = _gains(known, choose)
-        rows.append({"way": name, "policy": "", "seconds": None, "calls": calls, "gains": gains, "as_replayed": None})
+        rows.append(
+            {
+                "way": name,
+                "policy": "",
+                "seconds": None,
+                "calls": calls,
+                "gains": gains,
+                "as_replayed": None,
+                "n": candidates,
+            }
+        )
     return rows
 
 
@@ -197,12 +207,12 @@ def _gains(known: dict[str, Array], choose: Callable[[Array], Sequence[int] | No
 def table(rows: list[dict[str, Any]], markdown: bool) -> str:
     """The rows as text, or as Markdown for the documentation."""
     labels = list(rows[0]["gains"])
-    cells = [["scorer", "policy", "seconds", "calls", *(f"gain by {label}" for label in labels), "as replayed"]]
+    cells = [["scorer", "policy", "n", "seconds", "calls", *(f"gain by {label}" for label in labels), "as replayed"]]
     for row in rows:
         gains = [f"{gain['value']:.2f} ({gain['low']:.2f} to {gain['high']:.2f})" for gain in row["gains"].values()]
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
         replayed = "" if row["as_replayed"] is None else f"{row['as_replayed']}/{row['prompts']}"
-        cells.append([row["way"], row["policy"], seconds, f"{row['calls']:.3f}", *gains, replayed])
+        cells.append([row["way"], row["policy"], str(row["n"]), seconds, f"{row['calls']:.3f}", *gains, replayed])
     if markdown:
         lines = [f"| {' | '.join(line)} |" for line in cells]
         return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:]])
@@ -213,7 +223,7 @@ def table(rows: list[dict[str, Any]], markdown: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", type=Path)
-    parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY, as noisyclip@10:3,20:1")
+    parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY or SCORER@POLICY@N")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts in a batch (20)")
     parser.add_argument("--results", type=Path, help="folder of nbench evaluate, whose scores are replayed")

@@ -1,11 +1,13 @@
 """NoisyCLIP trained on noise added to images (forward) beside NoisyCLIP trained on trajectories (reverse).
 
 python perf/forward_vs_reverse.py [--rows 400] [--epochs 5] [--prompts 30] [--most 8] [--work FOLDER] [--json FILE]
+python perf/forward_vs_reverse.py --ncc data/ncc --bench data/bench --positions 8:13
 
 In the embedded world, on the same captions. All models are judged on generated candidates of held-out prompts. With as
 many rows, the images of the forward sets are rendered scenes, or those that the trajectories ended in; at the cost of
 the trajectories, rendered scenes of as many captions as could be encoded in that time, at most --most times the rows,
-and trained for as many steps.
+and trained for as many steps. An NCC of trajectories with its images, and a bench, may be given: then only a few rows
+are made to be timed.
 """
 
 from __future__ import annotations
@@ -20,17 +22,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.prompts import world_prompts
 from nbench.scorers.registry import clip_folder
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
+from nbench.shards.positions import parse_positions
 from nbench.shards.reader import open_bench
 from nbench.training.noisyclip import TrainConfig, train
 
-POSITIONS = "20:30"
+TIMED = 128
+"""Rows that are made of trajectories to be timed, where there are some already."""
 
 
 def made(config: BuildConfig) -> float:
@@ -74,6 +78,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="passes over them (5)")
     parser.add_argument("--prompts", type=int, default=30, help="of the bench, 6 candidates each (30)")
     parser.add_argument("--most", type=int, default=8, help="times the rows, at the same cost (8)")
+    parser.add_argument("--positions", default="20:30", help="to train on, and judged at every other (20:30)")
+    parser.add_argument("--ncc", type=Path, help="trajectories to train on, built with images, in place of --rows")
+    parser.add_argument("--bench", type=Path, help="a bench that holds the positions, in place of --prompts")
     parser.add_argument("--targets", choices=("image", "caption"), default="image", help="as nbench train takes them")
     parser.add_argument("--work", type=Path, help="an empty folder to keep all in")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
@@ -88,27 +95,31 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     work.mkdir(exist_ok=True, parents=True)
     ncc = {name: work / name for name in ("reverse", "forward-rendered", "forward-generated", "forward-same-cost")}
     # one shard, as long as it lasts: every set is made in one go
-    common: dict[str, Any] = {"positions": POSITIONS, "batch_size": 100}
-    seconds = {"reverse": made(BuildConfig("ncc", out=ncc["reverse"], limit=options.rows, **common))}
+    common: dict[str, Any] = {"positions": options.positions, "batch_size": 100}
+    limit = TIMED if options.ncc else options.rows
+    seconds = {"reverse": made(BuildConfig("ncc", out=ncc["reverse"], limit=limit, **common))}
+    ncc["reverse"] = options.ncc or ncc["reverse"]
+    count = open_bench(ncc["reverse"]).info.rows
 
     def forward(name: str, images: Path) -> None:
         seconds[name] = made(BuildConfig("ncc", process="forward", images=images, out=ncc[name], **common))
 
-    forward("forward-rendered", rendered(work / "rendered", options.rows))
+    forward("forward-rendered", rendered(work / "rendered", count))
     forward("forward-generated", finished(work / "finished", ncc["reverse"]))
     cheaper = seconds["reverse"] / seconds["forward-rendered"]
     times = max(1, min(options.most, options.epochs, round(cheaper)))
-    forward("forward-same-cost", rendered(work / "many", options.rows * times))
+    forward("forward-same-cost", rendered(work / "many", count * times))
     models = [clip_folder(open_bench(ncc["reverse"]).info)]
     for name, data in ncc.items():
         epochs = max(1, round(options.epochs / times)) if name == "forward-same-cost" else options.epochs
-        config = TrainConfig(
-            data, work / f"{name}-model", POSITIONS, epochs=epochs, learning_rate=3e-4, targets=options.targets
-        )
+        out = work / f"{name}-model"
+        config = TrainConfig(data, out, options.positions, epochs=epochs, learning_rate=3e-4, targets=options.targets)
         models.append(train(config, shown=False))
-    bench = work / "bench"
-    build(BuildConfig("genai-bench", out=bench, limit=options.prompts, positions="20:30:5"), progress=False)
-    report = evaluate(EvaluateConfig(bench, tuple(map(str, models)), "20:30:5", work / "results"))
+    bench = options.bench or work / "bench"
+    judged = ",".join(map(str, parse_positions(options.positions, 50)[::2]))
+    if not options.bench:
+        build(BuildConfig("genai-bench", out=bench, limit=options.prompts, positions=judged), progress=False)
+    report = evaluate(EvaluateConfig(bench, tuple(map(str, models)), judged, work / "results"))
     rows = {name: open_bench(data).info.rows for name, data in ncc.items()}
     print(f"{cheaper:.1f} times cheaper a row: " + ", ".join(f"{n} {1000 * s:.2f} ms" for n, s in seconds.items()))
     print("mean within-prompt Spearman with VQAScore on the final image:")
