@@ -45,7 +45,7 @@ def test_a_folder_that_has_moved_is_named(made: tuple[Path, Path], monkeypatch: 
     out, folder = made
     asked = (out, "--regenerate", 2)
     code, said = verified(monkeypatch, capsys, *asked)
-    assert (code, "made with a folder, and tiny is none here: --pipeline says where" in said) == (2, True), said
+    assert (code, "made with a folder, and tiny is none here; --pipeline says where" in said) == (2, True), said
     code, said = verified(monkeypatch, capsys, *asked, "--pipeline", folder)
     assert (code, "no defects" in said) == (0, True), said
     code, said = verified(monkeypatch, capsys, out, "--pipeline", folder)

@@ -108,7 +108,7 @@ def test_several_prompts_at_once_are_as_each_alone() -> None:
         assert found.seeds == alone.seeds
         assert (found.denoiser_rows, found.full_denoiser_rows) == (alone.denoiser_rows, alone.full_denoiser_rows)
         for one, other in zip(found.candidates, alone.candidates, strict=True):
-            assert one.scores == pytest.approx(other.scores, abs=1e-4)
+            assert one.scores == pytest.approx(other.scores, abs=1e-3)  # previews have 8 bits
             assert one.left_at == other.left_at
         assert abs(np.asarray(found.images[0]).astype(int) - np.asarray(alone.images[0])).max() <= LEVELS
     chunks = BestOfN(pipe, "noisyclip", n=3, policy="2:2,4:1", max_batch=6).best_each(prompts, "abc", **arguments)

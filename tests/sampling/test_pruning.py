@@ -38,7 +38,7 @@ def test_survivors_and_rows_of_every_family(family: Family, family_folder: Path)
     found, pruner = pruned(pipe, arguments, {1: [0, 1, 3], 3: [1]})
     each = 1 if family.guidance == "embedded" else 2
     assert (pruner.rows, pruner.asked) == ((4 * 1 + 3 * 2 + 1 * 2) * each, 4 * STEPS * each)
-    assert (found[1] - full[1]).abs().max() <= TOLERANCE
+    assert (found[1] - full[1]).abs().max() <= TOLERANCE * full[1].abs().max().clamp(min=1)  # some reach hundreds
     assert not torch.allclose(found[0], full[0], atol=0.01)  # it had left
     assert state(pipe) == before
     assert torch.equal(plain(pipe, SEEDS, arguments), full)
