@@ -99,6 +99,7 @@ class Part:
         self.own = scores.get(setting.steps)
         self.random = metrics.random_pick(self.reference)
         self.final = metrics.best_of_n(final_chooser(references, self.own)[0], self.reference)
+        self.oracle = metrics.best_of_n(self.reference, self.reference)
         self.ties: dict[int, float] = {}
         self.columns = Columns()
         for position, (columns, tie) in zip(scores, at_once(self._columns, scores.values()), strict=True):
@@ -112,7 +113,7 @@ class Part:
         accuracy, tie = metrics.pairwise_accuracy(x, y)
         right, alarms, misaligned = metrics.held_out_detection(x, y < self.cut).T
         best = metrics.best_of_n(x, y)
-        oracle = np.where(np.isfinite(best), metrics.best_of_n(self.reference, self.reference), np.nan)
+        oracle = np.where(np.isfinite(best), self.oracle, np.nan)
         blind = np.where(np.isfinite(best), self.random, np.nan)
         columns = dict(
             spearman=metrics.spearman(x, y),

@@ -30,8 +30,10 @@ from nbench.benchmarks.part import YARDSTICK
 from nbench.benchmarks.results import result_path
 from nbench.builders.layout import float32_noise
 from nbench.builders.options import as_called
-from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.builders.pipelines import load_pipeline
+from nbench.builders.plan import call_arguments
 from nbench.builders.quiet import quieten_diffusers
+from nbench.builders.regenerate import maker_of
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.waves import best
@@ -56,9 +58,7 @@ class Tally:
 def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
     """The bench's own pipeline, and what it was called with."""
     spec = bench.info.spec
-    pipe = load_pipeline(resolve_pipeline(spec["pipeline"]["name"]), spec["dtype"])
-    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
-    return pipe, {"num_inference_steps": bench.info.steps, **guidance, **spec["call_kwargs"]}
+    return load_pipeline(maker_of(spec), spec["dtype"]), call_arguments(spec)
 
 
 def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
