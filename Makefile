@@ -34,8 +34,8 @@ demo: $(READY) ## build a small bench and score CLIP and NoisyCLIP on it (LIMIT,
 	@echo 'scores:  results/$(notdir $(BENCH_DIR))/'
 	@echo 'picture: results/demo.png'
 
-test: $(READY) ## run the tests (ARGS)
-	$(BIN)/pytest $(ARGS)
+test: $(READY) ## run the tests, a process a core (ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -1,13 +1,12 @@
 """NoisyCLIP trained on noise added to images (forward) beside NoisyCLIP trained on trajectories (reverse).
 
-python perf/forward_vs_reverse.py [--rows 400] [--epochs 5] [--prompts 30] [--most 8] [--work FOLDER] [--json FILE]
+python perf/forward_vs_reverse.py [--rows 400] [--epochs 5] [--prompts 30] [--most 4] [--work FOLDER] [--json FILE]
 python perf/forward_vs_reverse.py --ncc data/ncc --bench data/bench --positions 8:13
 
 In the embedded world, on the same captions. All models are judged on generated candidates of held-out prompts. With as
-many rows, the images of the forward sets are rendered scenes, or those that the trajectories ended in; at the cost of
-the trajectories, rendered scenes of as many captions as could be encoded in that time, at most --most times the rows,
-and trained for as many steps. An NCC of trajectories with its images, and a bench, may be given: then only a few rows
-are made to be timed.
+many rows, the images of the forward sets are rendered scenes, or those that the trajectories ended in. At the same cost
+they are rendered scenes of --most times as many captions, and the time that the trajectories took is spent on training.
+An NCC of trajectories with its images, and a bench, may be given: then only a few rows are made to be timed.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400, help="trajectories to train on (400)")
     parser.add_argument("--epochs", type=int, default=5, help="passes over them (5)")
     parser.add_argument("--prompts", type=int, default=30, help="of the bench, 6 candidates each (30)")
-    parser.add_argument("--most", type=int, default=8, help="times the rows, at the same cost (8)")
+    parser.add_argument("--most", type=int, default=4, help="times the rows, at the same cost (4)")
     parser.add_argument("--positions", default="20:30", help="to train on, and judged at every other (20:30)")
     parser.add_argument("--ncc", type=Path, help="trajectories to train on, built with images, in place of --rows")
     parser.add_argument("--bench", type=Path, help="a bench that holds the positions, in place of --prompts")
@@ -107,14 +106,18 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     forward("forward-rendered", rendered(work / "rendered", count))
     forward("forward-generated", finished(work / "finished", ncc["reverse"]))
     cheaper = seconds["reverse"] / seconds["forward-rendered"]
-    times = max(1, min(options.most, options.epochs, round(cheaper)))
-    forward("forward-same-cost", rendered(work / "many", count * times))
-    models = [clip_folder(open_bench(ncc["reverse"]).info)]
+    forward("forward-same-cost", rendered(work / "many", count * options.most))
+    models, epochs, spent = [clip_folder(open_bench(ncc["reverse"]).info)], dict[str, int](), dict[str, float]()
     for name, data in ncc.items():
-        epochs = max(1, round(options.epochs / times)) if name == "forward-same-cost" else options.epochs
+        epochs[name] = options.epochs
+        if name == "forward-same-cost":
+            left = count * seconds["reverse"] + spent["reverse"] - count * options.most * seconds[name]
+            epochs[name] = max(1, int(left / (options.most * spent["reverse"] / options.epochs)))
         out = work / f"{name}-model"
-        config = TrainConfig(data, out, options.positions, epochs=epochs, learning_rate=3e-4, targets=options.targets)
-        models.append(train(config, shown=False))
+        began = time.perf_counter()
+        given: dict[str, Any] = {"learning_rate": 3e-4, "targets": options.targets}
+        models.append(train(TrainConfig(data, out, options.positions, epochs=epochs[name], **given), shown=False))
+        spent[name] = time.perf_counter() - began
     bench = options.bench or work / "bench"
     judged = ",".join(map(str, parse_positions(options.positions, 50)[::2]))
     if not options.bench:
@@ -122,6 +125,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     report = evaluate(EvaluateConfig(bench, tuple(map(str, models)), judged, work / "results"))
     rows = {name: open_bench(data).info.rows for name, data in ncc.items()}
     print(f"{cheaper:.1f} times cheaper a row: " + ", ".join(f"{n} {1000 * s:.2f} ms" for n, s in seconds.items()))
+    print("trained: " + ", ".join(f"{n} {epochs[n]} epochs, {s:.0f} s" for n, s in spent.items()))
     print("mean within-prompt Spearman with VQAScore on the final image:")
     for row in report.rows:
         if row.reference == "vqascore":
@@ -132,7 +136,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             interval = f"{lead.difference:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
             print(f"  {lead.model} - {lead.other} at {lead.position}: {interval}")
     figures = [vars(row) for row in report.rows if row.reference == "vqascore"]
-    return {"seconds_a_row": seconds, "rows": rows, "figures": figures}
+    return {"seconds_a_row": seconds, "training": spent, "epochs": epochs, "rows": rows, "figures": figures}
 
 
 if __name__ == "__main__":
