@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..errors import NbenchError
-from ..scorers.check import PROMPTS, ROWS, WORLD, check_scorer, made_up_inputs
+from ..scorers.check import PROMPTS, ROWS, WORLD, check_names, check_scorer, made_up_inputs
 from ..scorers.placement import Placement
-from ..scorers.protocols import Scorer
+from ..scorers.protocols import NameScorer, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.reader import open_bench
 from .supply import ScoreOptions, Supply, readable
@@ -34,6 +34,8 @@ def check_model(model: str, bench: str | None, position: int | None, placement: 
     opened.require([chosen])
     reads = [chosen] if supply.signals and supply.kind != "cfg_gap" else []
     for batch in opened.batches(reads, supply.images, ROWS, signals=supply.signals):
+        if len(batch) and isinstance(scorer, NameScorer):
+            return scorer, check_names(scorer, batch.prompt_ids, batch.candidates, chosen)
         if len(batch):
             inputs = supply.inputs(batch, chosen, slice(0, len(batch)))
             at = next(info for info in opened.info.positions if info.position == chosen)

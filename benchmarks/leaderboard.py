@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import NbenchError
-from .metrics import cost_steps
+from .metrics import cost_steps, recovered_gain, retention
 from .results import EvaluationResult, ResultRow, Yardstick, read_result
 
 COLUMNS = {
@@ -23,10 +25,15 @@ COLUMNS = {
     "recovered_gain": "recovered gain",
     "oracle_gain": "oracle gain",
     "cost_steps": "steps",
+    "n_scored": "scored",
+    "n_unscored": "unscored",
 }
 """What can be sorted by, and its heading."""
 
-_LOWER_IS_BETTER = {"regret", "cost_steps"}
+COUNTS = {"cost_steps", "n_scored", "n_unscored"}
+"""Those that are whole numbers, without an interval."""
+
+_LOWER_IS_BETTER = {"regret", "cost_steps", "n_unscored"}
 
 
 @dataclass(frozen=True)
@@ -149,13 +156,14 @@ def _yardsticks(mark: Yardstick, result: EvaluationResult, row: ResultRow, bench
     for name, value, ci, cost in known:
         if value is None:
             continue
+        random, final, oracle = (np.nan if x is None else x for x in (mark.random, mark.final, mark.oracle))
+        shares = {
+            "retention": retention(value, final),
+            "recovered_gain": recovered_gain(value, random, final),
+            "oracle_gain": recovered_gain(value, random, oracle),
+        }
         figures = {"best_of_n": value, "cost_steps": float(cost)}
-        if mark.final:
-            figures["retention"] = value / mark.final
-        if mark.random is not None and mark.final is not None and abs(mark.final - mark.random) > 1e-12:
-            figures["recovered_gain"] = (value - mark.random) / (mark.final - mark.random)
-        if mark.random is not None and mark.oracle is not None and abs(mark.oracle - mark.random) > 1e-12:
-            figures["oracle_gain"] = (value - mark.random) / (mark.oracle - mark.random)
+        figures |= {share: float(told) for share, told in shares.items() if np.isfinite(told)}
         position = 0 if name == "(random pick)" else result.steps
         yield Line(name, bench, position, row.reference, True, figures, {"best_of_n": ci} if ci else {})
 

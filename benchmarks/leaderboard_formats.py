@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from .leaderboard import COLUMNS, Leaderboard, Line
+from .leaderboard import COLUMNS, COUNTS, Leaderboard, Line
 from .results import CI
 
 _WITHOUT_NUMBERS = ("model", "bench", "reference")
@@ -23,7 +23,7 @@ def as_json(board: Leaderboard) -> str:
         told["yardstick"] = line.yardstick
         for name in COLUMNS:
             told[name] = line.figures.get(name)
-            if name != "cost_steps":
+            if name not in COUNTS:
                 told[f"{name}_ci"] = line.intervals.get(name)
         lines.append(told)
     return json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out)}) + "\n"
@@ -115,14 +115,14 @@ def cell(line: Line, name: str, interval: bool = True) -> str:
     value = line.figures.get(name)
     if value is None:
         return "-"
-    if name == "cost_steps":
+    if name in COUNTS:
         return f"{value:.0f}"
     ci: CI = line.intervals.get(name) if interval else None
     return f"{value:z.3f} [{ci[0]:z.3f}, {ci[1]:z.3f}]" if ci else f"{value:z.3f}"
 
 
 def _spread(metric: str) -> tuple[str, ...]:
-    return (metric,) if metric == "cost_steps" else (metric, f"{metric}_low", f"{metric}_high")
+    return (metric,) if metric in COUNTS else (metric, f"{metric}_low", f"{metric}_high")
 
 
 def _markdown(text: str) -> str:

@@ -16,7 +16,7 @@ from .pairs import STATISTICS
 from .results import CI
 
 _SIGNIFICANT = 0.05
-_CORE = ("spearman", "best_of_n", "recovered_gain", "cost_steps")
+_CORE = ("spearman", "best_of_n", "recovered_gain", "cost_steps", "n_scored", "n_unscored")
 
 
 def comparison_table(found: ModelComparison) -> Table:

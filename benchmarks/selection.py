@@ -70,8 +70,8 @@ def retention(selected: float | Array, final: float | Array) -> Array:
 def recovered_gain(selected: float | Array, random: float | Array, final: float | Array) -> Array:
     """Share of the gain of final-image selection over a random pick that the selection keeps (any shape).
 
-    0: no better than random, 1: as good as final-image selection; NaN where that gains nothing. With the reference's
-    own best in place of final-image selection it is the oracle gain.
+    0: no better than random, 1: as good as final-image selection; NaN where that gains nothing, and a share of a loss,
+    signs turned, where it does worse than random. With the reference's own best in its place it is the oracle gain.
 
     >>> float(recovered_gain(0.75, 0.5, 1.0))
     0.5
@@ -80,7 +80,7 @@ def recovered_gain(selected: float | Array, random: float | Array, final: float 
 
 
 def share_of_gain(kept: Array, whole: Array) -> Array:
-    """`kept` as a share of `whole`, both gains over a random pick (any shape); NaN where the whole is no gain.
+    """`kept` as a share of `whole`, both gains over a random pick (any shape); NaN where the whole is about 0.
 
     >>> share_of_gain(np.array([0.25, 0.25]), np.array([0.5, 1e-17]))
     array([0.5, nan])

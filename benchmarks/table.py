@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from .columns import known
-from .results import CI, Comparison, EvaluationReport, Yardstick
+from .results import CI, Comparison, EvaluationReport, ResultRow, Yardstick
 from .selection import recovered_gain, retention
 
 _COLUMNS = {"spearman": "Spearman", "best_of_n": "Best-of-N", "retention": "retention", "recovered_gain": "gain"}
@@ -38,7 +38,8 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
     table = _plain(
         title=f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
         caption="±: half of the 95 % interval over prompts. (random): a blind pick, (final): choosing among finished "
-        "images, (oracle): by the reference itself. gain: the share of (final) - (random) kept; n: candidates scored.",
+        "images, (oracle): by the reference itself. gain: the share of (final) - (random) kept; n: candidates scored "
+        "(+ unscored).",
     )
     table.add_column("model", no_wrap=True)
     for heading in ("position", *_COLUMNS.values(), "steps", "n"):
@@ -53,7 +54,7 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
             _number(getattr(row, column)) + (_spread(getattr(row, f"{column}_ci")) if column in _WITH_INTERVAL else "")
             for column in _COLUMNS
         ]
-        table.add_row(name, str(row.position), *values, str(row.cost_steps), str(row.n_scored))
+        table.add_row(name, str(row.position), *values, str(row.cost_steps), _counts(row))
     table.add_section()
     for name, value in (("(random)", mark.random), ("(final)", mark.final), ("(oracle)", mark.oracle)):
         table.add_row(name, "", "", _number(value), *map(_number, _against(mark, value)), "", "")
@@ -129,6 +130,10 @@ def _interval(row: Comparison) -> str:
         return "-"
     text = f"{row.difference:+z.3f} ({row.low:+z.3f} .. {row.high:+z.3f})"
     return f"[bold]{text}[/bold]" if row.low > 0 or row.high < 0 else text
+
+
+def _counts(row: ResultRow) -> str:
+    return f"{row.n_scored}+{row.n_unscored}" if row.n_unscored else str(row.n_scored)
 
 
 def _number(value: float | None) -> str:

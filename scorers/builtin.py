@@ -33,11 +33,15 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Family:
-    """Scorers of any model of one kind: FAMILY:MODEL."""
+    """Scorers of any model of one kind: FAMILY:MODEL; `about` says which kind, the rest is as of `Builtin`."""
 
     load: Callable[[str, DatasetInfo, Placement], Scorer]
     model: str
+    reads: Reads
+    range: str
     about: str
+    paper: str = ""
+    package: str = ""
 
 
 def fitting(weights: str, info: DatasetInfo) -> Path:
@@ -237,12 +241,52 @@ def _t2v(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
 
 
 FAMILIES = {
-    "latentclip": Family(_latentclip, "folder or Hub id", "a CLIP whose first layer takes latents, arXiv 2503.08455"),
-    "probe": Family(_probe, "folder", "a head on activations, of `nbench train probe`, arXiv 2603.02829"),
-    "vqascore": Family(_any_vqa, "folder or Hub id", "P(yes) of any image-text-to-text or BLIP VQA model"),
-    "blip-itm": Family(_any_itm, "folder or Hub id", "P(match) of any BLIP for image-text retrieval"),
-    "pickscore": Family(_any_pickscore, "folder or Hub id", "scaled cosine of any CLIP-like model on final images"),
-    "open_clip": Family(_open_clip, "MODEL[:WEIGHTS]", "any model of the package open_clip (an extra)"),
-    "t2v": Family(_t2v, "MODEL", "any model of the package t2v_metrics (an extra)"),
-    "oracle": Family(lambda model, info, placement: _oracle(model), "REFERENCE", "a reference of the bench itself"),
+    "latentclip": Family(
+        _latentclip, "folder or Hub id", "latent", "-1..1", "a CLIP whose first layer takes latents", "arXiv 2503.08455"
+    ),
+    "probe": Family(
+        _probe,
+        "folder",
+        "activations:LAYER",
+        "any",
+        "a head on activations, of `nbench train probe`",
+        "arXiv 2603.02829",
+    ),
+    "vqascore": Family(
+        _any_vqa,
+        "folder or Hub id",
+        "image",
+        "0..1",
+        "P(yes) of any image-text-to-text or BLIP VQA model",
+        "arXiv 2404.01291",
+    ),
+    "blip-itm": Family(
+        _any_itm,
+        "folder or Hub id",
+        "image",
+        "0..1",
+        "P(match) of any BLIP for image-text retrieval",
+        "arXiv 2201.12086",
+    ),
+    "pickscore": Family(
+        _any_pickscore,
+        "folder or Hub id",
+        "image",
+        "cosine times scale",
+        "scaled cosine of any CLIP-like model",
+        "arXiv 2305.01569",
+    ),
+    "open_clip": Family(
+        _open_clip, "MODEL[:WEIGHTS]", "preview", "-1..1", "any model of the package open_clip", package="open_clip"
+    ),
+    "t2v": Family(
+        _t2v, "MODEL", "image", "0..1", "any model of the package t2v_metrics", "arXiv 2404.01291", "t2v_metrics"
+    ),
+    "oracle": Family(
+        lambda model, info, placement: _oracle(model),
+        "REFERENCE",
+        "reference:NAME",
+        "the reference's",
+        "a reference of the bench itself",
+    ),
 }

@@ -57,12 +57,7 @@ def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], a
         inputs: B rows of what it reads; with `prompts`, one each.
     """
     if isinstance(scorer, NameScorer):
-        candidates = list(range(len(prompts)))
-
-        def names(rows: list[int]) -> torch.Tensor:
-            return scorer.score_names([prompts[row] for row in rows], [candidates[row] for row in rows], at.position)
-
-        return _check("score_names", names, len(prompts), unit=False)
+        return check_names(scorer, prompts, range(len(prompts)), at.position)
     found: list[str] = []
     if isinstance(scorer, TwinTower):
         tower = scorer
@@ -81,6 +76,15 @@ def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], a
     return _check(
         "score", lambda rows: score_pairs(pair, inputs[rows], [prompts[row] for row in rows], at), len(inputs), False
     )
+
+
+def check_names(scorer: NameScorer, prompt_ids: Sequence[str], candidates: Sequence[int], position: int) -> list[str]:
+    """As `check_scorer`, of a scorer that goes by names, on those of B trajectories."""
+
+    def scores(rows: list[int]) -> torch.Tensor:
+        return scorer.score_names([prompt_ids[row] for row in rows], [candidates[row] for row in rows], position)
+
+    return _check("score_names", scores, len(prompt_ids), unit=False)
 
 
 def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool) -> list[str]:

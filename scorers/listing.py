@@ -10,7 +10,7 @@ from .registry import plugins, unknown
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("name", "reads", "weights", "size", "range", "direction", "paper", "package")
+COLUMNS = ("name", "reads", "weights", "size", "range", "direction", "paper", "package", "about")
 
 
 def list_models() -> list[dict[str, str]]:
@@ -23,12 +23,23 @@ def list_models() -> list[dict[str, str]]:
         _row(name, entry.reads, entry.weights, entry.size, entry.range, entry.paper, entry.package)
         for name, entry in BUILTIN.items()
     ]
-    rows += [_row(name, "", point.value, "", "", "a plug-in", _package(point)) for name, point in plugins().items()]
+    rows += [_row(name, "", point.value, "", "", "", _package(point), "a plug-in") for name, point in plugins().items()]
     rows += [
-        _row(f"{name}:{family.model}", "", family.model, "", "", family.about) for name, family in FAMILIES.items()
+        _row(
+            f"{name}:{family.model}",
+            family.reads,
+            family.model,
+            "",
+            family.range,
+            family.paper,
+            family.package,
+            family.about,
+        )
+        for name, family in FAMILIES.items()
     ]
     return rows + [
-        _row(f"{name}:SCORER", reads, "", "", "", "any scorer of pictures") for name, reads in REREADINGS.items()
+        _row(f"{name}:SCORER", reads, "", "", "the scorer's", "", about="any scorer of pictures")
+        for name, reads in REREADINGS.items()
     ]
 
 
@@ -50,12 +61,12 @@ def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
     named = _table(
         "scorers; higher is better (more: nbench models show NAME)", "name", "reads", "size", "range", "paper"
     )
-    families = _table("with a model of your own", "name", "what it is")
+    families = _table("with a model of your own", "name", "reads", "what it is")
     for row in rows:
         if ":" in row["name"]:
-            families.add_row(row["name"], row["paper"])
+            families.add_row(row["name"], row["reads"], row["about"])
         else:
-            named.add_row(*(row[column] for column in ("name", "reads", "size", "range", "paper")))
+            named.add_row(*(row[column] for column in ("name", "reads", "size", "range")), row["paper"] or row["about"])
     return named, families
 
 
@@ -68,8 +79,11 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _row(name: str, reads: str, weights: str, size: str, span: str, paper: str, package: str = "") -> dict[str, str]:
-    return dict(zip(COLUMNS, (name, reads, weights, size, span, "higher is better", paper, package), strict=True))
+def _row(
+    name: str, reads: str, weights: str, size: str, span: str, paper: str, package: str = "", about: str = ""
+) -> dict[str, str]:
+    told = (name, reads, weights, size, span, "higher is better", paper, package, about)
+    return dict(zip(COLUMNS, told, strict=True))
 
 
 def _package(point: object) -> str:

@@ -14,6 +14,7 @@ from scipy import stats
 from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
 from nbench.benchmarks.measure import compare, measure, yardstick
+from nbench.benchmarks.outside import MetricsConfig, measure_tables
 from nbench.benchmarks.part import Setting
 from nbench.benchmarks.plot import plot_report
 from nbench.benchmarks.results import EvaluationReport, read_result
@@ -138,6 +139,19 @@ def test_results_on_disk_hold_rows_scores_and_origin(report: EvaluationReport, b
     report.files[1].with_name("old.json").write_text(report.files[1].read_text().replace('"steps"', '"stops"'))
     with pytest.raises(NbenchError, match="not a result"):
         read_result(report.files[1].with_name("old.json"))
+
+
+def test_tables_alone_give_the_rows_of_the_evaluation(report: EvaluationReport, bench: tuple[Bench, Quality]) -> None:
+    scores = report.files[1].with_suffix(".parquet")
+    told = json.loads(measure_tables(MetricsConfig(scores, reference_path(bench[0].path, "clip"))).to_json())
+    assert [row["position"] for row in told["rows"]] == [0, 5, STEPS]
+    rows = json.loads(report.to_json())["rows"]
+    evaluated = [row for row in rows if (row["model"], row["reference"]) == ("brightness", "clip")]
+    for row, expected in zip(told["rows"], evaluated, strict=True):
+        assert list(row) == list(expected)
+        for name, value in row.items():
+            same = expected[name] if isinstance(value, str) else pytest.approx(expected[name], abs=1e-6)
+            assert value == same, name
 
 
 def test_all_means_the_stored_positions(bench: tuple[Bench, Quality], tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def result(model: str, spearman: dict[int, float | None], bench: str = "small", 
             recovered_gain=None if value is None else 1 - value,
             cost_steps=10 + position,
             n_scored=4,
+            n_unscored=2,
             regret=value,
             spearman_ci=None if value is None else (value - 0.1, value + 0.1),
         )
@@ -101,6 +102,7 @@ def test_json_and_csv_hold_every_figure(folder: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](board))))
     assert [row["model"] for row in rows] == [line.model for line in board.lines]
     assert (rows[0]["spearman"], rows[0]["spearman_low"], rows[0]["spearman_high"]) == ("0.5", "0.4", "0.6")
+    assert (rows[0]["n_scored"], rows[0]["n_unscored"]) == ("4", "2")
     assert "kendall" not in rows[0]  # no line has it
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks.outside import MetricsConfig, measure_tables
+from nbench.benchmarks.table import report_table
 from nbench.errors import NbenchError
 from nbench.shards.scores import write_scores
 
@@ -70,15 +73,18 @@ def test_rows_that_are_missing_on_either_side_are_counted(tmp_path: Path) -> Non
     scores, reference = pq.read_table(s), pq.read_table(r)
     pq.write_table(scores.slice(5), s)
     pq.write_table(reference.slice(3), r)
-    rows = measure_tables(MetricsConfig(s, r)).report.rows
+    report = measure_tables(MetricsConfig(s, r)).report
     lost = {k: scores.slice(0, 5).column("position").to_pylist().count(k) for k in (0, 3, T)}
     gone = set(zip(*(reference.slice(0, 3)[name].to_pylist() for name in ("prompt_id", "candidate")), strict=True))
     both = dict.fromkeys(lost, 0)
     for key in zip(*(scores.slice(0, 5)[n].to_pylist() for n in ("prompt_id", "candidate", "position")), strict=True):
         both[key[2]] += key[:2] in gone
-    for row in rows:
+    screen = Console(file=StringIO(), width=80)
+    screen.print(report_table(report))
+    for row in report.rows:
         assert row.n_scored == P * N - lost[row.position] - 3 + both[row.position]
         assert row.n_unscored == lost[row.position] + 3 - 2 * both[row.position]
+        assert f" {row.n_scored}+{row.n_unscored} " in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_own_score_tables_with_captions_and_status(tmp_path: Path) -> None:

@@ -242,7 +242,28 @@ def test_batches_are_halved_where_memory_ends(bench: Bench) -> None:
 
 
 def test_models_are_checked_on_the_rows_of_a_bench(bench: Bench) -> None:
-    for model in ("noisyclip", "x0-image", "cfg-gap", "oracle", "vqascore"):
+    for model in ("noisyclip", "x0-image", "cfg-gap", "oracle", "vqascore", "random"):
         assert check_model(model, str(bench.path), None, CPU)[1] == []
     with pytest.raises(NbenchError, match="vqascore reads image, which there is not at position 5"):
         check_model("vqascore", str(bench.path), 5, CPU)
+
+
+TABLE = """
+import torch
+
+class Table:
+    name, reads, fingerprint = "table", "nothing", "1"
+    known = {known}
+
+    def score_names(self, prompt_ids, candidates, position):
+        return torch.tensor([self.known[name] for name in zip(prompt_ids, candidates, strict=True)])
+"""
+
+
+def test_scorers_by_name_are_checked_on_the_names_of_a_bench(bench: Bench, tmp_path: Path) -> None:
+    table = score_bench(bench, get_scorer("random", bench.info), [5])
+    known = {(row["prompt_id"], row["candidate"]): row["score"] for row in table.to_pylist()}
+    (tmp_path / "mine.py").write_text(TABLE.format(known=known))
+    model = f"{tmp_path / 'mine.py'}:Table"
+    assert check_model(model, str(bench.path), None, CPU)[1] == []
+    assert check_model(model, None, None, CPU)[1][0].startswith("score_names raises KeyError")  # made-up names

@@ -40,4 +40,8 @@ def test_what_is_said_of_one_scorer() -> None:
 
 
 def test_json_has_all_of_all() -> None:
-    assert json.loads(told("--json")) == list_models()
+    rows = json.loads(told("--json"))
+    assert rows == list_models()
+    own = [row for row in rows if row["about"] != "a plug-in"]
+    assert [row["name"] for row in own if not (row["reads"] and row["range"])] == []
+    assert {row["name"] for row in rows if not (row["paper"] or row["about"])} == {"random", "oracle"}
