@@ -36,7 +36,7 @@ from nbench.builders.quiet import quieten_diffusers
 from nbench.builders.regenerate import maker_of
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
-from nbench.sampling.waves import best
+from nbench.sampling.replay import selections
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_reference, get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
@@ -133,16 +133,10 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
     if told != (bench.info.fingerprint, way.scorer.fingerprint):
         raise NbenchError(f"{path} is of another build or scorer: run nbench evaluate again")
     scores = score_arrays(table, ids, bench.info.candidates)
-    if any(stage.position not in scores for stage in way.policy.stages):
+    try:
+        return selections(scores, way.policy, way.n, bench.info.steps)
+    except KeyError:
         return None
-    return [_selected(scores, way, row) for row in range(len(ids))]
-
-
-def _selected(scores: dict[int, Array], way: BestOfN, row: int) -> int:
-    living = list(range(way.n))
-    for stage in way.policy.stages:
-        living = best({one: float(scores[stage.position][row, one]) for one in living})[: stage.keep]
-    return living[0]
 
 
 def report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ..errors import NbenchError
 from .expectation import expected_best, expected_selection, is_exact
 from .policy import Policy
 from .tables import Recorded
+from .waves import best, stages_of
 
 _RESAMPLED_PROMPTS = 200_000_000  # in all: seconds
 
@@ -115,6 +116,22 @@ def policy_picks(recorded: Recorded, policy: Policy, n: int) -> Array:
     """Expected reference of what `policy` selects of `n` candidates, float [P]; NaN where fewer are usable."""
     scores = [recorded.at(stage.position) for stage in policy.stages]
     return expected_selection(scores, [stage.keep for stage in policy.stages], recorded.reference, n)
+
+
+def selections(scores: Mapping[int, Array], policy: Policy, n: int, steps: int) -> list[int]:
+    """The candidate that a live run of the first `n` selects of each prompt, by scores [P, N] at each position.
+
+    Raises:
+        KeyError: there are no scores at a position where candidates are compared.
+    """
+    stages = stages_of(policy, steps, keep=1)
+    found = []
+    for prompt in range(len(scores[stages[0].position])):
+        living = list(range(n))
+        for stage in stages:
+            living = best({one: float(scores[stage.position][prompt, one]) for one in living})[: stage.keep]
+        found += living
+    return found
 
 
 def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = None) -> Replay:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.policy import parse_policy
-from nbench.sampling.replay import Costs, Replay, ReplayRow, replay, replay_budget
+from nbench.sampling.replay import Costs, Replay, ReplayRow, replay, replay_budget, selections
 from nbench.sampling.tables import Recorded, from_bench, from_tables
 from nbench.shards.scores import write_scores
 
@@ -53,6 +53,20 @@ def test_figures_equal_enumeration(n: int) -> None:
     assert row(found, "oracle").oracle_gain == (1.0, 1.0, 1.0)
     assert found.exact
     assert found.left_out == 0
+
+
+def test_selections_are_what_is_judged_and_equals_go_to_the_one_drawn_first() -> None:
+    made = recorded(30, 5, POSITIONS, STEPS, ties=False)
+    for text in ("5:1", "2:3,8:1", "2:4,5:2,10:1"):
+        policy = parse_policy(text)
+        chosen = selections(made.scores, policy, 5, STEPS)
+        judged = replay(made, policy, 5).rows[0].selected.value
+        assert judged == pytest.approx(made.reference[np.arange(30), chosen].mean(), abs=1e-12)
+    few = selections(made.scores, parse_policy("2:2"), 3, STEPS)  # of the first three, and two of them are left at T
+    for prompt, one in enumerate(few):
+        second = np.argsort(-made.scores[2][prompt, :3])[:2]
+        assert one == second[made.scores[STEPS][prompt, second].argmax()]
+    assert selections({5: np.array([[1.0, 2.0, 2.0]])}, parse_policy("5:1"), 3, STEPS) == [1]
 
 
 def test_random_scores_gain_nothing_and_the_reference_gains_all() -> None:
