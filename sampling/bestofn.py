@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..benchmarks.columns import known
 from ..errors import NbenchError
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
@@ -59,11 +60,11 @@ class BestOfNResult:
     scorer_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What `nbench sample --json` prints."""
+        """What `nbench sample --json` prints; a score that is no number is null."""
         return {
             "selected": self.seeds,
             "candidates": [
-                {"seed": one.seed, "scores": {str(k): v for k, v in one.scores.items()}, "left_at": one.left_at}
+                {"seed": one.seed, "scores": {str(k): known(v) for k, v in one.scores.items()}, "left_at": one.left_at}
                 for one in self.candidates
             ],
             "denoiser_rows": self.denoiser_rows,
@@ -157,7 +158,7 @@ class BestOfN:
             raise NbenchError("a compiled denoiser fills its batch up across prompts: give a budget for one at a time")
         live.check([stage.position for stage in rules.stages], steps)
         named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
-        at_once = max(1, self.max_batch // self.n) if self.max_batch else len(named)
+        at_once = max(1, self.max_batch // self.n if self.max_batch else len(named))
         return [
             result
             for first in range(0, len(named), at_once)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,20 @@ def test_candidates_are_those_of_a_bench(tmp_path: Path) -> None:
     for seed, image in zip(result.seeds, result.images, strict=True):
         error = np.asarray(image).astype(int) - stored.images[stored.seeds.index(seed)]
         assert abs(error).max() <= LEVELS
+
+
+def test_no_prompts_have_no_images_and_what_is_no_number_is_null(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    class Lost(Mean):
+        def score(self, inputs: torch.Tensor, prompts: Any) -> torch.Tensor:
+            return super().score(inputs, prompts) * torch.tensor([math.nan, 1.0])
+
+    bestofn = BestOfN(pipe, Lost(), n=2, policy="2:1")
+    assert bestofn.best_each([], **arguments) == []
+    result = bestofn.best(PROMPT, **arguments)
+    assert result.seeds == [result.candidates[1].seed]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["candidates"][0]["scores"] == {"2": None}
 
 
 def test_the_embedded_world_by_name() -> None:
