@@ -25,7 +25,10 @@ def sample(
     pipeline: Annotated[str, typer.Option(help="A pipeline's name, or a diffusers folder or Hub id.")] = "shapes",
     model: Annotated[str, typer.Option(help="The scorer.")] = "noisyclip",
     policy: Annotated[
-        str, typer.Option(help="Position:how many stay, as 10:3,20:1, or a file of `nbench tune`.")
+        str,
+        typer.Option(
+            help="Position:how many stay, as 10:3,20:1 or, to draw four, 4,10:3,20:1; or a file of `nbench tune`."
+        ),
     ] = "20:1",
     keep: Annotated[int, typer.Option(help="Images to end with; no stage leaves fewer.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Denoising steps T. [default: the pipeline's]")] = None,

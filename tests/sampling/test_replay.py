@@ -62,7 +62,7 @@ def test_selections_are_what_is_judged_and_equals_go_to_the_one_drawn_first() ->
         chosen = selections(made.scores, policy, 5, STEPS)
         judged = replay(made, policy, 5).rows[0].selected.value
         assert judged == pytest.approx(made.reference[np.arange(30), chosen].mean(), abs=1e-12)
-    few = selections(made.scores, parse_policy("2:2"), 3, STEPS)  # of the first three, and two of them are left at T
+    few = selections(made.scores, parse_policy("3,2:2"), 5, STEPS)  # of the first three, and two of them are left at T
     for prompt, one in enumerate(few):
         second = np.argsort(-made.scores[2][prompt, :3])[:2]
         assert one == second[made.scores[STEPS][prompt, second].argmax()]
@@ -114,6 +114,8 @@ def test_a_budget_is_spent_and_never_exceeded(budget: float, costs: Costs) -> No
     assert costs.best_of(plain.affords, STEPS) <= budget + 1e-9 < costs.best_of(plain.affords + 1, STEPS)
     alone = row(replay(made, policy, ours.seen, costs), "policy")
     assert ours.selected == alone.selected
+    whatever = replay_budget(made, replace(policy, drawn=3), budget, costs)
+    assert whatever.to_dict() == found.to_dict()  # the budget decides how many are drawn
 
 
 def test_what_does_not_fit_is_refused() -> None:
