@@ -163,6 +163,8 @@ def test_the_command_on_two_tables(tmp_path: Path) -> None:
     wanted = replay(replace(made, final=made.scores[10]), parse_policy("2:2,8:1"), 4)
     assert told["yardstick"] == "scores at 10"
     assert told["rows"][0]["recovered_gain"]["value"] == pytest.approx(row(wanted, "policy").recovered_gain.value)
+    with pytest.raises(NbenchError, match="position 3 not in the scores of scores: they have 2, 5, 8, 10"):
+        from_tables(Path(paths[0]), Path(paths[1]), positions=[2, 3])
     said = CliRunner().invoke(app, ["replay", "2:1", *paths, "--flops", "300", "--step-flops", "10", "--json"])
     assert (json.loads(said.stdout)["budget"], json.loads(said.stdout)["n"]) == (30, 5)  # 5 affords 11: 2 x 11 + 8
     assert json.loads(said.stdout)["rows"][0]["affords"] == 11
@@ -205,6 +207,8 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
     chosen = truth.quality[whole][np.arange(39), truth.seen[whole].argmax(-1)].mean()
     assert row(told, "policy").selected.value == pytest.approx(chosen, abs=1e-12)
     assert from_bench(bench.path, "mine", tmp_path / "results", "clip").reference_name == "clip"
+    with pytest.raises(NbenchError, match="position 7 not in the scores of mine: they have 5, 10"):
+        from_bench(bench.path, "mine", tmp_path / "results", positions=[7])
     for model, reference, reason in (
         ("stale", None, "scores another build"),
         ("absent", None, "run nbench evaluate"),
