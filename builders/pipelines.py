@@ -26,7 +26,7 @@ _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class _FolderEntry:
+class FolderEntry:
     """What a folder's nbench.json may say."""
 
     guidance: float | None = None
@@ -111,19 +111,27 @@ def load_pipeline(
     return applied(pipe, options or PipelineOptions(), entry.attention, device)
 
 
+def folder_entry(folder: Path) -> FolderEntry:
+    """What the nbench.json of a pipeline's folder says; nothing if there is none.
+
+    Raises:
+        NbenchError: it says something else.
+    """
+    path = folder / "nbench.json"
+    if not path.is_file():
+        return FolderEntry()
+    try:
+        return TypeAdapter(FolderEntry).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise NbenchError(f"{path} is not understood ({place}: {first['msg']}): mend it") from None
+
+
 def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
     if not (folder / "model_index.json").is_file():
         raise NbenchError(f"{folder} is not a diffusers pipeline: it has no model_index.json")
-    told = _FolderEntry()
-    if (folder / "nbench.json").is_file():
-        try:
-            told = TypeAdapter(_FolderEntry).validate_json((folder / "nbench.json").read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise NbenchError(
-                f"{folder / 'nbench.json'} is not understood ({place}: {first['msg']}): mend it"
-            ) from None
+    told = folder_entry(folder)
     return replace(
         entry, content=_hash(folder), guidance=told.guidance, call_kwargs=told.call_kwargs, preview=told.preview
     )

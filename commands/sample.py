@@ -25,7 +25,10 @@ def sample(
     pipeline: Annotated[str, typer.Option(help="A pipeline's name, or a diffusers folder or Hub id.")] = "shapes",
     model: Annotated[str, typer.Option(help="The scorer.")] = "noisyclip",
     policy: Annotated[
-        str, typer.Option(help="Position:how many stay, as 10:3,20:1, or a file of `nbench tune`.")
+        str,
+        typer.Option(
+            help="Position:how many stay, as 10:3,20:1 or, to draw four, 4,10:3,20:1; or a file of `nbench tune`."
+        ),
     ] = "20:1",
     keep: Annotated[int, typer.Option(help="Images to end with; no stage leaves fewer.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Denoising steps T. [default: the pipeline's]")] = None,
@@ -60,6 +63,7 @@ def sample(
 
     `nbench sample "a red bicycle" --pipeline sdxl --height 768 --width 1024 --model x0-image`
     """
+    import io
     import json
     from dataclasses import replace
 
@@ -70,21 +74,25 @@ def sample(
     from ..builders.quiet import quieten_diffusers
     from ..errors import NbenchError
     from ..sampling.bestofn import BestOfN
-    from ..shards.atomic import atomic_write
+    from ..sampling.policy import parse_policy
+    from ..shards.atomic import atomic_write, writing_to
 
     quieten_diffusers()
-    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form not in Image.SAVE:
         raise NbenchError(f"--out {out}: no format of images is called {out.suffix!r}; write .png, .jpg or .webp")
     if dtype not in (None, *DTYPES):
         raise NbenchError(f"no dtype {dtype!r}: there are {', '.join(DTYPES)}")
     options = replace(options, guidance=guidance)
     entry = resolve_pipeline(pipeline, options)
+    wanted = parse_policy(policy)
+    wanted.check(best_of, steps or entry.steps)
     scale = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
     bestofn = BestOfN(
         load_pipeline(entry, dtype or entry.dtype, options=options),
         model,
         best_of,
-        policy,
+        wanted,
         keep,
         max_batch,
         accept,
@@ -94,13 +102,15 @@ def sample(
         entry.preview,
     )
     result = bestofn.best(prompt, prompt_id, num_inference_steps=steps or entry.steps, **scale, **entry.call_kwargs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    written = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, keep + 1))]
-    for path, image in zip(written, result.images, strict=True):
-        image.save(path)
+    made: dict[Path, bytes] = {}
+    for number, image in enumerate(result.images, 1):
+        image.save(buffer := io.BytesIO(), form)
+        made[out if number == 1 else out.with_stem(f"{out.stem}-{number}")] = buffer.getvalue()
     if show_candidates:
-        written.append(out.with_name(f"{out.stem}-candidates.png"))
-        atomic_write(written[-1], _sheet(result, prompt))
+        made[out.with_name(f"{out.stem}-candidates.png")] = _sheet(result, prompt)
+    for path, data in made.items():
+        with writing_to(path):
+            atomic_write(path, data)
     if as_json:
         print(json.dumps(result.to_dict()))
         return
@@ -109,7 +119,7 @@ def sample(
         f"{rows} of {full} denoiser rows ({rows / full:.0%}), "
         f"{result.seconds:.2f} s, {result.scorer_seconds:.2f} s of it the scorer's"
     )
-    print("written:", *written)
+    print("written:", *made)
 
 
 def _sheet(result: BestOfNResult, prompt: str) -> bytes:

@@ -26,7 +26,7 @@ Model = Annotated[str | None, typer.Option(help="Whose scores: as nbench evaluat
 Results = Annotated[Path, typer.Option(help="Where nbench evaluate wrote.")]
 Against = Annotated[str | None, typer.Option(help="Reference that counts. [default: vqascore, else clip]")]
 Steps = Annotated[int | None, typer.Option(help="With tables: T of the runs. [default: the last position]")]
-Candidates = Annotated[int, typer.Option("--n", help="Candidates a prompt.")]
+Candidates = Annotated[int, typer.Option("--n", help="Candidates a prompt, of the full Best-of-n.")]
 ScoreCost = Annotated[
     float | None,
     typer.Option(
@@ -46,7 +46,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 @tune_app.command("replay", no_args_is_help=True)
 def replay_command(
-    policy: Annotated[str, typer.Argument(help="20:1 or 10:3,20:1 (position:keep), or a JSON file.")],
+    policy: Annotated[str, typer.Argument(help="10:3,20:1 (position:keep), 4,10:3,20:1 to draw four, or a JSON file.")],
     scores: Scores = None,
     reference_table: Reference = None,
     bench: Bench = None,
@@ -117,6 +117,8 @@ def tune_command(
     as_json: AsJson = False,
 ) -> None:
     """Find the pruning policy that selects best within a budget, and judge it on prompts that had no say in it.
+
+    It draws as many of the n candidates as pay.
 
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 

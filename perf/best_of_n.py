@@ -36,7 +36,7 @@ from nbench.builders.quiet import quieten_diffusers
 from nbench.builders.regenerate import maker_of
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
-from nbench.sampling.waves import best
+from nbench.sampling.replay import selections
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_reference, get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
@@ -62,16 +62,15 @@ def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
 
 
 def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
-    """Best-of-N by each SCORER@POLICY, or @N after it to draw fewer candidates; a scorer is loaded once."""
+    """Best-of-N by each SCORER@POLICY; a scorer is loaded once."""
     info, scorers = bench.info, dict[str, Scorer]()
     ways = {}
     for name in names:
-        rest, _, drawn = name.rpartition("@")
-        scorer, _, policy = (rest if drawn.isdigit() else name).rpartition("@")
+        scorer, _, policy = name.rpartition("@")
         if scorer not in scorers:
             scorers[scorer] = get_scorer(scorer, info)
-        n = int(drawn) if drawn.isdigit() else info.candidates
-        ways[name] = BestOfN(pipe, scorers[scorer], n, policy, seed=info.spec["seed"], preview=info.preview)
+        way = BestOfN(pipe, scorers[scorer], info.candidates, policy, seed=info.spec["seed"], preview=info.preview)
+        ways[name] = way
     return ways
 
 
@@ -133,16 +132,10 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
     if told != (bench.info.fingerprint, way.scorer.fingerprint):
         raise NbenchError(f"{path} is of another build or scorer: run nbench evaluate again")
     scores = score_arrays(table, ids, bench.info.candidates)
-    if any(stage.position not in scores for stage in way.policy.stages):
+    try:
+        return selections(scores, way.policy, way.n, bench.info.steps)
+    except KeyError:
         return None
-    return [_selected(scores, way, row) for row in range(len(ids))]
-
-
-def _selected(scores: dict[int, Array], way: BestOfN, row: int) -> int:
-    living = list(range(way.n))
-    for stage in way.policy.stages:
-        living = best({one: float(scores[stage.position][row, one]) for one in living})[: stage.keep]
-    return living[0]
 
 
 def report(
@@ -159,9 +152,9 @@ def report(
         replay = replays.get(name)
         rows.append(
             {
-                "way": name.split("@")[0],
+                "way": name.rpartition("@")[0] or name,
                 "policy": "" if name == FULL else str(ways[name].policy),
-                "n": candidates if name == FULL else ways[name].n,
+                "n": candidates if name == FULL else ways[name].policy.of(candidates),
                 "seconds": sum(tally.seconds) / sum(full.seconds),
                 "calls": tally.calls / full.calls,
                 "gains": _gains(known, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
@@ -223,7 +216,7 @@ def table(rows: list[dict[str, Any]], markdown: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", type=Path)
-    parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY or SCORER@POLICY@N")
+    parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts in a batch (20)")
     parser.add_argument("--results", type=Path, help="folder of nbench evaluate, whose scores are replayed")

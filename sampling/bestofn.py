@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..benchmarks.columns import known
 from ..errors import NbenchError
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
@@ -59,11 +60,11 @@ class BestOfNResult:
     scorer_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What `nbench sample --json` prints."""
+        """What `nbench sample --json` prints; a score that is no number is null."""
         return {
             "selected": self.seeds,
             "candidates": [
-                {"seed": one.seed, "scores": {str(k): v for k, v in one.scores.items()}, "left_at": one.left_at}
+                {"seed": one.seed, "scores": {str(k): known(v) for k, v in one.scores.items()}, "left_at": one.left_at}
                 for one in self.candidates
             ],
             "denoiser_rows": self.denoiser_rows,
@@ -81,7 +82,7 @@ class BestOfN:
         scorer: a Scorer, or the name of one that fits the pipeline's latent space.
         n: candidates.
         policy: positions and how many stay, "10:3,20:1" or a policy file; those who have not left by T are scored
-            there. "50:1" of 50 steps prunes nothing: plain Best-of-N.
+            there. "50:1" of 50 steps prunes nothing: plain Best-of-N. "4,10:3,20:1" draws four of the n.
         keep: how many to end with; no stage leaves fewer.
         max_batch: so many candidates at a time, in waves; None: all at once.
         accept: a score at which a candidate is good enough: once `keep` are, the others leave and no more are drawn.
@@ -138,13 +139,14 @@ class BestOfN:
         self._refuse(pipe_kwargs, taken)
         steps = int(pipe_kwargs.get("num_inference_steps", taken["num_inference_steps"].default))
         self.policy.check(self.n, steps)
+        drawn = self.policy.of(self.n)
         if isinstance(self.scorer, str):
             self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
         live = self._live(self.scorer)
         rules = Rules(
             stages_of(self.policy, steps, self.keep),
             steps,
-            self.n,
+            drawn,
             self.keep,
             self.max_batch,
             self.accept,
@@ -157,7 +159,7 @@ class BestOfN:
             raise NbenchError("a compiled denoiser fills its batch up across prompts: give a budget for one at a time")
         live.check([stage.position for stage in rules.stages], steps)
         named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
-        at_once = max(1, self.max_batch // self.n) if self.max_batch else len(named)
+        at_once = max(1, self.max_batch // drawn if self.max_batch else len(named))
         return [
             result
             for first in range(0, len(named), at_once)
@@ -172,7 +174,7 @@ class BestOfN:
         while (batch := Batch(self.pipe, live, tasks, pipe_kwargs)).rows:
             batch.run()
         share = (time.perf_counter() - start) / len(tasks), live.seconds / len(tasks)
-        return [_result(task, *share) for task in tasks]
+        return [_result(task, self.n, *share) for task in tasks]
 
     def _live(self, scorer: Scorer) -> LiveScorer:
         return LiveScorer(scorer, self._preview, getattr(self.pipe, "vae", None))
@@ -185,7 +187,7 @@ class BestOfN:
                 raise NbenchError(f"{type(self.pipe).__name__} takes no {name}: leave it out")
 
 
-def _result(task: Task, seconds: float, scorer_seconds: float) -> BestOfNResult:
+def _result(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOfNResult:
     from PIL import Image
 
     rules, selected = task.waves.rules, task.waves.selected()
@@ -196,7 +198,7 @@ def _result(task: Task, seconds: float, scorer_seconds: float) -> BestOfNResult:
         seeds=[task.seed_of(number) for number in selected],
         candidates=[Candidate(task.seed_of(i), scores, left.get(i), seen.get(i)) for i, scores in task.scores.items()],
         denoiser_rows=task.rows,
-        full_denoiser_rows=rules.n * rules.steps * task.rows // task.waves.spent,
+        full_denoiser_rows=n * rules.steps * task.rows // task.waves.spent,
         denoiser_calls=task.waves.spent,
         seconds=seconds,
         scorer_seconds=scorer_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, Any, TextIO
 
 import torch
 
+from ..benchmarks.columns import known
 from ..errors import NbenchError
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
@@ -17,6 +19,7 @@ from ..shards.schema import PreviewMap
 from .reading import LiveScorer, Named
 from .space import preview_of, space_from
 from .watch import Known, Watch
+from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_ROWS = 4
@@ -26,8 +29,9 @@ class RunStopped(NbenchError):
     """A monitor has ended a run: no image of it was promising. `scores` are those at `position`, one an image."""
 
     def __init__(self, position: int, steps: int, scores: list[float], least: float) -> None:
+        highest = scores[best(dict(enumerate(scores)))[0]]
         super().__init__(
-            f"stopped at position {position} of {steps}: the best score {max(scores):.3g} is below {least:g}; "
+            f"stopped at position {position} of {steps}: the best score {highest:.3g} is below {least:g}; "
             "try another seed or prompt"
         )
         self.position, self.scores = position, scores
@@ -50,7 +54,8 @@ class AlignmentMonitor:
             the pipeline's call.
         callback: called with (position, scores, one an image); what it raises ends the run too.
         show: draw a sparkline on stderr; None: if it is a terminal.
-        log: JSON lines {"position", "steps", "scores"}: a file, which is added to, or an open stream.
+        log: JSON lines {"position", "steps", "scores"}, null for what is no number: a file, which is added to, or an
+            open stream.
         preview: the latent space's linear map to RGB; None: what the pipeline's folder or its name tells.
 
     Attributes:
@@ -114,17 +119,17 @@ class AlignmentMonitor:
             self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))
         return self._live.reads
 
-    def _seen(self, position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
-        for at, what in known.items():
+    def _seen(self, position: int, latents: torch.Tensor, told: Mapping[int, Known]) -> None:
+        for at, what in told.items():
             if self._positions is None or at in self._positions:
                 self._score(at, what())
 
-    def _score(self, position: int, known: torch.Tensor) -> None:
+    def _score(self, position: int, read: torch.Tensor) -> None:
         assert self._live is not None
-        scores = self._live.score(self._named(len(known)), self._watch.at(position), known)
+        scores = self._live.score(self._named(len(read)), self._watch.at(position), read)
         self.scores[position] = scores
         self._tell(position, scores)
-        if self._stop_below is not None and max(scores) < self._stop_below:
+        if self._stop_below is not None and not any(score >= self._stop_below for score in scores):
             raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)
 
     def _named(self, rows: int) -> Named:
@@ -139,7 +144,8 @@ class AlignmentMonitor:
     def _tell(self, position: int, scores: list[float]) -> None:
         steps = self._watch.steps
         if self._stream is not None:
-            self._stream.write(json.dumps({"position": position, "steps": steps, "scores": scores}) + "\n")
+            line = {"position": position, "steps": steps, "scores": list(map(known, scores))}
+            self._stream.write(json.dumps(line) + "\n")
             self._stream.flush()
         if self._show:
             last = position == steps or (self._positions is not None and position == max(self._positions))
@@ -154,11 +160,12 @@ class AlignmentMonitor:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Values as bars, the lowest and the highest at the ends of the scale.
+    """Values as bars, the lowest and the highest at the ends of the scale; a blank for what is no number.
 
-    >>> sparkline([0, 1, 2, 7])
-    '▁▂▃█'
+    >>> sparkline([0, 1, math.nan, 2, 7])
+    '▁▂ ▃█'
     """
-    low, high = min(values), max(values)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((value - low) * scale)] for value in values)
+    return "".join(_BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values)

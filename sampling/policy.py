@@ -27,21 +27,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Policy:
-    """Stages in the order of their positions, each keeping fewer than the one before.
+    """Stages in the order of their positions, each keeping fewer than the one before, of `drawn` candidates.
 
-    A stage at the final position T chooses among finished latents, so `T:1` alone is plain Best-of-N.
+    A stage at the final position T chooses among finished latents, so `T:1` alone is plain Best-of-N. `drawn` is None
+    where all candidates that there are to choose among are drawn.
 
     Raises:
         NbenchError: there is no stage, positions do not ascend, or keeps do not descend to 1 or more.
     """
 
     stages: tuple[Stage, ...]
+    drawn: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise NbenchError("a policy without stages: write position:keep, as in 20:1 or 10:3,20:1")
         if self.stages[0].position < 0 or self.stages[-1].keep < 1:
             raise NbenchError(f"policy {self}: positions count from 0 and at least one candidate stays")
+        if self.drawn is not None and self.drawn < self.stages[0].keep:
+            raise NbenchError(
+                f"policy {self}: cannot keep {self.stages[0].keep} of {self.drawn} candidates; keep fewer"
+            )
         for before, after in pairwise(self.stages):
             if after.position <= before.position:
                 raise NbenchError(f"policy {self}: position {after.position} must be later than {before.position}")
@@ -50,16 +56,25 @@ class Policy:
 
     def __str__(self) -> str:
         """As `parse_policy` reads it."""
-        return ",".join(f"{stage.position}:{stage.keep}" for stage in self.stages)
+        drawn = [] if self.drawn is None else [str(self.drawn)]
+        return ",".join([*drawn, *(f"{stage.position}:{stage.keep}" for stage in self.stages)])
+
+    def of(self, n: int) -> int:
+        """How many of `n` candidates are drawn."""
+        return n if self.drawn is None else self.drawn
 
     def check(self, n: int, steps: int) -> None:
         """See that the policy fits `n` candidates and runs of `steps` steps.
 
         Raises:
-            NbenchError: a stage lies beyond the last step, or keeps more candidates than there are.
+            NbenchError: a stage lies beyond the last step, or more candidates are drawn or kept than there are.
         """
+        if n < 1:
+            raise NbenchError("of no candidates none can be kept: draw 1 or more")
         if self.stages[-1].position > steps:
             raise NbenchError(f"policy {self}: position {self.stages[-1].position} not in 0..{steps}; move it earlier")
+        if self.of(n) > n:
+            raise NbenchError(f"policy {self}: cannot draw {self.drawn} of {n} candidates; draw fewer")
         if self.stages[0].keep > n:
             raise NbenchError(f"policy {self}: cannot keep {self.stages[0].keep} of {n} candidates; keep fewer")
 
@@ -69,7 +84,7 @@ class Policy:
         >>> parse_policy("10:3,20:1").alive(6)
         (6, 3)
         """
-        return (n, *(stage.keep for stage in self.stages[:-1]))
+        return (self.of(n), *(stage.keep for stage in self.stages[:-1]))
 
     def rows(self, n: int, steps: int, calls_per_score: int = 0) -> int:
         """Denoiser rows (calls of one candidate) that a prompt costs, from `n` candidates to the survivors at `steps`.
@@ -106,12 +121,14 @@ class PolicyStage(_Frozen):
 class PolicyFile(_Frozen):
     """A policy with what it was tuned for; only the stages are needed.
 
+    n: candidates of the full Best-of-n; drawn: how many of them the policy draws, None for all;
     budget: the share of full Best-of-n's cost it was to stay within; expected: what it reached in replay.
     """
 
     format_version: Literal[1] = 1
     stages: list[PolicyStage]
     n: int | None = Field(default=None, ge=1)
+    drawn: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     model: str | None = None
     bench_fingerprint: str | None = None
@@ -120,12 +137,14 @@ class PolicyFile(_Frozen):
 
     @property
     def policy(self) -> Policy:
-        """The stages alone."""
-        return Policy(tuple(Stage(stage.position, stage.keep) for stage in self.stages))
+        """The policy alone."""
+        return Policy(tuple(Stage(stage.position, stage.keep) for stage in self.stages), self.drawn)
 
 
 def parse_policy(text: str) -> Policy:
     """The policy that `text` writes (`20:1`, `10:3,20:1`: position:keep) or that the JSON file `text` holds.
+
+    A number before the stages, as in `4,10:3,20:1`, says how many candidates to draw.
 
     >>> parse_policy("10:3,20:1").stages
     (Stage(position=10, keep=3), Stage(position=20, keep=1))
@@ -135,11 +154,13 @@ def parse_policy(text: str) -> Policy:
     """
     if not _TEXT.fullmatch(text):
         return read_policy(Path(text)).policy
-    matches = [_STAGE.fullmatch(part.strip()) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    drawn = int(parts.pop(0)) if len(parts) > 1 and parts[0].isdigit() else None
+    matches = [_STAGE.fullmatch(part) for part in parts]
     stages = tuple(Stage(int(match[1]), int(match[2])) for match in matches if match)
     if len(stages) < len(matches):
         raise NbenchError(f"policy {text!r} not understood: write position:keep, as in 20:1 or 10:3,20:1, or a file")
-    return Policy(stages)
+    return Policy(stages, drawn)
 
 
 def read_policy(path: Path) -> PolicyFile:

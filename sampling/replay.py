@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ..errors import NbenchError
 from .expectation import expected_best, expected_selection, is_exact
 from .policy import Policy
 from .tables import Recorded
+from .waves import best, stages_of
 
 _RESAMPLED_PROMPTS = 200_000_000  # in all: seconds
 
@@ -114,7 +115,23 @@ def row_dict(row: ReplayRow) -> dict[str, Any]:
 def policy_picks(recorded: Recorded, policy: Policy, n: int) -> Array:
     """Expected reference of what `policy` selects of `n` candidates, float [P]; NaN where fewer are usable."""
     scores = [recorded.at(stage.position) for stage in policy.stages]
-    return expected_selection(scores, [stage.keep for stage in policy.stages], recorded.reference, n)
+    return expected_selection(scores, [stage.keep for stage in policy.stages], recorded.reference, policy.of(n))
+
+
+def selections(scores: Mapping[int, Array], policy: Policy, n: int, steps: int) -> list[int]:
+    """The candidate that a live run of the first `n` selects of each prompt, by scores [P, N] at each position.
+
+    Raises:
+        KeyError: there are no scores at a position where candidates are compared.
+    """
+    stages = stages_of(policy, steps, keep=1)
+    found = []
+    for prompt in range(len(scores[stages[0].position])):
+        living = list(range(policy.of(n)))
+        for stage in stages:
+            living = best({one: float(scores[stage.position][prompt, one]) for one in living})[: stage.keep]
+        found += living
+    return found
 
 
 def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = None) -> Replay:
@@ -129,7 +146,7 @@ def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = Non
     recorded = _usable(recorded, policy, n)
     policy.check(n, steps)
     ways = {
-        "policy": (n, costs.of(policy, n, steps), policy_picks(recorded, policy, n)),
+        "policy": (policy.of(n), costs.of(policy, n, steps), policy_picks(recorded, policy, n)),
         "random": (1, costs.one(steps), expected_best(recorded.reference, recorded.reference, 1)),
         "best-of-n": (n, full, expected_best(recorded.final, recorded.reference, n)),
         "oracle": (n, full, expected_best(recorded.reference, recorded.reference, n)),
@@ -140,7 +157,8 @@ def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = Non
 def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Costs | None = None) -> Replay:
     """What `budget` calls a prompt buy: each way sees as many candidates as it can afford of those recorded.
 
-    The policy's keeps stay as they are, so a larger budget draws more candidates to its first stage. Gains are
+    The policy's keeps stay as they are, so a larger budget draws more candidates to its first stage, whatever the
+    policy itself draws. Gains are
     against what plain Best-of-N selects and against the best of what the policy sees (TTSnap's comparison, 2511.22242).
 
     Raises:
@@ -148,6 +166,7 @@ def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Cost
     """
     costs = costs or Costs()
     steps, at_hand = recorded.steps, recorded.reference.shape[1]
+    policy = Policy(policy.stages)
     policy.check(max(at_hand, policy.stages[0].keep), steps)
     least = policy.stages[0].keep
     cheapest = max(costs.of(policy, least, steps), costs.best_of(1, steps))
@@ -242,7 +261,7 @@ def _report(
         recorded=recorded.reference.shape[1],
         n_prompts=int(whole.sum()),
         left_out=int((~whole).sum()),
-        exact=is_exact(list(recorded.scores.values()), n, [stage.keep for stage in policy.stages]),
+        exact=is_exact(list(recorded.scores.values()), policy.of(n), [stage.keep for stage in policy.stages]),
         rows=rows,
         budget=budget,
     )

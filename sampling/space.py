@@ -10,17 +10,18 @@ import torch
 from ..builders.aliases import ALIASES
 from ..builders.layout import LatentLayout
 from ..builders.options import as_called
-from ..builders.pipelines import resolve_pipeline
+from ..builders.pipelines import folder_entry
 from ..scorers.space import latent_space
 from ..shards.schema import DatasetInfo, PreviewMap
 
 
 def preview_of(pipe: Any) -> PreviewMap | None:
     """The preview map that a pipeline's folder states (nbench.json), or that is published for the Hub id it is of."""
-    source = str(getattr(pipe, "name_or_path", None) or "")
-    if (Path(source) / "nbench.json").is_file():
-        return resolve_pipeline(source).preview
-    return next((entry.preview for entry in ALIASES.values() if entry.source == source), None)
+    source = getattr(pipe, "name_or_path", None)
+    if not source:
+        return None
+    published = (entry.preview for entry in ALIASES.values() if entry.source == str(source))
+    return folder_entry(Path(source)).preview or next(published, None)
 
 
 def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -> DatasetInfo:

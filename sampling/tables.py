@@ -50,8 +50,7 @@ class Recorded:
             NbenchError: there are none.
         """
         if position not in self.scores:
-            has = describe_positions(sorted(self.scores))
-            raise NbenchError(f"position {position} not in the scores of {self.model}: they have {has}")
+            raise _absent(position, self.model, sorted(self.scores))
         return self.scores[position]
 
     def only(self, text: str) -> Recorded:
@@ -111,6 +110,7 @@ def from_bench(
             raise NbenchError(f"{place} scores another build than {found.location.url}: evaluate it again")
     clip = _last(tables[YARDSTICK]) if YARDSTICK in tables else None
     joined = _join(model, scores, (name, _last(tables[name])), clip, found.info.steps, found.info.fingerprint)
+    _check_positions(joined, positions, path)
     return replace(joined, score_cost=_score_cost(path.with_suffix(".json"), scores))
 
 
@@ -132,7 +132,10 @@ def from_tables(
     """
     last = int(np.max(_column(scores, "position"), initial=0)) if steps is None else steps
     wanted = None if positions is None else sorted({*positions, last})
-    return _join(scores.stem, _read(scores, wanted), (reference.stem, _read(reference, None, final=True)), None, last)
+    read = (reference.stem, _read(reference, None, final=True))
+    joined = _join(scores.stem, _read(scores, wanted), read, None, last)
+    _check_positions(joined, positions, scores)
+    return joined
 
 
 def _join(
@@ -159,6 +162,17 @@ def _join(
         raise NbenchError(f"the scores of {model} and the reference {name} have no candidate in common")
     calls = int(scores_metadata(scores).get("calls_per_score") == 1)
     return Recorded(model, by_position, known, name, final, yardstick, steps, fingerprint, calls)
+
+
+def _check_positions(joined: Recorded, positions: Sequence[int] | None, path: Path) -> None:
+    """Refuse positions that the table at `path`, of which no others were read, does not have."""
+    for position in positions or ():
+        if position not in joined.scores:
+            raise _absent(position, joined.model, np.unique(_column(path, "position")).tolist())
+
+
+def _absent(position: int, model: str, recorded: list[int]) -> NbenchError:
+    return NbenchError(f"position {position} not in the scores of {model}: they have {describe_positions(recorded)}")
 
 
 def _score_cost(result: Path, scores: pa.Table) -> float:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import NbenchError
 from .expectation import expected_best
-from .policy import Policy, PolicyFile, PolicyStage, Stage, write_policy
+from .policy import Policy, PolicyFile, PolicyStage, write_policy
 from .replay import Costs, Estimate, Replay, estimates, policy_picks, replay
-from .search import Found, Problem, Stages, search
+from .search import Found, Problem, search
 from .tables import Recorded
 
 FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -22,7 +22,7 @@ FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """What to look for: `n` candidates, `budget` as a share of full Best-of-n's cost, at most `max_stages` stages."""
+    """What to look for: at most `n` candidates, `budget` as a share of full Best-of-n's cost, `max_stages` at most."""
 
     n: int = 6
     budget: float = 0.5
@@ -103,6 +103,7 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
     file = PolicyFile(
         stages=[PolicyStage(position=stage.position, keep=stage.keep) for stage in tuned.policy.stages],
         n=tuned.in_sample.n,
+        drawn=tuned.policy.drawn,
         steps=tuned.in_sample.steps,
         model=recorded.model,
         bench_fingerprint=recorded.bench_fingerprint,
@@ -115,7 +116,7 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
 def _at(budget: float, recorded: Recorded, config: TuneConfig, problem: Problem, found: Found) -> Tuned:
     limit = budget * config.costs.best_of(config.n, recorded.steps)
     everywhere = range(config.folds)
-    best = found.best(everywhere, limit) if found.stages else None
+    best = found.best(everywhere, limit) if found.costs else None
     if best is None:
         least = (recorded.steps + config.costs.decode) / config.costs.best_of(config.n, recorded.steps)
         raise NbenchError(f"no policy costs {budget:g} of Best-of-{config.n} or less: one image alone is {least:.3f}")
@@ -124,25 +125,21 @@ def _at(budget: float, recorded: Recorded, config: TuneConfig, problem: Problem,
     for fold in everywhere:
         chosen = found.best([other for other in everywhere if other != fold], limit)
         assert chosen is not None
-        policies.append(_policy(chosen))
+        policies.append(chosen)
         here = problem.folds == fold
         held[here] = policy_picks(recorded.of(here), policies[-1], config.n)
     reference, n = recorded.reference, config.n
     choosers = ((reference, 1), (recorded.final, n), (reference, n))  # random, final-image selection, oracle
     marks = [expected_best(chooser, reference, many) for chooser, many in choosers]
     return Tuned(
-        policy=_policy(best),
+        policy=best,
         budget=budget,
-        in_sample=replay(recorded, _policy(best), n, config.costs),
+        in_sample=replay(recorded, best, n, config.costs),
         held_out=estimates(held[:, None], np.stack(marks, axis=1))[0],
         fold_policies=tuple(map(str, policies)),
         met=int((np.array(found.costs) <= limit + 1e-9).sum()),
         exhaustive=problem.exhaustive,
     )
-
-
-def _policy(stages: Stages) -> Policy:
-    return Policy(tuple(Stage(*stage) for stage in stages))
 
 
 def _whole(recorded: Recorded, config: TuneConfig) -> Recorded:

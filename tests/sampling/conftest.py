@@ -30,7 +30,7 @@ def slow_pick(found: Recorded, policy: Policy, n: int, prompt: int) -> float:
     """Expected reference by going through all subsets and all outcomes of ties, in exact fractions of probability."""
     reference = found.reference[prompt]
     usable = [c for c in range(len(reference)) if np.isfinite(reference[c])]
-    subsets = list(combinations(usable, n))
+    subsets = list(combinations(usable, n if policy.drawn is None else policy.drawn))
     return sum(_mean(found, policy, 0, subset, prompt) for subset in subsets) / len(subsets)
 
 

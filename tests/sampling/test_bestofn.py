@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,34 @@ def test_candidates_are_those_of_a_bench(tmp_path: Path) -> None:
     for seed, image in zip(result.seeds, result.images, strict=True):
         error = np.asarray(image).astype(int) - stored.images[stored.seeds.index(seed)]
         assert abs(error).max() <= LEVELS
+
+
+def test_a_policy_may_draw_fewer(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    few, alone = (
+        BestOfN(pipe, Mean(), n=n, policy=policy).best(PROMPT, **arguments) for n, policy in ((6, "3,2:1"), (3, "2:1"))
+    )
+    assert [one.seed for one in few.candidates] == [one.seed for one in alone.candidates]
+    assert (few.seeds, few.denoiser_rows) == (alone.seeds, alone.denoiser_rows)
+    assert (few.full_denoiser_rows, alone.full_denoiser_rows) == (2 * 6 * STEPS, 2 * 3 * STEPS)  # saved of all six
+    with pytest.raises(NbenchError, match="cannot draw 7 of 6"):
+        BestOfN(pipe, Mean(), policy="7,2:1").best(PROMPT, **arguments)
+    with pytest.raises(NbenchError, match="draw 1 or more"):
+        BestOfN(pipe, Mean(), n=0, policy="2:1").best(PROMPT, **arguments)
+
+
+def test_no_prompts_have_no_images_and_what_is_no_number_is_null(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    class Lost(Mean):
+        def score(self, inputs: torch.Tensor, prompts: Any) -> torch.Tensor:
+            return super().score(inputs, prompts) * torch.tensor([math.nan, 1.0])
+
+    bestofn = BestOfN(pipe, Lost(), n=2, policy="2:1")
+    assert bestofn.best_each([], **arguments) == []
+    result = bestofn.best(PROMPT, **arguments)
+    assert result.seeds == [result.candidates[1].seed]
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["candidates"][0]["scores"] == {"2": None}
 
 
 def test_the_embedded_world_by_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,26 @@ def test_a_run_that_goes_wrong_is_stopped(sd15_folder: Path) -> None:
     with AlignmentMonitor(pipe, Mean(), PROMPT, stop_below=-1e9) as monitor:
         plain(pipe, SEEDS, arguments)
     assert len(monitor.scores) == STEPS
+
+
+def test_what_is_no_number_is_told_and_stops_a_run(
+    sd15_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    class Lost(Mean):
+        def score(self, inputs: torch.Tensor, prompts: Any) -> torch.Tensor:
+            return super().score(inputs, prompts) * torch.tensor([math.nan, 1.0])
+
+    path = tmp_path / "scores.jsonl"
+    with AlignmentMonitor(pipe, Lost(), PROMPT, show=True, log=path, stop_below=-1e9) as monitor:
+        plain(pipe, SEEDS, arguments)  # the second image is good enough
+    first, second = json.loads(path.read_text().splitlines()[0])["scores"]
+    assert (first, second) == (None, monitor.scores[1][1])
+    assert "nan" in capsys.readouterr().err
+    with AlignmentMonitor(pipe, Lost(), PROMPT, stop_below=1e9), pytest.raises(RunStopped, match="at position 1 of 5"):
+        plain(pipe, SEEDS, arguments)
+    assert sparkline([math.nan, 1, 2, math.inf]) == " ▁█ "
 
 
 def test_misfits_are_refused(sd15_folder: Path) -> None:

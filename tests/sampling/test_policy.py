@@ -13,6 +13,15 @@ def test_text_and_back() -> None:
     policy = parse_policy(" 10:3, 20:1")
     assert policy == Policy((Stage(10, 3), Stage(20, 1)))
     assert parse_policy(str(policy)) == policy
+    few = parse_policy("4, 10:3,20:1")
+    assert few == Policy(policy.stages, drawn=4)
+    assert parse_policy(str(few)) == few
+
+
+def test_fewer_candidates_cost_what_so_many_cost() -> None:
+    few, all_ = parse_policy("4,10:3,20:1"), parse_policy("10:3,20:1")
+    assert (few.of(6), few.alive(6)) == (4, all_.alive(4))
+    assert few.rows(6, 50, 1) == all_.rows(4, 50, 1)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,9 @@ def test_text_and_back() -> None:
         ("20", "not understood"),
         ("20:1,", "not understood"),
         ("20:1:3", "not understood"),
+        ("6,4", "not understood"),
+        ("6,4,20:1", "not understood"),
+        ("2,20:3,30:1", "keep 3 of 2"),
         ("20:0", "at least one"),
         ("20:3,10:1", "later than 20"),
         ("20:3,20:1", "later than 20"),
@@ -36,7 +48,10 @@ def test_what_is_no_policy_is_refused(text: str, reason: str) -> None:
         parse_policy(text)
 
 
-@pytest.mark.parametrize(("text", "reason"), [("51:1", r"51 not in 0\.\.50"), ("20:7", "cannot keep 7 of 6")])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("51:1", r"51 not in 0\.\.50"), ("20:7", "cannot keep 7 of 6"), ("7,20:1", "cannot draw 7 of 6")],
+)
 def test_a_policy_must_fit(text: str, reason: str) -> None:
     with pytest.raises(NbenchError, match=reason):
         parse_policy(text).rows(6, 50)
@@ -63,8 +78,10 @@ def test_file_and_back(tmp_path: Path) -> None:
     write_policy(tmp_path / "out/policy.json", file)
     assert read_policy(tmp_path / "out/policy.json") == file
     assert parse_policy(str(tmp_path / "out/policy.json")) == parse_policy("10:3,20:1")
+    write_policy(tmp_path / "few.json", file.model_copy(update={"drawn": 4}))
+    assert parse_policy(str(tmp_path / "few.json")) == parse_policy("4,10:3,20:1")
     assert set(json.loads((tmp_path / "out/policy.json").read_text())) == {
-        *("format_version", "stages", "n", "steps", "model", "bench_fingerprint", "budget", "expected")
+        *("format_version", "stages", "n", "drawn", "steps", "model", "bench_fingerprint", "budget", "expected")
     }
 
 
@@ -77,6 +94,7 @@ def test_file_and_back(tmp_path: Path) -> None:
         ('{"stages": [{"position": 20, "keep": 0}]}', r"stages\.0\.keep"),
         ('{"format_version": 2, "stages": [{"position": 20, "keep": 1}]}', "format_version"),
         ('{"stages": []}', "without stages"),
+        ('{"stages": [{"position": 20, "keep": 3}], "drawn": 2}', "keep 3 of 2"),
         ('{"stages": [{"position": 20, "keep": 2}, {"position": 10, "keep": 1}]}', "later than 20"),
     ],
 )

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.policy import parse_policy
-from nbench.sampling.replay import Costs, Replay, ReplayRow, replay, replay_budget
+from nbench.sampling.replay import Costs, Replay, ReplayRow, replay, replay_budget, selections
 from nbench.sampling.tables import Recorded, from_bench, from_tables
 from nbench.shards.scores import write_scores
 
@@ -53,6 +53,20 @@ def test_figures_equal_enumeration(n: int) -> None:
     assert row(found, "oracle").oracle_gain == (1.0, 1.0, 1.0)
     assert found.exact
     assert found.left_out == 0
+
+
+def test_selections_are_what_is_judged_and_equals_go_to_the_one_drawn_first() -> None:
+    made = recorded(30, 5, POSITIONS, STEPS, ties=False)
+    for text in ("5:1", "2:3,8:1", "2:4,5:2,10:1"):
+        policy = parse_policy(text)
+        chosen = selections(made.scores, policy, 5, STEPS)
+        judged = replay(made, policy, 5).rows[0].selected.value
+        assert judged == pytest.approx(made.reference[np.arange(30), chosen].mean(), abs=1e-12)
+    few = selections(made.scores, parse_policy("3,2:2"), 5, STEPS)  # of the first three, and two of them are left at T
+    for prompt, one in enumerate(few):
+        second = np.argsort(-made.scores[2][prompt, :3])[:2]
+        assert one == second[made.scores[STEPS][prompt, second].argmax()]
+    assert selections({5: np.array([[1.0, 2.0, 2.0]])}, parse_policy("5:1"), 3, STEPS) == [1]
 
 
 def test_random_scores_gain_nothing_and_the_reference_gains_all() -> None:
@@ -100,6 +114,8 @@ def test_a_budget_is_spent_and_never_exceeded(budget: float, costs: Costs) -> No
     assert costs.best_of(plain.affords, STEPS) <= budget + 1e-9 < costs.best_of(plain.affords + 1, STEPS)
     alone = row(replay(made, policy, ours.seen, costs), "policy")
     assert ours.selected == alone.selected
+    whatever = replay_budget(made, replace(policy, drawn=3), budget, costs)
+    assert whatever.to_dict() == found.to_dict()  # the budget decides how many are drawn
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -147,6 +163,8 @@ def test_the_command_on_two_tables(tmp_path: Path) -> None:
     wanted = replay(replace(made, final=made.scores[10]), parse_policy("2:2,8:1"), 4)
     assert told["yardstick"] == "scores at 10"
     assert told["rows"][0]["recovered_gain"]["value"] == pytest.approx(row(wanted, "policy").recovered_gain.value)
+    with pytest.raises(NbenchError, match="position 3 not in the scores of scores: they have 2, 5, 8, 10"):
+        from_tables(Path(paths[0]), Path(paths[1]), positions=[2, 3])
     said = CliRunner().invoke(app, ["replay", "2:1", *paths, "--flops", "300", "--step-flops", "10", "--json"])
     assert (json.loads(said.stdout)["budget"], json.loads(said.stdout)["n"]) == (30, 5)  # 5 affords 11: 2 x 11 + 8
     assert json.loads(said.stdout)["rows"][0]["affords"] == 11
@@ -189,6 +207,8 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
     chosen = truth.quality[whole][np.arange(39), truth.seen[whole].argmax(-1)].mean()
     assert row(told, "policy").selected.value == pytest.approx(chosen, abs=1e-12)
     assert from_bench(bench.path, "mine", tmp_path / "results", "clip").reference_name == "clip"
+    with pytest.raises(NbenchError, match="position 7 not in the scores of mine: they have 5, 10"):
+        from_bench(bench.path, "mine", tmp_path / "results", positions=[7])
     for model, reference, reason in (
         ("stale", None, "scores another build"),
         ("absent", None, "run nbench evaluate"),

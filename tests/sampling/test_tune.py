@@ -29,10 +29,11 @@ DEAR = Costs(score=0.4, decode=1.5, calls_per_score=1)
 
 def grid(n: int, max_stages: int) -> list[Policy]:
     return [
-        Policy(tuple(map(Stage, places, (*keeps[::-1], 1))))
+        Policy(tuple(map(Stage, places, (*keeps[::-1], 1))), None if drawn == n else drawn)
+        for drawn in range(2, n + 1)
         for many in range(1, max_stages + 1)
         for places in combinations(POSITIONS, many)
-        for keeps in combinations(range(2, n), many - 1)
+        for keeps in combinations(range(2, drawn), many - 1)
     ]
 
 
@@ -55,6 +56,18 @@ def test_the_best_of_all_is_found(n: int, budget: float, costs: Costs, ties: boo
     assert costs.of(found.policy, n, STEPS) == pytest.approx(min(costs.of(policy, n, STEPS) for policy in equals))
     assert found.in_sample.rows[0].selected.value == pytest.approx(best, abs=1e-12)
     assert found.in_sample.rows[0].calls <= limit + 1e-9
+
+
+def test_where_scores_are_dear_fewer_candidates_are_drawn() -> None:
+    made = recorded(40, 5, POSITIONS, STEPS, ties=False)
+    [free] = tune(made, TuneConfig(5, 0.6, costs=Costs()))
+    [dear] = tune(made, TuneConfig(5, 0.6, costs=Costs(score=5.0)))
+    assert (free.policy.drawn, dear.policy.drawn) == (None, 3)
+    assert dear.in_sample.n == 5
+    ours, _, plain, oracle = dear.in_sample.rows
+    assert (ours.seen, plain.seen, oracle.seen) == (3, 5, 5)
+    slow = np.mean([slow_pick(made, dear.policy, 5, prompt) for prompt in range(40)])
+    assert ours.selected.value == pytest.approx(slow, abs=1e-12)
 
 
 def test_held_out_figures_are_of_policies_chosen_on_the_other_folds() -> None:
@@ -104,6 +117,13 @@ def test_the_beam_comes_near_the_whole_grid(monkeypatch: pytest.MonkeyPatch) -> 
     reached, best = (one.in_sample.rows[0].recovered_gain.value for one in (beam, whole))
     assert best - 0.03 < reached <= best
     assert beam.in_sample.rows[0].share <= 0.5
+    costs = Costs(score=5.0)
+    [few] = tune(made, TuneConfig(costs=costs))
+    monkeypatch.setattr(module, "few_sets", lambda *_: False)
+    [all_] = tune(made, TuneConfig(costs=costs))
+    assert few.policy.drawn is not None
+    assert all_.policy.drawn is None
+    assert all_.in_sample.rows[0].selected.value < few.in_sample.rows[0].selected.value
 
 
 def test_candidates_without_all_scores_are_left_out() -> None:
@@ -142,9 +162,16 @@ def test_the_command_writes_a_policy_that_replay_takes(tmp_path: Path) -> None:
     assert (str(file.policy), file.n, file.steps, file.budget) == (told["policy"], 5, STEPS, 0.5)
     assert {stage.position for stage in file.policy.stages} <= {2, 5, 10}
     assert file.expected["recovered_gain"] == told["held_out"]["recovered_gain"]["value"]
-    assert [one["budget"] for one in told["frontier"]] == [0.4, 0.6, 0.7, 0.8, 0.9]  # 5 to 2 and 1 on: .36
+    assert [one["budget"] for one in told["frontier"]] == [0.25, 0.3, 0.35, 0.4, 0.6, 0.7, 0.8, 0.9]  # 2 to 2: .24
     again = json.loads(CliRunner().invoke(app, ["replay", str(out), *paths, "--n", "5", "--json"]).stdout)
     assert again["rows"] == told["in_sample"]["rows"]
+    few = [*options, "--score-cost", "5"]
+    told = json.loads(CliRunner().invoke(app, ["tune", *paths, *few]).stdout)
+    assert read_policy(out).drawn == int(told["policy"].split(",")[0]) == told["in_sample"]["rows"][0]["seen"] < 5
+    given = ["--n", "5", "--score-cost", "5", "--json"]
+    for policy in (str(out), told["policy"]):
+        again = json.loads(CliRunner().invoke(app, ["replay", policy, *paths, *given]).stdout)
+        assert again["rows"] == told["in_sample"]["rows"]
     shown = CliRunner().invoke(app, ["tune", *paths, "--n", "5"])
     assert shown.exit_code == 0
     assert "held-out" in shown.stdout
