@@ -81,6 +81,7 @@ def run(
     ways: dict[str, BestOfN],
     prompts: Sequence[BenchPrompt],
     at_once: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Tally]:
     """All ways, batch by batch; the first batch runs once more before, to warm up."""
     info, clip = bench.info, get_reference("clip", bench.info)
@@ -105,10 +106,10 @@ def run(
         texts, ids = [prompt.prompt for prompt in batch], [prompt.prompt_id for prompt in batch]
         seeds = [[candidate_seed(info.spec["seed"], name, i) for i in range(info.candidates)] for name in ids]
         for name, tally in tallies.items():
-            start = time.perf_counter()
+            start = clock()
             calls, chosen = full(texts, seeds) if name == FULL else live(ways[name], texts, ids, seeds)
             if number:
-                tally.seconds.append(time.perf_counter() - start)
+                tally.seconds.append(clock() - start)
                 tally.calls += calls
                 tally.chosen += chosen
         if number:
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts in a batch (20)")
+    parser.add_argument("--cpu-time", action="store_true", help="processor seconds: those of other work do not count")
     parser.add_argument("--results", type=Path, help="folder of nbench evaluate, whose scores are replayed")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -230,7 +232,8 @@ def main() -> None:
     pipe, call = opened(bench)
     ways = ways_of(bench, pipe, given.policy)
     replays = {name: foretold(bench, way, given.results, ids) for name, way in ways.items()} if given.results else {}
-    tallies = run(bench, pipe, call, ways, prompts, given.at_once)
+    clock = time.process_time if given.cpu_time else time.perf_counter
+    tallies = run(bench, pipe, call, ways, prompts, given.at_once, clock)
     rows = report(tallies, final_references(bench, ids), ways, replays)
     print(table(rows, given.markdown))
     if given.json:
