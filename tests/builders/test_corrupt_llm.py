@@ -198,6 +198,13 @@ def test_answers_that_break_a_rule(kind: str, before: str, after: str, told: str
         judged(answer(before, after), CAPTION, kind)
 
 
+@pytest.mark.parametrize(("before", "after"), [("Both", "Two"), ("Both", "2"), ("Both", "A couple")])
+def test_both_are_two(before: str, after: str) -> None:
+    with pytest.raises(Unfit, match="not one number to another"):
+        judged(answer(before, after), "Both dogs sleep", "quantity")
+    assert judged(answer("Both", "Three"), "Both dogs sleep", "quantity").caption == "Three dogs sleep"
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_answers_that_keep_the_rules(kind: str) -> None:
     before, after = GOOD[kind]
