@@ -155,7 +155,7 @@ def _counts(word: str) -> bool:
 def _numbers(text: str) -> list[str]:
     """Numbers and quantifiers; a or an counts as one, both as two."""
     counted = (word for word in tokens(text) if _counts(word) and word != "the")
-    return [str(number(word) or _COUNTED.get(word, word)) for word in counted]
+    return [str(number(word) or _COUNTED.get(word) or word) for word in counted]
 
 
 def _uncounted(text: str) -> list[str]:

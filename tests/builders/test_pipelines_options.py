@@ -68,6 +68,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
         (PipelineOptions(quantize="int3"), "no quantisation 'int3': there are bitsandbytes_4bit"),
         (PipelineOptions(quantize="quanto"), "needs the package optimum-quanto: pip install optimum-quanto"),
         (PipelineOptions(revision="main"), "is a folder, which has no revisions"),
+        (PipelineOptions(height=17), "height 17 is no multiple of 2, as .* needs: give --height 16"),
     ],
 )
 def test_what_a_pipeline_does_not_take_is_refused_first(
@@ -245,6 +246,38 @@ def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.Monkey
     assert set(seen) == {"BasicTransformerBlock"}
     runs = [generate(pipe, ["one red circle"], [1], [2], {"num_inference_steps": 2}) for pipe in (plain, fast)]
     assert torch.allclose(runs[0].latents[2], runs[1].latents[2], atol=1e-4)
+
+
+@torch._dynamo.config.patch(skip_nnmodule_hook_guards=True)  # as it is until something is compiled
+@only("sd15", "sd3")
+def test_signals_of_a_compiled_pipeline(family: Family, family_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole or by its blocks; layers inside of what was compiled before anybody watched them, too."""
+    torch.compiler.reset()
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend="eager"))
+    entry = resolve_pipeline(str(family_folder))
+    plain, fast = (load_pipeline(entry, "float32", "cpu", PipelineOptions(compile=on)) for on in (False, True))
+    inner = {"sd15": "down_blocks.1.attentions.0.transformer_blocks.0.attn1", "sd3": "transformer_blocks.0.norm2"}
+    layer = inner[family.name]
+    for seed, signals in enumerate(
+        [["latent"], ["cfg_gap", f"activations:{layer}"], ["latent"], [f"activations:{layer}"]]
+    ):
+        arguments = {"num_inference_steps": 2, "guidance_scale": 3.0}
+        one, other = (generate(pipe, ["one red circle"], [seed], [1, 2], arguments, signals) for pipe in (plain, fast))
+        assert torch.allclose(one.latents[2], other.latents[2], atol=1e-4)
+        for name, places in one.activations.items():
+            assert torch.allclose(places[1], other.activations[name][1], atol=1e-4)
+        if one.cfg_gap is not None:
+            assert torch.allclose(one.cfg_gap, other.cfg_gap, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize(
+    "family", [each for each in FAMILIES if each.name in ("sd3", "flux", "qwen-image", "z-image")], indirect=True
+)
+def test_sizes_that_a_denoiser_of_patches_cannot_divide(family: Family, family_folder: Path) -> None:
+    with pytest.raises(NbenchError, match=r"width 18 is no multiple of 4, as .* needs: give --width 16"):
+        resolve_pipeline(str(family_folder), PipelineOptions(width=18))
 
 
 def test_offloading_needs_a_gpu_and_attention_a_backend(sd15_folder: Path) -> None:
