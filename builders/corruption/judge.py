@@ -153,8 +153,9 @@ def _counts(word: str) -> bool:
 
 
 def _numbers(text: str) -> list[str]:
-    """Numbers and quantifiers; a or an counts as one, both as two."""
-    counted = (word for word in tokens(text) if _counts(word) and word != "the")
+    """Numbers and quantifiers; a or an counts as one, both as two, a dozen as twelve."""
+    plain = re.sub(rf"\ba (?=(?:{'|'.join(_COUNTED)})\b)", "", text.lower())
+    counted = (word for word in tokens(plain) if _counts(word) and word != "the")
     return [str(number(word) or _COUNTED.get(word) or word) for word in counted]
 
 

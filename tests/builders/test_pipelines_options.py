@@ -268,6 +268,7 @@ def test_signals_of_a_compiled_pipeline(family: Family, family_folder: Path, mon
         for name, places in one.activations.items():
             assert torch.allclose(places[1], other.activations[name][1], atol=1e-4)
         if one.cfg_gap is not None:
+            assert other.cfg_gap is not None
             assert torch.allclose(one.cfg_gap, other.cfg_gap, rtol=1e-4)
 
 
