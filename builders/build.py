@@ -33,7 +33,7 @@ from .make import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_m
 from .pipelines import load_pipeline, resolve_pipeline
 from .plan import Plan, first_look, rows_a_shard
 from .preview import fit_preview
-from .prompt_length import tokenizers, too_long_note
+from .prompt_length import seen_tokens, too_long_note
 from .prompts import PromptSet, load_prompts
 
 
@@ -120,7 +120,7 @@ def _build_missing(
     info, missing = folder.info, folder.missing()
     todo = sum(len(info.shard_rows(index)) for index in missing)
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
-        if images is None and (note := too_long_note(plan.prompts, tokenizers(pipe))):
+        if images is None and (note := too_long_note(plan.prompts, seen_tokens(pipe, plan.arguments))):
             progress.say(note)
         if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
