@@ -39,6 +39,7 @@ class PipelineEntry:
     steps: int = 50
     latent_shape: tuple[int, int, int] | None = None
     image_size: tuple[int, int] | None = None
+    patch: int = 1
     quantize: str | None = None
     attention: str | None = None
 
@@ -88,6 +89,7 @@ ALIASES = {
             steps=28,
             latent_shape=(16, 128, 128),
             image_size=(1024, 1024),
+            patch=2,
         ),
         PipelineEntry(
             "flux",
@@ -98,6 +100,7 @@ ALIASES = {
             call_kwargs={"height": 1024, "width": 1024, "max_sequence_length": 512},
             latent_shape=(16, 128, 128),
             image_size=(1024, 1024),
+            patch=2,
         ),
         # its autoencoder is SDXL's
         PipelineEntry(
@@ -129,6 +132,7 @@ ALIASES = {
             call_kwargs={"height": 1328, "width": 1328, "negative_prompt": " "},
             latent_shape=(16, 166, 166),
             image_size=(1328, 1328),
+            patch=2,
         ),
         PipelineEntry(
             "z-image",
@@ -138,6 +142,7 @@ ALIASES = {
             call_kwargs={"height": 1024, "width": 1024},
             latent_shape=(16, 128, 128),
             image_size=(1024, 1024),
+            patch=2,
         ),
     )
 }

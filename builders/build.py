@@ -31,12 +31,10 @@ from .given_images import HUMAN, given_images, write_ratings
 from .images import ChosenImages
 from .make import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_memory
 from .pipelines import load_pipeline, resolve_pipeline
-from .plan import Plan, rows_a_shard
+from .plan import Plan, first_look, rows_a_shard
 from .preview import fit_preview
-from .prompt_length import tokenizers, too_long_note
+from .prompt_length import seen_tokens, too_long_note
 from .prompts import PromptSet, load_prompts
-
-PREVIEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def _build_missing(
     info, missing = folder.info, folder.missing()
     todo = sum(len(info.shard_rows(index)) for index in missing)
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
-        if images is None and (note := too_long_note(plan.prompts, tokenizers(pipe))):
+        if images is None and (note := too_long_note(plan.prompts, seen_tokens(pipe, plan.arguments))):
             progress.say(note)
         if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
@@ -154,7 +152,7 @@ def _begin(plan: Plan, pipe: Any, shown: bool) -> DatasetInfo:
     """The record of an empty data set; what only a run can tell (schedule, shapes, preview) is seen in a small one."""
     config, entry, kind = plan.config, plan.entry, KINDS[plan.config.kind]
     # the first candidates of the first prompts, which differ more than the candidates of one
-    rows = [i * config.n_candidates for i in range(min(1 if entry.preview else PREVIEW_ROWS, len(plan.prompts)))]
+    rows = [i * config.n_candidates for i in range(first_look(entry.preview is not None, len(plan.prompts)))]
     seen = _first_look(plan, pipe, rows, shown)
     if len(seen.positions) != config.n_steps + 1:
         raise NbenchError(f"{entry.name} runs {len(seen.positions) - 1} steps when asked for {config.n_steps}: ask so")

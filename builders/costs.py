@@ -11,11 +11,8 @@ from ..shards.schema import DatasetInfo, PositionInfo, array_columns, column_byt
 from ..shards.signals import ArrayColumn, activations_of
 from .config import KINDS, BuildConfig
 from .counts import Count, count
-from .plan import rows_a_shard
+from .plan import first_look, rows_a_shard
 from .setup import Setup, read_setup
-
-PREVIEW_ROWS = 16
-"""Trajectories that a build makes twice: a first look, from which it fits the preview."""
 
 SHARES = {"float16": 0.85, "float32": 0.83, "int8": 1.33}
 """Stored bytes of a raw one in Parquet (byte stream split and zstd), measured on latents of the embedded world and on
@@ -95,8 +92,8 @@ def estimate_costs(config: BuildConfig) -> Costs:
     info = _info(config, setup, counted)
     per_shard = config.rows_per_shard or rows_a_shard(info.row_bytes, info.candidates)
     shards = -(-info.rows // per_shard)
-    first_look = min(1 if setup.has_preview else PREVIEW_ROWS, counted.prompts)
-    made, forward = info.rows + first_look, config.process == "forward"
+    looked_at = first_look(setup.has_preview, counted.prompts)
+    made, forward = info.rows + looked_at, config.process == "forward"
     rows_a_step = 0 if forward else setup.rows_a_step
     notes = [
         f"{layer.name}: its width is the layer's, which only the weights tell; not counted"
@@ -111,7 +108,7 @@ def estimate_costs(config: BuildConfig) -> Costs:
         prompts_known_from=counted.known_from,
         candidates=counted.candidates,
         trajectories=info.rows,
-        first_look=first_look,
+        first_look=looked_at,
         steps=config.n_steps,
         rows_a_step=rows_a_step,
         denoiser_rows=made * config.n_steps * rows_a_step,

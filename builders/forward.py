@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from .quiet import quieten_diffusers
 from .schedule import run_positions
 from .schedulers import swapped
 from .seeds import initial_noise
+from .sizes import denoiser_config, read_json, vae_scale
 
 PROCESS = "forward"
 PARTS = ("model_index.json", "*/config.json", "vae/*.safetensors", "scheduler/*")
@@ -69,7 +69,7 @@ def open_forward(
     """
     quieten_diffusers()
     folder = Path(entry.source)
-    index = json.loads((folder / "model_index.json").read_bytes())
+    index = read_json(folder / "model_index.json")
     try:
         vae = _part(index, "vae").from_pretrained(folder / "vae", torch_dtype=getattr(torch, dtype))
         scheduler = _part(index, "scheduler").from_pretrained(folder / "scheduler")
@@ -153,31 +153,19 @@ def image_size(entry: PipelineEntry) -> tuple[int, int]:
     """Height and width of the images that the pipeline makes: those asked for, or its own.
 
     Raises:
-        NbenchError: its files do not tell, or the autoencoder cannot divide them.
+        NbenchError: its files do not tell.
     """
     known, folder = ALIASES.get(entry.name), Path(entry.source)
     usual = known.image_size if known is not None else None
     if not (folder / "vae" / "config.json").is_file():
         raise NbenchError(f"pipeline {entry.name} has no autoencoder, which the forward process needs: choose another")
-    scale = vae_scale(json.loads((folder / "vae" / "config.json").read_bytes()))
     if usual is None:
-        configs = [folder / part / "config.json" for part in ("unet", "transformer")]
-        told = [json.loads(path.read_bytes()).get("sample_size") for path in configs if path.is_file()]
-        side = told[0] * scale if told and isinstance(told[0], int) else None
-        usual = (side, side) if side else None
+        scale, places = vae_scale(read_json(folder / "vae" / "config.json")), denoiser_config(folder).get("sample_size")
+        usual = (places * scale, places * scale) if scale and isinstance(places, int) else None
     height, width = (entry.call_kwargs.get(name, usual and usual[i]) for i, name in enumerate(("height", "width")))
     if height is None or width is None:
         raise NbenchError(f"pipeline {entry.name} does not say how large its images are: give --height and --width")
-    if height % scale or width % scale:
-        raise NbenchError(f"{height}x{width} does not divide by {scale}, as the autoencoder of {entry.name} needs")
     return (height, width)
-
-
-def vae_scale(config: Mapping[str, Any]) -> int:
-    """By how much the autoencoder of a configuration makes images smaller."""
-    if "temperal_downsample" in config:
-        return int(2 ** len(config["temperal_downsample"]))
-    return int(2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1))
 
 
 def _part(index: dict[str, Any], name: str) -> Any:

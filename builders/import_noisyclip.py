@@ -23,7 +23,6 @@ from ..shards.rows import to_arrow
 from ..shards.schema import BYTES, DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
 from ..shards.stream import prefetch
 from .aliases import ALIASES
-from .build import PREVIEW_ROWS
 from .config import KINDS, prompts_digest
 from .corruptions import corrupt_prompts
 from .noisyclip_layout import (
@@ -37,7 +36,7 @@ from .noisyclip_layout import (
     read_candidate,
     scan,
 )
-from .plan import as_kept, not_finite, rows_a_shard
+from .plan import PREVIEW_ROWS, as_kept, not_finite, rows_a_shard
 from .preview import fit_preview
 from .prompts import read_prompts
 from .schedule import EULER_SDXL, schedule

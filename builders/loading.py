@@ -7,8 +7,7 @@ from typing import Any
 
 from ..errors import NbenchError
 from .options import PipelineOptions, check_quantizer
-
-DENOISERS = ("transformer", "unet")
+from .sizes import DENOISERS
 
 
 def denoiser(pipe: Any) -> Any:
@@ -64,12 +63,19 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
     else:
         _offload(pipe, options.offload, device)
     if options.compile:
-        model = denoiser(pipe)
-        if getattr(model, "_repeated_blocks", None):
-            model.compile_repeated_blocks()
-        else:
-            model.compile()
+        _compile(denoiser(pipe))
     return pipe
+
+
+def _compile(model: Any) -> None:
+    import torch._dynamo.config
+
+    # signals come by forward hooks: unguarded, a layer compiled before it had one, or like one that has, would skip it
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    if getattr(model, "_repeated_blocks", None):
+        model.compile_repeated_blocks()
+    else:
+        model.compile()
 
 
 def _offload(pipe: Any, how: str, device: str) -> None:

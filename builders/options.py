@@ -15,6 +15,7 @@ from ..errors import NbenchError
 from .aliases import PipelineEntry
 from .quiet import quieten_diffusers
 from .schedulers import check_scheduler, scheduler_class
+from .sizes import check_sides, read_json, side_multiple
 
 BLANK = " "
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
@@ -102,16 +103,17 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
     Raises:
         NbenchError: an option that this pipeline does not take.
     """
-    asked = options.call_kwargs
+    asked, folder = options.call_kwargs, Path(entry.source)
     for name in sorted(asked.keys() & _OURS.keys()):
         raise NbenchError(f"--pipeline-arg {name} is not to be given: {_OURS[name]} decides it")
     named = {**asked, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
-    index = json.loads((Path(entry.source) / "model_index.json").read_bytes())
-    if kind := pipeline_class(index):
+    if kind := pipeline_class(read_json(folder / "model_index.json")):
         _check_arguments(kind, named)
+    called = {**entry.call_kwargs, **asked}
+    check_sides(entry.name, called, side_multiple(folder, kind, called))
     if options.quantize is not None:
         check_quantizer(options.quantize)
-    stated = _stated_scheduler(entry)
+    stated = read_json(folder / "scheduler" / "scheduler_config.json")
     scheduler = entry.scheduler
     if options.scheduler is not None:
         scheduler = check_scheduler(options.scheduler, stated).__name__
@@ -122,7 +124,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
         entry,
         scheduler=scheduler,
         guidance=entry.guidance if options.guidance is None else options.guidance,
-        call_kwargs={**entry.call_kwargs, **asked},
+        call_kwargs=called,
         quantize=options.quantize or entry.quantize,
         attention=options.attention or entry.attention,
     )
@@ -181,8 +183,3 @@ def _check_arguments(kind: Any, asked: dict[str, Any]) -> None:
         near = get_close_matches(name, taken, 1)
         hint = f"did you mean {near[0]}?" if near else "leave it out"
         raise NbenchError(f"{kind.__name__} takes no {name}: {hint}")
-
-
-def _stated_scheduler(entry: PipelineEntry) -> dict[str, Any]:
-    path = Path(entry.source) / "scheduler" / "scheduler_config.json"
-    return json.loads(path.read_bytes()) if path.is_file() else {}

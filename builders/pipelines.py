@@ -20,6 +20,7 @@ from .loading import applied, quantization
 from .options import PipelineOptions, pipeline_class, with_options
 from .quiet import quieten_diffusers
 from .schedulers import swapped
+from .sizes import read_json
 
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
@@ -66,8 +67,7 @@ def _find(name: str, revision: str | None, parts: Sequence[str] | None) -> Pipel
 
 def scheduler_spec(entry: PipelineEntry) -> dict[str, Any]:
     """The scheduler's class and configuration as the pipeline's folder states them."""
-    path = Path(entry.source) / "scheduler" / "scheduler_config.json"
-    stated = json.loads(path.read_text()) if path.is_file() else {}
+    stated = read_json(Path(entry.source) / "scheduler" / "scheduler_config.json")
     name = entry.scheduler or stated.get("_class_name")
     return {"class": name, **{key: value for key, value in stated.items() if not key.startswith("_")}}
 

@@ -17,6 +17,8 @@ from .generate import Trajectories
 from .prompts import Prompt
 
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
+PREVIEW_ROWS = 16
+"""Images that are enough to fit a preview to."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
 def rows_a_shard(row_bytes: int, n_candidates: int) -> int:
     """So many that a prompt's candidates stay together, and that a shard is small enough to be lost without grief."""
     return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // n_candidates) * n_candidates
+
+
+def first_look(has_preview: bool, n_prompts: int) -> int:
+    """How many trajectories a build makes twice: its first ones, to which it fits the preview that it lacks."""
+    return min(1 if has_preview else PREVIEW_ROWS, n_prompts)
 
 
 def not_finite(latents: dict[int, np.ndarray], signal: str = "latent") -> str:

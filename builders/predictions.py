@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -69,22 +69,23 @@ class PredictionWatch:
         found = None
         if gap:
             found = torch.linalg.vector_norm((halves[1].float() - halves[0].float()).flatten(1), dim=1)
-        if pooled and self._conditional is None:
-            self._conditional = _conditional(halves, guided) if rows > count else 0
-        return found, {name: self._chosen(name, each, computed or count) for name, each in pooled.items()}
-
-    def _chosen(self, name: str, pooled: list[torch.Tensor], count: int) -> torch.Tensor:
-        halves = [half for each in pooled for half in each.split(count)]
-        if any(len(half) != count for half in halves) or (self._conditional or 0) >= len(halves) or len(halves) > 2:
-            raise NbenchError(f"layer {name} does not give one output a denoiser call and image: choose another")
-        return halves[self._conditional or 0]
+        place = 0
+        if pooled and rows > count:
+            if self._conditional is None:
+                self._conditional = _conditional(halves, guided)
+            place = self._conditional
+        chosen = {name: _divided(name, each, computed or count, len(halves))[place] for name, each in pooled.items()}
+        return found, chosen
 
     def _predicted(self, module: torch.nn.Module, given: Any, output: Any) -> None:
         self._predictions.append(_rows(output).detach())
 
     def _activated(self, layer: Activations) -> Any:
         def hook(module: torch.nn.Module, given: Any, output: Any) -> None:
-            self._pooled[layer.layer].append(self._projected(layer, _pool(_rows(output).detach())))
+            values = _rows(output)
+            if not isinstance(values, torch.Tensor) or values.ndim < 2:
+                raise _unfit(layer.layer)
+            self._pooled[layer.layer].append(self._projected(layer, _pool(values.detach())))
 
         return hook
 
@@ -107,9 +108,27 @@ def projection(channels: int, width: int) -> torch.Tensor:
     return torch.randn(channels, width, generator=torch.Generator().manual_seed(_PROJECTION_SEED)) / width**0.5
 
 
-def _rows(output: Any) -> torch.Tensor:
-    """The tensor in what a module returns: itself, or the first of a tuple, of an output class or of a list of rows."""
-    first = output if isinstance(output, torch.Tensor) else output[0]
+def _divided(layer: str, pooled: list[torch.Tensor], count: int, predictions: int) -> list[torch.Tensor]:
+    """What a layer gave for each of so many predictions, [count, D] each."""
+    halves = [half for each in pooled for half in each.split(count)]
+    if len(halves) != predictions or any(len(half) != count for half in halves):
+        raise _unfit(layer)
+    return halves
+
+
+def _unfit(layer: str) -> NbenchError:
+    return NbenchError(f"layer {layer} does not give one output a denoiser call and image: choose another")
+
+
+def _rows(output: Any) -> Any:
+    """The tensor in what a module returns: itself, or the first of a tuple, of an output class or of a list of rows.
+
+    SD3's last block returns None in the place of the text, whose stream ends there.
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    parts = output.values() if isinstance(output, Mapping) else output
+    first = next((part for part in parts or () if part is not None), None)
     return torch.stack(first) if isinstance(first, list) else first
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError
 from .aliases import ALIASES, PipelineEntry
-from .loading import DENOISERS
 from .options import PipelineOptions, pipeline_class
 from .pipelines import resolve_pipeline
+from .sizes import check_sides, denoiser_config, read_json, vae_scale
 
 _CONFIGS = ["model_index.json", "nbench.json", "*/config.json", "scheduler/*.json"]
 _USUAL_LATENT = 128
 """Latent height and width of the pipelines whose denoisers state none: FLUX, Qwen-Image, Z-Image."""
 _EMBEDDED = {"flux"}
 """Aliases whose denoisers take the guidance scale as an input: one row a candidate."""
+_ABOVE_ZERO = {"z-image", "ZImagePipeline", "Krea2Pipeline"}
+"""Aliases and classes that guide at any guidance above 0, where others do above 1."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def read_setup(name: str, options: PipelineOptions) -> Setup:
     alias = ALIASES.get(name)
     if alias and alias.latent_shape and alias.image_size and not Path(alias.source).is_dir():
         entry = _asked(alias, options)
-        return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {})
+        least = 0 if alias.name in _ABOVE_ZERO else 1
+        check_sides(alias.name, entry.call_kwargs, alias.image_size[0] // alias.latent_shape[1] * alias.patch)
+        return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {}, least)
     folder = Path(alias.source if alias else name)
     source = str(folder) if folder.is_dir() or "/" not in name else _configs(name, options.revision)
     entry = resolve_pipeline(name if alias else source, options)
@@ -66,9 +69,9 @@ def _configs(hub_id: str, revision: str | None) -> str:
 
 
 def _from_configs(entry: PipelineEntry, folder: Path) -> Setup:
-    index, vae = _json(folder / "model_index.json"), _json(folder / "vae" / "config.json")
-    denoiser = next((found for part in DENOISERS if (found := _json(folder / part / "config.json"))), {})
-    channels, factor = vae.get("latent_channels") or vae.get("z_dim"), _vae_factor(vae)
+    index, vae = read_json(folder / "model_index.json"), read_json(folder / "vae" / "config.json")
+    denoiser = denoiser_config(folder)
+    channels, factor = vae.get("latent_channels") or vae.get("z_dim"), vae_scale(vae)
     if channels is None or factor is None:
         raise NbenchError(
             f"the autoencoder of {entry.name} ({vae.get('_class_name')}) states no latents: plan with an alias"
@@ -77,20 +80,8 @@ def _from_configs(entry: PipelineEntry, folder: Path) -> Setup:
     height, width = (size, size) if isinstance(size, int) else size
     taken = inspect.signature(kind.__call__).parameters if (kind := pipeline_class(index)) else {}
     embedded = bool(denoiser.get("guidance_embeds") or denoiser.get("time_cond_proj_dim"))
-    return _setup(entry, (channels, height, width), (height * factor, width * factor), embedded, taken)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    return found
-
-
-def _vae_factor(vae: dict[str, Any]) -> int | None:
-    """Pixels of an image along one of its latent, as the pipelines compute it themselves."""
-    if "temperal_downsample" in vae:  # diffusers' own spelling
-        return 2 ** len(vae["temperal_downsample"])
-    blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels")
-    return 2 ** (len(blocks) - 1) if blocks else None
+    least = 0 if index.get("_class_name") in _ABOVE_ZERO else 1
+    return _setup(entry, (channels, height, width), (height * factor, width * factor), embedded, taken, least)
 
 
 def _setup(
@@ -99,20 +90,21 @@ def _setup(
     image: tuple[int, int],
     embedded: bool,
     taken: Any,
+    least: int,
 ) -> Setup:
-    """The sizes of a call, which height and width change, and whether guidance doubles rows."""
+    """The sizes of a call, which height and width change, and whether guidance (above `least`) doubles rows."""
     factor, called = image[0] // latent[1], entry.call_kwargs
     height, width = called.get("height", image[0]), called.get("width", image[1])
     return Setup(
         latent_shape=(latent[0], height // factor, width // factor),
         image_size=(height, width),
-        rows_a_step=1 + _doubled(entry, embedded, taken),
+        rows_a_step=1 + _doubled(entry, embedded, taken, least),
         batch_size=entry.batch_size,
         has_preview=entry.preview is not None,
     )
 
 
-def _doubled(entry: PipelineEntry, embedded: bool, taken: Any) -> bool:
+def _doubled(entry: PipelineEntry, embedded: bool, taken: Any, least: int) -> bool:
     """Whether the pipeline guides by an unconditional prediction, as `as_called` calls it."""
     called = entry.call_kwargs
     true_scale = called.get("true_cfg_scale")
@@ -121,8 +113,8 @@ def _doubled(entry: PipelineEntry, embedded: bool, taken: Any) -> bool:
     if true_scale is not None:
         return bool(true_scale > 1) and "negative_prompt" in called
     if entry.guidance is not None:
-        return entry.guidance > 1
+        return entry.guidance > least
     if "true_cfg_scale" in taken:
         return taken["true_cfg_scale"].default > 1 and "negative_prompt" in called
     scale = taken.get("guidance_scale")
-    return scale is None or scale.default is None or scale.default > 1
+    return scale is None or scale.default is None or scale.default > least

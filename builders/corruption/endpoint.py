@@ -15,7 +15,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from ...errors import NbenchError
-from .judge import schema
+from .judge import MOST_TOKENS, schema
 
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT = 60.0
@@ -65,7 +65,13 @@ class Endpoint:
             NbenchError: the endpoint refuses, or does not answer in spite of all attempts.
         """
         form = {"type": "json_schema", "json_schema": {"name": "near_miss", "schema": schema(), "strict": True}}
-        body = {"model": self.model, "messages": chat, "seed": seed, "temperature": temperature, "max_tokens": 256}
+        body = {
+            "model": self.model,
+            "messages": chat,
+            "seed": seed,
+            "temperature": temperature,
+            "max_tokens": MOST_TOKENS,
+        }
         data = json.dumps(body | {"response_format": form}).encode()
         for attempt in range(self.attempts):
             try:

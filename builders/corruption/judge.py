@@ -12,8 +12,11 @@ from .lexicon import COLOUR_OF, PLACE_PREPOSITIONS, QUANTIFIERS, SETTINGS, SUBJE
 from .words import meaning, number, singular, tokens
 
 MOST_WORDS = 8
+MOST_TOKENS = 2048
+"""Of a reply. Its JSON has some 50; models that think aloud before it take hundreds."""
 _ARTICLES = frozenset(("a", "an", "the"))
 _BACKDROPS = frozenset(("background", "backdrop"))
+_COUNTED = {"lone": 1, "both": 2, "couple": 2, "pair": 2, "dozen": 12}
 
 _TASKS = {
     "subject": "Replace the main subject (the noun alone) by another thing of a similar kind.",
@@ -104,9 +107,7 @@ def _quantity(before: str, after: str, ahead: str) -> None:
     old, new = _numbers(before), _numbers(after)
     if not old or not new or old == new:
         raise Unfit(f"{before!r} to {after!r} is not one number to another")
-    if [singular(w) for w in tokens(before) if not _counts(w)] != [
-        singular(w) for w in tokens(after) if not _counts(w)
-    ]:
+    if _uncounted(before) != _uncounted(after):
         raise Unfit("more than the number changes")
 
 
@@ -152,8 +153,10 @@ def _counts(word: str) -> bool:
 
 
 def _numbers(text: str) -> list[str]:
-    """Numbers and quantifiers; a or an counts as one."""
-    return [str(number(word) or word) for word in tokens(text) if _counts(word) and word != "the"]
+    """Numbers and quantifiers; a or an counts as one, both as two, a dozen as twelve."""
+    plain = re.sub(rf"\ba (?=(?:{'|'.join(_COUNTED)})\b)", "", text.lower())
+    counted = (word for word in tokens(plain) if _counts(word) and word != "the")
+    return [str(number(word) or _COUNTED.get(word) or word) for word in counted]
 
 
 def _uncounted(text: str) -> list[str]:

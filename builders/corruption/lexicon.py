@@ -170,11 +170,12 @@ SAME_AS = {word: words.split()[0] for words in _SAME for word in words.split()}
 def _groups(lists: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """For each word, and each that means the same, what it can be replaced by."""
     found: dict[str, tuple[str, ...]] = {}
-    for words in (text.split() for text in lists):
-        meant = {SAME_AS.get(word, word) for word in words}
-        for word in (*words, *(other for other, main in SAME_AS.items() if main in meant)):
-            others = tuple(other for other in words if SAME_AS.get(other, other) != SAME_AS.get(word, word))
-            found.setdefault(word, others)
+    groups = [text.split() for text in lists]
+    named = [(word, words) for words in groups for word in words]
+    meant = [(other, words) for word, words in named for other, main in SAME_AS.items() if main == SAME_AS.get(word)]
+    for word, words in named + meant:  # a word's own group goes before that of another that means the same
+        others = tuple(other for other in words if SAME_AS.get(other, other) != SAME_AS.get(word, word))
+        found.setdefault(word, others)
     return found
 
 

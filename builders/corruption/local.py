@@ -6,8 +6,7 @@ import threading
 from typing import Any
 
 from ...errors import NbenchError
-
-_MOST_TOKENS = 128
+from .judge import MOST_TOKENS
 
 
 class LocalModel:
@@ -40,8 +39,10 @@ class LocalModel:
             given = self._tokenizer.apply_chat_template(
                 chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
             ).to(self._model.device)
-            made = self._model.generate(**given, max_new_tokens=_MOST_TOKENS, **sampling)
-        return str(self._tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
+            asked = given["input_ids"].shape[1]
+            room = getattr(self._model.config, "max_position_embeddings", asked + MOST_TOKENS) - asked
+            made = self._model.generate(**given, max_new_tokens=max(1, min(MOST_TOKENS, room)), **sampling)
+        return str(self._tokenizer.decode(made[0, asked:], skip_special_tokens=True))
 
     def stop(self) -> None:
         """Nothing waits here."""

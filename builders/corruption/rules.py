@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MODEL = "en_core_web_sm"
 _BATCH = 256
+_ARTICLES = ("a", "an", "the")
 _MODIFIERS = ("amod", "compound", "nmod")
 _Edits = dict[int, str]
 
@@ -140,18 +141,29 @@ def _quantity(doc: Doc, subject: Token, dice: random.Random) -> _Edits:
     value = number(place.lower_)
     taken = {number(token.lower_) for token in doc}
     options = [n for n in range(2, SMALL + 1) if n not in taken]
-    many = subject.tag_ in ("NNS", "NNPS")
+    many = _is_plural(subject)
     if not options or value == 0 or (value == 1) == many:  # "one dogs": misread
         return {}
     new = dice.choice(options)
-    word = str(new) if place.text.isdigit() else cased(NUMERALS[new - 2], place.text)
+    like = subject.text if place.text == "A" and subject.text.isupper() else place.text
+    word = str(new) if place.text.isdigit() else cased(NUMERALS[new - 2], like)
     if many:
         return {place.i: word}
     edits = {place.i: word, subject.i: cased(plural(subject.lemma_.lower()), subject.text)}
     for verb in _verbs(subject):
         if verb.tag_ == "VBZ" or verb.lower_ == "was":
             edits[verb.i] = cased(plural_verb(verb.text, verb.lemma_), verb.text)
+    if subject.i + 1 not in edits and doc[subject.i + 1 : subject.i + 2].text in ("'s", "\u2019s"):
+        return {}  # a verb that was read as a genitive
     return edits
+
+
+def _is_plural(noun: Token) -> bool:
+    """Whether a noun means several; of one that is the same in both numbers a numeral tells."""
+    if noun.tag_ in ("NNS", "NNPS"):
+        return True
+    same = plural(noun.lemma_.lower()) == noun.lower_
+    return same and any((number(child.lower_) or 0) > 1 for child in noun.lefts)
 
 
 def _verbs(subject: Token) -> list[Token]:
@@ -193,9 +205,11 @@ def _is_place(noun: Token) -> bool:
 
 def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:
     """Another noun in the same number, without the modifiers that only fitted the old one."""
-    many = noun.tag_ in ("NNS", "NNPS")
-    edits = {noun.i: cased(plural(new) if many else new, noun.text)}
-    return edits | {token.i: "" for modifier in fitting for token in modifier.subtree}
+    edits = {noun.i: cased(plural(new) if _is_plural(noun) else new, noun.text)}
+    gone = [token.i for modifier in fitting if modifier.lower_ not in _ARTICLES for token in modifier.subtree]
+    if gone and min(gone) and not noun.doc[min(gone) - 1].whitespace_:
+        return {}  # "b/w dog": the parser divides what is one word
+    return edits | dict.fromkeys(gone, "")
 
 
 def _edited(doc: Doc, edits: _Edits) -> str:

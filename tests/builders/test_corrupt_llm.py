@@ -198,6 +198,13 @@ def test_answers_that_break_a_rule(kind: str, before: str, after: str, told: str
         judged(answer(before, after), CAPTION, kind)
 
 
+@pytest.mark.parametrize(("before", "same"), [("Both", "Two"), ("Both", "A couple"), ("A dozen", "12"), ("2", "Both")])
+def test_numbers_in_other_words_are_no_near_miss(before: str, same: str) -> None:
+    with pytest.raises(Unfit, match="not one number to another"):
+        judged(answer(before, same), f"{before} dogs sleep", "quantity")
+    assert judged(answer(before, "Three"), f"{before} dogs sleep", "quantity").caption == "Three dogs sleep"
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_answers_that_keep_the_rules(kind: str) -> None:
     before, after = GOOD[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,33 @@ def test_only_the_words_of_the_kind_change(count: str, colour: str, noun: str, p
         new, (at, others) = change.caption.split(), allowed[kind]
         assert [i for i, pair in enumerate(zip(words, new, strict=True)) if pair[0] != pair[1]] == [at]
         assert new[at] in others
+
+
+@pytest.mark.parametrize(
+    ("caption", "kind", "pattern"),
+    [
+        ("A CAT ON A TABLE", "quantity", r"(TWO|THREE|FOUR|FIVE|SIX) CATS ON A TABLE"),
+        ("A Red Dog In The Park", "background", r"A Red Dog In The [A-Z]\w+"),
+        ("two fish in the ocean", "subject", r"two (frogs|turtles) in the ocean"),
+        ("two fish in the ocean", "quantity", r"(three|four|five|six) fish in the ocean"),
+        ("three leaves on the grass", "background", r"three leaves on the (snow|sand|mud)"),
+        ("\u201cTwo red dogs\u201d in a forest", "colour", "\u201cTwo (?!red)\\w+ dogs\u201d in a forest"),
+        ("A dog\u00a0in\u00a0the\u00a0park", "quantity", "\\w+ dogs\u00a0in\u00a0the\u00a0park"),
+        ("\U0001f436 two red dogs \U0001f332", "quantity", "\U0001f436 \\w+ red dogs \U0001f332"),
+        ("a red car and a red truck on a wall", "colour", r"an? (?!red)\w+ car and a red truck on a wall"),
+        ("a red apple, a green apple", "colour", r"an? (?!red|green)\w+ apple, a green apple"),
+        ("A dog's in the park", "quantity", None),
+        ("a b/w dog", "subject", None),
+        ("red", "subject", None),
+        ("running", "background", None),
+        ("", "colour", None),
+        ("\u4e24\u53ea\u7ea2\u8272\u7684\u72d7", "colour", None),
+    ],
+)
+def test_odd_captions(caption: str, kind: str, pattern: str | None) -> None:
+    """Capitals, nouns with one form, marks that are not ASCII, repeated colours, no noun at all: right or nothing."""
+    found = near(caption)[kind].caption
+    assert found is None if pattern is None else re.fullmatch(pattern, found or ""), found
 
 
 def test_neither_order_nor_company_changes_a_near_miss() -> None:

@@ -89,7 +89,7 @@ def test_a_model_of_transformers(tmp_path: Path) -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>", pad_token="</s>")
     tokenizer.save_pretrained(tmp_path / "bare")
-    config = GPT2Config(vocab_size=4, n_positions=1024, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=1)
+    config = GPT2Config(vocab_size=4, n_positions=256, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=1)
     model = GPT2LMHeadModel(config)
     model.save_pretrained(tmp_path / "bare")
     with pytest.raises(NbenchError, match="has no chat template"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -135,6 +137,25 @@ def test_sizes_and_guidance_asked_for_count() -> None:
     assert (planned.latent_shape, planned.image_size, planned.rows_a_step) == ((4, 64, 96), (512, 768), 1)
     flux = estimate_costs(BuildConfig("genai-bench", "flux", prompts="genai-bench"))
     assert (flux.latent_shape, flux.rows_a_step) == ((16, 128, 128), 1)
+
+
+def test_z_image_guides_at_any_guidance_above_zero() -> None:
+    kind = type("Asked", (diffusers.ZImagePipeline,), {"__init__": lambda self: None})
+    for guidance in (0.0, 0.5, 1.0, 4.0):
+        asked = kind()
+        asked._guidance_scale = guidance
+        planned = estimate_costs(BuildConfig("genai-bench", "z-image", prompts="genai-bench", guidance=guidance))
+        assert planned.rows_a_step == 1 + asked.do_classifier_free_guidance
+
+
+@pytest.mark.parametrize(("name", "multiple"), [("sdxl", 8), ("flux", 16), ("z-image", 16), ("sana", 32)])
+def test_a_size_that_cannot_be_made_is_refused_before_anything_is_fetched(name: str, multiple: int) -> None:
+    with (
+        pytest.raises(NbenchError, match=f"height 1000 is no multiple of {multiple}")
+        if 1000 % multiple
+        else nullcontext()
+    ):
+        estimate_costs(BuildConfig("ncc", name, prompts="cc12m", options=PipelineOptions(height=1000)))
 
 
 def test_a_layer_of_unknown_width_is_named() -> None:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +67,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
         (PipelineOptions(quantize="int3"), "no quantisation 'int3': there are bitsandbytes_4bit"),
         (PipelineOptions(quantize="quanto"), "needs the package optimum-quanto: pip install optimum-quanto"),
         (PipelineOptions(revision="main"), "is a folder, which has no revisions"),
+        (PipelineOptions(height=17), "height 17 is no multiple of 2, as .* needs: give --height 16"),
     ],
 )
 def test_what_a_pipeline_does_not_take_is_refused_first(
@@ -215,45 +215,13 @@ def test_every_alias_adds_up() -> None:
     assert ALIASES["sdxl"].trajectory_bytes() == 51 * 4 * 128 * 128 * 2
 
 
-@only("sdxl")
-def test_speed_and_memory_options_leave_the_latents(family: Family, family_folder: Path) -> None:
-    entry = resolve_pipeline(str(family_folder))
-    arguments = {"num_inference_steps": 2, **entry.call_kwargs}
-
-    def run(entry: Any, options: PipelineOptions | None = None) -> torch.Tensor:
-        pipe = load_pipeline(entry, "float32", "cpu", options)
-        return generate(pipe, ["one red circle"] * 2, [1, 2], [2], arguments).latents[2]
-
-    plain = run(entry)
-    assert torch.equal(run(entry, PipelineOptions(vae_slicing=True, vae_tiling=True)), plain)
-    assert torch.allclose(run(replace(entry, attention="_native_math")), plain, atol=1e-4)
-
-
-def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.compiler.reset()
-    seen: list[str] = []
-    original = torch.nn.Module.compile
-
-    def compile_eagerly(self: torch.nn.Module, *arguments: Any, **options: Any) -> None:
-        seen.append(type(self).__name__)
-        original(self, backend="eager")
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
-    entry = resolve_pipeline(str(sd15_folder))
-    plain, fast = (load_pipeline(entry, "float32", "cpu", PipelineOptions(compile=on)) for on in (False, True))
-    assert seen
-    assert set(seen) == {"BasicTransformerBlock"}
-    runs = [generate(pipe, ["one red circle"], [1], [2], {"num_inference_steps": 2}) for pipe in (plain, fast)]
-    assert torch.allclose(runs[0].latents[2], runs[1].latents[2], atol=1e-4)
-
-
-def test_offloading_needs_a_gpu_and_attention_a_backend(sd15_folder: Path) -> None:
-    entry = resolve_pipeline(str(sd15_folder))
-    with pytest.raises(NbenchError, match="--offload model keeps weights off a GPU, and there is none here"):
-        load_pipeline(entry, "float32", "cpu", PipelineOptions(offload="model"))
-    for attention in ("nonsense", "sage"):
-        with pytest.raises(NbenchError, match=f"attention {attention} is not to be had"):
-            load_pipeline(replace(entry, attention=attention), "float32", "cpu")
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize(
+    "family", [each for each in FAMILIES if each.name in ("sd3", "flux", "qwen-image", "z-image")], indirect=True
+)
+def test_sizes_that_a_denoiser_of_patches_cannot_divide(family: Family, family_folder: Path) -> None:
+    with pytest.raises(NbenchError, match=r"width 18 is no multiple of 4, as .* needs: give --width 16"):
+        resolve_pipeline(str(family_folder), PipelineOptions(width=18))
 
 
 def test_a_safety_checker_is_left_out(sd15_folder: Path, tmp_path: Path) -> None:

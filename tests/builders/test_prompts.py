@@ -13,10 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbench.builders.corruptions import corrupt_prompts
-from nbench.builders.prompt_length import count_too_long, too_long_note
+from nbench.builders.pipelines import load_pipeline, resolve_pipeline
+from nbench.builders.prompt_length import count_too_long, seen_tokens, too_long_note
 from nbench.builders.prompts import Prompt, PromptRequest, load_prompts, read_prompts, world_prompts
 from nbench.errors import NbenchError
 from nbench.shapes.grammar import parse
+
+from ..tiny_parts import TOKENS
+from ..tiny_pipelines import save_pixart, save_sd3
 
 TAGS = {"basic": ["attribute"], "advanced": []}
 NEAR = {"subject": "a", "colour": "b", "quantity": "c", "background": "d"}
@@ -257,9 +261,9 @@ def test_numbers_that_make_no_sense(numbers: dict[str, int]) -> None:
 def test_prompts_that_are_cut_are_counted() -> None:
     from nbench.shapes.tokenizer import build_tokenizer
 
-    short, long = build_tokenizer(8), build_tokenizer(16)
+    short, long = (build_tokenizer(8), 8), (build_tokenizer(16), 16)
     words = [Prompt(str(n), " ".join(["red"] * n)) for n in range(1, 21)]
-    lengths = [len(long(prompt.text)["input_ids"]) for prompt in words]
+    lengths = [len(long[0](prompt.text)["input_ids"]) for prompt in words]
     assert count_too_long(words, [short]) == sum(length > 8 for length in lengths) > 0
     assert count_too_long(words, [short, long]) == count_too_long(words, [long]) == sum(n > 16 for n in lengths) > 0
     assert count_too_long(words * 60, [long]) == 60 * count_too_long(words, [long])
@@ -267,3 +271,16 @@ def test_prompts_that_are_cut_are_counted() -> None:
     assert too_long_note(words[:2], [short]) == ""
     told = f"{sum(n > 16 for n in lengths)} of 20 prompts are longer than the 16 tokens that the text encoder sees"
     assert too_long_note(words, [short, long]).startswith(told)
+
+
+def test_what_an_encoder_sees_is_what_the_pipeline_gives_it(tmp_path: Path) -> None:
+    sd3, pixart = (
+        load_pipeline(resolve_pipeline(str(save(tmp_path / save.__name__))), "float32", "cpu")
+        for save in (save_sd3, save_pixart)
+    )
+    called = {"max_sequence_length": 5}
+    assert [most for _, most in seen_tokens(sd3, called)] == [TOKENS, TOKENS, 5]  # two of CLIP, which heed it not
+    assert [most for _, most in seen_tokens(pixart, called)] == [5]
+    assert [most for _, most in seen_tokens(pixart, {})] == [TOKENS]  # fewer than the 300 of the pipeline
+    tokens = pixart.encode_prompt("red " * 30, do_classifier_free_guidance=False, **called)[0]
+    assert tokens.shape[1] == 5

@@ -130,6 +130,27 @@ def test_what_cannot_be_had_is_refused(sd15: Any) -> None:
     assert run(sd15, (f"activations:{LAYERS['sd15']}",), guidance=1.0).activations  # one prediction has activations
 
 
+def test_the_last_block_of_sd3_has_no_text_any_more(world: Any) -> None:
+    name = "transformer_blocks.5"
+    with outputs(world.transformer.norm_out) as seen:
+        recorder = run(world, ("latent", f"activations:{name}", "activations:norm_out"), positions=[1])
+    assert recorder.activations[name][1].shape == (len(TEXTS), seen[0].shape[2])
+    torch.testing.assert_close(recorder.activations["norm_out"][1], seen[1][2:].mean(1))
+
+
+@pytest.mark.parametrize("output", [(), (None,), torch.ones(2)])
+def test_layers_that_give_no_row_an_image_are_refused(sd15: Any, output: Any) -> None:
+    layer = sd15.unet.mid_block.attentions[0]
+    layer.register_forward_hook(lambda module, given, _: output)
+    with pytest.raises(NbenchError, match="does not give one output a denoiser call and image"):
+        run(sd15, (f"activations:{LAYERS['sd15']}",))
+
+
+def test_a_layer_that_is_called_twice_is_refused_without_guidance_too(sd15: Any) -> None:
+    with pytest.raises(NbenchError, match="does not give one output a denoiser call and image"):
+        run(sd15, ("activations:mid_block.resnets.0.nonlinearity",), guidance=1.0)
+
+
 def config_of(name: str, out: Path, folder: Path, **changed: Any) -> BuildConfig:
     return BuildConfig(
         "genai-bench",
