@@ -35,7 +35,7 @@ demo: $(READY) ## build a small bench and score CLIP and NoisyCLIP on it (LIMIT,
 	@echo 'picture: results/demo.png'
 
 test: $(READY) ## run the tests, a process a core (ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -23,8 +23,8 @@ class PipelineEntry:
 
     `guidance` None leaves the pipeline's own; `scheduler` names a diffusers class to use in place of the stock one;
     `preview` None is fitted by the build. `latent_shape` [C, H, W] and `image_size` (height, width) are those of a call
-    without options, None where only the pipeline's files can tell. `quantize` and `attention` name backends of
-    diffusers.
+    without options, None where only the pipeline's files can tell; `patch` latents a side are one of the denoiser's
+    tokens, where that limits sizes. `quantize` and `attention` name backends of diffusers.
     """
 
     name: str
@@ -42,6 +42,13 @@ class PipelineEntry:
     patch: int = 1
     quantize: str | None = None
     attention: str | None = None
+
+    @property
+    def side_multiple(self) -> int:
+        """What heights and widths must be multiples of; 1 where only the pipeline's files can tell."""
+        if self.latent_shape is None or self.image_size is None:
+            return 1
+        return self.image_size[0] // self.latent_shape[1] * self.patch
 
     def trajectory_bytes(self, itemsize: int = 2) -> int | None:
         """Bytes of the latents of all positions 0..steps, float16 unless `itemsize` is another."""

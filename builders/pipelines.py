@@ -20,7 +20,7 @@ from .loading import applied, quantization
 from .options import PipelineOptions, pipeline_class, with_options
 from .quiet import quieten_diffusers
 from .schedulers import swapped
-from .sizes import read_json
+from .sizes import check_sides, read_json
 
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
@@ -46,6 +46,8 @@ def resolve_pipeline(
         NbenchError: none of the three, a folder that is no diffusers pipeline, or options that it does not take.
     """
     options = options or PipelineOptions()
+    if alias := ALIASES.get(name):  # before it is fetched
+        check_sides(name, {**alias.call_kwargs, **options.call_kwargs}, alias.side_multiple)
     return with_options(_find(name, options.revision, parts), options)
 
 

@@ -44,7 +44,7 @@ def read_setup(name: str, options: PipelineOptions) -> Setup:
     if alias and alias.latent_shape and alias.image_size and not Path(alias.source).is_dir():
         entry = _asked(alias, options)
         least = 0 if alias.name in _ABOVE_ZERO else 1
-        check_sides(alias.name, entry.call_kwargs, alias.image_size[0] // alias.latent_shape[1] * alias.patch)
+        check_sides(alias.name, entry.call_kwargs, alias.side_multiple)
         return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {}, least)
     folder = Path(alias.source if alias else name)
     source = str(folder) if folder.is_dir() or "/" not in name else _configs(name, options.revision)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ class Chat:
                 self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", str(len(told)))
                 self.end_headers()
-                self.wfile.write(told)
+                with suppress(BrokenPipeError):  # of a client that waits no longer
+                    self.wfile.write(told)
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass

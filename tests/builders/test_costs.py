@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from nbench.builders.counts import KNOWN_IMAGES, KNOWN_PROMPTS
 from nbench.builders.forward import open_forward
 from nbench.builders.loading import denoiser
 from nbench.builders.options import PipelineOptions
-from nbench.builders.pipelines import load_pipeline
+from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.errors import NbenchError
 from nbench.shards.dataset import read_info
 from nbench.shards.schema import array_columns
@@ -150,12 +149,14 @@ def test_z_image_guides_at_any_guidance_above_zero() -> None:
 
 @pytest.mark.parametrize(("name", "multiple"), [("sdxl", 8), ("flux", 16), ("z-image", 16), ("sana", 32)])
 def test_a_size_that_cannot_be_made_is_refused_before_anything_is_fetched(name: str, multiple: int) -> None:
-    with (
-        pytest.raises(NbenchError, match=f"height 1000 is no multiple of {multiple}")
-        if 1000 % multiple
-        else nullcontext()
-    ):
-        estimate_costs(BuildConfig("ncc", name, prompts="cc12m", options=PipelineOptions(height=1000)))
+    def planned(height: int) -> Any:
+        return estimate_costs(BuildConfig("ncc", name, prompts="cc12m", options=PipelineOptions(height=height)))
+
+    assert planned(30 * multiple).image_size[0] == 30 * multiple
+    odd = 30 * multiple + multiple // 2
+    for asked in (planned, lambda height: resolve_pipeline(name, PipelineOptions(height=height))):
+        with pytest.raises(NbenchError, match=f"height {odd} is no multiple of {multiple}, as {name} needs"):
+            asked(odd)
 
 
 def test_a_layer_of_unknown_width_is_named() -> None:
