@@ -99,7 +99,10 @@ def from_bench(
     found = open_bench(bench)
     path = results / found.name / f"{model}.parquet"
     if not path.exists():
-        raise NbenchError(f"no scores at {path}: run nbench evaluate --bench {bench} --model {model}")
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
+        raise NbenchError(
+            f"no scores of {model} in {path.parent}: there are {there}; nbench evaluate --bench {bench} writes more"
+        )
     tables = found.references
     name = reference or (_DEFAULT_REFERENCE if _DEFAULT_REFERENCE in tables else YARDSTICK)
     if name not in tables:

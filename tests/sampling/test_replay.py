@@ -211,7 +211,7 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
         from_bench(bench.path, "mine", tmp_path / "results", positions=[7])
     for model, reference, reason in (
         ("stale", None, "scores another build"),
-        ("absent", None, "run nbench evaluate"),
+        ("absent", None, "no scores of absent in .*: there are .*; nbench evaluate"),
         ("mine", "human", "no reference human"),
     ):
         with pytest.raises(NbenchError, match=reason):
