@@ -68,7 +68,6 @@ ALIASES = {
             batch_size=120,
             latent_shape=(4, 16, 16),
             image_size=(32, 32),
-            patch=4,
         ),
         PipelineEntry(
             "sdxl",

@@ -46,23 +46,22 @@ def resolve_pipeline(
         NbenchError: none of the three, a folder that is no diffusers pipeline, or options that it does not take.
     """
     options = options or PipelineOptions()
-    if alias := ALIASES.get(name):  # before it is fetched
-        check_sides(name, {**alias.call_kwargs, **options.call_kwargs}, alias.side_multiple)
-    return with_options(_find(name, options.revision, parts), options)
+    return with_options(_find(name, options, parts), options)
 
 
-def _find(name: str, revision: str | None, parts: Sequence[str] | None) -> PipelineEntry:
+def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> PipelineEntry:
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
     if folder.is_dir():
-        if revision is not None:
+        if options.revision is not None:
             raise NbenchError(f"pipeline {name} is a folder, which has no revisions: leave --revision out")
         return _from_folder(entry, folder)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", entry.source):
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
         raise NbenchError(f"no pipeline {name!r}: it is neither a name nor a folder here; {hint}")
-    folder = _fetch(entry.source, revision, parts)
+    check_sides(name, {**entry.call_kwargs, **options.call_kwargs}, entry.side_multiple)  # before it is fetched
+    folder = _fetch(entry.source, options.revision, parts)
     # the folder of a snapshot is named by its commit
     return replace(entry, name=name, source=str(folder), content=folder.name)
 
