@@ -158,8 +158,8 @@ def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Cost
     """What `budget` calls a prompt buy: each way sees as many candidates as it can afford of those recorded.
 
     The policy's keeps stay as they are, so a larger budget draws more candidates to its first stage, whatever the
-    policy itself draws. Gains are
-    against what plain Best-of-N selects and against the best of what the policy sees (TTSnap's comparison, 2511.22242).
+    policy itself draws. Gains are against what plain Best-of-N selects and against the best of what the policy sees
+    (TTSnap's comparison, 2511.22242).
 
     Raises:
         NbenchError: the budget does not pay for the policy or for one image, or as for `replay`.

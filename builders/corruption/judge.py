@@ -9,12 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .change import Change
 from .lexicon import COLOUR_OF, PLACE_PREPOSITIONS, QUANTIFIERS, SETTINGS, SUBJECTS
-from .words import meaning, number, singular, tokens
+from .words import ARTICLES, meaning, number, singular, tokens
 
 MOST_WORDS = 8
 MOST_TOKENS = 2048
 """Of a reply. Its JSON has some 50; models that think aloud before it take hundreds."""
-_ARTICLES = frozenset(("a", "an", "the"))
 _BACKDROPS = frozenset(("background", "backdrop"))
 _COUNTED = {"lone": 1, "both": 2, "couple": 2, "pair": 2, "dozen": 12}
 
@@ -164,7 +163,7 @@ def _uncounted(text: str) -> list[str]:
 
 
 def _without(text: str, words: dict[str, str]) -> list[str]:
-    return [word for word in tokens(text) if word not in words and word not in _ARTICLES]
+    return [word for word in tokens(text) if word not in words and word not in ARTICLES]
 
 
 _RULES = {"subject": _subject, "colour": _colour, "quantity": _quantity, "background": _background}

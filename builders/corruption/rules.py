@@ -21,7 +21,7 @@ from .lexicon import (
     SMALL,
     SUBJECTS,
 )
-from .words import article, cased, number, plural, plural_verb
+from .words import ARTICLES, article, cased, number, plural, plural_verb
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 MODEL = "en_core_web_sm"
 _BATCH = 256
-_ARTICLES = ("a", "an", "the")
 _MODIFIERS = ("amod", "compound", "nmod")
 _Edits = dict[int, str]
 
@@ -206,7 +205,7 @@ def _is_place(noun: Token) -> bool:
 def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:
     """Another noun in the same number, without the modifiers that only fitted the old one."""
     edits = {noun.i: cased(plural(new) if _is_plural(noun) else new, noun.text)}
-    gone = [token.i for modifier in fitting if modifier.lower_ not in _ARTICLES for token in modifier.subtree]
+    gone = [token.i for modifier in fitting if modifier.lower_ not in ARTICLES for token in modifier.subtree]
     if gone and min(gone) and not noun.doc[min(gone) - 1].whitespace_:
         return {}  # "b/w dog": the parser divides what is one word
     return edits | dict.fromkeys(gone, "")

@@ -6,6 +6,7 @@ import re
 
 from .lexicon import COLOUR_OF, NUMBER_OF, SAME_AS
 
+ARTICLES = frozenset(("a", "an", "the"))
 _IRREGULAR = {
     "man": "men",
     "woman": "women",

@@ -18,6 +18,8 @@ from nbench.builders.prompts import world_prompts
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
 
+from ..tiny_pipelines import FAMILIES
+
 DIES = """
 import os, signal
 
@@ -31,6 +33,11 @@ def dies(owner, name, calls):
     setattr(owner, name, method)
 """
 """For programs of `run_python` that are to be killed when a method has been called so many times."""
+
+
+def only(*names: str) -> Any:
+    """A test of some families alone."""
+    return pytest.mark.parametrize("family", [each for each in FAMILIES if each.name in names], indirect=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,8 @@ from nbench.builders.options import PipelineOptions
 from nbench.builders.pipelines import load_pipeline, resolve_pipeline
 from nbench.errors import NbenchError
 
-from ..tiny_pipelines import FAMILIES, Family
-
-
-def only(*names: str) -> Any:
-    return pytest.mark.parametrize("family", [each for each in FAMILIES if each.name in names], indirect=True)
+from ..tiny_pipelines import Family
+from .conftest import only
 
 
 @only("sdxl")

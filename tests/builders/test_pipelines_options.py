@@ -33,11 +33,8 @@ from nbench.shards.fingerprint import fingerprint
 
 from ..shards.hub_repos import Repo, StoredFile
 from ..shards.hub_server import HubServer
-from ..tiny_pipelines import FAMILIES, Family, save_flux, save_qwen_image, save_sana, save_sd3
-
-
-def only(*names: str) -> Any:
-    return pytest.mark.parametrize("family", [each for each in FAMILIES if each.name in names], indirect=True)
+from ..tiny_pipelines import Family, save_flux, save_qwen_image, save_sana, save_sd3
+from .conftest import only
 
 
 @pytest.fixture
@@ -216,9 +213,7 @@ def test_every_alias_adds_up() -> None:
 
 
 @pytest.mark.usefixtures("unopened")
-@pytest.mark.parametrize(
-    "family", [each for each in FAMILIES if each.name in ("sd3", "flux", "qwen-image", "z-image")], indirect=True
-)
+@only("sd3", "flux", "qwen-image", "z-image")
 def test_sizes_that_a_denoiser_of_patches_cannot_divide(family: Family, family_folder: Path) -> None:
     with pytest.raises(NbenchError, match=r"width 18 is no multiple of 4, as .* needs: give --width 16"):
         resolve_pipeline(str(family_folder), PipelineOptions(width=18))
