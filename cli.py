@@ -27,7 +27,7 @@ from .errors import NbenchError
 
 if TYPE_CHECKING:
     from .builders.config import BuildConfig
-    from .builders.options import PipelineOptions
+    from .pipelines.options import PipelineOptions
 
 INTERRUPTED = 130
 
@@ -260,7 +260,7 @@ def evaluate(
     """
     from .benchmarks.evaluate import EvaluateConfig, evaluate
     from .benchmarks.supply import score_options
-    from .builders.quiet import quieten_transformers
+    from .pipelines.quiet import quieten_transformers
     from .scorers.placement import Placement
 
     quieten_transformers()

@@ -35,10 +35,10 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     Raises:
         NbenchError: too few steps, or the pipeline cannot be had.
     """
-    from ..builders.generate import generate
-    from ..builders.pipelines import load_pipeline
-    from ..builders.plan import call_arguments
+    from ..builders.candidates import call_arguments
     from ..builders.regenerate import maker_of
+    from ..pipelines.find import load_pipeline
+    from ..pipelines.generate import generate
 
     if steps < 2:
         raise NbenchError(f"--time-steps {steps} makes no sense: give 2 or more")

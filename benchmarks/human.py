@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..builders.prompts import read_prompts
+from ..builders.prompts.choose import read_prompts
 from ..errors import NbenchError
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags

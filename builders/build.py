@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.find import load_pipeline, resolve_pipeline
+from ..pipelines.generate import Trajectories
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -23,18 +25,16 @@ from ..shards.rows import count_failed
 from ..shards.schema import DatasetInfo
 from ..shards.scores import reference_path
 from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
+from .candidates import Plan, first_look, rows_a_shard
 from .config import KINDS, BuildConfig, build_spec, forward_spec
-from .corruptions import corrupt_prompts
+from .corruption.world import corrupt_prompts
 from .forward import PARTS, PROCESS, image_size, open_forward
-from .generate import Trajectories
-from .given_images import HUMAN, given_images, write_ratings
-from .images import ChosenImages
-from .make import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_memory
-from .pipelines import load_pipeline, resolve_pipeline
-from .plan import Plan, first_look, rows_a_shard
-from .preview import fit_preview
-from .prompt_length import seen_tokens, too_long_note
-from .prompts import PromptSet, load_prompts
+from .images.given import HUMAN, given_images, write_ratings
+from .images.source import ChosenImages
+from .preview_map import fit_preview
+from .prompts.choose import PromptSet, load_prompts
+from .prompts.length import seen_tokens, too_long_note
+from .shard_maker import OUT_OF_MEMORY, Maker, candidates, halved_note, unless_out_of_memory
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import NbenchError
+from ..pipelines.aliases import ALIASES, PipelineEntry
+from ..pipelines.find import scheduler_spec
+from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
-from .aliases import ALIASES, PipelineEntry
-from .options import PipelineOptions
-from .pipelines import scheduler_spec
-from .prompts import Prompt, PromptRequest
+from .prompts.choose import Prompt, PromptRequest
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS = 50

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.aliases import ALIASES, PipelineEntry
+from ..pipelines.candidate_noise import initial_noise
+from ..pipelines.generate import Trajectories
+from ..pipelines.options import pipeline_class
+from ..pipelines.quiet import quieten_diffusers
+from ..pipelines.run_positions import run_positions
+from ..pipelines.schedulers import swapped
+from ..pipelines.sizes import denoiser_config, read_json, vae_scale
 from ..shards.schema import PositionInfo
-from .aliases import ALIASES, PipelineEntry
-from .generate import Trajectories
-from .images import ChosenImages, load_image
-from .options import pipeline_class
-from .quiet import quieten_diffusers
-from .schedule import run_positions
-from .schedulers import swapped
-from .seeds import initial_noise
-from .sizes import denoiser_config, read_json, vae_scale
+from .images.source import ChosenImages, load_image
 
 PROCESS = "forward"
 PARTS = ("model_index.json", "*/config.json", "vae/*.safetensors", "scheduler/*")

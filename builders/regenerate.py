@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import NbenchError
+from ..pipelines.aliases import ALIASES, PipelineEntry
+from ..pipelines.find import load_pipeline, resolve_pipeline, scheduler_spec
+from ..pipelines.generate import Trajectories, generate
+from ..pipelines.options import PipelineOptions
 from ..shards.reader import Bench
 from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
-from .aliases import ALIASES, PipelineEntry
+from .candidates import call_arguments
 from .forward import PROCESS
-from .generate import Trajectories, generate
-from .options import PipelineOptions
-from .pipelines import load_pipeline, resolve_pipeline, scheduler_spec
-from .plan import call_arguments
 
 TOLERANCE = 0.02
 """Times the standard deviation of a latent, if that is above 1. A candidate is made alone here and was made in a batch,

@@ -57,7 +57,7 @@ def corrupt(
     import json
 
     from ..builders.corruption.run import CorruptConfig, corrupt
-    from ..builders.prompts import PromptRequest
+    from ..builders.prompts.choose import PromptRequest
 
     report = corrupt(
         CorruptConfig(

@@ -186,7 +186,7 @@ def noisyclip_pt(
 
     `nbench import noisyclip-pt latents --prompts prompts.jsonl --out data/theirs`
     """
-    from ..builders.import_noisyclip import ImportConfig, import_noisyclip
+    from ..builders.importing.noisyclip import ImportConfig, import_noisyclip
 
     config = ImportConfig(
         folder=folder,

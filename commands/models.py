@@ -81,7 +81,7 @@ def check(
     `nbench models check mine.py:Scorer --bench data/small`
     """
     from ..benchmarks.checking import check_model
-    from ..builders.quiet import quieten_transformers
+    from ..pipelines.quiet import quieten_transformers
     from ..scorers.placement import Placement
 
     quieten_transformers()

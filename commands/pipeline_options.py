@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..builders.options import PipelineOptions
+    from ..pipelines.options import PipelineOptions
 
 
 def pipeline_options(
@@ -33,7 +33,7 @@ def pipeline_options(
     vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode large images in tiles.")] = False,
 ) -> PipelineOptions:
     """What is asked of a pipeline beyond its own defaults."""
-    from ..builders.options import PipelineOptions, parse_arguments
+    from ..pipelines.options import PipelineOptions, parse_arguments
 
     return PipelineOptions(
         revision=revision,

@@ -21,7 +21,7 @@ def pipelines(
     """
     import json
 
-    from ..builders.aliases import ALIASES, WORLD_PIPELINE
+    from ..pipelines.aliases import ALIASES, WORLD_PIPELINE
 
     told: list[dict[str, Any]] = [
         {

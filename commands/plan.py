@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from ..builders.config import BuildConfig
-    from ..builders.costs import Costs
-    from ..builders.timing import Timing
+    from ..builders.planning.costs import Costs
+    from ..builders.planning.timing import Timing
 
 NOT_PLANNED = ("out", "fresh", "retry_failed")
 """Options of a build that change nothing of what it costs."""
@@ -22,7 +22,7 @@ def run_build(
 ) -> None:
     # the documentation is that of the options
     if dry_run:
-        from ..builders.costs import estimate_costs
+        from ..builders.planning.costs import estimate_costs
 
         _print(estimate_costs(config), None, 1, None)
         return
@@ -50,11 +50,11 @@ def plan(
     """
     import json
 
-    from ..builders.costs import estimate_costs
+    from ..builders.planning.costs import estimate_costs
 
     costs, timed = estimate_costs(config), None
     if timing:
-        from ..builders.timing import time_build
+        from ..builders.planning.timing import time_build
 
         timed = time_build(config)
     if as_json:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..benchmarks.leakage import LeakReport
+    from ..builders.prompts.leakage import LeakReport
     from ..shards.reader import Bench
 
 results_app = typer.Typer()
@@ -98,8 +98,8 @@ def check_leak(
 
     `nbench check-leak captions.jsonl genai-bench --threshold 0.7`
     """
-    from ..benchmarks.leakage import captions_of
-    from ..benchmarks.leakage import check_leak as check
+    from ..builders.prompts.leakage import captions_of
+    from ..builders.prompts.leakage import check_leak as check
     from ..errors import NbenchError
 
     if show < 0:

@@ -11,7 +11,7 @@ from .configured import configured_by
 from .pipeline_options import pipeline_options
 
 if TYPE_CHECKING:
-    from ..builders.options import PipelineOptions
+    from ..pipelines.options import PipelineOptions
     from ..sampling.bestofn import BestOfNResult
 
 sample_app = typer.Typer()
@@ -70,9 +70,9 @@ def sample(
     from PIL import Image
 
     from ..builders.config import DTYPES
-    from ..builders.pipelines import load_pipeline, resolve_pipeline
-    from ..builders.quiet import quieten_diffusers
     from ..errors import NbenchError
+    from ..pipelines.find import load_pipeline, resolve_pipeline
+    from ..pipelines.quiet import quieten_diffusers
     from ..sampling.bestofn import BestOfN
     from ..sampling.policy import parse_policy
     from ..shards.atomic import atomic_write, writing_to

@@ -34,7 +34,7 @@ def noisyclip(
 
     `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
     """
-    from ..builders.quiet import quieten_transformers
+    from ..pipelines.quiet import quieten_transformers
     from ..training.noisyclip import TrainConfig, train
 
     quieten_transformers()
@@ -73,7 +73,7 @@ def x0_vqa(
 
     `nbench evaluate --model x0-preview:vqascore:data/x0-vqa --bench data/bench-x0 --latents 1:13`
     """
-    from ..builders.quiet import quieten_transformers
+    from ..pipelines.quiet import quieten_transformers
     from ..training.x0vqa import X0VQAConfig, train
 
     quieten_transformers()

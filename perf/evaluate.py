@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from formats import STEPS
 
-from nbench.builders.pipelines import resolve_pipeline
-from nbench.builders.prompts import world_prompts
+from nbench.builders.prompts.choose import world_prompts
+from nbench.pipelines.find import resolve_pipeline
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import Bench, open_bench

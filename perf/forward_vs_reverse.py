@@ -24,7 +24,7 @@ from PIL import Image
 from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
 from nbench.builders.config import BuildConfig
-from nbench.builders.prompts import world_prompts
+from nbench.builders.prompts.choose import world_prompts
 from nbench.scorers.registry import clip_folder
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render

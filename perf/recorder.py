@@ -28,14 +28,14 @@ from unittest.mock import patch
 import torch
 
 from nbench.builders.build import build
+from nbench.builders.candidates import Plan
 from nbench.builders.config import BuildConfig
-from nbench.builders.make import Maker
-from nbench.builders.options import as_called
-from nbench.builders.pipelines import load_pipeline, resolve_pipeline
-from nbench.builders.plan import Plan
-from nbench.builders.prompts import load_prompts
-from nbench.builders.quiet import quieten_diffusers
-from nbench.builders.recorder import Recorder
+from nbench.builders.prompts.choose import load_prompts
+from nbench.builders.shard_maker import Maker
+from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.options import as_called
+from nbench.pipelines.quiet import quieten_diffusers
+from nbench.pipelines.recorder import Recorder
 from nbench.progress import BuildProgress
 from nbench.shards.dataset import read_info
 from nbench.shards.formats import shard_writer

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from nbench.builders.pipelines import load_pipeline, resolve_pipeline
-from nbench.builders.quiet import quieten_diffusers
+from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.pruning import Pruner
+from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
-from nbench.sampling.pruning import Pruner
 from nbench.sampling.space import space_of
 from nbench.scorers.registry import get_scorer
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..benchmarks.columns import known
 from ..errors import NbenchError
+from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .policy import Policy, parse_policy
-from .pruning import is_compiled
 from .reading import LiveScorer
 from .running import Batch, Task
 from .space import preview_of, space_of

@@ -13,12 +13,12 @@ import torch
 
 from ..benchmarks.columns import known
 from ..errors import NbenchError
+from ..pipelines.watch import Known, Watch
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .reading import LiveScorer, Named
 from .space import preview_of, space_from
-from .watch import Known, Watch
 from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..builders.layout import float32_noise
-from ..builders.options import as_called
 from ..errors import NbenchError
+from ..pipelines.latent_layout import float32_noise
+from ..pipelines.options import as_called
+from ..pipelines.pruning import Pruner
+from ..pipelines.watch import Known, Watch
 from ..shards.inspect import preview_image
 from ..shards.seeds import candidate_seed
-from .pruning import Pruner
 from .reading import LiveScorer, Named
-from .watch import Known, Watch
 from .waves import Waves
 
 

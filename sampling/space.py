@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..builders.aliases import ALIASES
-from ..builders.layout import LatentLayout
-from ..builders.options import as_called
-from ..builders.pipelines import folder_entry
+from ..pipelines.aliases import ALIASES
+from ..pipelines.find import folder_entry
+from ..pipelines.latent_layout import LatentLayout
+from ..pipelines.options import as_called
 from ..scorers.space import latent_space
 from ..shards.schema import DatasetInfo, PreviewMap
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import NbenchError
+from ..pipelines.padded_batch import padded
 from .policy import Policy, Stage
 
 
@@ -132,15 +133,6 @@ class Waves:
                     kept.clear()
                 kept.update(scores)
         self._size, self._wave, self._restarted = 0, [], False
-
-
-def padded(living: int, batch: int) -> int:
-    """The batch of a compiled denoiser for so many living: the next power of two, at most the whole.
-
-    >>> [padded(living, 6) for living in range(1, 7)]
-    [1, 2, 4, 4, 6, 6]
-    """
-    return min(batch, 1 << (living - 1).bit_length())
 
 
 def best(scores: Mapping[int, float]) -> list[int]:

@@ -6,8 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from nbench.pipelines.find import load_pipeline, resolve_pipeline
 
 from .shards.hub_server import HubServer
 from .tiny_pipelines import FAMILIES, Family, save_sd15
@@ -30,6 +33,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def world() -> Any:
+    """The embedded pipeline in float32 on the CPU."""
+    return load_pipeline(resolve_pipeline("shapes"), "float32", "cpu")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from nbench import __version__, cli
 from nbench.benchmarks import build as building
-from nbench.builders import prompts as prompt_sources
+from nbench.builders.prompts import choose as prompt_sources
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench

@@ -18,7 +18,7 @@ from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS
-from ..prompts import WORLD, Prompt, PromptRequest, load_prompts
+from ..prompts.choose import WORLD, Prompt, PromptRequest, load_prompts
 from .answers import AnswerFile
 from .change import Change, Engine
 from .endpoint import Endpoint

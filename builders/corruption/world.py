@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ...shapes import grammar
+from ..prompts.rows import Prompt
 from .change import Change
 
 
@@ -24,3 +26,15 @@ class WorldEngine:
                 yield [Change(kind, "not applicable") for kind in kinds]
             else:
                 yield [Change.between(kind, text, near[kind]) for kind in kinds]
+
+
+def corrupt_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Give each prompt its corruptions: its own, else those of the world's grammar, else none."""
+    return [prompt if prompt.corruptions else _corrupt(prompt) for prompt in prompts]
+
+
+def _corrupt(prompt: Prompt) -> Prompt:
+    try:
+        return replace(prompt, corruptions=grammar.corruptions(grammar.parse(prompt.text)))
+    except ValueError:  # a caption of another world
+        return prompt

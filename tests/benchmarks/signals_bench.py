@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from nbench.builders.pipelines import resolve_pipeline
+from nbench.pipelines.find import resolve_pipeline
 from nbench.shapes.grammar import corruptions, random_scene
 from nbench.shapes.render import render
 from nbench.shards.dataset import DatasetFolder

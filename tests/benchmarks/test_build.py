@@ -42,7 +42,7 @@ def test_what_cannot_be_scored_is_said_before_the_work(
     assert not (tmp_path / "named").exists()
     other = replace(QUICK, out=tmp_path / "bench", pipeline=str(sd15_folder))
     with monkeypatch.context() as patched:
-        patched.setattr("nbench.builders.make.Maker.shard", None)  # not one shard is made
+        patched.setattr("nbench.builders.shard_maker.Maker.shard", None)  # not one shard is made
         with pytest.raises(NbenchError, match="no clip weights fit"):
             nbench.build(other, progress=False)
     nbench.build(replace(other, references=None))  # none was asked for

@@ -14,7 +14,6 @@ from scipy import stats
 from nbench.benchmarks import (
     agreement,
     arrays,
-    leakage,
     metrics,
     part,
     pooled,
@@ -25,7 +24,7 @@ from nbench.benchmarks import (
     statistics,
 )
 
-MODULES = (agreement, arrays, leakage, part, pooled, provenance, retrieval, selection, separation, statistics)
+MODULES = (agreement, arrays, part, pooled, provenance, retrieval, selection, separation, statistics)
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -13,8 +13,8 @@ import torch
 from nbench.benchmarks.checking import check_model
 from nbench.benchmarks.scoring import score_bench, score_metadata, score_shards
 from nbench.benchmarks.supply import ScoreOptions
-from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.errors import NbenchError
+from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.placement import CPU
 from nbench.scorers.previews import preview
 from nbench.scorers.registry import get_scorer

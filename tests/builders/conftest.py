@@ -1,4 +1,4 @@
-"""The embedded pipeline, images of its world, and programs in processes of their own."""
+"""Images of the embedded world, and programs in processes of their own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from nbench.builders.pipelines import load_pipeline, resolve_pipeline
-from nbench.builders.prompts import world_prompts
+from nbench.builders.prompts.choose import world_prompts
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
-
-from ..tiny_pipelines import FAMILIES
 
 DIES = """
 import os, signal
@@ -33,17 +28,6 @@ def dies(owner, name, calls):
     setattr(owner, name, method)
 """
 """For programs of `run_python` that are to be killed when a method has been called so many times."""
-
-
-def only(*names: str) -> Any:
-    """A test of some families alone."""
-    return pytest.mark.parametrize("family", [each for each in FAMILIES if each.name in names], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def world() -> Any:
-    """The embedded pipeline in float32 on the CPU."""
-    return load_pipeline(resolve_pipeline("shapes"), "float32", "cpu")
 
 
 def save_scenes(folder: Path, count: int) -> Path:

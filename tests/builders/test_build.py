@@ -16,9 +16,9 @@ import torch
 
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.pipelines import resolve_pipeline
-from nbench.builders.seeds import candidate_noise
 from nbench.errors import NbenchError
+from nbench.pipelines.candidate_noise import candidate_noise
+from nbench.pipelines.find import resolve_pipeline
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed

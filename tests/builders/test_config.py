@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nbench.builders.aliases import PipelineEntry
 from nbench.builders.config import BuildConfig, build_spec
-from nbench.builders.prompts import Prompt
+from nbench.builders.prompts.choose import Prompt
 from nbench.errors import NbenchError
+from nbench.pipelines.aliases import PipelineEntry
 from nbench.shards.fingerprint import fingerprint
 
 ENTRY = PipelineEntry("toy", "/nowhere/toy", content="c0ffee", guidance=1.5, call_kwargs={"max_sequence_length": 2})

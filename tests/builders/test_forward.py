@@ -17,14 +17,14 @@ from PIL import Image
 
 from nbench.benchmarks.human import human_agreement, open_inputs
 from nbench.benchmarks.scoring import score_references
-from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.forward import encode, noise_scales
-from nbench.builders.options import PipelineOptions
 from nbench.builders.regenerate import regenerate
-from nbench.builders.seeds import initial_noise
 from nbench.errors import NbenchError
+from nbench.pipelines.aliases import WORLD_PIPELINE
+from nbench.pipelines.candidate_noise import initial_noise
+from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from nbench.builders.pipelines import load_pipeline, resolve_pipeline
-from nbench.sampling.watch import Known, Watch
+from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.watch import Known, Watch
 from nbench.scorers.protocols import Reads
 
 PROMPT = "two red circles above one blue square"

@@ -14,8 +14,8 @@ import torch
 import nbench
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.pipelines import resolve_pipeline
 from nbench.errors import NbenchError
+from nbench.pipelines.find import resolve_pipeline
 from nbench.sampling.bestofn import BestOfN
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed

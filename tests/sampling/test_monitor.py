@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import nbench
-from nbench.builders.estimate import estimate_x0
 from nbench.errors import NbenchError
-from nbench.sampling import watch
+from nbench.pipelines import watch
+from nbench.pipelines.noise_levels import estimate_x0
 from nbench.sampling.monitor import AlignmentMonitor, RunStopped, sparkline
 
 from ..tiny_pipelines import Family

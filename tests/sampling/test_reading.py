@@ -15,8 +15,8 @@ from nbench.benchmarks.compare import score_arrays
 from nbench.benchmarks.scoring import score_bench
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.recorder import Recorder
 from nbench.errors import NbenchError
+from nbench.pipelines.recorder import Recorder
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
 from nbench.sampling.policy import Policy, parse_policy

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nbench import cli
-from nbench.builders import pipelines
+from nbench.pipelines import find as pipelines
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 

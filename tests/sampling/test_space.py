@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbench.builders import pipelines
-from nbench.builders.aliases import ALIASES
-from nbench.builders.pipelines import resolve_pipeline
+from nbench.pipelines import find as pipelines
+from nbench.pipelines.aliases import ALIASES
+from nbench.pipelines.find import resolve_pipeline
 from nbench.sampling.space import preview_of
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbench.errors import NbenchError
+from nbench.pipelines.padded_batch import padded
 from nbench.sampling.policy import Policy, Stage, parse_policy
-from nbench.sampling.waves import Rules, Waves, best, padded, stages_of
+from nbench.sampling.waves import Rules, Waves, best, stages_of
 
 
 def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:

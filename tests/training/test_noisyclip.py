@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.training import finetune
 from nbench.training.noisyclip import TrainConfig, train

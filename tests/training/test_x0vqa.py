@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbench.builders.aliases import WORLD_PIPELINE
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import open_bench
 from nbench.training import finetune

@@ -1,0 +1,1 @@
+"""Images with captions, from files or the Hub, for the forward process."""

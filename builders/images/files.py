@@ -1,0 +1,184 @@
+"""Images with captions on this machine: a folder with a table of captions or a text beside each, or tar shards."""
+
+from __future__ import annotations
+
+import json
+import math
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import NbenchError
+from ...shards.schema import one_line
+from ..prompts.files import file_table
+from ..prompts.rows import Table
+from .source import MAX_BYTES, ImageSource
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+TABLES = tuple(f"{stem}{kind}" for stem in ("captions", "metadata") for kind in (".jsonl", ".csv", ".tsv", ".parquet"))
+FILE_COLUMNS = ("file_name", "file", "image")
+RATING = "rating"
+_MAX_TEXT = 2**20
+"""Of a caption in a tar shard, bytes."""
+
+
+def image_files(path: Path, prompt_column: str | None = None) -> ImageSource:
+    """The images of a folder or of a tar shard.
+
+    A folder has captions.jsonl, .csv, .tsv or .parquet (or metadata.*), whose column file_name, file or image names
+    files in the folder, a list of them where a caption has several; a column `rating` holds people's ratings of them,
+    in the same form. Or it has tar shards (key.jpg beside key.txt or key.json), or a text beside each image.
+
+    Raises:
+        NbenchError: none of these, or captions without files.
+    """
+    if path.is_file():
+        return _tars([path], str(path), prompt_column)
+    if not path.is_dir():
+        raise NbenchError(f"no images at {path}: give a folder, a tar shard or a data set on the Hub (user/name)")
+    named = next((path / name for name in TABLES if (path / name).is_file()), None)
+    if named is not None:
+        return _tabled(path, named)
+    if tars := sorted(path.glob("*.tar")):
+        return _tars(tars, str(path), prompt_column)
+    return _paired(path)
+
+
+def _tabled(folder: Path, captions: Path) -> ImageSource:
+    table = file_table(captions)
+    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+    if column is None:
+        raise NbenchError(f"{captions} names no files: give it a column {FILE_COLUMNS[0]}")
+    files = [_names(row.get(column), f"{captions} row {n}") for n, row in enumerate(table.read([column]), 1)]
+    root = folder.resolve()
+    for names in files:
+        for name in names:
+            if not (root / name).resolve().is_relative_to(root):
+                raise NbenchError(f"{captions} names {one_line(name)!r}, which is not in {folder}: put it there")
+    per_row = max(map(len, files))
+    if not per_row:
+        raise NbenchError(f"{captions} names no files in {column}: fill it")
+
+    def read(row: int, candidate: int) -> bytes | None:
+        names = files[row]
+        return _content(root / names[candidate]) if candidate < len(names) else None
+
+    def ratings() -> Iterator[Sequence[float]]:
+        for row in table.read([RATING]):
+            yield _numbers(row.get(RATING), per_row, str(captions))
+
+    return ImageSource(table, per_row, read, ratings=ratings if RATING in table.columns else None)
+
+
+def _paired(folder: Path) -> ImageSource:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = [path for path in found if path.with_suffix(".txt").is_file()]
+    if not paths:
+        raise NbenchError(f"{folder} has no images with captions: write captions.jsonl, or NAME.txt beside NAME.png")
+
+    def rows(names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        for path in paths:
+            text = path.with_suffix(".txt").read_text("utf-8", errors="replace")
+            yield {"id": path.stem, "prompt": " ".join(text.split())}
+
+    table = Table("folder", str(folder), ("id", "prompt"), rows, len(str(len(paths))))
+    return ImageSource(table, 1, lambda row, _: _content(paths[row]))
+
+
+def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
+    """Where each image lies is noted in one pass over the headers; no image is read before it is asked for."""
+    places, rows = list[tuple[Path, int, int]](), list[dict[str, Any]]()
+    for path in paths:
+        for key, members in _groups(path):
+            image = next((members[suffix] for suffix in SUFFIXES if suffix in members), None)
+            if image is not None:
+                rows.append({"id": key, **_caption(path, members, column)})
+                places.append((path, image.offset_data, image.size))
+    if not rows:
+        raise NbenchError(f"{place} has no images: its tars need key.jpg (png, webp) beside key.txt or key.json")
+
+    def read(row: int, candidate: int) -> bytes:
+        path, start, size = places[row]
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(min(size, MAX_BYTES + 1))
+
+    table = Table(
+        "webdataset", place, ("id", column or "prompt"), lambda names: iter(rows), len(str(len(rows))), ours=False
+    )
+    return ImageSource(table, 1, read)
+
+
+def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Members that stand together and share a key, which ends at the first dot of a name, by what follows it."""
+    key, members = "", dict[str, tarfile.TarInfo]()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isreg():
+                    continue
+                stem, dot, kind = Path(member.name).name.partition(".")
+                if stem != key and members:
+                    yield key, members
+                    members = {}
+                key = stem
+                members[f"{dot}{kind.lower()}"] = member
+    except (tarfile.TarError, OSError) as error:
+        raise NbenchError(f"cannot read {path} ({one_line(str(error))}): give plain tar shards") from None
+    if members:
+        yield key, members
+
+
+def _caption(path: Path, members: Mapping[str, tarfile.TarInfo], column: str | None) -> dict[str, Any]:
+    """The text, under the column's name; with `column`, that of the JSON beside the image."""
+    text, told = members.get(".txt"), members.get(".json")
+    if text is not None and column is None:
+        return {"prompt": " ".join(_text(path, text).split())}
+    value = None
+    if told is not None:
+        try:
+            content = json.loads(_text(path, told))
+            value = content.get(column or "caption") if isinstance(content, dict) else None
+        except (ValueError, RecursionError):
+            value = None  # no caption, as the checks of prompts will say
+    return {column or "prompt": value if isinstance(value, str) else None}
+
+
+def _text(path: Path, member: tarfile.TarInfo) -> str:
+    with path.open("rb") as file:
+        file.seek(member.offset_data)
+        return file.read(min(member.size, _MAX_TEXT)).decode("utf-8", errors="replace")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError:
+        return None
+
+
+def _listed(value: object) -> list[Any]:
+    """One or several, in a table that may hold them as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return [value]
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _names(value: object, place: str) -> list[str]:
+    names = _listed(value)
+    if not all(isinstance(name, str) for name in names):
+        raise NbenchError(f"{place}: the file is no name: write one, or a list")
+    return names
+
+
+def _numbers(value: object, count: int, place: str) -> list[float]:
+    try:
+        found = [math.nan if one is None else float(one) for one in _listed(value)]
+    except (TypeError, ValueError):
+        raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is no number: mend it") from None
+    return (found + [math.nan] * count)[:count]

@@ -1,0 +1,72 @@
+"""The images that a build of the forward process is given, and people's ratings of them as a score table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ...errors import NbenchError
+from ...shards.dataset import DatasetFolder
+from ...shards.schema import digest
+from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
+from ..candidates import Plan
+from ..config import BuildConfig
+from ..prompts.choose import PromptSet
+from ..prompts.hub import NAMES, is_hub_name
+from .files import image_files
+from .hub import hub_images
+from .source import ChosenImages, ImageSource, choose_images
+
+HUMAN = "human"
+"""The score table of people's ratings; the higher, the better the image shows its prompt."""
+
+
+def given_images(config: BuildConfig) -> tuple[PromptSet, ChosenImages]:
+    """The captions and images that `config` asks for.
+
+    Raises:
+        NbenchError: no such images, or captions that are missing.
+    """
+    return choose_images(config.image_request, _open(config), config.candidates)
+
+
+def on_hub(images: str | Path | None) -> bool:
+    """Whether `--images` names a data set on the Hub, and nothing on this machine."""
+    source = str(images)
+    named = source.partition("@")[0].partition(":")[0] in NAMES
+    return named or (not Path(source).exists() and is_hub_name(source))
+
+
+def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
+    """Write `scores/human.parquet` of a whole data set, if anybody rated its images: means, as they were given."""
+    ratings = images.ratings()
+    if ratings is None:
+        return
+    count, n = len(plan.prompts), images.candidates
+    values = np.array(ratings, dtype=float).reshape(count * n)
+    columns = {
+        "prompt_id": [prompt.id for prompt in plan.prompts for _ in range(n)],
+        "candidate": list(range(n)) * count,
+        "position": [folder.info.steps] * len(values),
+        "caption": [PROMPT] * len(values),
+        "score": values,
+        "status": np.where(np.isfinite(values), "ok", "failed"),
+    }
+    told = {
+        "scorer": HUMAN,
+        "scorer_fingerprint": digest({"ratings": np.nan_to_num(values, nan=-1.0).tolist()}),
+        "bench_fingerprint": folder.info.fingerprint,
+        "source": plan.spec["images"]["source"],
+    }
+    write_scores(reference_path(folder.path, HUMAN), pa.table(columns, schema=SCORE_SCHEMA), told)
+
+
+def _open(config: BuildConfig) -> ImageSource:
+    source = str(config.images)
+    if on_hub(source):
+        return hub_images(source, config.image_columns)
+    if config.image_columns:
+        raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is none: leave it out")
+    return image_files(Path(source), config.prompt_column)

@@ -1,0 +1,1 @@
+"""Trajectories recorded by other programs."""

@@ -1,0 +1,268 @@
+"""Trajectories that NoisyCLIP's authors, or anyone with their script, have as .pt files, made a data set of shards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ...errors import NbenchError
+from ...pipelines.aliases import ALIASES
+from ...pipelines.run_positions import EULER_SDXL, schedule
+from ...progress import BuildProgress
+from ...shards.dataset import DatasetFolder
+from ...shards.fingerprint import fingerprint
+from ...shards.formats import shard_writer
+from ...shards.positions import parse_positions
+from ...shards.reader import open_bench
+from ...shards.rows import to_arrow
+from ...shards.schema import BYTES, DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
+from ...shards.stream import prefetch
+from ..candidates import PREVIEW_ROWS, as_kept, not_finite, rows_a_shard
+from ..config import KINDS, prompts_digest
+from ..corruption.world import corrupt_prompts
+from ..preview_map import fit_preview
+from ..prompts.choose import read_prompts
+from .noisyclip_layout import (
+    DEFAULT_PATTERN,
+    BadFileError,
+    Candidate,
+    Form,
+    Layout,
+    check_form,
+    check_images,
+    read_candidate,
+    scan,
+)
+
+SOURCE = "noisyclip-pt"
+_SDXL_SHAPE = (4, 128, 128)
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What to import, as a person asks for it; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
+
+    `skip_bad` makes a candidate whose files are not as they should be a failed row.
+
+    Raises:
+        NbenchError: a value that makes no sense.
+    """
+
+    folder: Path
+    out: Path
+    prompts: Path
+    kind: Literal["genai-bench", "ncc"] = "genai-bench"
+    pattern: str = DEFAULT_PATTERN
+    scheduler: str = EULER_SDXL
+    steps: int = 50
+    positions: str = "all"
+    rows_per_shard: int | None = None
+    format: Literal["parquet", "webdataset"] = "parquet"
+    latent_dtype: Literal["float16", "float32", "int8"] = "float16"
+    skip_bad: bool = False
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rows_per_shard"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+        parse_positions(self.positions, self.steps)  # refuses positions beyond the run
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What the data set holds: `rows` in all, `imported` of them by this run, `failed` without latents.
+
+    `unused` prompts of the prompt file have no files.
+    """
+
+    out: Path
+    rows: int
+    imported: int
+    failed: int
+    unused: int
+
+
+def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportReport:
+    """Make a data set of a folder of .pt files and PNGs, or finish it; one candidate at a time is in memory.
+
+    A stored latent is the denoiser's input twice over. It becomes raw again by division by the scheduler's input scale.
+    Lists may end with the finished latent or with the last input; then no finished latent is in the data set.
+
+    Raises:
+        NbenchError: a folder, file or setting that the user must mend; what is missing is found before the long work.
+    """
+    prompts = read_prompts(config.prompts)
+    layout = scan(config.folder, config.pattern, corrupt_prompts(prompts) if config.kind == "ncc" else prompts)
+    stated, positions = schedule(config.scheduler, config.steps)
+    form = _form(config, layout)
+    stored = _stored(config, form[0])
+    work = _Import(config, layout, form, tuple(positions[k] for k in stored))
+    spec = _spec(config, layout, stated, stored)
+    with DatasetFolder(config.out) as folder:
+        if not folder.take_up(fingerprint(spec), spec, config.fresh):
+            folder.create(work.begin(spec))
+        info, missing = folder.info, folder.missing()
+        todo = sum(len(info.shard_rows(index)) for index in missing)
+        with BuildProgress("import", info.rows, info.rows - todo, progress) as shown:
+            for index in missing:
+                folder.commit_shard(index, work.shard(info, index, shown))
+    return ImportReport(config.out, info.rows, todo, open_bench(config.out).n_failed, layout.unused)
+
+
+def _form(config: ImportConfig, layout: Layout) -> Form:
+    """What the first sound candidate is like, and hence all must be."""
+    for path in layout.files:
+        try:
+            form = read_candidate(path, config.steps).form
+            if not config.skip_bad:
+                check_images(layout, form[2])  # quick, and better known before the long work
+            return form
+        except BadFileError as bad:
+            _excuse(config, bad)
+    raise NbenchError(f"{config.folder} holds no candidate that can be read: see what one gives without --skip-bad")
+
+
+def _excuse(config: ImportConfig, bad: BadFileError) -> None:
+    if not config.skip_bad:
+        raise NbenchError(f"{bad}: get the file again, or give --skip-bad for a failed row") from None
+
+
+def _stored(config: ImportConfig, length: int) -> tuple[int, ...]:
+    """The positions to keep of lists of `length` latents; a bench keeps the finished latent where there is one."""
+    there = range(length)
+    if config.positions.strip() == "all":
+        return tuple(there)
+    asked = parse_positions(config.positions, config.steps)
+    if asked[-1] not in there:
+        raise NbenchError(
+            f"latents {asked[-1]} not in {config.folder}: its lists end with {there[-1]}; leave it out of --positions"
+        )
+    finished = {config.steps} if config.kind == "genai-bench" and config.steps in there else set()
+    return tuple(sorted({*asked, *finished}))
+
+
+def _spec(
+    config: ImportConfig, layout: Layout, scheduler: dict[str, Any] | None, stored: tuple[int, ...]
+) -> dict[str, Any]:
+    """All that decides what is in the data set. It has no `seed`: nobody knows those of imported candidates."""
+    return {
+        "kind": config.kind,
+        "source": SOURCE,
+        "pipeline": {"name": SOURCE, "content": layout.content},
+        "scheduler": scheduler,
+        "steps": config.steps,
+        "prompts": {"source": "file", "count": len(layout.prompts), "sha256": prompts_digest(layout.prompts)},
+        "candidates": layout.n_candidates,
+        "positions": list(stored),
+        "rows_per_shard": config.rows_per_shard,
+        "format": config.format,
+        "latent_dtype": config.latent_dtype,
+    }
+
+
+@dataclass(frozen=True)
+class _Import:
+    """The candidates of `layout` on their way to rows with `positions`."""
+
+    config: ImportConfig
+    layout: Layout
+    form: Form
+    positions: tuple[PositionInfo, ...]
+
+    def begin(self, spec: dict[str, Any]) -> DatasetInfo:
+        """The record of an empty data set."""
+        config, candidates, kind = self.config, self.layout.n_candidates, KINDS[self.config.kind]
+        _, shape, size = self.form
+        row_bytes = BYTES[config.latent_dtype] * int(np.prod(shape)) * len(self.positions)
+        rows, per_shard = len(self.layout.files), config.rows_per_shard or rows_a_shard(row_bytes, candidates)
+        return DatasetInfo(
+            format_version=1,
+            name=kind.name,
+            split=kind.split,
+            fingerprint=fingerprint(spec),
+            spec=spec,
+            latent_shape=(shape[0], shape[1], shape[2]),
+            format=config.format,
+            latent_dtype=config.latent_dtype,
+            image_size=size,
+            steps=config.steps,
+            candidates=candidates,
+            n_prompts=len(self.layout.prompts),
+            rows=rows,
+            rows_per_shard=per_shard,
+            positions=self.positions,
+            preview=ALIASES["sdxl"].preview if shape == _SDXL_SHAPE else self._fitted_preview(),
+            shards=(None,) * -(-rows // per_shard),
+        )
+
+    def shard(self, info: DatasetInfo, index: int, progress: BuildProgress) -> ShardRecord:
+        """Write and commit shard `index`."""
+        rows = prefetch(self._rows(info, index), _AHEAD)
+        return shard_writer(self.config.out, info, index).write_all(rows, progress.advance)
+
+    def _rows(self, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
+        for number in info.shard_rows(index):
+            path, prompt = self.layout.files[number], self.layout.prompts[number // info.candidates]
+            latents, png, error = self._content(path, info)
+            batch = TrajectoryBatch(
+                prompt_ids=[prompt.id],
+                prompts=[prompt.text],
+                candidates=[number % info.candidates],
+                seeds=[0],
+                tags=[prompt.tags],
+                corruptions=[prompt.corruptions],
+                errors=[error],
+                latents=latents,
+                images=None,
+            )
+            rows = to_arrow(batch, info)
+            place = rows.schema.get_field_index("image")
+            image = None if error else {"bytes": png}  # as it is: neither its pixels nor its text change
+            yield rows.set_column(place, rows.schema.field(place), pa.array([image], rows.schema.field(place).type))
+
+    def _content(self, path: Path, info: DatasetInfo) -> tuple[dict[int, np.ndarray], bytes, str]:
+        """Raw latents by position [1, C, H, W], the image's PNG, and why the candidate failed, or ""."""
+        try:
+            candidate = self._read(path)
+        except BadFileError as bad:
+            _excuse(self.config, bad)
+            nothing = np.zeros((1, *info.latent_shape), np.float16)
+            name = bad.path.relative_to(self.config.folder).as_posix()
+            return dict.fromkeys(info.stored, nothing), b"", f"{name} {bad.reason}"
+        latents = {
+            place.position: as_kept(
+                (candidate.latents[place.position].float() / place.input_scale)[None], info.latent_dtype
+            )
+            for place in self.positions
+        }
+        return latents, candidate.png, not_finite(latents)
+
+    def _read(self, path: Path) -> Candidate:
+        candidate = read_candidate(path, self.config.steps)
+        check_form(path, candidate.form, self.form)
+        return candidate
+
+    def _fitted_preview(self) -> PreviewMap | None:
+        """The map that fits the last latents, finished or nearly so, of the first candidates of the first prompts."""
+        latents, images = [], []
+        for path in self.layout.files[:: self.layout.n_candidates][:PREVIEW_ROWS]:
+            try:
+                candidate = self._read(path)
+            except BadFileError as bad:
+                _excuse(self.config, bad)
+                continue
+            last = candidate.latents[-1].float().numpy()
+            if np.isfinite(last).all():
+                latents.append(last)
+                images.append(np.asarray(Image.open(io.BytesIO(candidate.png)).convert("RGB")) / 255)
+        return fit_preview(np.stack(latents), np.stack(images)) if latents else None

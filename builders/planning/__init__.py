@@ -1,0 +1,1 @@
+"""What a build will cost, before anything is loaded or generated."""

@@ -1,0 +1,1 @@
+"""Prompts of a build: from the embedded world, files or the Hub."""

@@ -1,0 +1,244 @@
+"""The prompts of a build: from the embedded world, a file or the Hub, checked, filtered and drawn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from ...errors import NbenchError
+from ...shapes import grammar
+from ...shards.schema import SKILL_LEVELS, one_line
+from .files import SUFFIXES, file_table, stdin_table
+from .hub import NAMES, hub_table, is_hub_name
+from .rows import Prompt, Table, table_prompts
+
+__all__ = [
+    "WORLD_PROMPTS",
+    "Prompt",
+    "PromptRequest",
+    "PromptSet",
+    "choose",
+    "load_prompts",
+    "prompt_table",
+    "read_prompts",
+    "world_prompts",
+]
+
+WORLD = "shapes"
+WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
+MAX_REPEATS = 1000
+"""So many captions in a row that were there before mean that the grammar, which never ends by itself, is used up."""
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """Which prompts a person asks for.
+
+    `source` is "shapes", "genai-bench", "genai-bench-527", "cc12m", `user/name[@revision][:split]` on the Hub, a file,
+    or "-", standard input. Columns that are None have the source's own names. Of the prompts with at least one of
+    `tags` (skills, or "basic" and "advanced"; all prompts without any) the first `limit` are taken, and of these
+    `sample` are drawn without replacement, as `seed` decides, in the order of the source. `skip_bad` leaves out rows
+    without a prompt and those whose id was there before.
+
+    Raises:
+        NbenchError: a number that makes no sense.
+    """
+
+    source: str | Path = WORLD
+    prompt_column: str | None = None
+    id_column: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    tags: tuple[str, ...] = ()
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("limit", self.limit), ("sample", self.sample)):
+            if value is not None and value < 1:
+                raise NbenchError(f"--{name} {value} makes no sense: give 1 or more")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts, what a build's spec calls their source, and lines that a person should read."""
+
+    prompts: list[Prompt]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def load_prompts(request: PromptRequest, kind: str = "genai-bench") -> PromptSet:
+    """The prompts asked for; of the embedded world, those that a data set of `kind` has.
+
+    A source is read no further than its last prompt, so that with a limit little of a large one is fetched.
+
+    Raises:
+        NbenchError: a source that is not there, cannot be read or has no such column; no prompts, or too few; without
+            `skip_bad`, prompts that are empty and ids that are there twice.
+    """
+    if request.source == WORLD:
+        if request.prompt_column or request.id_column:
+            raise NbenchError(f"{WORLD} is no table: leave --prompt-column and --id-column out")
+        found = world_prompts(kind, None if request.tags else request.limit)
+        return _Choice(request, WORLD).of(found, WORLD)
+    table = prompt_table(request.source)
+    return choose(request, table_prompts(table, request.prompt_column, request.id_column), table)
+
+
+def choose(request: PromptRequest, prompts: Iterable[Prompt], table: Table) -> PromptSet:
+    """Those of `prompts`, all of `table`, that are asked for.
+
+    Raises:
+        NbenchError: as `load_prompts`.
+    """
+    return _Choice(request, table.place).of(prompts, table.source)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a CSV, TSV, JSONL, Parquet or text file (one a line).
+
+    Columns: `prompt`; optional `id` (default: the row's number), `tags` and `corruptions` (objects; JSON in a CSV).
+
+    Raises:
+        NbenchError: unreadable, empty, a column or a prompt missing, an id given twice, a value of the wrong form.
+    """
+    return load_prompts(PromptRequest(Path(path))).prompts
+
+
+def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Prompt]:
+    """The embedded world's prompts: for a "genai-bench" the combinations held out of training, for "ncc" the others.
+
+    Each has corruptions of all kinds: negatives to train with, and wrong captions that a scorer should tell.
+
+    Raises:
+        NbenchError: more asked for than the world has.
+    """
+    wanted = WORLD_PROMPTS[kind] if limit is None else limit
+    found: dict[str, Prompt] = {}
+    repeats = 0
+    for scene in grammar.scenes(seed, held_out=kind == "genai-bench"):
+        if len(found) == wanted or repeats == MAX_REPEATS:
+            break
+        repeats = repeats + 1 if scene.caption in found else 0
+        if not repeats:
+            number, near = len(found), grammar.corruptions(scene)
+            found[scene.caption] = Prompt(f"shapes-{number:05d}", scene.caption, scene.tags, near)
+    if len(found) < wanted:
+        raise NbenchError(f"the shapes world has only some {len(found)} different prompts: lower --limit {wanted}")
+    return list(found.values())
+
+
+def prompt_table(source: str | Path) -> Table:
+    """The rows of a source of prompts but the embedded world, unread.
+
+    Raises:
+        NbenchError: nothing there, or it cannot be read.
+    """
+    if isinstance(source, Path):
+        return file_table(source)
+    if source == "-":
+        return stdin_table()
+    name = source.partition("@")[0].partition(":")[0]
+    path = Path(source)
+    # names come first: a folder of the same name is no table anyhow, and a file can be given as ./name
+    if name not in NAMES and (path.exists() or path.suffix.lower() in SUFFIXES):
+        return file_table(path)
+    if is_hub_name(source):
+        return hub_table(source)
+    near = get_close_matches(name, (WORLD, *NAMES), 1)
+    hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join((WORLD, *NAMES))}, user/name or a file"
+    raise NbenchError(f"no prompts {source!r}: neither a name, nor a data set on the Hub, nor a file here; {hint}")
+
+
+@dataclass
+class _Choice:
+    """Goes through prompts once, and keeps what is asked for."""
+
+    request: PromptRequest
+    place: str
+    rows: int = 0
+    taken: int = 0
+    empty: list[int] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    tags: set[str] = field(default_factory=set)
+
+    def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
+        """The set; `source` is its name in a spec."""
+        wanted = self._wanted(prompts)
+        chosen = list(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
+        if bad := self._bad():
+            told = f"{self.place}: {bad}"
+            if not self.request.skip_bad:
+                raise NbenchError(f"{told}: mend them, or build with --skip-bad, which leaves them out")
+        if not self.rows:
+            raise NbenchError(f"{self.place} is empty: it needs at least one prompt")
+        unknown = set(self.request.tags) - self.tags
+        if unknown and (self.request.limit is None or self.taken < self.request.limit):
+            there = f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "none there has any"
+            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {there}")
+        if not chosen:
+            raise NbenchError(f"{self.place}: no prompt is left: it needs at least one")
+        if self.request.sample is not None and len(chosen) < self.request.sample:
+            raise NbenchError(
+                f"{self.place}: {len(chosen)} prompts, fewer than --sample {self.request.sample}: lower it"
+            )
+        return PromptSet(chosen, source, (f"{told}: left out",) if bad else ())
+
+    def _wanted(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+        """The prompts that are sound and have the tags; bad ones are noted."""
+        for prompt in prompts:
+            self.rows += 1
+            if not prompt.text:
+                self.empty.append(self.rows)
+            elif prompt.id in self.ids:
+                self.repeated.append(prompt.id)
+            else:
+                self.ids.add(prompt.id)
+                if self._tagged(prompt):
+                    self.taken += 1
+                    yield prompt
+            if self.taken == self.request.limit:
+                return
+
+    def _tagged(self, prompt: Prompt) -> bool:
+        if not self.request.tags:
+            return True
+        skills = prompt.tags or {}
+        has = {
+            *(level for level in SKILL_LEVELS if skills.get(level)),
+            *(name for names in skills.values() for name in names),
+        }
+        self.tags |= has
+        return not has.isdisjoint(self.request.tags)
+
+    def _bad(self) -> str:
+        """What is wrong, with the first few and how many; "" where nothing is."""
+        told = []
+        if self.empty:
+            told.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
+        if self.repeated:
+            told.append(f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})")
+        return " and ".join(told)
+
+
+def _drawn(prompts: Iterable[Prompt], count: int, seed: int) -> list[Prompt]:
+    """`count` of them, each with the same chance, in their order; no more are in memory at a time (algorithm R)."""
+    dice, kept = random.Random(seed), list[tuple[int, Prompt]]()
+    for number, prompt in enumerate(prompts):
+        if number < count:
+            kept.append((number, prompt))
+        elif (place := dice.randrange(number + 1)) < count:
+            kept[place] = (number, prompt)
+    return [prompt for _, prompt in sorted(kept, key=lambda item: item[0])]
+
+
+def _few(items: Iterable[object]) -> str:
+    listed = [str(item) for item in items]
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return one_line(", ".join(listed[:_NAMED])) + more

@@ -1,0 +1,135 @@
+"""Prompts in files: CSV, TSV, JSONL, Parquet and text, or what comes in on standard input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...errors import NbenchError
+from ...shards.schema import one_line
+from .rows import Table, json_object
+
+_Row = dict[str, Any]
+_Reader = Callable[[TextIO, str], Iterator[_Row]]
+
+
+def file_table(path: Path) -> Table:
+    """The rows of a file, whose kind its ending tells; a file of any other ending is text with a prompt a line.
+
+    Raises:
+        NbenchError: unreadable, without rows, or not what its ending says.
+    """
+    place, kind = str(path), path.suffix.lower()
+    if kind == ".json":
+        raise NbenchError(f"cannot read prompts from {place}: write one JSON object a line, and call the file .jsonl")
+    return _parquet(path, place) if kind == ".parquet" else _scanned(path, place, READERS.get(kind, _lines))
+
+
+def stdin_table() -> Table:
+    """The rows on standard input: JSONL where the first character is a brace, else a prompt a line.
+
+    Raises:
+        NbenchError: there are none, or they are no UTF-8.
+    """
+    kept = tempfile.TemporaryFile()  # noqa: SIM115  # read more than once, and closed with the table
+    shutil.copyfileobj(sys.stdin.buffer, kept)
+    kept.seek(0)
+    start = kept.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return _scanned(kept, "standard input", _json_lines if start.startswith(b"{") else _lines)
+
+
+def _scanned(file: Path | BinaryIO, place: str, reader: _Reader) -> Table:
+    """A table of text, read once to know that it can be read, its columns, and how long its rows' numbers are."""
+
+    def read(names: Sequence[str]) -> Iterator[_Row]:
+        with _told(place), _opened(file) as text:
+            yield from reader(text, place)
+
+    columns, count = dict[str, None](), 0
+    for row in read(()):
+        columns.update(dict.fromkeys(row))
+        count += 1
+    return Table("file", place, tuple(columns), read, _digits(count, place))
+
+
+def _parquet(path: Path, place: str) -> Table:
+    def read(names: Sequence[str]) -> Iterator[_Row]:
+        with _told(place), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(4096, columns=list(names)):
+                yield from batch.to_pylist()
+
+    with _told(place), pq.ParquetFile(path) as file:
+        columns, count = tuple(file.schema_arrow.names), file.metadata.num_rows
+    return Table("file", place, columns, read, _digits(count, place))
+
+
+def _digits(count: int, place: str) -> int:
+    if not count:
+        raise NbenchError(f"prompt file {place} is empty: it needs at least one prompt")
+    return len(str(count - 1))
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[TextIO]:
+    if isinstance(file, Path):
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            yield text
+        return
+    file.seek(0)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()  # or the file would be closed with it
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or one_line(str(error).partition("\n")[0])
+        raise NbenchError(f"cannot read prompts from {place}: {reason}") from None
+
+
+def _separated(file: TextIO, place: str, delimiter: str) -> Iterator[_Row]:
+    for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), 1):
+        if None in row:
+            raise NbenchError(f"{place} row {number} has more cells than the header: put texts in double quotes")
+        yield {name: value or None for name, value in row.items()}
+
+
+def _json_lines(file: TextIO, place: str) -> Iterator[_Row]:
+    for number, line in _filled(file):
+        yield json_object(line, f"{place} line {number}")
+
+
+def _lines(file: TextIO, place: str) -> Iterator[_Row]:
+    for _, line in _filled(file):
+        yield {"prompt": line}
+
+
+def _filled(file: TextIO) -> Iterator[tuple[int, str]]:
+    return ((number, text) for number, line in enumerate(file, 1) if (text := line.strip()))
+
+
+READERS: dict[str, _Reader] = {
+    ".csv": partial(_separated, delimiter=","),
+    ".tsv": partial(_separated, delimiter="\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".txt": _lines,
+}
+SUFFIXES = (*READERS, ".json", ".parquet")
+"""What a name ends in that can only be a file's."""

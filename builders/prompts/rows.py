@@ -1,0 +1,156 @@
+"""What a prompt is, and how a row of somebody's table becomes one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...errors import NbenchError
+from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags, one_line
+
+_SKILLS = {level: f"{level}_skills" for level in SKILL_LEVELS}
+_TAGS: TypeAdapter[Tags] = TypeAdapter(Tags)
+_CORRUPTIONS: TypeAdapter[Corruptions] = TypeAdapter(Corruptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt; `tags` are the skills it asks for (basic, advanced), `corruptions` its near misses by kind."""
+
+    id: str
+    text: str
+    tags: Tags | None = None
+    corruptions: Corruptions | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Somebody's rows, which nobody has read yet.
+
+    `source` is what a build's spec calls it, `place` what errors call it. `read` goes through the rows from the first
+    one, each with the columns asked for, or more. `prompt`, `id` and `tags` name columns; rows without an id get their
+    number, with `digits` digits. Where the table is `ours`, tags and corruptions of another form are mistakes;
+    elsewhere columns that happen to be called so mean something else, and are left out.
+    """
+
+    source: str
+    place: str
+    columns: Sequence[str]
+    read: Callable[[Sequence[str]], Iterator[Mapping[str, Any]]]
+    digits: int
+    prompt: str = "prompt"
+    id: str = "id"
+    tags: str = "tags"
+    ours: bool = True
+
+
+def table_prompts(table: Table, prompt_column: str | None = None, id_column: str | None = None) -> Iterator[Prompt]:
+    """A prompt for each row, in order; where the row has no text, one whose text is "".
+
+    Raises:
+        NbenchError: a column that is not there, a text or an id that is none, tags or corruptions of the wrong form.
+    """
+    text, named = prompt_column or table.prompt, id_column or table.id
+    for name in filter(None, (text if table.columns else None, id_column)):
+        if name not in table.columns:
+            raise _missing(table.place, name, table.columns)
+    names = (text, named, table.tags, *_SKILLS.values(), "corruptions")
+    for number, row in enumerate(table.read([name for name in names if name in table.columns])):
+        place = f"{table.place} row {number + 1}"
+        if text not in row:
+            raise _missing(place, text, row)
+        given = row.get(named)
+        yield Prompt(
+            f"{number:0{table.digits}d}" if given in (None, "") else _plain(given, place, f"id in {named}"),
+            "" if row[text] is None else _plain(row[text], place, f"prompt in {text}", (str,)).strip(),
+            _tags(row, table, place),
+            _corruptions(row, table, place),
+        )
+
+
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Raises:
+        NbenchError: it holds none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise NbenchError(f'{place}: not a JSON object: write {{"prompt": "..."}} or {{"basic": [...]}}')
+    return value
+
+
+def _missing(place: str, name: str, columns: Sequence[str] | Mapping[str, Any]) -> NbenchError:
+    there = one_line(", ".join(map(str, columns)))
+    return NbenchError(f"{place}: no column `{name}` (it has {there}): name one with --prompt-column or --id-column")
+
+
+def _plain(value: object, place: str, what: str, kinds: tuple[type, ...] = (str, int, float)) -> str:
+    """A text, or a number as one; what no file can hold is found here, and not when a shard is written."""
+    if not isinstance(value, kinds):
+        raise NbenchError(f"{place}: the {what} is no text but {type(value).__name__}: choose another column")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise NbenchError(f"{place}: the {what} is not valid Unicode: mend it or remove the row") from None
+    return text
+
+
+def _tags(row: Mapping[str, Any], table: Table, place: str) -> Tags | None:
+    if table.tags in row:
+        value = row[table.tags]
+        if isinstance(value, str) and table.ours:
+            value = json_object(value, f"{place}, column {table.tags}")
+        if isinstance(value, Mapping) and set(value) == set(SKILL_LEVELS):
+            value = None if _empty(value) else {level: value[level] or [] for level in SKILL_LEVELS}
+    elif all(name in row for name in _SKILLS.values()):
+        value = {level: _skills(row[name]) for level, name in _SKILLS.items()}
+    else:
+        return None
+    return _checked(value, _TAGS, SKILL_LEVELS, table, f"{place}: {table.tags}")
+
+
+def _corruptions(row: Mapping[str, Any], table: Table, place: str) -> Corruptions | None:
+    value = row.get("corruptions")
+    if isinstance(value, str) and table.ours:
+        value = json_object(value, f"{place}, column corruptions")
+    if isinstance(value, Mapping) and _empty(value):
+        value = None
+    return _checked(value, _CORRUPTIONS, CORRUPTION_KINDS, table, f"{place}: corruptions")
+
+
+def _empty(value: Mapping[str, Any]) -> bool:
+    """Nothing but nulls, as tables write a row that has no such object."""
+    return bool(value) and all(item is None for item in value.values())
+
+
+def _skills(value: object) -> object:
+    """Skills as a list, which some tables write as text: `a, b`, `["a", "b"]` or `['a', 'b']`."""
+    if not isinstance(value, str):
+        return value or []
+    return [name for part in re.split("[,;|]", value.strip(" []")) if (name := part.strip(" '\""))]
+
+
+def _checked(value: Any, form: TypeAdapter[Any], keys: Sequence[str], table: Table, what: str) -> Any:
+    if value is None:
+        return None
+    try:
+        checked = form.validate_python(value)
+    except ValidationError as error:
+        if not table.ours:
+            return None
+        raise NbenchError(f"{what} of the wrong form: {error.errors()[0]['msg']}") from None
+    if set(checked) == set(keys):
+        return checked
+    if not table.ours:
+        return None
+    raise NbenchError(f"{what} need {', '.join(keys)}; these have {one_line(', '.join(checked)) or 'nothing'}")

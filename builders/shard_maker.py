@@ -1,0 +1,150 @@
+"""Makes the rows of shards: batch after batch through the pipeline, one being written while the next is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..pipelines.generate import Trajectories, generate
+from ..progress import BuildProgress
+from ..shards.reader import Bench
+from ..shards.rows import to_arrow
+from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
+from ..shards.signals import activations_of
+from ..shards.writer import ShardWriter
+from .candidates import Plan
+from .forward import ForwardProcess
+
+Made = TypeVar("Made")
+
+OUT_OF_MEMORY = "out of memory"
+_READ_ROWS = 64
+
+
+@dataclass
+class Maker:
+    """A pipeline, or forward process, at work on a build. `batch_size` halves for good when a batch does not fit."""
+
+    plan: Plan
+    pipe: Any
+    info: DatasetInfo
+    batch_size: int
+    progress: BuildProgress
+
+    def shard(self, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
+        """Make shard `index`. Batches begin anew with it, so that its content depends on nothing before it."""
+        made = self._made(self.info.shard_rows(index))
+        return self._write((partial(self._take, writer, now, batch) for now, batch in made), writer, pool)
+
+    def failed_again(self, bench: Bench, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
+        """Make the failed rows of shard `index` of `bench` once more; the others stay as they are."""
+        rows = self._mended(bench, index)
+        return self._write((partial(writer.write_rows, row) for row in rows), writer, pool)
+
+    def _take(self, writer: ShardWriter, rows: Sequence[int], made: Trajectories) -> None:
+        writer.write(self.plan.batch(rows, made))
+
+    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Trajectories]]:
+        """`rows`, in batches, with what became of them; one that cannot be made says why."""
+        start = 0
+        while start < len(rows):
+            now = rows[start : start + self.batch_size]
+            made = self._generate(now)
+            if made is None:
+                continue  # in smaller batches
+            start += len(now)
+            self.progress.advance(len(now))
+            yield now, made
+
+    def _generate(self, rows: Sequence[int]) -> Trajectories | None:
+        """None where the batch did not fit and the batch size has been halved."""
+        info = self.info
+        made = unless_out_of_memory(lambda: candidates(self.plan, self.pipe, rows, info.stored, info.signals))
+        if made is not None:
+            return made
+        if len(rows) > 1:
+            self.batch_size = max(1, len(rows) // 2)
+            self.progress.say(halved_note(len(rows), self.batch_size))
+            return None
+        return _nothing(info)
+
+    def _mended(self, bench: Bench, index: int) -> Iterator[pa.RecordBatch]:
+        number = self.info.shard_rows(index).start
+        for rows in bench.shard_rows(index, arrow_schema(self.info).names, _READ_ROWS):
+            failed = [number + i for i, status in enumerate(rows["status"].to_pylist()) if status != "ok"]
+            made = {row: self._arrow(row) for row in failed}
+            kept = (made.get(number + i, rows.slice(i, 1)) for i in range(len(rows)))
+            yield from (row.cast(arrow_schema(self.info)) for row in kept)
+            number += len(rows)
+
+    def _arrow(self, row: int) -> pa.RecordBatch:
+        ((rows, made),) = self._made([row])
+        return to_arrow(self.plan.batch(rows, made), self.info)
+
+    def _write(
+        self, batches: Iterator[Callable[[], None]], writer: ShardWriter, pool: ThreadPoolExecutor
+    ) -> ShardRecord:
+        """Run what writes each batch in `pool`, encoding included: one is written while the next is made."""
+        writing: Future[None] | None = None
+        try:
+            for write in batches:
+                if writing is not None:
+                    writing.result()  # no more than one waits, or a slow disk would fill the memory
+                writing = pool.submit(write)
+            if writing is not None:
+                writing.result()
+            return writer.commit()
+        except BaseException:
+            if writing is not None:
+                writing.exception()
+            writer.discard()
+            raise
+
+
+def candidates(
+    plan: Plan, pipe: Any, rows: Sequence[int], positions: Collection[int], signals: Collection[str]
+) -> Trajectories:
+    """The candidates of rows, of which `pipe` is the pipeline or the forward process."""
+    if isinstance(pipe, ForwardProcess):
+        return pipe.make(rows, plan.seeds(rows), positions)
+    texts = [prompt.text for prompt in plan.of(rows)]
+    return generate(pipe, texts, plan.seeds(rows), positions, plan.arguments, signals)
+
+
+def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
+    """What `make` returns; None where it did not fit into memory."""
+    try:
+        return make()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+    # out of the except clause, which keeps the frames and all that is in them alive
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def halved_note(images: int, now: int) -> str:
+    """What is said when a batch did not fit."""
+    return f"{OUT_OF_MEMORY} with {images} images at a time: going on with {now}"
+
+
+def _nothing(info: DatasetInfo) -> Trajectories:
+    """One candidate that failed for want of memory."""
+    latent, before = torch.zeros(1, *info.latent_shape), [k for k in info.stored if k < info.steps]
+    return Trajectories(
+        dict.fromkeys(info.stored, latent),
+        np.zeros((1, *info.image_size, 3), np.uint8),
+        [],
+        (OUT_OF_MEMORY,),
+        dict.fromkeys(before, latent) if "x0" in info.signals else {},
+        torch.zeros(1, info.steps) if "cfg_gap" in info.signals else None,
+        {each.layer: dict.fromkeys(before, torch.zeros(1, each.width or 0)) for each in activations_of(info.signals)},
+    )

@@ -1,0 +1,1 @@
+"""A diffusers pipeline: found, opened, called, watched and pruned; knows shards/ alone."""

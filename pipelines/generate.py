@@ -1,0 +1,68 @@
+"""Prompts and seeds to trajectories, through a stock pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import NbenchError
+from ..shards.schema import PositionInfo
+from ..shards.signals import DEFAULT_SIGNALS
+from .latent_layout import float32_noise
+from .options import as_called
+from .recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Latents by position [B, C, H, W] on the CPU, final images uint8 [B, h, w, 3], and all positions of the run.
+
+    `errors` says of each candidate why it could not be made, "" where it could. The signals are those of `Recorder`.
+    """
+
+    latents: dict[int, torch.Tensor]
+    images: np.ndarray
+    positions: list[PositionInfo]
+    errors: tuple[str, ...]
+    x0: dict[int, torch.Tensor] = field(default_factory=dict)
+    cfg_gap: torch.Tensor | None = None
+    activations: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
+
+
+def generate(
+    pipe: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    positions: Collection[int],
+    arguments: dict[str, Any],
+    signals: Collection[str] = DEFAULT_SIGNALS,
+) -> Trajectories:
+    """One candidate for each prompt and its seed, all in one call of `pipe`.
+
+    The pipeline draws each candidate's noise itself, in float32, from a generator of the candidate's own.
+
+    Raises:
+        NbenchError: the pipeline or its scheduler refuses the arguments.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    called = as_called(pipe, {**arguments, "generator": generators}, len(prompts))
+    try:
+        with Recorder(pipe, positions, signals) as recorder, float32_noise(pipe):
+            images = pipe(prompt=list(prompts), output_type="np", **called).images
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NbenchError(f"{type(pipe).__name__} does not run ({reason}): check its scheduler and options") from error
+    pixels = (np.nan_to_num(images).clip(0, 1) * 255).round().astype(np.uint8)
+    return Trajectories(
+        recorder.latents,
+        pixels,
+        recorder.positions,
+        ("",) * len(seeds),
+        recorder.x0,
+        recorder.cfg_gap,
+        recorder.activations,
+    )

@@ -1,0 +1,12 @@
+"""The batch size of a compiled denoiser, which is made anew for each size it meets."""
+
+from __future__ import annotations
+
+
+def padded(living: int, batch: int) -> int:
+    """The batch of a compiled denoiser for so many living: the next power of two, at most the whole.
+
+    >>> [padded(living, 6) for living in range(1, 7)]
+    [1, 2, 4, 4, 6, 6]
+    """
+    return min(batch, 1 << (living - 1).bit_length())
