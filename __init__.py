@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 __all__ = ["AlignmentMonitor", "BestOfN", "__version__", "build", "open_bench"]
 
 if TYPE_CHECKING:
-    from .benchmarks.build import build
+    from .benchmarks.scoring.references import build
     from .sampling import AlignmentMonitor, BestOfN
     from .shards.reader import open_bench
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> object:
 
         return open_bench
     if name == "build":
-        from .benchmarks.build import build
+        from .benchmarks.scoring.references import build
 
         return build
     if name in ("AlignmentMonitor", "BestOfN"):

@@ -259,7 +259,7 @@ def evaluate(
     `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
     """
     from .benchmarks.evaluate import EvaluateConfig, evaluate
-    from .benchmarks.supply import score_options
+    from .benchmarks.scoring.inputs import score_options
     from .pipelines.quiet import quieten_transformers
     from .scorers.placement import Placement
 
@@ -276,13 +276,13 @@ def evaluate(
     )
     report = evaluate(replace(config, models=tuple(model)) if model else config, progress=True)
     if plot:
-        from .benchmarks.plot import plot_report
+        from .benchmarks.results.plot import plot_report
 
         plot_report(report, plot)
     if as_json:
         print(report.to_json())
         return
-    from .benchmarks.table import print_report
+    from .benchmarks.results.evaluation_tables import print_report
 
     print_report(report)
     print("written:", *report.files, *([plot] if plot else []))
@@ -295,7 +295,7 @@ def _default_bench() -> Path:
 
     config = BuildConfig("genai-bench")
     if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
-        from .benchmarks.build import build
+        from .benchmarks.scoring.references import build
 
         print(f"no finished bench at {config.folder}: building it (nbench build genai-bench)", file=sys.stderr)
         build(config)

@@ -1,5 +1,42 @@
-"""The one exception that is the user's to mend."""
+"""The one exception that users can fix themselves, and how its messages are worded."""
+
+from __future__ import annotations
+
+import math
 
 
 class NbenchError(Exception):
-    """A problem that the user can mend. The message is one line: what, why, and what to do about it."""
+    """A problem that the user can fix. The message is one line: what, why, and what to do about it."""
+
+
+def one_line(text: str, longest: int = 400) -> str:
+    """`text` from a file or another program, safe to repeat in a message: printable, without line breaks, cut."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:longest])
+    return shown if len(text) <= longest else f"{shown}..."
+
+
+def reason_of(error: BaseException) -> str:
+    """Why `error` was raised, in one printable line: the system's reason, its first line of text, or its type.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a")), reason_of(ValueError("bad\\nmore"))
+    ('No such file or directory', 'bad')
+    >>> reason_of(KeyError())
+    'KeyError'
+    """
+    reason = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    return one_line(reason.strip()) or type(error).__name__
+
+
+def check_range(name: str, value: float | None, low: float = 1, high: float = math.inf) -> None:
+    """Refuse a `value` outside low..high, both included; None is not given, so not refused.
+
+    Raises:
+        NbenchError: it is outside, or not a number.
+
+    >>> check_range("--limit", 0)
+    Traceback (most recent call last):
+    nbench.errors.NbenchError: --limit 0 is out of range: give 1 or more
+    """
+    if value is not None and not low <= value <= high:
+        allowed = f"{low:g} or more" if high == math.inf else f"{low:g}..{high:g}"
+        raise NbenchError(f"{name} {value:g} is out of range: give {allowed}")

@@ -18,16 +18,16 @@ from ..scorers.protocols import Scorer
 from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
 from ..shards.scores import PROMPT, scores_metadata
-from .captions import separation_rows
-from .compare import score_arrays
-from .costs import scorer_cost, time_steps
-from .measure import compare, measure, yardstick
 from .metrics import Array
-from .part import ModelScores, Setting
-from .provenance import provenance
-from .results import EvaluationReport, EvaluationResult, result_path, write_result
-from .store import Scored, Store
-from .supply import ScoreOptions
+from .metrics.caption_figures import separation_rows
+from .metrics.measure import compare, measure, yardstick
+from .metrics.model_figures import ModelScores, Setting
+from .results.compare import score_arrays
+from .results.provenance import provenance
+from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
+from .scoring.inputs import ScoreOptions
+from .scoring.scorer_cost import scorer_cost, time_steps
+from .scoring.store import Scored, Store
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def publish(
 
     `nbench publish data/noisyclip user/noisyclip --private`
     """
-    from ..shards.publish import PublishConfig, publish
+    from ..shards.hub.publish import PublishConfig, publish
 
     report = publish(PublishConfig(path, repo, private, revision, num_workers, dry_run))
     if dry_run:

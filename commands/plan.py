@@ -26,7 +26,7 @@ def run_build(
 
         _print(estimate_costs(config), None, 1, None)
         return
-    from ..benchmarks.build import build
+    from ..benchmarks.scoring.references import build
 
     report = build(config)
     failed = f", {report.failed} failed" if report.failed else ""

@@ -40,14 +40,14 @@ def compare(
     import json
     from dataclasses import asdict
 
-    from ..benchmarks.compare import compare_results, find_result
+    from ..benchmarks.results.compare import compare_results, find_result
 
     first, second = find_result(a, results), find_result(b, results)
     found = compare_results(first, second, _bench_of(first, bench), reference)
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    from ..benchmarks.results_table import comparison_table, digest_table
+    from ..benchmarks.results.comparison_tables import comparison_table, digest_table
 
     _print_table((comparison_table if positions else digest_table)(found))
     if found.note:
@@ -70,8 +70,8 @@ def leaderboard(
 
     `nbench leaderboard results --format html > leaderboard.html`
     """
-    from ..benchmarks.leaderboard import leaderboard
-    from ..benchmarks.leaderboard_formats import FORMATS
+    from ..benchmarks.results.leaderboard import leaderboard
+    from ..benchmarks.results.leaderboard_formats import FORMATS
 
     board = leaderboard(folder, sort, position, reference, bench)
     for reason in board.left_out:
@@ -79,7 +79,7 @@ def leaderboard(
     if as_json or format != "table":
         sys.stdout.write(FORMATS["json" if as_json else format](board))
         return
-    from ..benchmarks.results_table import board_table
+    from ..benchmarks.results.comparison_tables import board_table
 
     _print_table(board_table(board))
 
@@ -127,7 +127,7 @@ def agreement(
 
     `nbench agreement vqascore --bench data/genai-bench-images`
     """
-    from ..benchmarks.human import bench_skills, human_agreement, open_inputs, read_skills
+    from ..benchmarks.human_agreement import bench_skills, human_agreement, open_inputs, read_skills
     from ..shards.reader import open_bench
 
     opened = open_bench(bench) if bench is not None else None
@@ -137,14 +137,14 @@ def agreement(
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.results_table import agreement_table
+    from ..benchmarks.results.comparison_tables import agreement_table
 
     _print_table(agreement_table(found))
 
 
 def _bench_of(result: Path, named: str | None) -> Bench | None:
     """The bench named, or the one of the result's name under data/, if it is there."""
-    from ..benchmarks.results import read_result
+    from ..benchmarks.results.result_file import read_result
     from ..shards.dataset import INFO_FILE
     from ..shards.reader import open_bench
 

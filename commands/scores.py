@@ -31,14 +31,14 @@ def metrics(
 
     `nbench metrics results/small/noisyclip.parquet data/small/scores/vqascore.parquet --json`
     """
-    from ..benchmarks.outside import MetricsConfig, measure_tables
+    from ..benchmarks.table_metrics import MetricsConfig, measure_tables
 
     config = MetricsConfig(scores, reference, calls_per_position, final_position, misaligned_below)
     found = measure_tables(config)
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.table import print_report
+    from ..benchmarks.results.evaluation_tables import print_report
 
     print_report(found.report)
     print(found.yardstick)

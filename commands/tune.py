@@ -11,9 +11,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..sampling.replay import Costs, Replay
-    from ..sampling.tables import Recorded
-    from ..sampling.tune import Tuned
+    from ..sampling.offline.recorded_scores import Recorded
+    from ..sampling.offline.replay import Costs, Replay
+    from ..sampling.offline.tune import Tuned
 
 tune_app = typer.Typer()
 
@@ -75,8 +75,8 @@ def replay_command(
     import json
 
     from ..errors import NbenchError
+    from ..sampling.offline.replay import replay, replay_budget
     from ..sampling.policy import parse_policy
-    from ..sampling.replay import replay, replay_budget
 
     wanted = parse_policy(policy)
     if flops is not None:
@@ -126,7 +126,7 @@ def tune_command(
     """
     import json
 
-    from ..sampling.tune import FRONTIER, TuneConfig, save, tune
+    from ..sampling.offline.tune import FRONTIER, TuneConfig, save, tune
 
     recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, None).only(positions)
     costs = _costs(recorded, score_cost, decode_cost, reads_x0)
@@ -156,7 +156,7 @@ def _recorded(
     positions: Sequence[int] | None,
 ) -> Recorded:
     from ..errors import NbenchError
-    from ..sampling.tables import from_bench, from_tables
+    from ..sampling.offline.recorded_scores import from_bench, from_tables
 
     if scores is not None and reference_table is not None and model is None and reference is None:
         return from_tables(scores, reference_table, steps, positions)
@@ -167,7 +167,7 @@ def _recorded(
 
 def _costs(recorded: Recorded, score: float | None, decode: float, reads_x0: bool | None) -> Costs:
     """As given, else as the evaluation told."""
-    from ..sampling.replay import Costs
+    from ..sampling.offline.replay import Costs
 
     calls = recorded.calls_per_score if reads_x0 is None else int(reads_x0)
     return Costs(recorded.score_cost if score is None else score, decode, calls)

@@ -23,11 +23,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from nbench.benchmarks import statistics
-from nbench.benchmarks.compare import final_references, score_arrays
-from nbench.benchmarks.metrics import Array
-from nbench.benchmarks.part import YARDSTICK
-from nbench.benchmarks.results import result_path
+from nbench.benchmarks.metrics import Array, statistics
+from nbench.benchmarks.metrics.model_figures import YARDSTICK
+from nbench.benchmarks.results.compare import final_references, score_arrays
+from nbench.benchmarks.results.result_file import result_path
 from nbench.builders.candidates import call_arguments
 from nbench.builders.regenerate import maker_of
 from nbench.errors import NbenchError
@@ -36,7 +35,7 @@ from nbench.pipelines.latent_layout import float32_noise
 from nbench.pipelines.options import as_called
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
-from nbench.sampling.replay import selections
+from nbench.sampling.offline.replay import selections
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_reference, get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench

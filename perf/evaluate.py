@@ -93,8 +93,8 @@ class Clock:
 
 def ours(bench: Bench, results: Path) -> tuple[tuple[float, float], dict[tuple[str, int, int], float]]:
     """Seconds to score all positions into a table on disk, the model loaded, and the scores."""
-    from nbench.benchmarks.store import Store
-    from nbench.benchmarks.supply import ScoreOptions
+    from nbench.benchmarks.scoring.inputs import ScoreOptions
+    from nbench.benchmarks.scoring.store import Store
     from nbench.scorers.registry import get_scorer
 
     scorer = get_scorer("clip", bench.info)
@@ -172,7 +172,7 @@ def read_two(folder: Path) -> tuple[int, int]:
 
 def score_two(folder: Path) -> int:
     """Bytes that scoring two positions reads of a bench."""
-    from nbench.benchmarks.scoring import score_bench
+    from nbench.benchmarks.scoring.score import score_bench
     from nbench.scorers.registry import get_scorer
 
     bench = open_bench(folder)

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import world_prompts
 from nbench.scorers.registry import clip_folder

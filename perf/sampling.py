@@ -23,7 +23,7 @@ from nbench.pipelines.pruning import Pruner
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
-from nbench.sampling.space import space_of
+from nbench.sampling.pipeline_space import space_of
 from nbench.scorers.registry import get_scorer
 
 PROMPT = "two red circles above one blue square"

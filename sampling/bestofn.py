@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..benchmarks.columns import known
+from ..benchmarks.metrics.prompt_values import known
 from ..errors import NbenchError
 from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
+from .batch_run import Batch, Task
+from .live_scorer import LiveScorer
+from .pipeline_space import preview_of, space_of
 from .policy import Policy, parse_policy
-from .reading import LiveScorer
-from .running import Batch, Task
-from .space import preview_of, space_of
 from .waves import Rules, Waves, stages_of
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import IO, Any, TextIO
 
 import torch
 
-from ..benchmarks.columns import known
+from ..benchmarks.metrics.prompt_values import known
 from ..errors import NbenchError
 from ..pipelines.watch import Known, Watch
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
-from .reading import LiveScorer, Named
-from .space import preview_of, space_from
+from .live_scorer import LiveScorer, Named
+from .pipeline_space import preview_of, space_from
 from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"

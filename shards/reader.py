@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
 from .rows import check_rows, columns_of, count_failed, from_arrow
-from .schema import DatasetInfo, Tags, TrajectoryBatch, array_columns, column_bytes, one_line
+from .schema import DatasetInfo, Tags, TrajectoryBatch, array_columns, column_bytes
 from .scores import read_scores
 from .signals import absent_signals, normal_signals
 from .storage import Location

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .schema import (
     DatasetInfo,
     TrajectoryBatch,
@@ -19,7 +19,6 @@ from .schema import (
     array_columns,
     arrow_schema,
     latent_column,
-    one_line,
     scale_column,
 )
 from .signals import activations_of

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .signals import DEFAULT_SIGNALS, ArrayColumn, activations_of, normal_signals
 
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
@@ -173,12 +173,6 @@ class DatasetInfo:
                 place, reason = ".".join(map(str, first["loc"])) or place, first["msg"]
             told = one_line(f"{place}: {reason}")
             raise NbenchError(f"{origin} is damaged or of another nbench ({told}): build again with --fresh") from None
-
-
-def one_line(text: str) -> str:
-    """What a file says, as an error may repeat it: no line breaks, nothing that cannot be printed, not too long."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:400])
-    return shown if len(text) <= 400 else f"{shown}..."
 
 
 def digest(content: dict[str, Any]) -> str:

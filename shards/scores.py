@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .atomic import commit, temporary
-from .schema import one_line
 
 PROMPT = "prompt"
 """What the column `caption` calls the prompt itself; corrupted captions have the names of their kinds."""

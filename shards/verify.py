@@ -12,22 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
 from .reader import Bench
 from .rows import decode_image
-from .schema import (
-    SUFFIXES,
-    DatasetInfo,
-    ShardRecord,
-    array_columns,
-    arrow_schema,
-    digest,
-    one_line,
-    scale_of,
-)
+from .schema import SUFFIXES, DatasetInfo, ShardRecord, array_columns, arrow_schema, digest, scale_of
 from .scores import scores_metadata
 from .seeds import candidate_seed
 from .storage import Location

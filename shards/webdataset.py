@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from . import atomic
-from .schema import DatasetInfo, array_columns, arrow_schema, one_line
+from .schema import DatasetInfo, array_columns, arrow_schema
 from .signals import ArrayColumn
 from .writer import ShardWriter
 

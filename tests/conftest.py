@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.shards.reader import Bench
 
-from .shards.hub_server import HubServer
+from .shards.hub.hub_server import HubServer
+from .small_bench import Quality, make_bench
 from .tiny_pipelines import FAMILIES, Family, save_sd15
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world() -> Any:
     """The embedded pipeline in float32 on the CPU."""
     return load_pipeline(resolve_pipeline("shapes"), "float32", "cpu")
+
+
+@pytest.fixture(scope="session")
+def small_bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
+    """Shared, so not to be written to."""
+    return make_bench(tmp_path_factory.mktemp("bench") / "small")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nbench import __version__, cli
-from nbench.benchmarks import build as building
+from nbench.benchmarks.scoring import references as building
 from nbench.builders.prompts import choose as prompt_sources
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer

@@ -15,8 +15,8 @@ import typer
 
 from nbench import cli
 
-from .shards.hub_protocol import USER
-from .shards.hub_server import HubServer
+from .shards.hub.hub_protocol import USER
+from .shards.hub.hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,9 @@ import pyarrow as pa
 from ...errors import NbenchError
 from ...shards.dataset import INFO_FILE
 from ...shards.reader import Bench, open_bench
-from ..arrays import Array
-from ..compare import final_references, raw_scores, score_arrays
-from ..results import EvaluationResult, read_result
+from ..metrics.arrays import Array
+from ..results.compare import final_references, raw_scores, score_arrays
+from ..results.result_file import EvaluationResult, read_result
 
 
 @dataclass(frozen=True)

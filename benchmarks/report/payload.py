@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...shards.reader import Bench
-from ..results import EvaluationResult
+from ..results.result_file import EvaluationResult
 from .inputs import Inputs, Scored, scored
 from .trajectories import SIZES, Size, Trajectories, spread, trajectories
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError
-from ...shards.schema import one_line
+from ...errors import NbenchError, one_line
 from ..prompts.files import file_table
 from ..prompts.rows import Table
 from .source import MAX_BYTES, ImageSource

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import NbenchError
-from ...shards.schema import one_line
+from ...errors import NbenchError, one_line
 from ..prompts.choose import PromptRequest, PromptSet, choose
 from ..prompts.rows import Prompt, Table, table_prompts
 

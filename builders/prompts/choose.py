@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ...errors import NbenchError
+from ...errors import NbenchError, one_line
 from ...shapes import grammar
-from ...shards.schema import SKILL_LEVELS, one_line
+from ...shards.schema import SKILL_LEVELS
 from .files import SUFFIXES, file_table, stdin_table
 from .hub import NAMES, hub_table, is_hub_name
 from .rows import Prompt, Table, table_prompts

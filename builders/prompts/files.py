@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import NbenchError
-from ...shards.schema import one_line
+from ...errors import NbenchError, one_line
 from .rows import Table, json_object
 
 _Row = dict[str, Any]

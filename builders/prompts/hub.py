@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError
-from ...shards.schema import SKILL_LEVELS, Tags, one_line
+from ...errors import NbenchError, one_line
+from ...shards.schema import SKILL_LEVELS, Tags
 from .rows import Table
 
 NAMES = {

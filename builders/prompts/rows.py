@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import NbenchError
-from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags, one_line
+from ...errors import NbenchError, one_line
+from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags
 
 _SKILLS = {level: f"{level}_skills" for level in SKILL_LEVELS}
 _TAGS: TypeAdapter[Tags] = TypeAdapter(Tags)

@@ -11,7 +11,7 @@ import torch
 
 from ...benchmarks import metrics
 from ...benchmarks.evaluate import EvaluateConfig, evaluate
-from ...benchmarks.scoring import score_bench, score_metadata
+from ...benchmarks.scoring.score import score_bench, score_metadata
 from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer
 from ...shards.reader import open_bench

@@ -13,20 +13,20 @@ from scipy import stats
 
 from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.benchmarks.measure import compare, measure, yardstick
-from nbench.benchmarks.outside import MetricsConfig, measure_tables
-from nbench.benchmarks.part import Setting
-from nbench.benchmarks.plot import plot_report
-from nbench.benchmarks.results import EvaluationReport, read_result
-from nbench.benchmarks.scoring import score_bench
-from nbench.benchmarks.table import report_table
+from nbench.benchmarks.metrics.measure import compare, measure, yardstick
+from nbench.benchmarks.metrics.model_figures import Setting
+from nbench.benchmarks.results.evaluation_tables import report_table
+from nbench.benchmarks.results.plot import plot_report
+from nbench.benchmarks.results.result_file import EvaluationReport, read_result
+from nbench.benchmarks.scoring.score import score_bench
+from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.scores import read_scores, reference_path, write_scores
 
-from .conftest import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
-from .test_scoring import Brightness
+from ..small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
+from .scoring.test_score import Brightness
 
 COLUMNS = ["model", "position", "reference", "spearman", "kendall", "gap", "best_of_n", "retention"]
 COLUMNS += ["recovered_gain", "cost_steps", "n_scored"]

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nbench.benchmarks.human import human_agreement, open_inputs
-from nbench.benchmarks.scoring import score_references
+from nbench.benchmarks.human_agreement import human_agreement, open_inputs
+from nbench.benchmarks.scoring.score import score_references
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.forward import encode, noise_scales

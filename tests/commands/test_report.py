@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..benchmarks.conftest import make_bench
+from ..small_bench import make_bench
 from .test_results import V1, Run, run
 
 __all__ = ["run"]

@@ -11,7 +11,7 @@ import pytest
 
 from nbench import cli
 
-V1 = Path(__file__).parents[1] / "benchmarks" / "historic" / "v1.json"
+V1 = Path(__file__).parents[1] / "benchmarks" / "results" / "historic" / "v1.json"
 
 Outcome = tuple[int, str, str]
 Run = Callable[..., Outcome]

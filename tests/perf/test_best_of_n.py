@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import nbench
-from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.sampling.policy import parse_policy
 

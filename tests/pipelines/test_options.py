@@ -31,8 +31,8 @@ from nbench.pipelines.schedulers import scheduler_class
 from nbench.shards.dataset import read_info
 from nbench.shards.fingerprint import fingerprint
 
-from ..shards.hub_repos import Repo, StoredFile
-from ..shards.hub_server import HubServer
+from ..shards.hub.hub_repos import Repo, StoredFile
+from ..shards.hub.hub_server import HubServer
 from ..tiny_pipelines import Family, save_flux, save_qwen_image, save_sana, save_sd3
 from .conftest import only
 

@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from nbench.sampling.offline.recorded_scores import Recorded
 from nbench.sampling.policy import Policy
-from nbench.sampling.tables import Recorded
 
 
 def recorded(

@@ -12,8 +12,8 @@ from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.schema import CORRUPTION_KINDS, DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 
-from .hub_server import HubServer
-from .publisher import Publisher
+from .hub.hub_server import HubServer
+from .hub.publisher import Publisher
 
 POSITIONS = (0, 10, 20, 30, 50)
 SHAPE = (4, 8, 8)

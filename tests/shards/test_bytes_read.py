@@ -14,7 +14,7 @@ import pytest
 from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
 
 from .conftest import build, rows
-from .publisher import Publisher
+from .hub.publisher import Publisher
 
 WANTED = (20, 30)
 READ = f"""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nbench.benchmarks.scoring import score_bench
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench

@@ -8,14 +8,14 @@ import pytest
 
 from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.benchmarks.results import SeparationRow, SkillRow, read_result, write_result
-from nbench.benchmarks.scoring import score_bench
+from nbench.benchmarks.results.result_file import SeparationRow, SkillRow, read_result, write_result
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.scores import reference_path, write_scores
 
-from ..conftest import STEPS, make_bench
-from ..test_scoring import Brightness
+from ...small_bench import STEPS, make_bench
+from ..scoring.test_score import Brightness
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",

@@ -17,10 +17,10 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from nbench.benchmarks.report.inputs import gather
 from nbench.benchmarks.report.page import make_page, write_page
-from nbench.benchmarks.results import read_result
+from nbench.benchmarks.results.result_file import read_result
 from nbench.shards.reader import Bench
 
-from ..conftest import CANDIDATES, FAILED, STEPS
+from ...small_bench import CANDIDATES, FAILED, STEPS
 from .conftest import HOSTILE, MODEL
 
 pytestmark = pytest.mark.slow

@@ -17,11 +17,11 @@ from PIL import Image
 from nbench.benchmarks.report.inputs import bench_of, gather, scored
 from nbench.benchmarks.report.page import LIMIT, make_page, write_space
 from nbench.benchmarks.report.trajectories import SIZES, spread, trajectories
-from nbench.benchmarks.results import read_result
+from nbench.benchmarks.results.result_file import read_result
 from nbench.errors import NbenchError
 from nbench.shards.reader import Bench
 
-from ..conftest import CANDIDATES, FAILED, PROMPTS, STEPS
+from ...small_bench import CANDIDATES, FAILED, PROMPTS, STEPS
 from .conftest import HOSTILE, MODEL
 
 

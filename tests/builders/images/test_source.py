@@ -24,7 +24,7 @@ from nbench.errors import NbenchError
 from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, reference_path
 
-from ...shards.hub_server import HubServer
+from ...shards.hub.hub_server import HubServer
 from ..prompts.test_hub import CC12M, GENAI, MODELS, genai_rows, parquet, store
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

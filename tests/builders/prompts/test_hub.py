@@ -20,9 +20,9 @@ import pytest
 
 from nbench.builders.prompts.hub import is_hub_name
 
-from ...shards.hub_protocol import TOKEN
-from ...shards.hub_repos import StoredFile
-from ...shards.hub_server import HubServer
+from ...shards.hub.hub_protocol import TOKEN
+from ...shards.hub.hub_repos import StoredFile
+from ...shards.hub.hub_server import HubServer
 
 MODELS = ("DALLE_3", "SDXL_Turbo", "DeepFloyd_I_XL_v1", "Midjourney_6", "SDXL_2_1", "SDXL_Base")
 GENAI, CC12M = "BaiqiL/GenAI-Bench", "CaptionEmporium/conceptual-captions-cc12m-llavanext"

@@ -26,7 +26,7 @@ from nbench.errors import NbenchError
 from nbench.shards.reader import Bench
 from nbench.shards.schema import CORRUPTION_KINDS
 
-from ...benchmarks.conftest import PROMPTS, Quality
+from ...small_bench import PROMPTS, Quality
 
 BENCH = [
     Prompt("b0", "A red cube on a field, beside two dogs.", corruptions={"colour": "A blue cube on a field."}),

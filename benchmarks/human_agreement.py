@@ -1,0 +1,218 @@
+"""How scores agree with people's ratings of the same images: over all images, within prompts, and by skill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..builders.prompts.choose import read_prompts
+from ..errors import NbenchError
+from ..shards.reader import Bench
+from ..shards.schema import SKILL_LEVELS, Tags
+from ..shards.scores import scores_metadata
+from .metrics.arrays import Array
+from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
+from .metrics.statistics import bootstrap_ci, percentiles
+from .rating_tables import Ratings, Scores, read_table
+from .results.result_file import CI
+
+HUMAN = "human"
+"""The score table of a bench that holds people's ratings of its images."""
+ALL = "all"
+"""The skill of every prompt."""
+
+Skills = dict[str, frozenset[str]]
+"""Ids of the prompts that ask for a skill, by its name; those of `SKILL_LEVELS` are of every skill of that level."""
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """Agreement at one position (None: the scores have none) on the prompts of one skill, with 95 % intervals.
+
+    scope: `overall`, every image against every other, as GenAI-Bench is reported; `within`, images of the same prompt,
+    as mean over prompts. tie_threshold: scores that differ by no more are tied, in the pairwise accuracy (Deutsch et
+    al. 2023); calibrated on all prompts.
+    """
+
+    position: int | None
+    skill: str
+    scope: str
+    n_prompts: int
+    n_images: int
+    pearson: float | None
+    pearson_ci: CI
+    kendall: float | None
+    kendall_ci: CI
+    pairwise_accuracy: float | None
+    pairwise_accuracy_ci: CI
+    tie_threshold: float | None
+
+
+@dataclass(frozen=True)
+class HumanAgreement:
+    """The rows, and how many images have a rating, and of these a score at every position."""
+
+    n_rated: int
+    n_scored: int
+    rows: tuple[AgreementRow, ...]
+
+    def to_json(self) -> str:
+        """The one object that `nbench agreement --json` prints."""
+        return json.dumps({**asdict(self), "rows": [asdict(row) for row in self.rows]})
+
+
+def human_agreement(scores: Scores, ratings: Ratings, skills: Skills | None = None) -> HumanAgreement:
+    """Agreement of scores with ratings at every position that the scores have, by skill.
+
+    Raises:
+        NbenchError: no image has both, or no rated prompt has a skill.
+    """
+    table = scores.joined(ratings)
+    n_scored = int(np.isfinite(np.stack(list(table.values()))).all(0).sum())
+    groups = {ALL: np.ones(len(ratings.prompts), bool)} | _groups(skills or {}, ratings)
+    rows = [row for position, values in table.items() for row in _at(position, values, ratings, groups)]
+    return HumanAgreement(len(ratings.values), n_scored, tuple(rows))
+
+
+def bench_skills(bench: Bench) -> Skills:
+    """The skills of a bench's prompts."""
+    return _by_skill((prompt.prompt_id, prompt.tags) for prompt in bench.prompts)
+
+
+def read_skills(path: Path) -> Skills:
+    """Skills from a table of prompts with tags, or from JSON such as GenAI-Bench's: skills, and the numbers of prompts.
+
+    Raises:
+        NbenchError: it is neither.
+    """
+    if path.suffix.lower() != ".json":
+        return _by_skill((prompt.id, prompt.tags) for prompt in read_prompts(path))
+    try:
+        found = json.loads(path.read_bytes())
+        return {str(skill): frozenset(map(_plain_id, numbers)) for skill, numbers in found.items() if skill != ALL}
+    except OSError as error:
+        raise NbenchError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise NbenchError(f'{path} has no skills: write JSON like {{"counting": [0, 7, 12]}}') from None
+
+
+def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple[Scores, Ratings]:
+    """The scores and ratings that a person means: files, or tables of a bench by name, `HUMAN` if no ratings are named.
+
+    Raises:
+        NbenchError: not there, not of this bench, or of images that are not those that were rated.
+    """
+    if bench is not None:
+        _require_published(bench)
+    if bench is None or Path(scores).suffix:
+        table, place = read_table(Path(scores)), scores
+    else:
+        table, place = _bench_table(bench, scores)
+    _require_same(bench, table, place)
+    if ratings is not None:
+        return Scores(place, table), Ratings.of(read_table(ratings), str(ratings))
+    if bench is None:
+        raise NbenchError("no ratings: name a table of them, or with --bench a bench that carries them")
+    given, origin = _bench_table(bench, HUMAN)
+    _require_same(bench, given, origin)
+    return Scores(place, table), Ratings.of(given, origin)
+
+
+def _bench_table(bench: Bench, name: str) -> tuple[pa.Table, str]:
+    if name not in bench.references:
+        there = ", ".join(bench.references) or "none"
+        raise NbenchError(f"no scores {name!r} at {bench.location.url} (there are: {there}): name a table of them")
+    return bench.references[name], f"scores/{name}.parquet of {bench.location.url}"
+
+
+def _require_same(bench: Bench | None, table: pa.Table, place: str) -> None:
+    scored = scores_metadata(table).get("bench_fingerprint")
+    if bench is None and scored is not None:
+        raise NbenchError(f"{place} scores the images of a bench: name it with --bench, to see if they are those rated")
+    if bench is not None and scored not in (None, bench.info.fingerprint):
+        raise NbenchError(f"{place} scores another build than {bench.location.url}: score this one")
+
+
+def _require_published(bench: Bench) -> None:
+    """Only images that are given, not made, can have been rated."""
+    if bench.info.spec.get("process") != "forward":
+        raise NbenchError(
+            f"{bench.location.url} has generated images, which nobody rated: ratings belong to the published images "
+            "(nbench build --process forward --images ...)"
+        )
+
+
+def _at(
+    position: int | None, values: Array, ratings: Ratings, groups: Mapping[str, np.ndarray]
+) -> Iterable[AgreementRow]:
+    known = np.isfinite(values)
+    ids, prompts = np.unique(ratings.of_prompt[known], return_inverse=True)
+    x, y = values[known], ratings.values[known]
+    for scope in ("overall", "within"):
+        limit = tie_threshold(x, y, prompts, within=scope == "within")
+        counts = count_pairs(x, y, prompts, limit)
+        for skill, asked in groups.items():
+            chosen = np.flatnonzero(asked[ids])
+            if len(chosen):
+                yield _row(position, skill, scope, counts.of(chosen), limit)
+
+
+def _row(position: int | None, skill: str, scope: str, counts: PairCounts, limit: float) -> AgreementRow:
+    if scope == "within":
+        values, low, high = bootstrap_ci(counts.within())
+    else:
+        values = counts.overall()
+        low, high = percentiles(counts.drawn())
+    if len(counts.moments) < 2:  # nothing to draw from
+        low = high = np.full(len(STATISTICS), np.nan)
+    figures: dict[str, float | None] = {}
+    intervals: dict[str, CI] = {}
+    for name, value, lower, upper in zip(STATISTICS, values, low, high, strict=True):
+        figures[name] = float(value) if np.isfinite(value) else None
+        intervals[f"{name}_ci"] = (float(lower), float(upper)) if np.isfinite([lower, upper]).all() else None
+    return AgreementRow(
+        position=position,
+        skill=skill,
+        scope=scope,
+        n_prompts=len(counts.moments),
+        n_images=int(counts.moments[:, 0].sum()),
+        pearson=figures["pearson"],
+        pearson_ci=intervals["pearson_ci"],
+        kendall=figures["kendall"],
+        kendall_ci=intervals["kendall_ci"],
+        pairwise_accuracy=figures["pairwise_accuracy"],
+        pairwise_accuracy_ci=intervals["pairwise_accuracy_ci"],
+        tie_threshold=limit if np.isfinite(limit) else None,
+    )
+
+
+def _groups(skills: Skills, ratings: Ratings) -> dict[str, np.ndarray]:
+    """Which of the rated prompts ask for each skill, the levels first."""
+    ids = [_plain_id(prompt) for prompt in ratings.prompts]
+    ordered = sorted(skills, key=lambda skill: (skill not in SKILL_LEVELS, skill))
+    found = {skill: np.array([prompt in skills[skill] for prompt in ids]) for skill in ordered}
+    if found and not any(asked.any() for asked in found.values()):
+        some = next(iter(next(iter(skills.values()), ())), "none")
+        called = f"{ratings.prompts[0]!r} in the ratings, {some!r} in the tags"
+        raise NbenchError(f"no rated prompt has a skill (prompts are called {called}): give both the same ids")
+    return {skill: asked for skill, asked in found.items() if asked.any()}
+
+
+def _by_skill(prompts: Iterable[tuple[str, Tags | None]]) -> Skills:
+    found: dict[str, set[str]] = {}
+    for prompt_id, tags in prompts:
+        for level, names in (tags or {}).items():
+            for name in {level, *names} if names else ():
+                found.setdefault(name, set()).add(_plain_id(prompt_id))
+    return {skill: frozenset(ids) for skill, ids in found.items()}
+
+
+def _plain_id(value: object) -> str:
+    """Prompts are numbers in some tables, and numbers with leading zeros in others."""
+    text = str(value)
+    return str(int(text)) if text.isdecimal() else text

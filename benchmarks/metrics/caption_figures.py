@@ -1,0 +1,69 @@
+"""Figures of scores with several captions a latent, and of embeddings: separation by kind, retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..results.result_file import RetrievalRow, SeparationRow
+from .arrays import Array, Indices, mean_over_prompts
+from .model_figures import ModelScores
+from .prompt_values import ci, figure, known
+from .retrieval import retrieval_recall
+from .separation import Labels, auroc, average_precision, preferred
+from .statistics import bootstrap_ci, bootstrap_means, grouped_ci
+
+ALL = "all"
+
+
+def separation_rows(model: str, true: ModelScores, corrupted: Mapping[str, ModelScores]) -> list[SeparationRow]:
+    """True captions against corrupted ones of each kind, and of all kinds together, at each position that has both."""
+    found = []
+    for position, right in true.items():
+        kinds = {kind: scores[position] for kind, scores in corrupted.items() if position in scores}
+        if len(kinds) > 1:
+            kinds = {ALL: np.concatenate(list(kinds.values()), axis=1)} | kinds
+        found += [_separation(model, position, kind, right, wrong) for kind, wrong in kinds.items()]
+    return found
+
+
+def retrieval_rows(
+    model: str,
+    position: int,
+    texts: NDArray[np.floating],
+    latents: NDArray[np.floating],
+    owners: Indices,
+    ks: Sequence[int] = (1, 5, 10),
+) -> list[RetrievalRow]:
+    """Recall at each k in both directions, from embeddings as `retrieval_recall` takes them."""
+    found = []
+    for direction, recall in zip(
+        ("text_to_latent", "latent_to_text"), retrieval_recall(texts, latents, owners, ks), strict=True
+    ):
+        interval = bootstrap_ci(recall)
+        for k, mean, low, high in zip(ks, *interval, strict=True):
+            figures = {"model": model, "position": position, "direction": direction, "k": k}
+            found.append(RetrievalRow.model_validate(figures | {"recall": known(mean), "recall_ci": ci(low, high)}))
+    return found
+
+
+def _separation(model: str, position: int, kind: str, true: Array, corrupted: Array) -> SeparationRow:
+    again = np.tile(true, (1, corrupted.shape[1] // true.shape[1]))  # of several kinds: once for each
+    pairs = preferred(again, corrupted)[:, None]
+    both = np.concatenate([true, corrupted], axis=1)
+    labels = np.concatenate([np.ones_like(true), np.zeros_like(corrupted)], axis=1)
+    figures = figure("pairwise_accuracy", mean_over_prompts(pairs)[0], bootstrap_means(pairs)[:, 0])
+    for name, statistic in (("auroc", auroc), ("average_precision", average_precision)):
+        value, low, high = grouped_ci(partial(_by_label, statistic), both, labels)
+        figures |= {name: known(value[0]), f"{name}_ci": ci(low[0], high[0])}
+    n_pairs = int(np.isfinite(again - corrupted).sum())
+    return SeparationRow.model_validate(
+        figures | {"model": model, "position": position, "kind": kind, "n_pairs": n_pairs}
+    )
+
+
+def _by_label(statistic: Callable[[Array, Labels], Array], scores: Array, labels: Array) -> Array:
+    return statistic(scores, labels == 1)

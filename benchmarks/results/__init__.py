@@ -1,0 +1,1 @@
+"""Result files, their comparison, the leaderboard, tables and plots."""

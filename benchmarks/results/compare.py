@@ -1,0 +1,217 @@
+"""Two models on one bench: differences paired by prompt, from their raw scores, with Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import NbenchError
+from ...shards.reader import Bench
+from ...shards.scores import PROMPT, read_scores, scores_metadata
+from .. import metrics
+from ..metrics import Array
+from ..metrics.arrays import scattered
+from ..metrics.model_figures import final_chooser
+from ..metrics.prompt_values import known
+from ..metrics.statistics import bootstrap_means, holm, percentiles
+from .result_file import EvaluationResult, read_result
+
+METRICS = ("spearman", "best_of_n", "recovered_gain")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of model A, of model B, and A minus B over the prompts that both have, with its 95 % interval.
+
+    p_value: two-sided, from the draws of the interval; p_holm: corrected by Holm's method over the positions. Without
+    raw scores only the first three are known.
+    """
+
+    position: int
+    reference: str
+    metric: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Model `a` against `b` on `bench`; note: why there are no intervals, "" where there are."""
+
+    bench: str
+    a: str
+    b: str
+    rows: tuple[Difference, ...]
+    note: str = ""
+
+
+def find_result(name: str, results: Path) -> Path:
+    """The file that a person means: a path, or `model` or `bench/model` under `results`.
+
+    Raises:
+        NbenchError: none, or several.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise NbenchError(f"no result at {name}: run nbench evaluate")
+    folders = [results, *sorted(path for path in results.iterdir() if path.is_dir())] if results.is_dir() else []
+    found = [path for folder in folders if (path := folder / f"{name}.json").is_file()]
+    if not found:
+        raise NbenchError(
+            f"no result {name!r}: neither a file, nor in {results}; run nbench evaluate, or name --results"
+        )
+    if len(found) > 1:
+        benches = ", ".join(f"{path.parent.name}/{name}" for path in found)
+        raise NbenchError(f"{name!r} has results on several benches: name one of {benches}")
+    return found[0]
+
+
+def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None = None) -> ModelComparison:
+    """Compare two result files, at the positions of both.
+
+    With the bench, whose references the scores are measured against again, there are intervals and tests.
+
+    Args:
+        reference: the only one to compare by. Default: all.
+
+    Raises:
+        NbenchError: of different benches, nothing in common, no such reference, or score tables gone or of another run.
+    """
+    ours, theirs = read_result(a), read_result(b)
+    _same_bench(ours, theirs, a, b)
+    labels = [label for label in ours.yardsticks if label in theirs.yardsticks]
+    if reference is not None and reference not in labels:
+        raise NbenchError(f"no reference {reference!r} in both results: there are {', '.join(labels) or 'none'}")
+    labels = labels if reference is None else [reference]
+    if bench is None:
+        rows = tuple(_stated(ours, theirs, labels))
+        note = f"no intervals: the references of {ours.bench} are not at hand; name the bench with --bench"
+        return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows), note)
+    if bench.info.fingerprint != ours.bench_fingerprint:
+        raise NbenchError(f"{bench.location.url} is another build than the results' {ours.bench}: evaluate it again")
+    tables = [raw_scores(path, result) for path, result in ((a, ours), (b, theirs))]
+    ids = pc.unique(pa.concat_tables(tables)["prompt_id"])
+    first, second = (score_arrays(table, ids, bench.info.candidates) for table in tables)
+    references = final_references(bench, ids)
+    absent = [label for label in labels if label not in references]
+    if absent:
+        raise NbenchError(f"no scores/{absent[0]}.parquet at {bench.location.url}: build it again with --references")
+    rows = tuple(row for label in labels for row in _measured(first, second, references, label))
+    return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
+
+
+def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = PROMPT) -> dict[int, Array]:
+    """Scores float [P, N] by position, ascending, of one caption (the prompt, or a kind of corruption); NaN where there
+    is none."""
+    table = table.filter(pc.and_(pc.equal(table["caption"], caption), pc.is_in(table["prompt_id"], prompts)))
+    rows = pc.index_in(table["prompt_id"], prompts).to_numpy()
+    columns, values = table["candidate"].to_numpy(), table["score"].to_numpy()
+    positions, layer = np.unique(table["position"].to_numpy(), return_inverse=True)
+    shape = len(positions), len(prompts), candidates
+    arrays, _ = scattered(values, np.ravel_multi_index((layer, rows, columns), shape), shape)
+    return dict(zip(positions.tolist(), arrays, strict=True))
+
+
+def _measured(
+    ours: Mapping[int, Array], theirs: Mapping[int, Array], references: Mapping[str, Array], label: str
+) -> Iterator[Difference]:
+    reference = references[label]
+    chooser, _ = final_chooser(references, None)
+    random, final = metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
+    positions = [position for position in ours if position in theirs]
+    for metric in METRICS:
+        columns = []  # of each position: ours, theirs, and, of a share of a gain, random and final
+        for position in positions:
+            sides = [side[position] for side in (ours, theirs)]
+            if metric == "spearman":
+                cells = np.stack([metrics.spearman(side, reference) for side in sides])
+            else:
+                cells = np.stack([metrics.best_of_n(side, reference) for side in sides])
+            if metric == "recovered_gain":
+                cells = np.concatenate([cells, [random, final]])
+            columns.append(np.where(np.isfinite(cells).all(0), cells, np.nan))
+        if not columns:
+            return
+        yield from _tested(np.concatenate(columns).T, metric, positions, label)
+
+
+def _tested(values: Array, metric: str, positions: list[int], label: str) -> Iterator[Difference]:
+    """Differences at K positions of values [P, K * 2], or [P, K * 4]."""
+    means = metrics.mean_over_prompts(values).reshape(len(positions), -1)
+    drawn = bootstrap_means(values).reshape(-1, *means.shape)
+    a, b = (_figure(metric, means, side) for side in (0, 1))
+    draws = _figure(metric, drawn, 0) - _figure(metric, drawn, 1)  # [R, K]
+    low, high = percentiles(draws)
+    tail = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
+    p_values = np.where(np.isfinite(draws).all(0), np.minimum(1, 2 * (tail + 1) / (len(draws) + 1)), np.nan)
+    for k, figures in enumerate(zip(a, b, a - b, low, high, p_values, holm(p_values), strict=True)):
+        yield Difference(positions[k], label, metric, *map(known, figures))
+
+
+def _figure(metric: str, means: Array, side: int) -> Array:
+    """Of means [..., K, 2 or 4]: [..., K]."""
+    if metric != "recovered_gain":
+        return means[..., side]
+    return metrics.recovered_gain(means[..., side], means[..., 2], means[..., 3])
+
+
+def _stated(ours: EvaluationResult, theirs: EvaluationResult, labels: list[str]) -> Iterator[Difference]:
+    sides = [{(row.reference, row.position): row for row in side.rows} for side in (ours, theirs)]
+    for label, metric in product(labels, METRICS):
+        for (reference, position), row in sides[0].items():
+            other = sides[1].get((reference, position))
+            if other is not None and reference == label:
+                a, b = getattr(row, metric), getattr(other, metric)
+                yield Difference(position, label, metric, a, b, None if a is None or b is None else a - b)
+
+
+def _same_bench(ours: EvaluationResult, theirs: EvaluationResult, a: Path, b: Path) -> None:
+    if ours.bench_fingerprint != theirs.bench_fingerprint:
+        why = "two builds of" if ours.bench == theirs.bench else f"{ours.bench} and {theirs.bench}, not"
+        raise NbenchError(f"{a} and {b} are of {why} one bench: evaluate both models on the same")
+
+
+def _any(rows: tuple[Difference, ...]) -> tuple[Difference, ...]:
+    if not rows:
+        raise NbenchError("the results have no position in common: evaluate both at the same --latents")
+    return rows
+
+
+def raw_scores(path: Path, result: EvaluationResult) -> pa.Table:
+    """The score table beside the result at `path`.
+
+    Raises:
+        NbenchError: gone, or of another run.
+    """
+    place = path.with_name(f"{path.name.removesuffix('.json')}.parquet")
+    if not place.is_file():
+        raise NbenchError(f"no raw scores at {place}: they lie beside the result; run nbench evaluate again")
+    table = read_scores(place)
+    origin = scores_metadata(table)
+    told = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
+    if told != (result.bench_fingerprint, result.model_fingerprint):
+        raise NbenchError(f"{place} is of another run than {path}: run nbench evaluate again")
+    return table
+
+
+def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
+    """Of the final images, by name."""
+    found = {}
+    for name, table in bench.references.items():
+        if scores_metadata(table).get("bench_fingerprint") == bench.info.fingerprint:
+            arrays = score_arrays(table, prompts, bench.info.candidates)
+            if bench.info.steps in arrays:
+                found[name] = arrays[bench.info.steps]
+    return found

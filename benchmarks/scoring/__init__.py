@@ -1,0 +1,1 @@
+"""A bench and a scorer to score tables."""

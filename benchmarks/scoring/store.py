@@ -1,0 +1,242 @@
+"""The score table of an evaluation on disk: what is there is kept, what is missing is scored, shard by shard.
+
+`<model>.parquet` holds all positions ever scored. While it grows, a folder `.<model>.parts` beside it has a table for
+each shard that is done, so that a run that was killed goes on after the last one, and the lock of who makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import NbenchError
+from ...progress import BuildProgress
+from ...scorers.protocols import Scorer, TwinTower, calls_per_score
+from ...shards.atomic import commit, temporary, writing_to
+from ...shards.lock import locked
+from ...shards.reader import Bench
+from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
+from ..metrics.caption_figures import retrieval_rows
+from ..results.result_file import EvaluationResult, RetrievalRow, read_result
+from .inputs import ScoreOptions, readable
+from .score import Seen, nothing_to_score, score_metadata, score_shards
+
+_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class Scored:
+    """table: the scores at all positions that there are; seconds: of one score, None where it was never measured."""
+
+    table: pa.Table
+    retrieval: tuple[RetrievalRow, ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the scores of one model on one bench are kept.
+
+    Attributes:
+        path: of the table; the result lies beside it as `.json`.
+        retrieval: keep embeddings until the recall of a twin tower is known.
+    """
+
+    path: Path
+    bench: Bench
+    scorer: Scorer
+    options: ScoreOptions
+    retrieval: bool = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep everybody else from the table and the result beside it; to be held until both are written.
+
+        Raises:
+            NbenchError: somebody else has it, or the folder cannot be written.
+        """
+        with ExitStack() as lock:
+            with writing_to(self.path):
+                taken = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
+                lock.enter_context(locked(self._parts, taken))
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # the parts of a run that was cut off stay
+                    self._parts.rmdir()
+
+    def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
+        """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
+
+        `fresh`: forget what there is; `shown`: tell on stderr how far it is.
+
+        Raises:
+            NbenchError: as `score_shards`, or the folder cannot be written.
+        """
+        wanted = readable(self.scorer.reads, positions, self.bench.info.steps)
+        if not wanted:
+            raise nothing_to_score(self.bench, self.scorer, positions)
+        if fresh:
+            self._forget()
+        old, result = self._kept()
+        if old is None:
+            result = None
+        told = tuple(result.retrieval) if result is not None else ()
+        missing = [position for position in wanted if not self._has(position, old, told)]
+        seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
+        if not missing:
+            assert old is not None
+            return Scored(old, told, seconds)
+        measured = self._score(missing, shown)
+        table = self._merged(old, missing)
+        found = tuple(row for row in told if row.position not in missing) + tuple(self._recall(missing))
+        write_scores(self.path, table, self._origin | self._spans(table, old, missing))
+        self._clear(self._parts.iterdir())
+        return Scored(read_scores(self.path), found, measured or seconds)
+
+    @property
+    def _parts(self) -> Path:
+        return self.path.with_name(f".{self.path.stem}.parts")
+
+    def _part(self, shard: int) -> Path:
+        return self._parts / f"{shard:05d}.parquet"
+
+    @property
+    def _embeds(self) -> bool:
+        return self.retrieval and isinstance(self.scorer, TwinTower)
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """Tables of the same origin have the same scores."""
+        records = [record.sha256 for record in self.bench.info.shards if record]  # failed rows may have been remade
+        return score_metadata(self.bench.info, self.scorer, self.options) | {
+            "shards_sha256": hashlib.sha256("".join(records).encode()).hexdigest(),
+            "reads": self.scorer.reads,
+            "calls_per_score": calls_per_score(self.scorer.reads),
+        }
+
+    def _forget(self) -> None:
+        self._clear([self.path, self.path.with_suffix(".json"), *self._parts.iterdir()])
+
+    def _clear(self, files: Iterable[Path]) -> None:
+        with writing_to(self.path):
+            for path in files:
+                path.unlink(missing_ok=True)
+
+    def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
+        """The table that is there, if it is of the same origin, and the result beside it."""
+        if self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:"):
+            return None, None  # their scores cost nothing, and a reference may be another one now
+        try:
+            table = read_scores(self.path)
+        except NbenchError:
+            return None, None
+        told = scores_metadata(table)
+        if any(told.get(name) != value for name, value in self._origin.items()) or set(told) - set(self._origin) != {
+            "captions_at"
+        }:
+            return None, None
+        try:
+            result = read_result(self.path.with_suffix(".json"))
+        except NbenchError:
+            return table, None
+        same = (self.scorer.fingerprint, self.bench.info.fingerprint)
+        return table, result if (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
+        if old is None or position not in set(pc.unique(old["position"]).to_pylist()):
+            return False
+        if self.options.captions and position not in scores_metadata(old)["captions_at"]:
+            return False
+        return not self._embeds or position in {row.position for row in told}
+
+    def _score(self, missing: Sequence[int], shown: bool) -> float | None:
+        """Score what has no part yet; the median of the seconds that a score took."""
+        key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
+        info, seen = self.bench.info, Seen(embeddings={} if self._embeds else None)
+        todo = [shard for shard in range(len(info.shards)) if not _is_of(self._part(shard), key)]
+        rows = sum(len(info.shard_rows(shard)) for shard in todo)
+        with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
+            made = score_shards(self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, seen)
+            for shard, table in made:
+                if seen.embeddings is not None:
+                    self._keep(shard, missing, seen.embeddings)
+                    seen.embeddings.clear()
+                write_scores(self._part(shard), table, key)
+        return median(seen.seconds) if seen.seconds else None
+
+    def _keep(self, shard: int, missing: Sequence[int], embeddings: dict[int, list[np.ndarray]]) -> None:
+        """Put the embeddings of a shard, float32 [K, B, D], where its part will be."""
+        path = self._part(shard).with_suffix(".npy")
+        stacked = [np.concatenate(embeddings[position]) for position in missing if position in embeddings]
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary(path).open("wb") as file:
+                np.save(file, np.stack(stacked) if stacked else np.empty((len(missing), 0, 0), np.float32))
+            commit(path)
+
+    def _merged(self, old: pa.Table | None, missing: Sequence[int]) -> pa.Table:
+        """Old and new rows by prompt, candidate, position and caption, so that it is the same in however many runs."""
+        tables = [
+            read_scores(self._part(shard)).replace_schema_metadata() for shard in range(len(self.bench.info.shards))
+        ]
+        if old is not None:
+            kept = pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))
+            tables.append(old.filter(kept).replace_schema_metadata())
+        table = pa.concat_tables(tables)
+        if not len(table):
+            raise NbenchError(
+                f"{self.bench.location.url} has no trajectory that {self.scorer.name} could score: all of them failed"
+            )
+        places = pc.index_in(table["prompt_id"], pa.array([prompt.prompt_id for prompt in self.bench.prompts]))
+        kinds = np.where(pc.equal(table["caption"], PROMPT), "", table["caption"].to_numpy())
+        order = np.lexsort((kinds.astype(str), table["position"], table["candidate"], places.to_numpy()))
+        return table.take(order)
+
+    def _spans(self, table: pa.Table, old: pa.Table | None, missing: Sequence[int]) -> dict[str, Any]:
+        """At which positions the corrupted captions have been scored."""
+        before = set(scores_metadata(old)["captions_at"]) - set(missing) if old is not None else set()
+        return {"captions_at": sorted(before | set(missing if self.options.captions else ()))}
+
+    def _recall(self, missing: Sequence[int]) -> list[RetrievalRow]:
+        if not self._embeds:
+            return []
+        assert isinstance(self.scorer, TwinTower)
+        prompts = self.bench.prompts
+        texts = np.concatenate(
+            [
+                self.scorer.embed_text([prompt.prompt for prompt in prompts[start : start + _TEXTS]])
+                .float()
+                .cpu()
+                .numpy()
+                for start in range(0, len(prompts), _TEXTS)
+            ]
+        )
+        place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
+        shards = [(shard, read_scores(self._part(shard))) for shard in range(len(self.bench.info.shards))]
+        found = []
+        for number, position in enumerate(missing):
+            owners, latents = [], []
+            for shard, table in shards:
+                here = table.filter(pc.and_(pc.equal(table["position"], position), pc.equal(table["caption"], PROMPT)))
+                if len(here):
+                    owners += [place[name] for name in here["prompt_id"].to_pylist()]
+                    latents.append(np.load(self._part(shard).with_suffix(".npy"), mmap_mode="r")[number])
+            found += retrieval_rows(self.scorer.name, position, texts, np.concatenate(latents), np.array(owners))
+        return found
+
+
+def _is_of(path: Path, key: dict[str, Any]) -> bool:
+    try:
+        return scores_metadata(read_scores(path)) == key
+    except NbenchError:
+        return False

@@ -1,0 +1,1 @@
+"""Pruning policies replayed and tuned on recorded scores."""

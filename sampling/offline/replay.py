@@ -1,0 +1,267 @@
+"""Policies replayed on recorded scores: what they select, what they cost, beside random, oracle and plain Best-of-N."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...benchmarks.metrics import Array, mean_over_prompts, recovered_gain, retention
+from ...benchmarks.metrics.statistics import bootstrap_means
+from ...errors import NbenchError
+from ..policy import Policy
+from ..waves import best, stages_of
+from .expectation import expected_best, expected_selection, is_exact
+from .recorded_scores import Recorded
+
+_RESAMPLED_PROMPTS = 200_000_000  # in all: seconds
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run costs beside its denoiser calls, in calls of one candidate.
+
+    score: of scoring one candidate once; decode: of decoding one finished latent; calls_per_score: 1 for scorers that
+    read the x0 estimate. Seconds follow the same way: score = scorer seconds / step seconds.
+    """
+
+    score: float = 0.0
+    decode: float = 0.0
+    calls_per_score: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.score < np.inf and 0 <= self.decode < np.inf and self.calls_per_score in (0, 1)):
+            raise NbenchError("costs of a score and of a decode are 0 or more, and calls a score are 0 or 1: mend them")
+
+    def of(self, policy: Policy, n: int, steps: int) -> float:
+        """A prompt's cost under `policy`: denoiser calls, scores, and decoding of those that stay."""
+        extra = self.score * sum(policy.alive(n)) + self.decode * policy.stages[-1].keep
+        return policy.rows(n, steps, self.calls_per_score) + extra
+
+    def best_of(self, n: int, steps: int) -> float:
+        """A prompt's cost of plain Best-of-n, which finishes, decodes and scores all n images."""
+        return n * (steps + self.decode + self.score)
+
+    def one(self, steps: int) -> float:
+        """The cost of a single image, taken blindly."""
+        return steps + self.decode
+
+
+class Estimate(NamedTuple):
+    """A figure over prompts with its bootstrap 95 % interval; NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN: null."""
+        return {name: value if np.isfinite(value) else None for name, value in self._asdict().items()}
+
+
+@dataclass(frozen=True)
+class ReplayRow:
+    """How one way to select does.
+
+    seen: candidates a prompt; calls: cost a prompt; share: of full Best-of-n's; selected: mean reference;
+    recovered_gain, oracle_gain: share of the gain over random of final-image selection and of the reference's own best;
+    affords: candidates that the budget would buy, were more recorded; those seen without a budget.
+    """
+
+    way: str
+    seen: int
+    calls: float
+    share: float
+    selected: Estimate
+    recovered_gain: Estimate
+    oracle_gain: Estimate
+    retention: Estimate
+    affords: int
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A replay: its rows and what they were computed from.
+
+    exact: over all subsets and ties, not over draws; left_out: prompts with fewer than n candidates that have all
+    scores at hand.
+    """
+
+    model: str
+    reference: str
+    yardstick: str
+    policy: str
+    n: int
+    steps: int
+    recorded: int
+    n_prompts: int
+    left_out: int
+    exact: bool
+    rows: tuple[ReplayRow, ...]
+    budget: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: estimates as value, low, high."""
+        return vars(self) | {"rows": [row_dict(row) for row in self.rows]}
+
+
+def row_dict(row: ReplayRow) -> dict[str, Any]:
+    """A row for JSON."""
+    return {name: value.to_dict() if isinstance(value, Estimate) else value for name, value in vars(row).items()}
+
+
+def policy_picks(recorded: Recorded, policy: Policy, n: int) -> Array:
+    """Expected reference of what `policy` selects of `n` candidates, float [P]; NaN where fewer are usable."""
+    scores = [recorded.at(stage.position) for stage in policy.stages]
+    return expected_selection(scores, [stage.keep for stage in policy.stages], recorded.reference, policy.of(n))
+
+
+def selections(scores: Mapping[int, Array], policy: Policy, n: int, steps: int) -> list[int]:
+    """The candidate that a live run of the first `n` selects of each prompt, by scores [P, N] at each position.
+
+    Raises:
+        KeyError: there are no scores at a position where candidates are compared.
+    """
+    stages = stages_of(policy, steps, keep=1)
+    found = []
+    for prompt in range(len(scores[stages[0].position])):
+        living = list(range(policy.of(n)))
+        for stage in stages:
+            living = best({one: float(scores[stage.position][prompt, one]) for one in living})[: stage.keep]
+        found += living
+    return found
+
+
+def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = None) -> Replay:
+    """Replay `policy` with `n` candidates a prompt.
+
+    Raises:
+        NbenchError: the policy fits neither n, nor the steps, nor the positions recorded; or n candidates a prompt
+            are not there.
+    """
+    costs = costs or Costs()
+    steps, full = recorded.steps, costs.best_of(n, recorded.steps)
+    recorded = _usable(recorded, policy, n)
+    policy.check(n, steps)
+    ways = {
+        "policy": (policy.of(n), costs.of(policy, n, steps), policy_picks(recorded, policy, n)),
+        "random": (1, costs.one(steps), expected_best(recorded.reference, recorded.reference, 1)),
+        "best-of-n": (n, full, expected_best(recorded.final, recorded.reference, n)),
+        "oracle": (n, full, expected_best(recorded.reference, recorded.reference, n)),
+    }
+    return _report(recorded, policy, n, ways, full)
+
+
+def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Costs | None = None) -> Replay:
+    """What `budget` calls a prompt buy: each way sees as many candidates as it can afford of those recorded.
+
+    The policy's keeps stay as they are, so a larger budget draws more candidates to its first stage, whatever the
+    policy itself draws. Gains are against what plain Best-of-N selects and against the best of what the policy sees
+    (TTSnap's comparison, 2511.22242).
+
+    Raises:
+        NbenchError: the budget does not pay for the policy or for one image, or as for `replay`.
+    """
+    costs = costs or Costs()
+    steps, at_hand = recorded.steps, recorded.reference.shape[1]
+    policy = Policy(policy.stages)
+    policy.check(max(at_hand, policy.stages[0].keep), steps)
+    least = policy.stages[0].keep
+    cheapest = max(costs.of(policy, least, steps), costs.best_of(1, steps))
+    if not cheapest <= budget < np.inf:
+        raise NbenchError(
+            f"budget {budget:g} calls: {policy} of {least} and one image cost up to {cheapest:g}; raise it"
+        )
+    buys = _most(lambda count: costs.of(policy, count, steps), least, budget)
+    plain_buys = _most(lambda count: costs.best_of(count, steps), 1, budget)
+    n, plain = (min(count, at_hand) for count in (buys, plain_buys))
+    recorded = _usable(recorded, policy, max(n, plain))
+    reference, final = recorded.reference, recorded.final
+    ways = {
+        "policy": (n, costs.of(policy, n, steps), policy_picks(recorded, policy, n)),
+        "random": (1, costs.one(steps), expected_best(reference, reference, 1)),
+        "best-of-n": (plain, costs.best_of(plain, steps), expected_best(final, reference, plain)),
+        "oracle": (n, costs.of(policy, n, steps), expected_best(reference, reference, n)),
+    }
+    affords = {"policy": buys, "random": 1, "best-of-n": plain_buys, "oracle": buys}
+    return _report(recorded, policy, n, ways, costs.best_of(n, steps), budget, affords)
+
+
+def estimates(ways: Array, marks: Array) -> list[dict[str, Estimate]]:
+    """Figures of each way to select; ratios of means are bootstrapped as ratios, all ways on the same draws.
+
+    Args:
+        ways: expected reference of each way's pick, float [P, W].
+        marks: that of a random pick, of final-image selection and of the oracle, float [P, 3].
+    """
+    picks = np.concatenate([ways, marks], axis=1)
+    resamples = int(np.clip(_RESAMPLED_PROMPTS // max(len(picks), 1), 1000, 10_000))
+    drawn = bootstrap_means(picks, resamples)
+    *chosen, blind, best, top = np.concatenate([mean_over_prompts(picks)[None], drawn]).T
+    return [
+        {
+            "selected": _estimate(values),
+            "recovered_gain": _estimate(recovered_gain(values, blind, best)),
+            "oracle_gain": _estimate(recovered_gain(values, blind, top)),
+            "retention": _estimate(retention(values, best)),
+        }
+        for values in chosen
+    ]
+
+
+def _estimate(values: Array) -> Estimate:
+    drawn = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def _usable(recorded: Recorded, policy: Policy, n: int) -> Recorded:
+    """Without candidates that lack a score or a reference: all ways choose among the same."""
+    whole = recorded.at_positions([stage.position for stage in policy.stages]).whole()
+    most = int(np.isfinite(whole.reference).sum(-1).max(initial=0))
+    if not 1 <= n <= most:
+        raise NbenchError(f"cannot replay {n} candidates a prompt: {most} are recorded with all scores; take 1..{most}")
+    return whole
+
+
+def _most(cost: Callable[[int], float], least: int, budget: float) -> int:
+    """The most candidates that the budget buys; each costs the same."""
+    each = cost(least + 1) - cost(least)
+    if each <= 0:
+        raise NbenchError("candidates cost nothing under this policy: its first stage is at 0 and scores are free")
+    return least + int((budget - cost(least)) / each + 1e-9)
+
+
+def _report(
+    recorded: Recorded,
+    policy: Policy,
+    n: int,
+    ways: dict[str, tuple[int, float, Array]],
+    full: float,
+    budget: float | None = None,
+    affords: dict[str, int] | None = None,
+) -> Replay:
+    """`ways`: candidates seen, calls, and picks of the policy, random, final-image selection and the oracle."""
+    picks = np.stack([values for _, _, values in ways.values()])
+    whole = np.isfinite(picks).all(0)  # the same prompts for each way
+    figures = estimates(picks[:, whole].T, picks[1:, whole].T)
+    rows = tuple(
+        ReplayRow(way, seen, calls, calls / full, **told, affords=(affords or {}).get(way, seen))
+        for (way, (seen, calls, _)), told in zip(ways.items(), figures, strict=True)
+    )
+    return Replay(
+        model=recorded.model,
+        reference=recorded.reference_name,
+        yardstick=recorded.yardstick,
+        policy=str(policy),
+        n=n,
+        steps=recorded.steps,
+        recorded=recorded.reference.shape[1],
+        n_prompts=int(whole.sum()),
+        left_out=int((~whole).sum()),
+        exact=is_exact(list(recorded.scores.values()), policy.of(n), [stage.keep for stage in policy.stages]),
+        rows=rows,
+        budget=budget,
+    )

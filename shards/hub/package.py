@@ -1,0 +1,145 @@
+"""What of a folder is published: which kind it is, which files belong to it, and that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import NbenchError
+from ..dataset import INFO_FILE
+from ..reader import open_bench
+from .card import dataset_card, model_card, results_card
+
+CARD = "README.md"
+Kind = Literal["data set", "model", "results"]
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+_RESULT, _MADE_BY = {"bench", "model", "rows"}, {"nbench_version", "provenance"}
+"""Fields by which a JSON file is known to be the result of an evaluation: all of these, and one of those."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file as it is sent: its path in the repository, where its content lies, its size in bytes and its hash."""
+
+    path: str
+    source: Path | bytes
+    bytes: int
+    sha256: str
+
+    def git_blob(self) -> str:
+        """Its id in git, by which the Hub knows small files."""
+        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A checked folder. `files` are in the order in which to send them, without the card; `readme` is its own card."""
+
+    kind: Kind
+    files: tuple[PublishedFile, ...]
+    left_out: tuple[str, ...]
+    readme: str | None
+    card: Callable[[str], str]
+
+    def complete(self, there: str = "") -> tuple[PublishedFile, ...]:
+        """All files, the card last. A folder without a README goes on with the one that is `there`."""
+        data = self.card(there if self.readme is None else self.readme).encode()
+        return (*self.files, PublishedFile(CARD, data, len(data), hashlib.sha256(data).hexdigest()))
+
+
+def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
+    """Find out what `folder` is, and hash what belongs to it.
+
+    Raises:
+        NbenchError: neither a data set nor a model nor results; half built, half trained, or damaged.
+    """
+    if not folder.is_dir():
+        raise NbenchError(f"no folder {folder}: name one with a data set, a model or results")
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    own = {name: path for name, path in found.items() if name != CARD and not _private(name)}
+    recorded: dict[str, str] = {}
+    kind: Kind
+    card: Callable[[str], str]
+    if INFO_FILE in own:
+        info = open_bench(folder).info
+        recorded = {record.path: record.sha256 for record in info.shards if record}
+        own = {name: path for name, path in own.items() if name in recorded or not name.startswith("data/")}
+        kind, card = "data set", partial(dataset_card, info, repo_id)
+    elif "config.json" in own:
+        kind, card = "model", partial(model_card, _recipe(folder, own), repo_id)
+    elif results := _results(own):
+        tables = any(name.endswith(".parquet") for name in own)
+        kind, card = "results", partial(results_card, results, repo_id, tables)
+    else:
+        raise NbenchError(
+            f"nothing to publish in {folder}: it has neither {INFO_FILE} (a data set) nor config.json (a model) nor "
+            "result files as `nbench evaluate` writes them"
+        )
+    # what says that a data set is one goes last, so that half of one never looks whole
+    order = sorted(own, key=lambda name: (name == INFO_FILE, not name.startswith("data/"), name))
+    with ThreadPoolExecutor(num_workers) as pool:
+        files = tuple(pool.map(lambda name: _hashed(name, own[name]), order))
+    for file in files:
+        _check(folder, file, recorded.get(file.path, file.sha256))
+    left_out = tuple(name for name in found if name not in own and name != CARD)
+    return Package(kind, files, left_out, _read(found[CARD]) if CARD in found else None, card)
+
+
+def _private(name: str) -> bool:
+    """Whether a file is hidden, temporary, or a pickle, which nobody should be asked to open."""
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
+    return hidden or name.endswith(("~", ".tmp", *_PICKLES))
+
+
+def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
+    if file.sha256 != recorded:
+        raise NbenchError(
+            f"shard {folder / file.path} is not what was built (SHA-256 {file.sha256[:12]}, recorded {recorded[:12]}): "
+            "remove it and run the same `nbench build` command to mend it"
+        )
+
+
+def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
+    """What a model's training.json says; nothing if it has none."""
+    if (folder / "checkpoint.pt").exists():
+        raise NbenchError(f"{folder} is half trained: run the same `nbench train` command again to finish it")
+    if not any(name.endswith(".safetensors") for name in own):
+        raise NbenchError(f"{folder} has no weights as safetensors: save the model there with save_pretrained")
+    recipe = _json(own["training.json"]) if "training.json" in own else {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _results(own: dict[str, Path]) -> list[dict[str, Any]]:
+    contents = [_json(path) for name, path in own.items() if name.endswith(".json")]
+    known = [content for content in contents if isinstance(content, dict) and content.keys() >= _RESULT]
+    return [content for content in known if content.keys() & _MADE_BY]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise NbenchError(f"{path} is damaged ({error}): make it again or move it away") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NbenchError(f"cannot read {path} as UTF-8 text ({error}): mend it or move it away") from None
+
+
+def _hashed(name: str, path: Path) -> PublishedFile:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return PublishedFile(name, path, file.tell(), digest)
+    except OSError as error:
+        raise NbenchError(f"cannot read {path} ({error.strerror}): make it readable or move it away") from None

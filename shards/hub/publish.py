@@ -1,0 +1,162 @@
+"""Publishing on the Hub: checked before, sent so that an interrupted publish goes on, and compared afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import NbenchError
+from ..dataset import INFO_FILE
+from .package import CARD, Package, PublishedFile, pack
+from .upload import WritableRepo
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
+
+BATCH_FILES, BATCH_BYTES = 32, 8 * 10**9
+"""What is committed at a time: so much at most is sent again after an interruption, and so often progress is told."""
+_CLASHES = {
+    "data set": ("data/*", "config.json"),
+    "model": ("*.safetensors", INFO_FILE),
+    "results": (INFO_FILE, "config.json"),
+}
+"""Files of a repository that make it something else, unless they are among those to be sent."""
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """What to publish where: the folder `path`, a data set, model or results, goes to `repo_id` (user/name).
+
+    Raises:
+        NbenchError: a value that makes no sense.
+    """
+
+    path: Path
+    repo_id: str
+    private: bool = False
+    revision: str = "main"
+    num_workers: int = 4
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported unsaid
+
+        if self.num_workers < 1:
+            raise NbenchError(f"--num-workers {self.num_workers} makes no sense: give 1 or more")
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError as error:
+            raise NbenchError(f"{self.repo_id!r} cannot name a repository: {error}") from None
+        if "/" not in self.repo_id:
+            raise NbenchError(f"{self.repo_id!r} does not say whose it is: write user/{self.repo_id}")
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What was published, or would be (`commit` is then None); `sent` of the files were not there before."""
+
+    url: str
+    commit: str | None
+    files: tuple[PublishedFile, ...]
+    bytes: int
+    sent: int
+    left_out: tuple[str, ...]
+    card: str
+
+    def listing(self) -> str:
+        """The files with their sizes, those left out, and the card."""
+        lines = [f"{file.bytes:>15,}  {file.path}" for file in self.files]
+        lines += [f"{'not sent':>15}  {path}" for path in self.left_out]
+        return "\n".join([*lines, f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}", "", self.card])
+
+
+def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
+    """Send a folder to the Hub, and make sure that what is there is what is here. Nothing local is changed.
+
+    Raises:
+        NbenchError: nothing to publish, half built or damaged; no token, no right, a name that is taken (all of these
+            before anything is sent); a Hub out of reach; other hashes there than here.
+    """
+    from huggingface_hub import constants
+
+    package = pack(config.path, config.repo_id, config.num_workers)
+    repo_type = "model" if package.kind == "model" else "dataset"
+    url = f"{constants.ENDPOINT}/{'' if repo_type == 'model' else 'datasets/'}{config.repo_id}"
+    url += "" if config.revision == "main" else f"/tree/{config.revision}"
+    if config.dry_run:
+        return _report(url, None, package, package.complete(), sent=0)
+    hub = WritableRepo(config.repo_id, repo_type, config.revision, config.num_workers)
+    commit = hub.open(config.private)
+    there = hub.tree(commit)
+    _refuse_clash(config, package, there)
+    files = package.complete(hub.text(CARD, commit) if CARD in there and package.readme is None else "")
+    todo = [file for file in files if not _same(file, there.get(file.path))]
+    say = _say if shown else lambda text: None
+    say(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
+    done = 0
+    for batch in _batches(todo):
+        commit = hub.send(batch, f"Publish {package.kind} with nbench")
+        done += len(batch)
+        say(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
+    there = hub.tree(commit)
+    wrong = [_difference(file, there.get(file.path)) for file in files if not _same(file, there.get(file.path))]
+    if wrong:
+        raise NbenchError(f"{url} is not what is here: {'; '.join(wrong)}: run the same command to send these again")
+    return _report(url, commit, package, files, sent=len(todo))
+
+
+def _refuse_clash(config: PublishConfig, package: Package, there: dict[str, RepoFile]) -> None:
+    own = {file.path: file for file in package.files}
+    strange = [path for path in there if path not in own and any(fnmatch(path, p) for p in _CLASHES[package.kind])]
+    if INFO_FILE in own and INFO_FILE in there and not _same(own[INFO_FILE], there[INFO_FILE]):
+        strange.insert(0, INFO_FILE)
+    if strange:
+        raise NbenchError(
+            f"{config.repo_id} already holds something else at {config.revision} ({strange[0]} is not of this "
+            f"{package.kind}): take another name or a new --revision"
+        )
+
+
+def _same(file: PublishedFile, there: RepoFile | None) -> bool:
+    if there is None:
+        return False
+    return bool(there.lfs.sha256 == file.sha256 if there.lfs else there.blob_id == file.git_blob())
+
+
+def _difference(file: PublishedFile, there: RepoFile | None) -> str:
+    if there is None:
+        return f"{file.path} is missing"
+    here, found = (file.sha256, there.lfs.sha256) if there.lfs else (file.git_blob(), there.blob_id)
+    return f"{file.path} has hash {found[:12]}, here {here[:12]}"
+
+
+def _batches(files: Sequence[PublishedFile]) -> Iterator[list[PublishedFile]]:
+    batch: list[PublishedFile] = []
+    for file in files:
+        if batch and (len(batch) == BATCH_FILES or _size(batch) + file.bytes > BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _report(
+    url: str, commit: str | None, package: Package, files: tuple[PublishedFile, ...], sent: int
+) -> PublishReport:
+    card = files[-1].source
+    assert isinstance(card, bytes)
+    return PublishReport(url, commit, files, _size(files), sent, package.left_out, card.decode())
+
+
+def _size(files: Sequence[PublishedFile]) -> int:
+    return sum(file.bytes for file in files)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

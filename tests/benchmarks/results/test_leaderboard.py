@@ -1,0 +1,178 @@
+"""The leaderboard from result files: order, yardsticks, every format read back, names that mean harm."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from nbench.benchmarks.results.leaderboard import COLUMNS, Leaderboard, leaderboard
+from nbench.benchmarks.results.leaderboard_formats import FORMATS
+from nbench.benchmarks.results.result_file import (
+    EvaluationResult,
+    ResultRow,
+    Yardstick,
+    read_result,
+    result_path,
+    write_result,
+)
+from nbench.errors import NbenchError
+
+V1 = Path(__file__).parent / "historic" / "v1.json"
+HOSTILE = '<script>alert("1")</script> | `x`'
+
+
+def result(model: str, spearman: dict[int, float | None], bench: str = "small", **changes: object) -> EvaluationResult:
+    """Of a model with these figures by position; its regret grows with them."""
+    rows = tuple(
+        ResultRow(
+            model=model,
+            position=position,
+            reference="vqascore",
+            spearman=value,
+            kendall=None,
+            gap=None,
+            best_of_n=0.7,
+            retention=0.9,
+            recovered_gain=None if value is None else 1 - value,
+            cost_steps=10 + position,
+            n_scored=4,
+            n_unscored=2,
+            regret=value,
+            spearman_ci=None if value is None else (value - 0.1, value + 0.1),
+        )
+        for position, value in spearman.items()
+    )
+    mark = Yardstick(random=0.5, final=0.75, oracle=1.0, random_ci=(0.4, 0.6), chooser="clip")
+    base = read_result(V1)
+    told = {"model": model, "bench": bench, "rows": rows, "yardsticks": {"vqascore": mark}, "steps": 10}
+    return base.model_copy(update={**told, "bench_fingerprint": "f" * 8, "n_candidates": 4, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for one in (
+        result("clip", {0: 0.0, 5: 0.25, 10: 0.75}),
+        result("noisyclip", {0: 0.0, 4: 0.5, 10: 0.5}),
+        result("constant", {5: None}),
+    ):
+        write_result(result_path(tmp_path, one.bench, one.model), one)
+    return tmp_path
+
+
+def models(board: Leaderboard) -> list[str]:
+    return [line.model for line in board.lines if not line.yardstick]
+
+
+def test_best_first_half_way_or_the_nearest_before(folder: Path) -> None:
+    board = leaderboard(folder)
+    assert models(board) == ["noisyclip", "clip", "constant"]
+    assert [line.position for line in board.lines if not line.yardstick] == [4, 5, 5]
+    assert models(leaderboard(folder, "recovered_gain")) == ["clip", "noisyclip", "constant"]
+    assert models(leaderboard(folder, "regret")) == ["clip", "noisyclip", "constant"]
+    assert models(leaderboard(folder, position=10)) == ["clip", "noisyclip"]
+    assert leaderboard(folder, position=10).left_out[0].endswith("no position 10 (it has 5)")
+
+
+def test_yardsticks_show_what_there_is_to_gain(folder: Path) -> None:
+    lines = {line.model: line for line in leaderboard(folder).lines if line.yardstick}
+    random, final, oracle = (lines[name] for name in ("(random pick)", "(final-image selection by clip)", "(oracle)"))
+    assert random.figures == pytest.approx(
+        {"best_of_n": 0.5, "cost_steps": 10, "retention": 2 / 3, "recovered_gain": 0, "oracle_gain": 0}
+    )
+    assert random.intervals == {"best_of_n": (0.4, 0.6)}
+    assert final.figures == pytest.approx(
+        {"best_of_n": 0.75, "cost_steps": 40, "retention": 1, "recovered_gain": 1, "oracle_gain": 0.5}
+    )
+    assert (oracle.figures["recovered_gain"], oracle.figures["oracle_gain"]) == (2, 1)
+
+
+def test_benches_stand_apart_and_builds_of_one_name_too(folder: Path) -> None:
+    write_result(result_path(folder, "large", "clip"), result("clip", {5: 0.9}, "large"))
+    board = leaderboard(folder)
+    assert [line.bench for line in board.lines] == ["large"] * 4 + ["small"] * 6
+    assert {line.bench for line in leaderboard(folder, bench="large").lines} == {"large"}
+    write_result(folder / "again.json", result("clip", {5: 0.9}, bench_fingerprint="e" * 8))
+    assert {line.bench for line in leaderboard(folder).lines} == {"large", "small@eeeeeeee", "small@ffffffff"}
+
+
+def test_json_and_csv_hold_every_figure(folder: Path) -> None:
+    board = leaderboard(folder)
+    told = json.loads(FORMATS["json"](board))
+    assert [line["model"] for line in told["lines"]] == [line.model for line in board.lines]
+    best = told["lines"][0]
+    assert (best["spearman"], best["spearman_ci"], best["kendall"]) == (0.5, [0.4, 0.6], None)
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](board))))
+    assert [row["model"] for row in rows] == [line.model for line in board.lines]
+    assert (rows[0]["spearman"], rows[0]["spearman_low"], rows[0]["spearman_high"]) == ("0.5", "0.4", "0.6")
+    assert (rows[0]["n_scored"], rows[0]["n_unscored"]) == ("4", "2")
+    assert "kendall" not in rows[0]  # no line has it
+
+
+class Tables(HTMLParser):
+    """Cells by row, and every element met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.elements: set[str] = set()
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.elements.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.inside = tag in ("td", "th")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_names_that_mean_harm_stay_text(folder: Path) -> None:
+    write_result(folder / "hostile.json", result(HOSTILE, {5: 0.9}, "a|b"))
+    board = leaderboard(folder)
+    page = Tables()
+    page.feed(FORMATS["html"](board))
+    assert page.rows[1][:2] == [HOSTILE, "a|b"]
+    assert "script" not in page.elements
+    assert len({len(row) for row in page.rows}) == 1
+    markdown = FORMATS["md"](board).splitlines()
+    assert "<script" not in markdown[2]
+    assert r"\| \`x\`" in markdown[2]
+    bars = {line.count("|") - line.count(r"\|") for line in markdown}
+    assert len(bars) == 1
+    rows = list(csv.reader(io.StringIO(FORMATS["csv"](board))))
+    assert rows[1][0] == HOSTILE
+
+
+def test_old_results_and_damaged_ones(folder: Path) -> None:
+    (folder / "old.json").write_bytes(V1.read_bytes())
+    (folder / "bad.json").write_text("{}")
+    board = leaderboard(folder)
+    assert read_result(V1).model in models(board)
+    assert [reason for reason in board.left_out if "bad.json is not a result" in reason]
+
+
+def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for words, where, asked in (
+        ("cannot sort by 'speed': there are spearman", folder, {"sort": "speed"}),
+        ("no result has what was asked for .*no position 7", folder, {"position": 7}),
+        ("no reference human", folder, {"reference": "human"}),
+        ("no results of other: there are small", folder, {"bench": "other"}),
+        ("no results in", tmp_path / "empty", {}),
+        ("no folder", tmp_path / "none", {}),
+    ):
+        with pytest.raises(NbenchError, match=words):
+            leaderboard(where, **asked)
+    assert set(COLUMNS) <= set(ResultRow.model_fields)

@@ -1,0 +1,348 @@
+"""Scores on disk: kept, resumed after a kill, grown by positions and captions, and forgotten where they do not fit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.results.evaluation_tables import report_table
+from nbench.benchmarks.results.result_file import read_result
+from nbench.benchmarks.scoring.inputs import ScoreOptions, score_options
+from nbench.benchmarks.scoring.score import score_bench
+from nbench.benchmarks.scoring.store import Store
+from nbench.errors import NbenchError
+from nbench.scorers.registry import get_scorer
+from nbench.shards.reader import Bench
+from nbench.shards.scores import read_scores, reference_path, scores_metadata, write_scores
+
+from ...small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
+from ..signals_bench import make_signals_bench
+from .test_score import Brightness
+
+ROWS = PROMPTS * CANDIDATES - 1
+SCORER = """
+import os, pathlib, signal, time, torch
+
+class Brightness:
+    name, reads, fingerprint = "brightness", "latent", "{fingerprint}"
+
+    def score(self, inputs, prompts):
+        with open({log!r}, "a") as log:
+            print(len(prompts), file=log)
+        left = os.environ.get("KILL_AFTER")
+        if left is not None and sum(1 for _ in open({log!r})) > int(left):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "WAIT_FOR" in os.environ:
+            pathlib.Path(os.environ["WAIT_FOR"] + ".waits").touch()
+            while not pathlib.Path(os.environ["WAIT_FOR"]).exists():
+                time.sleep(0.01)
+        return inputs[:, 0].mean((1, 2))
+"""
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
+    """The small bench, of three shards, with the brightness of the image as its reference `clip`."""
+    bench, truth = make_bench(tmp_path_factory.mktemp("store") / "small")
+    table = score_bench(bench, Brightness(reads="image"), [STEPS])
+    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
+    write_scores(reference_path(bench.path, "clip"), table, origin)
+    return bench, truth
+
+
+@pytest.fixture(scope="module")
+def signals(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with corrupted captions and estimates of x0."""
+    return make_signals_bench(tmp_path_factory.mktemp("store") / "signals")
+
+
+class Counted:
+    """A scorer of a file, with how many inputs it has been handed."""
+
+    def __init__(self, folder: Path, fingerprint: str = "1") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / "log"
+        self.file = folder / "mine.py"
+        self.file.write_text(SCORER.format(log=str(self._log), fingerprint=fingerprint))
+
+    def config(self, bench: Bench, latents: str, out: Path) -> EvaluateConfig:
+        return EvaluateConfig(bench.path, (f"{self.file}:Brightness",), latents, out)
+
+    def taken(self) -> int:
+        """Inputs since it was asked last."""
+        found = sum(map(int, self._log.read_text().split())) if self._log.exists() else 0
+        self._log.unlink(missing_ok=True)
+        return found
+
+
+def command(config: EvaluateConfig) -> list[str]:
+    """What does in a process of its own what `evaluate(config)` does in this one."""
+    given = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
+    options = [str(word) for option in given.items() for word in option]
+    return [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--device", "cpu", *options]
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
+    bench: tuple[Bench, Quality], tmp_path: Path
+) -> None:
+    whole, killed = Counted(tmp_path / "whole"), Counted(tmp_path / "killed")
+    evaluate(whole.config(bench[0], "0,5", tmp_path / "a"))
+    assert whole.taken() == 3 * ROWS
+    run = command(killed.config(bench[0], "0,5", tmp_path / "b"))
+    done = subprocess.run(run, env=os.environ | {"KILL_AFTER": "4"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "b/small/brightness.parquet").exists()
+    assert [path.name for path in (tmp_path / "b/small/.brightness.parts").glob("*.parquet")] == ["00000.parquet"]
+    before = killed.taken()
+    assert before > 3 * 59
+    rest = subprocess.run([*run, "--json"], capture_output=True, check=True, text=True)
+    assert killed.taken() == 3 * (ROWS - 59)  # the first shard has 60 rows, one of which failed
+    assert "scoring brightness: " in rest.stderr
+    assert json.loads(rest.stdout)["rows"][0]["n_scored"] == ROWS
+    one, other = (tmp_path / name / "small/brightness.parquet" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+    assert not (tmp_path / "b/small/.brightness.parts").exists()
+
+
+@pytest.fixture
+def waiting(bench: tuple[Bench, Quality], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """An evaluation in the middle of its scores, which goes on when a file is there, and that file."""
+    go = tmp_path / "go"
+    config = Counted(tmp_path / "waiting").config(bench[0], "0,5", tmp_path / "out")
+    with subprocess.Popen(command(config), env=os.environ | {"WAIT_FOR": str(go)}, stderr=subprocess.PIPE) as process:
+        while not Path(f"{go}.waits").exists():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        yield process, go
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_table_has_one_writer_at_a_time(
+    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+) -> None:
+    process, go = waiting
+    other = Counted(tmp_path / "other")
+    same = other.config(bench[0], "5", tmp_path / "out")
+    table = tmp_path / "out/small/brightness.parquet"
+    refused = f"another evaluation is writing {table}: wait for it, or choose another --out"
+    for config in (same, replace(same, fresh=True), replace(same, models=("random", *same.models))):
+        with pytest.raises(NbenchError, match=refused):
+            evaluate(config)
+    assert other.taken() == 0  # nothing was scored in vain
+    assert subprocess.run(command(same), capture_output=True, text=True).stderr == f"error: {refused}\n"
+    evaluate(replace(same, models=("random",)))  # a table of its own
+    assert not table.exists()
+    go.touch()
+    assert process.wait() == 0
+    evaluate(replace(same, latents="0,5", out=tmp_path / "calm"))
+    assert table.read_bytes() == (tmp_path / "calm/small/brightness.parquet").read_bytes()
+    assert {path.name for path in table.parent.iterdir()} == {
+        f"{model}.{kind}" for model in ("brightness", "random") for kind in ("parquet", "json")
+    }
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_evaluation_blocks_nobody(
+    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+) -> None:
+    process, _ = waiting
+    process.kill()
+    process.wait()
+    assert (tmp_path / "out/small/.brightness.parts").is_dir()
+    evaluate(Counted(tmp_path / "other").config(bench[0], "5", tmp_path / "out"))
+    assert not (tmp_path / "out/small/.brightness.parts").exists()
+
+
+@pytest.mark.slow
+def test_of_three_at_once_one_at_least_ends_well(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    config = Counted(tmp_path / "mine").config(bench[0], "0,5", tmp_path / "out")
+    started = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert {code for _, code in ended} <= {0, 2}
+    assert 0 in {code for _, code in ended}
+    assert all("another evaluation is writing" in told for told, code in ended if code)
+    evaluate(replace(config, out=tmp_path / "calm"))
+    one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    scorer, out = Counted(tmp_path), tmp_path / "out"
+    first = evaluate(scorer.config(bench[0], "5", out))
+    assert scorer.taken() == 2 * ROWS
+    again = evaluate(scorer.config(bench[0], "5", out))
+    assert scorer.taken() == 0
+    assert again.rows == first.rows
+    assert again.costs == first.costs  # what scoring took then
+    assert first.costs["brightness"].seconds_per_score
+    more = evaluate(scorer.config(bench[0], "0,5,8", out))
+    assert scorer.taken() == 2 * ROWS
+    assert [row.position for row in more.rows] == [0, 5, 8, STEPS]
+    table = out / "small/brightness.parquet"
+    grown = table.read_bytes()
+    evaluate(scorer.config(bench[0], "8", out))
+    assert scorer.taken() == 0
+    assert table.read_bytes() == grown
+    evaluate(replace(scorer.config(bench[0], "all", out), fresh=True))
+    assert scorer.taken() == 4 * ROWS
+    assert table.read_bytes() == grown
+
+
+def test_scores_of_another_scorer_or_bench_are_not_taken(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(Counted(tmp_path / "one").config(bench[0], "5", out))
+    other = Counted(tmp_path / "other", fingerprint="2")
+    evaluate(other.config(bench[0], "5", out))
+    assert other.taken() == 2 * ROWS
+    info = bench[0].info
+    records = tuple(replace(record, sha256="0" * 64) for record in info.shards if record)
+    remade = replace(bench[0], info=replace(info, shards=records))  # failed rows were made once more
+    store = Store(out / "small/brightness.parquet", remade, _scorer(other, remade), ScoreOptions())
+    with store.held():
+        store.scored([5, STEPS])
+        assert other.taken() == 2 * ROWS
+        store.path.write_bytes(b"damaged")
+        store.scored([5, STEPS])
+        assert other.taken() == 2 * ROWS
+
+
+def _scorer(counted: Counted, bench: Bench):  # type: ignore[no-untyped-def]
+    return get_scorer(f"{counted.file}:Brightness", bench.info)
+
+
+def test_the_reference_itself_gains_all_and_chance_gains_nothing(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    rows = evaluate(EvaluateConfig(bench[0].path, ("oracle", "random"), "0,5", tmp_path)).rows
+    assert {(row.model, row.position) for row in rows} == {
+        (m, k) for m in ("oracle-clip", "random") for k in (0, 5, 10)
+    }
+    for row in rows:
+        if row.model == "random":
+            assert row.recovered_gain_ci is not None
+            assert row.recovered_gain_ci[0] < 0 < row.recovered_gain_ci[1]
+        else:
+            assert (row.recovered_gain, row.oracle_gain, row.regret, row.top1) == (1, 1, 0, 1)
+            assert row.spearman == pytest.approx(1)
+
+
+def test_captions_are_added_to_scores_and_tell_by_kind(signals: Bench, tmp_path: Path) -> None:
+    config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path)
+    assert evaluate(config).separation == ()
+    path = tmp_path / "signals/clip.parquet"
+    plain = read_scores(path)
+    report = evaluate(replace(config, options=ScoreOptions(captions=True)))
+    table = read_scores(path)
+    assert len(table) == len(plain) + 4 * 33 * 2  # four kinds of eleven prompts x three, at two positions
+    assert table.filter(pc.equal(table["caption"], "prompt"))["score"].to_pylist() == pytest.approx(
+        plain["score"].to_pylist(), abs=1e-6
+    )
+    assert read_result(report.files[0]).separation == report.separation
+    screen = Console(file=StringIO(), width=160)
+    screen.print(report_table(report))
+    assert all(f"{row.auroc:.3f}" in screen.file.getvalue() for row in report.separation)  # type: ignore[attr-defined]
+    found = {row.kind: row for row in report.separation if row.position == STEPS}
+    assert set(found) == {"all", "subject", "colour", "quantity", "background"}
+    last = table.filter(pc.equal(table["position"], STEPS))
+    true, wrong = (
+        last.filter(pc.equal(last["caption"], caption))["score"].to_numpy() for caption in ("prompt", "colour")
+    )
+    expected = stats.mannwhitneyu(true, wrong).statistic / (len(true) * len(wrong))
+    assert found["colour"].auroc == pytest.approx(expected)
+    assert expected > 0.6  # drawn scenes, which CLIP knows
+    evaluate(config)
+    assert len(read_scores(path)) == len(table)  # what there was is kept
+    assert scores_metadata(read_scores(path))["captions_at"] == [0, STEPS]
+
+
+def test_recall_is_that_of_all_similarities(signals: Bench, tmp_path: Path) -> None:
+    config = EvaluateConfig(signals.path, ("clip", "cfg-gap"), "0", tmp_path, retrieval=True)
+    report = evaluate(config)
+    assert {row.model for row in report.retrieval} == {"clip"}  # the other has no embeddings
+    scorer = get_scorer("clip", signals.info)
+    prompts = [prompt.prompt for prompt in signals.prompts]
+    similar = np.empty((len(prompts), 36))
+    for number, prompt in enumerate(prompts):  # scored as if it were the prompt of all
+        twin = _OneText(scorer, prompt)
+        similar[number] = score_bench(signals, twin, [STEPS])["score"].to_numpy()
+    own = np.arange(36) // 3
+    rank = (similar > similar[own, np.arange(36)]).sum(0)
+    told = {(row.direction, row.k): row.recall for row in report.retrieval if row.position == STEPS}
+    for k in (1, 5, 10):
+        assert told["latent_to_text", k] == pytest.approx((rank < k).mean(), abs=0.03)
+    best = np.array([row[own == number].max() for number, row in enumerate(similar)])
+    for k in (1, 5, 10):
+        assert told["text_to_latent", k] == pytest.approx(((similar > best[:, None]).sum(1) < k).mean(), abs=0.09)
+    again = evaluate(config)
+    assert again.retrieval == report.retrieval
+    result = json.loads(report.files[0].read_text())
+    assert len(result["retrieval"]) == 2 * 2 * 3
+
+
+class _OneText:
+    """A twin tower that takes every prompt for one."""
+
+    name, reads, fingerprint = "one", "preview", "1"
+
+    def __init__(self, scorer, text: str) -> None:  # type: ignore[no-untyped-def]
+        self._scorer, self._text = scorer, text
+
+    def embed_text(self, prompts):  # type: ignore[no-untyped-def]
+        return self._scorer.embed_text([self._text] * len(prompts))
+
+    def embed_inputs(self, inputs):  # type: ignore[no-untyped-def]
+        return self._scorer.embed_inputs(inputs)
+
+
+def test_two_positions_read_their_columns_alone(
+    bench: tuple[Bench, Quality], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = pq.ParquetFile.iter_batches
+
+    def spy(self: pq.ParquetFile, size: int, *, columns: list[str], row_groups: list[int]) -> object:
+        read.extend(columns)
+        return original(self, size, columns=columns, row_groups=row_groups)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    config = Counted(tmp_path).config(bench[0], "5", tmp_path / "out")
+    evaluate(config)
+    evaluate(replace(config, latents="0,5"))
+    assert {name for name in read if name.startswith("latent") or name == "image"} == {
+        "latent_00",
+        "latent_05",
+        "latent_10",
+    }
+    assert read.count("latent_05") == read.count("latent_00") > 0  # each once, though 5 is asked for twice
+
+
+def test_bad_input_is_refused_before_the_work(signals: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path / "file", fresh=True)
+    with pytest.raises(NbenchError, match="cannot write"):
+        evaluate(config)
+    for arguments, words in (
+        (("0", False, "linear", None, 0), "--batch-size 0 makes no sense: give auto, or 1 or more"),
+        (("many", False, "linear", None, 0), "--batch-size many"),
+        (("auto", False, "linear", None, -1), "--num-workers -1"),
+    ):
+        with pytest.raises(NbenchError, match=words):
+            score_options(*arguments)
+    file = tmp_path / "bad.py"
+    file.write_text(SCORER.format(log="", fingerprint="1").replace('"brightness"', '"../brightness"'))
+    with pytest.raises(NbenchError, match="cannot be the name of a result file"):
+        evaluate(replace(config, out=tmp_path, models=(f"{file}:Brightness",)))

@@ -1,0 +1,188 @@
+"""What the denoiser itself tells, read live: for those who are alive as a build records it of the whole batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nbench.benchmarks.results.compare import score_arrays
+from nbench.benchmarks.scoring.score import score_bench
+from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
+from nbench.errors import NbenchError
+from nbench.pipelines.recorder import Recorder
+from nbench.sampling.bestofn import BestOfN
+from nbench.sampling.monitor import AlignmentMonitor
+from nbench.sampling.policy import Policy, parse_policy
+from nbench.scorers.baselines import GuidanceGapScorer
+from nbench.scorers.probe import ProbeConfig, ProbeHead
+from nbench.scorers.registry import get_scorer
+from nbench.shards.reader import Bench, open_bench
+
+from ..tiny_pipelines import Family
+from .live import PROMPT, STEPS, Mean, opened, plain, state
+
+WORLD_LAYER = "transformer_blocks.3"
+LAYERS = {"sd15": "mid_block", "sdxl": "mid_block", "z-image": "layers.0"}
+TOLERANCE = 1e-3
+"""Relative, of numbers in float32: a batch of another size rounds otherwise, at every step anew."""
+HALF = 1e-2
+"""Of a probe's scores: a bench keeps activations, of dozens, as float16."""
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A probe of random weights, of a projection of the embedded denoiser's activations."""
+    folder = tmp_path_factory.mktemp("probe")
+    torch.manual_seed(0)
+    config = ProbeConfig(layer=WORLD_LAYER, dim=8, hidden=4, steps=2 * STEPS, reference="clip")
+    (folder / "config.json").write_text(config.model_dump_json())
+    save_file(ProbeHead(config).state_dict(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Six candidates of five prompts of the embedded world, with what its denoiser tells."""
+    out = tmp_path_factory.mktemp("bench")
+    signals = ("latent", "image", "cfg_gap", f"activations:{WORLD_LAYER}:8")
+    build(BuildConfig("genai-bench", out=out, limit=5, steps=2 * STEPS, references=(), signals=signals), progress=False)
+    return open_bench(out)
+
+
+def recorded(pipe: Any, seeds: list[int], arguments: dict[str, Any], signal: str) -> Recorder:
+    with Recorder(pipe, range(STEPS + 1), (signal,)) as recorder:
+        plain(pipe, seeds, arguments)
+    return recorder
+
+
+def foretold(scores: dict[int, np.ndarray], policy: Policy) -> list[int]:
+    """The candidate that a policy selects of each prompt, by recorded scores [P, N]."""
+    found = []
+    for prompt in range(len(scores[policy.stages[0].position])):
+        living = list(range(scores[policy.stages[0].position].shape[1]))
+        for stage in policy.stages:
+            living = sorted(living, key=lambda one: -scores[stage.position][prompt, one])[: stage.keep]
+        found += living
+    return found
+
+
+def test_guidance_gaps_of_the_living_of_every_family(family: Family, family_folder: Path) -> None:
+    pipe, arguments = opened(family_folder)
+    plain(pipe, [1], arguments, output_type="np")
+    before, scorer = state(pipe), Mean("cfg_gap")
+    bestofn = BestOfN(pipe, scorer, n=4, policy="2:2,4:1")
+    if family.guidance == "embedded":
+        with pytest.raises(NbenchError, match="one prediction a step and image, where two make a guidance gap"):
+            bestofn.best(PROMPT, "p1", **arguments)
+        assert state(pipe) == before
+        return
+    result = bestofn.best(PROMPT, "p1", **arguments)
+    assert state(pipe) == before
+    assert result.denoiser_calls == 4 * 2 + 2 * 2 + 1  # no step more than the latents take
+    gaps = recorded(pipe, [one.seed for one in result.candidates], arguments, "cfg_gap").cfg_gap
+    assert gaps is not None
+    assert torch.isfinite(gaps).all()
+    assert (gaps > 0).all()
+    living = [i for i, one in enumerate(result.candidates) if 4 in one.scores]
+    torch.testing.assert_close(scorer.seen[0], gaps[:, :2], rtol=TOLERANCE, atol=0)
+    torch.testing.assert_close(scorer.seen[1], gaps[living, :4], rtol=TOLERANCE, atol=0)
+    second = gaps[:, :2].sum(1).argsort(descending=True)[:2].tolist()
+    winner = max(second, key=lambda one: float(gaps[one, :4].sum()))
+    assert (sorted(living), result.seeds) == (sorted(second), [result.candidates[winner].seed])
+
+
+def test_activations_of_the_living_of_every_family(family: Family, family_folder: Path) -> None:
+    pipe, arguments = opened(family_folder)
+    reads = f"activations:{LAYERS.get(family.name, 'transformer_blocks.0')}"
+    scorer = Mean(reads)
+    result = BestOfN(pipe, scorer, n=4, policy="0:3,2:1").best(PROMPT, "p1", **arguments)
+    assert result.denoiser_calls == 4 * 1 + 3 * 2 + 1 * 2  # who leaves at k has computed step k
+    recorder = recorded(pipe, [one.seed for one in result.candidates], arguments, reads)
+    [known] = recorder.activations.values()
+    living = [i for i, one in enumerate(result.candidates) if 2 in one.scores]
+    assert len(living) == 3
+    for seen, expected in zip(scorer.seen, (known[0], known[2][living]), strict=True):
+        torch.testing.assert_close(seen, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    order = known[2].mean(1)[living].argsort(descending=True).tolist()
+    assert result.seeds == [result.candidates[living[order[0]]].seed]
+
+
+@pytest.mark.parametrize("name", ["cfg-gap", "random", "probe"])
+@pytest.mark.parametrize("policy", ["4:1", "3:3,6:1", "2:4,5:2,8:1"])
+def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path, name: str, policy: str) -> None:
+    pipe, arguments = opened("shapes")
+    arguments |= {"num_inference_steps": 2 * STEPS, "guidance_scale": bench.info.spec["guidance"]}
+    model = f"probe:{probe}" if name == "probe" else name
+    ids = [prompt.prompt_id for prompt in bench.prompts]
+    table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
+    scores = score_arrays(table, pa.array(ids), bench.info.candidates)
+    results = BestOfN(pipe, model, policy=policy, seed=bench.info.spec["seed"]).best_each(
+        [prompt.prompt for prompt in bench.prompts], ids, **arguments
+    )
+    chosen = [[one.seed for one in result.candidates].index(result.seeds[0]) for result in results]
+    assert chosen == foretold(scores, parse_policy(policy))
+    for row, result in enumerate(results):
+        for number, one in enumerate(result.candidates):
+            for position, score in one.scores.items():
+                assert score == pytest.approx(scores[position][row, number], abs=HALF if name == "probe" else TOLERANCE)
+    assert all(one.seen is not None for result in results for one in result.candidates)
+
+
+@pytest.mark.parametrize(("name", "first"), [("cfg-gap", 1), ("random", 1), ("probe", 0)])
+def test_a_monitor_tells_what_the_bench_has(bench: Bench, probe: Path, name: str, first: int) -> None:
+    pipe, arguments = opened("shapes")
+    arguments |= {"num_inference_steps": 2 * STEPS, "guidance_scale": bench.info.spec["guidance"]}
+    model = f"probe:{probe}" if name == "probe" else name
+    (batch,) = bench.batches((), signals=())
+    row = batch.prompt_ids.index(bench.prompts[0].prompt_id)
+    prompt = bench.prompts[0].prompt_id if name == "random" else bench.prompts[0].prompt  # it goes by the id
+    generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds[row : row + 6]]
+    plain(pipe, [1], arguments)
+    before = state(pipe)
+    with AlignmentMonitor(pipe, model, prompt) as monitor:
+        pipe(bench.prompts[0].prompt, num_images_per_prompt=6, generator=generators, output_type="latent", **arguments)
+    assert state(pipe) == before
+    table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
+    scores = score_arrays(table, pa.array([bench.prompts[0].prompt_id]), 6)
+    assert list(monitor.scores) == [position for position in scores if position >= first]
+    for position, found in monitor.scores.items():
+        assert found == pytest.approx(scores[position][0], abs=HALF if name == "probe" else TOLERANCE)
+
+
+def test_a_run_that_was_broken_off_leaves_no_gaps_behind(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    expected = recorded(pipe, [5, 6], arguments, "cfg_gap").cfg_gap
+    assert expected is not None
+    with AlignmentMonitor(pipe, GuidanceGapScorer(), PROMPT) as monitor:
+        step, pipe.scheduler.step = pipe.scheduler.step, stop  # after the denoiser has run
+        with pytest.raises(ZeroDivisionError):
+            plain(pipe, [5, 6], arguments)
+        pipe.scheduler.step = step
+        for _ in range(2):
+            plain(pipe, [5, 6], arguments)
+            assert monitor.scores[STEPS] == pytest.approx(expected.sum(1).tolist(), rel=1e-6)
+
+
+def test_what_no_run_gives_is_refused(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser has run"))
+    for reads, policy, keep, reason in (
+        ("reference:clip", "2:1", 1, "mean reads reference:clip, which a run does not give"),
+        ("activations:mid_block", f"{STEPS}:1", 1, f"of which the finished position {STEPS} has none"),
+        ("activations:mid_block", "2:3", 2, f"of which the finished position {STEPS} has none"),
+        ("cfg_gap", "0:1", 1, "position 0 is noise"),
+        ("activations:mid_blocks", "2:1", 1, "no layer 'mid_blocks' in UNet2DConditionModel: near it mid_block"),
+    ):
+        with pytest.raises(NbenchError, match=reason):
+            BestOfN(pipe, Mean(reads), policy=policy, keep=keep).best(PROMPT, **arguments)
