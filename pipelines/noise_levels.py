@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import NbenchError
+from ..shards.schema import PositionInfo
 
 _KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample", "original_sample": "sample"}
 
@@ -79,3 +83,65 @@ def _unknown(scheduler: Any) -> NbenchError:
     name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
     told = f"prediction_type {kind!r}" if kind else "no prediction_type"
     return NbenchError(f"{name} with {told} has no x0 estimate that nbench knows: leave x0 out of --signals")
+
+
+def noise_scales(scheduler: Any) -> list[tuple[float, float]]:
+    """Of each position of the run that is set, before the last, by how much the image and the noise are multiplied.
+
+    Three kinds: flow matching, 1 - s and s; those that keep the image at its size (k-diffusion: Euler), 1 and sigma;
+    those that keep the variance (DDPM), sqrt(a) and sqrt(1 - a), whether they state a, or sigma = sqrt((1 - a) / a).
+
+    Raises:
+        NbenchError: the scheduler states neither.
+    """
+    if hasattr(scheduler, "sigmas"):
+        sigmas = [float(sigma) for sigma in scheduler.sigmas[: len(scheduler.timesteps)]]
+        if type(scheduler).__name__.startswith("FlowMatch"):
+            return [(1 - sigma, sigma) for sigma in sigmas]
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # the DPM-Solver and UniPC families, flows among them
+            pairs = [scheduler._sigma_to_alpha_sigma_t(torch.tensor(sigma)) for sigma in sigmas]
+            return [(float(alpha), float(sigma)) for alpha, sigma in pairs]
+        return [(1.0, sigma) for sigma in sigmas]
+    if hasattr(scheduler, "alphas_cumprod"):
+        alphas = [float(scheduler.alphas_cumprod[int(timestep)]) for timestep in scheduler.timesteps]
+        return [(alpha**0.5, (1 - alpha) ** 0.5) for alpha in alphas]
+    raise NbenchError(f"{type(scheduler).__name__} states no noise levels: use one such as Euler, DDIM or UniPC")
+
+
+def set_timesteps(scheduler: Any, pipeline: str, steps: int, latent: tuple[int, int]) -> None:
+    """Set `scheduler` as a pipeline of that class does for `steps` steps and latents of that height and width."""
+    arguments: dict[str, Any] = {"num_inference_steps": steps}
+    if pipeline in _SPACED and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
+        arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
+    config = scheduler.config
+    if config.get("use_dynamic_shifting"):
+        tokens = (latent[0] // 2) * (latent[1] // 2)
+        fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        # as FLUX.1 shifts its noise levels with the number of tokens
+        arguments["mu"] = low + (high - low) * (tokens - fewest) / (most - fewest)
+    try:
+        scheduler.set_timesteps(**arguments)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise NbenchError(f"{type(scheduler).__name__} does not run {steps} steps ({reason}): check --steps") from None
+
+
+_SPACED = ("FluxPipeline", "QwenImagePipeline", "ZImagePipeline")
+"""These space the noise levels of a run evenly themselves, in place of their scheduler."""
+
+
+def run_positions(scheduler: Any) -> list[PositionInfo]:
+    """What `scheduler`, whose timesteps are set, says of each position of its run.
+
+    Raises:
+        NbenchError: it does not call the denoiser once a step.
+    """
+    from .recorder import Recorder
+
+    zeros = torch.zeros(1, 1, 1, 1)
+    # what a pipeline does at each step, so that the positions are what a build would have recorded
+    with Recorder(SimpleNamespace(scheduler=scheduler), ()) as recorder:
+        for timestep in scheduler.timesteps:
+            scheduler.step(zeros, timestep, zeros)
+    return recorder.positions
