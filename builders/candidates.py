@@ -14,11 +14,16 @@ from ..pipelines.generate import Trajectories
 from ..shards.schema import TrajectoryBatch
 from ..shards.seeds import candidate_seed
 from .config import BuildConfig
-from .prompts.choose import Prompt
+from .prompts.rows import Prompt
 
-SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
-PREVIEW_ROWS = 16
-"""Images that are enough to fit a preview to."""
+
+@dataclass(frozen=True)
+class Candidates:
+    """Some candidates of a data set: their row numbers, prompts and seeds."""
+
+    rows: Sequence[int]
+    prompts: Sequence[str]
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,9 @@ class Plan:
     spec: dict[str, Any]
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What the pipeline is called with."""
-        return call_arguments(self.spec)
+    def batch_size(self) -> int:
+        """Rows to make at a time, as far as memory allows."""
+        return self.config.batch_size or self.entry.batch_size
 
     def of(self, rows: Sequence[int]) -> list[Prompt]:
         """The prompts of rows."""
@@ -43,6 +48,10 @@ class Plan:
         """The seeds of rows."""
         named = zip(self.of(rows), rows, strict=True)
         return [candidate_seed(self.config.seed, prompt.id, row % self.config.n_candidates) for prompt, row in named]
+
+    def candidates(self, rows: Sequence[int]) -> Candidates:
+        """What is to be made for rows."""
+        return Candidates(rows, [prompt.text for prompt in self.of(rows)], self.seeds(rows))
 
     def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
         """Rows as they go to disk."""
@@ -79,25 +88,9 @@ class Plan:
         )
 
 
-def call_arguments(spec: dict[str, Any]) -> dict[str, Any]:
-    """What a build's pipeline is called with; a guidance of None is left to the pipeline."""
-    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
-    return {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
-
-
 def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
     """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds."""
     return latents.to(torch.float16 if latent_dtype == "float16" else torch.float32).numpy()
-
-
-def rows_a_shard(row_bytes: int, n_candidates: int) -> int:
-    """So many that a prompt's candidates stay together, and that a shard is small enough to be lost without grief."""
-    return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // n_candidates) * n_candidates
-
-
-def first_look(has_preview: bool, n_prompts: int) -> int:
-    """How many trajectories a build makes twice: its first ones, to which it fits the preview that it lacks."""
-    return min(1 if has_preview else PREVIEW_ROWS, n_prompts)
 
 
 def not_finite(latents: dict[int, np.ndarray], signal: str = "latent") -> str:

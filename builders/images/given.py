@@ -40,8 +40,9 @@ def on_hub(images: str | Path | None) -> bool:
 
 
 def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
-    """Write `scores/human.parquet` of a whole data set, if anybody rated its images: means, as they were given."""
-    ratings = images.ratings()
+    """Write `scores/human.parquet` of a whole data set unless it is there: people's mean ratings, if there are any."""
+    path = reference_path(folder.path, HUMAN)
+    ratings = None if path.exists() else images.ratings()
     if ratings is None:
         return
     count, n = len(plan.prompts), images.candidates
@@ -60,7 +61,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
         "bench_fingerprint": folder.info.fingerprint,
         "source": plan.spec["images"]["source"],
     }
-    write_scores(reference_path(folder.path, HUMAN), pa.table(columns, schema=SCORE_SCHEMA), told)
+    write_scores(path, pa.table(columns, schema=SCORE_SCHEMA), told)
 
 
 def _open(config: BuildConfig) -> ImageSource:
