@@ -19,6 +19,7 @@ from ..shards.schema import DatasetInfo
 from .candidates import Plan
 from .config import BuildConfig
 from .corruption.world import corrupt_prompts
+from .extension import taken_up
 from .first_look import first_look
 from .process import Process, process_of
 from .shard_maker import Maker
@@ -65,6 +66,8 @@ def build(
         print(note, file=sys.stderr)
     plan = process.plan(chosen)
     with DatasetFolder(config.folder) as folder:
+        if folder.started and not config.fresh:
+            plan = taken_up(plan, chosen, folder)
         begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
         if not begun or folder.missing():
             built = _build_missing(plan, folder, progress, last, process)

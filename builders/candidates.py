@@ -1,4 +1,4 @@
-"""Which candidate is row number r of a build, and how it is to be made."""
+"""The candidates of a build: what they are made of, and as they go to disk."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .prompts.rows import Prompt
 
 @dataclass(frozen=True)
 class Candidates:
-    """Some candidates of a data set: their row numbers, prompts and seeds."""
+    """Some candidates: the numbers of prompt and candidate, the texts, and the seeds."""
 
-    rows: Sequence[int]
+    cells: Sequence[tuple[int, int]]
     prompts: Sequence[str]
     seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows are numbered prompt by prompt, candidate by candidate."""
+    """What the rows of a build are made of."""
 
     config: BuildConfig
     entry: PipelineEntry
@@ -41,22 +41,15 @@ class Plan:
         """Rows to make at a time, as far as memory allows."""
         return self.config.batch_size or self.entry.batch_size
 
-    def of(self, rows: Sequence[int]) -> list[Prompt]:
-        """The prompts of rows."""
-        return [self.prompts[row // self.config.n_candidates] for row in rows]
+    def candidates(self, cells: Sequence[tuple[int, int]]) -> Candidates:
+        """What is to be made for prompts and candidates with these numbers."""
+        named = [(self.prompts[number], candidate) for number, candidate in cells]
+        seeds = [candidate_seed(self.config.seed, prompt.id, candidate) for prompt, candidate in named]
+        return Candidates(cells, [prompt.text for prompt, _ in named], seeds)
 
-    def seeds(self, rows: Sequence[int]) -> list[int]:
-        """The seeds of rows."""
-        named = zip(self.of(rows), rows, strict=True)
-        return [candidate_seed(self.config.seed, prompt.id, row % self.config.n_candidates) for prompt, row in named]
-
-    def candidates(self, rows: Sequence[int]) -> Candidates:
-        """What is to be made for rows."""
-        return Candidates(rows, [prompt.text for prompt in self.of(rows)], self.seeds(rows))
-
-    def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
-        """Rows as they go to disk."""
-        prompts = self.of(rows)
+    def batch(self, candidates: Candidates, made: Trajectories) -> TrajectoryBatch:
+        """Candidates as they go to disk."""
+        prompts = [self.prompts[number] for number, _ in candidates.cells]
         kind = self.config.latent_dtype
         latents = {position: as_kept(latent, kind) for position, latent in made.latents.items()}
         x0 = {position: as_kept(latent, kind) for position, latent in made.x0.items()}
@@ -71,13 +64,13 @@ class Plan:
             or next(
                 filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in others.items())), ""
             )
-            for i in range(len(rows))
+            for i in range(len(prompts))
         ]
         return TrajectoryBatch(
             prompt_ids=[prompt.id for prompt in prompts],
             prompts=[prompt.text for prompt in prompts],
-            candidates=[row % self.config.n_candidates for row in rows],
-            seeds=self.seeds(rows),
+            candidates=[candidate for _, candidate in candidates.cells],
+            seeds=candidates.seeds,
             tags=[prompt.tags for prompt in prompts],
             corruptions=[prompt.corruptions for prompt in prompts],
             errors=[error or other for error, other in zip(made.errors, found, strict=True)],

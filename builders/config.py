@@ -64,6 +64,7 @@ class BuildConfig:
     latent_dtype: Literal["float16", "float32", "int8"] = "float16"
     fresh: bool = False
     retry_failed: bool = False
+    extend: bool = False
     references: tuple[str, ...] | None = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
     signals: tuple[str, ...] = DEFAULT_SIGNALS

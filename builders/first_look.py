@@ -34,8 +34,8 @@ def first_look(plan: Plan, process: LoadedProcess, shown: bool) -> DatasetInfo:
     """The record of the data set of `plan`, of which `process` makes a few rows to look at."""
     config, entry = plan.config, plan.entry
     # the first candidates of the first prompts, which differ more than the candidates of one
-    rows = [i * config.n_candidates for i in range(first_look_rows(entry.preview is not None, len(plan.prompts)))]
-    trajectories = _make(plan, process, rows, shown)
+    cells = [(number, 0) for number in range(first_look_rows(entry.preview is not None, len(plan.prompts)))]
+    trajectories = _make(plan, process, cells, shown)
     positions = trajectories.positions
     if len(positions) != config.n_steps + 1:
         raise NbenchError(f"{entry.name} runs {len(positions) - 1} steps when asked for {config.n_steps}: ask so")
@@ -63,12 +63,12 @@ def fit_preview(latents: np.ndarray, images: np.ndarray) -> PreviewMap:
     return PreviewMap((red, green, blue), (float(solution[-1, 0]), float(solution[-1, 1]), float(solution[-1, 2])))
 
 
-def _make(plan: Plan, process: LoadedProcess, rows: list[int], shown: bool) -> Trajectories:
-    """`rows`, as many at a time as memory allows: the finished latents and images, and the signals of position 0."""
-    steps, size, batches = plan.config.n_steps, len(rows), list[Trajectories]()
+def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], shown: bool) -> Trajectories:
+    """`cells`, as many at a time as memory allows: the finished latents and images, and the signals of position 0."""
+    steps, size, batches = plan.config.n_steps, len(cells), list[Trajectories]()
     positions = [steps] if plan.config.signals == DEFAULT_SIGNALS else [0, steps]
-    while (done := sum(len(batch.images) for batch in batches)) < len(rows):
-        now = rows[done : done + size]
+    while (done := sum(len(batch.images) for batch in batches)) < len(cells):
+        now = cells[done : done + size]
         batch = unless_out_of_memory(partial(process.make, plan.candidates(now), positions, plan.config.signals))
         if batch is not None:
             batches.append(batch)

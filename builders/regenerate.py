@@ -37,7 +37,7 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
-        candidates = Candidates([number], stored.prompts, stored.seeds)
+        candidates = Candidates([info.cell(number)], stored.prompts, stored.seeds)
         made = process.make(candidates, info.stored, info.signals)
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
@@ -45,7 +45,8 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
 
 def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
     info = bench.info
-    index, offset = divmod(number, info.rows_per_shard)
+    index = info.shard_of(number)
+    offset = number - info.shard_rows(index).start
     columns = ["id", *columns_of(info, info.stored, True, info.signals)]
     for rows in bench.shard_rows(index, columns, 16):
         if offset < len(rows):

@@ -19,7 +19,7 @@ from ..shards.rows import to_arrow
 from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
 from ..shards.signals import activations_of
 from ..shards.writer import ShardWriter
-from .candidates import Plan
+from .candidates import Candidates, Plan
 from .out_of_memory import OUT_OF_MEMORY, halved_note, unless_out_of_memory
 
 if TYPE_CHECKING:
@@ -48,30 +48,30 @@ class Maker:
         rows = self._mended(bench, index)
         return self._write((partial(writer.write_rows, row) for row in rows), writer, pool)
 
-    def _take(self, writer: ShardWriter, rows: Sequence[int], made: Trajectories) -> None:
-        writer.write(self.plan.batch(rows, made))
+    def _take(self, writer: ShardWriter, candidates: Candidates, made: Trajectories) -> None:
+        writer.write(self.plan.batch(candidates, made))
 
-    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Trajectories]]:
+    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Candidates, Trajectories]]:
         """`rows`, in batches, with what became of them; one that cannot be made says why."""
         start = 0
         while start < len(rows):
-            now = rows[start : start + self.batch_size]
+            now = self.plan.candidates([self.info.cell(row) for row in rows[start : start + self.batch_size]])
             made = self._generate(now)
             if made is None:
                 continue  # in smaller batches
-            start += len(now)
-            self.progress.advance(len(now))
+            start += len(now.cells)
+            self.progress.advance(len(now.cells))
             yield now, made
 
-    def _generate(self, rows: Sequence[int]) -> Trajectories | None:
+    def _generate(self, candidates: Candidates) -> Trajectories | None:
         """None where the batch did not fit and the batch size has been halved."""
-        info, candidates = self.info, self.plan.candidates(rows)
+        info, count = self.info, len(candidates.cells)
         made = unless_out_of_memory(lambda: self.process.make(candidates, info.stored, info.signals))
         if made is not None:
             return made
-        if len(rows) > 1:
-            self.batch_size = max(1, len(rows) // 2)
-            self.progress.say(halved_note(len(rows), self.batch_size))
+        if count > 1:
+            self.batch_size = max(1, count // 2)
+            self.progress.say(halved_note(count, self.batch_size))
             return None
         return _nothing(info)
 
@@ -85,8 +85,8 @@ class Maker:
             number += len(rows)
 
     def _arrow(self, row: int) -> pa.RecordBatch:
-        ((rows, made),) = self._made([row])
-        return to_arrow(self.plan.batch(rows, made), self.info)
+        ((candidates, made),) = self._made([row])
+        return to_arrow(self.plan.batch(candidates, made), self.info)
 
     def _write(
         self, batches: Iterator[Callable[[], None]], writer: ShardWriter, pool: ThreadPoolExecutor

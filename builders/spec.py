@@ -82,8 +82,8 @@ def empty_dataset(
     )
     # a prompt's candidates stay together
     usual = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates
-    per_shard = spec["rows_per_shard"] or usual
-    return replace(info, rows_per_shard=per_shard, shards=(None,) * -(-info.rows // per_shard))
+    info = replace(info, rows_per_shard=spec["rows_per_shard"] or usual)
+    return replace(info, shards=(None,) * info.n_shards)
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:

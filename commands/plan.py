@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..builders.planning.costs import Costs
     from ..builders.planning.timing import Timing
 
-NOT_PLANNED = ("out", "fresh", "retry_failed")
+NOT_PLANNED = ("out", "fresh", "retry_failed", "extend")
 """Options of a build that change nothing of what it costs."""
 
 

@@ -80,11 +80,10 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: in
 
     def plain() -> None:
         for start in range(0, rows, batch_size):
-            batch = range(start, start + batch_size)
-            texts = [prompt.text for prompt in plan.of(batch)]
-            generators = [torch.Generator().manual_seed(seed) for seed in plan.seeds(batch)]
-            called = as_called(loaded.pipe, loaded.arguments, len(texts))
-            loaded.pipe(texts, generator=generators, output_type="np", **called)
+            batch = plan.candidates([(number, 0) for number in range(start, start + batch_size)])
+            generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+            called = as_called(loaded.pipe, loaded.arguments, batch_size)
+            loaded.pipe(list(batch.prompts), generator=generators, output_type="np", **called)
 
     def recorded() -> None:
         with (

@@ -20,7 +20,7 @@ from ...scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embe
 from ...scorers.registry import get_reference
 from ...shards.reader import Bench, open_bench
 from ...shards.schema import DatasetInfo, TrajectoryBatch
-from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
+from ...shards.scores import PROMPT, SCORE_SCHEMA, read_scores, reference_path, scores_metadata, write_scores
 from ...shards.stream import Order, prefetch
 from .inputs import ScoreOptions, Supply, readable
 
@@ -118,13 +118,30 @@ def _batches(
 def score_references(bench_path: Path, names: Sequence[str], progress: Progress | None = None) -> None:
     """Score the final images of a bench and write its `scores/<name>.parquet` for each reference in `names`.
 
+    Of a bench that was extended, the scores of the rows that it had before are kept.
+
     Raises:
         NbenchError: the bench is not whole, or a reference is unknown or does not fit it.
     """
     bench = open_bench(bench_path)
     for name, scorer in [(name, get_reference(name, bench.info)) for name in names]:
-        table = score_bench(bench, scorer, [bench.info.steps], progress)
-        write_scores(reference_path(bench_path, name), table, score_metadata(bench.info, scorer))
+        path, origin = reference_path(bench_path, name), score_metadata(bench.info, scorer)
+        kept, shards = _scores_before_extension(path, bench.info, origin)
+        tables = (table for _, table in score_shards(bench, scorer, [bench.info.steps], progress, shards=shards))
+        write_scores(path, pa.concat_tables([*kept, *tables]), origin)
+
+
+def _scores_before_extension(
+    path: Path, info: DatasetInfo, origin: dict[str, Any]
+) -> tuple[list[pa.Table], range | None]:
+    """A table of the same `origin` that was made before its bench was extended, and the shards that it lacks."""
+    if info.blocks and path.exists():
+        table = read_scores(path)
+        metadata = scores_metadata(table)
+        shards = info.shards_since(metadata["bench_fingerprint"])
+        if shards and metadata | {"bench_fingerprint": info.fingerprint} == origin:
+            return [table.replace_schema_metadata()], shards
+    return [], None
 
 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:

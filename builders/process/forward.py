@@ -55,11 +55,11 @@ class LoadedAutoencoder:
 
     def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
         """The candidates; an image that cannot be read is black, with its reason among the errors."""
-        count = len(candidates.rows)
+        count = len(candidates.cells)
         pixels, errors = np.zeros((count, *self.size, 3), np.uint8), [""] * count
-        for i, row in enumerate(candidates.rows):
+        for i, (number, candidate) in enumerate(candidates.cells):
             try:
-                pixels[i] = load_image(self.images.encoded(row), self.size)
+                pixels[i] = load_image(self.images.encoded(number * self.images.candidates + candidate), self.size)
             except ValueError as error:
                 errors[i] = str(error)
         x0 = encode(self.vae, pixels)
@@ -92,7 +92,8 @@ class Forward:
 
     def plan(self, chosen: PromptSet) -> Plan:
         """Each caption with its images; what the denoiser, which does not run, is asked is left out of the spec."""
-        images = self._captions_and_images[1]
+        whole = self._captions_and_images[1]
+        images = replace(whole, numbers=whole.numbers[: len(chosen.prompts)])
         config, size = replace(self.config, candidates=images.candidates), image_size(self._entry)
         spec = build_spec(config, self._entry, chosen.prompts, chosen.source) | {
             "guidance": None,
@@ -128,7 +129,7 @@ class Forward:
         loaded = self._load(_in_memory(given_images(few)[1], size))
 
         def make(batch: int) -> Trajectories:
-            candidates = Candidates(range(batch), [""] * batch, range(batch))
+            candidates = Candidates([(number, 0) for number in range(batch)], [""] * batch, range(batch))
             return loaded.make(candidates, config.stored, config.signals)
 
         return time_batches(make, size)

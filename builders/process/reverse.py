@@ -82,7 +82,7 @@ class Reverse:
 
         def make(steps: int, batch: int) -> Trajectories:
             run = replace(loaded, arguments={**loaded.arguments, "num_inference_steps": steps})
-            candidates = Candidates(range(batch), [_TIMED_PROMPT] * batch, range(batch))
+            candidates = Candidates([(0, 0)] * batch, [_TIMED_PROMPT] * batch, range(batch))
             return run.make(candidates, range(steps + 1), self.config.signals)
 
         return time_steps(make, self.config.n_steps, plan.batch_size)
