@@ -1,0 +1,111 @@
+"""The one tap on `scheduler.step`: whoever wants to see the steps of a run listens here."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .noise_levels import NoiseLevels, check_order
+
+
+@dataclass(frozen=True)
+class Step:
+    """Step k of a run: `scheduler.step` is called with a prediction at the latent of position k."""
+
+    position: int
+    levels: NoiseLevels
+    sample: torch.Tensor
+    prediction: torch.Tensor
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it returns the finished latent."""
+        return self.position == self.levels.steps - 1
+
+
+Before = Callable[[Step], None]
+After = Callable[[Step, torch.Tensor], None]
+"""Called with the latent that the step returns."""
+
+
+@contextlib.contextmanager
+def tapped(
+    pipe: Any,
+    before: Before = lambda step: None,
+    after: After = lambda step, latent: None,
+) -> Iterator[None]:
+    """While entered, `before` and `after` hear every step of the runs of `pipe`. What they raise ends the run.
+
+    Every diffusers pipeline calls `scheduler.step(model_output, timestep, sample)`. The method is replaced on the
+    scheduler's instance, once for all who listen at a time; those who came first hear first.
+
+    Raises (on entering, or at the first step):
+        NbenchError: the scheduler does not call the denoiser once a step.
+    """
+    scheduler = pipe.scheduler
+    check_order(scheduler)
+    tap = getattr(vars(scheduler).get("step"), "tap", None) or _Tap(pipe)
+    listener = (before, after)
+    tap.listeners.append(listener)
+    try:
+        yield
+    finally:
+        tap.listeners.remove(listener)
+        if not tap.listeners:
+            tap.close()
+
+
+class _Tap:
+    """In the place of a scheduler's `step`; knows where in its run a pipeline is."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.listeners: list[tuple[Before, After]] = []
+        self._pipe, self._scheduler = pipe, pipe.scheduler
+        self._timesteps: torch.Tensor | None = None
+        self._levels: NoiseLevels | None = None
+        self._position = 0
+        self._outer = vars(self._scheduler).get("step")
+        original = self._scheduler.step
+        signature = inspect.signature(original)
+
+        # pipelines look at the signature of `step` to see whether it takes a generator: wraps shows them the real one
+        @functools.wraps(original)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            call = signature.bind(*args, **kwargs).arguments
+            current = self._next(call["model_output"], call["timestep"], call["sample"])
+            for before, _ in tuple(self.listeners):
+                before(current)
+            result = original(*args, **kwargs)
+            for _, after in tuple(self.listeners):
+                after(current, result[0])
+            return result
+
+        step.tap = self  # type: ignore[attr-defined]
+        self._step = step
+        self._scheduler.step = step
+
+    def close(self) -> None:
+        """Leave the scheduler as it was, unless somebody else has replaced `step` meanwhile."""
+        if vars(self._scheduler).get("step") is self._step:
+            del self._scheduler.step  # the instance's attribute: the class's method shows again
+            if self._outer is not None:
+                self._scheduler.step = self._outer
+
+    def _next(self, prediction: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Step:
+        timesteps = self._scheduler.timesteps
+        # every run sets them anew; to compare their values, or look at a sigma, would wait for the GPU at each step
+        if self._levels is None or timesteps is not self._timesteps or self._position == self._levels.steps:
+            self._timesteps, self._position = timesteps, 0
+            # modern pipelines say how many steps their run makes, which may be fewer than the scheduler has
+            steps = getattr(self._pipe, "_num_timesteps", None)
+            first = float(torch.as_tensor(timestep).flatten()[0])
+            self._levels = NoiseLevels(self._scheduler, first, steps)
+        step = Step(self._position, self._levels, sample, prediction)
+        self._position += 1
+        return step
