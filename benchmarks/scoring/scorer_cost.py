@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 from statistics import median
 
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ...scorers.protocols import Scorer, calls_per_score
 from ...shards.reader import Bench
 from ..results.result_file import ScorerCost
@@ -39,8 +39,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     from ...pipelines.generate import generate
     from ...pipelines.step_tap import tapped
 
-    if steps < 2:
-        raise NbenchError(f"--time-steps {steps} makes no sense: give 2 or more")
+    check_range("--time-steps", steps, 2)
     spec = bench.info.spec
     try:
         pipe = load_pipeline(maker_of(spec), spec["dtype"], device)
