@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..errors import NbenchError
 from .noise_levels import NoiseLevels, check_order
 
 
@@ -61,11 +62,30 @@ def tapped(
             tap.close()
 
 
+@contextlib.contextmanager
+def own_noise(pipe: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """While entered, noise that `scheduler.step` draws comes from the candidates' generators, one for each row.
+
+    Pipelines such as FLUX and SD3 call `step` without a generator: their schedulers are given these.
+
+    Raises (in the run):
+        NbenchError: the scheduler draws from torch's global generator all the same.
+    """
+    with tapped(pipe):
+        tap: _Tap = pipe.scheduler.step.tap
+        outer, tap.generators = tap.generators, list(generators)
+        try:
+            yield
+        finally:
+            tap.generators = outer
+
+
 class _Tap:
     """In the place of a scheduler's `step`; knows where in its run a pipeline is."""
 
     def __init__(self, pipe: Any) -> None:
         self.listeners: list[tuple[Before, After]] = []
+        self.generators: list[torch.Generator] | None = None
         self._pipe, self._scheduler = pipe, pipe.scheduler
         self._timesteps: torch.Tensor | None = None
         self._levels: NoiseLevels | None = None
@@ -77,11 +97,15 @@ class _Tap:
         # pipelines look at the signature of `step` to see whether it takes a generator: wraps shows them the real one
         @functools.wraps(original)
         def step(*args: Any, **kwargs: Any) -> Any:
-            call = signature.bind(*args, **kwargs).arguments
+            bound = signature.bind(*args, **kwargs)
+            call = bound.arguments
             current = self._next(call["model_output"], call["timestep"], call["sample"])
+            if self.generators is not None and "generator" in signature.parameters and call.get("generator") is None:
+                call["generator"] = self.generators
             for before, _ in tuple(self.listeners):
                 before(current)
-            result = original(*args, **kwargs)
+            with contextlib.nullcontext() if self.generators is None else self._no_global_noise(current.sample):
+                result = original(*bound.args, **bound.kwargs)
             for _, after in tuple(self.listeners):
                 after(current, result[0])
             return result
@@ -96,6 +120,18 @@ class _Tap:
             del self._scheduler.step  # the instance's attribute: the class's method shows again
             if self._outer is not None:
                 self._scheduler.step = self._outer
+
+    @contextlib.contextmanager
+    def _no_global_noise(self, sample: torch.Tensor) -> Iterator[None]:
+        generators = [torch.default_generator]
+        if sample.is_cuda:
+            generators.append(torch.cuda.default_generators[sample.device.index])
+        before = [generator.get_state() for generator in generators]
+        yield
+        if not all(torch.equal(state, each.get_state()) for state, each in zip(before, generators, strict=True)):
+            raise NbenchError(
+                f"{type(self._scheduler).__name__} draws noise that no candidate's seed decides: use another scheduler"
+            )
 
     def _next(self, prediction: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Step:
         timesteps = self._scheduler.timesteps
