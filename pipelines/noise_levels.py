@@ -95,19 +95,19 @@ class NoiseLevels:
         return signal, noise
 
     def x0(self, position: int, sample: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
-        """The x0 estimate, float32 and shaped like `sample`, from what `scheduler.step` is given at `position`.
+        """The x0 estimate, float32 and shaped like `sample`, from the latent and prediction at `position`.
 
         With latent = alpha x0 + sigma noise, alpha^2 + sigma^2 = 1: (latent - sigma p) / alpha of a predicted noise p,
         alpha latent - sigma p of a predicted velocity (Salimans and Ho, arXiv 2202.00512), latent - sigma p in flow
         matching. What a scheduler clips or thresholds is clipped or thresholded here, too. The prediction is the
-        guided one.
+        guided one, without a variance.
 
         Raises:
             NbenchError: nbench does not know how this scheduler reads a prediction, or noise is predicted where no
                 signal is left.
         """
         scheduler = self._scheduler
-        sample, prediction = sample.detach().float(), predicted(prediction, sample).detach().float()
+        sample, prediction = sample.detach().float(), prediction.detach().float()
         if hasattr(scheduler, "precondition_outputs"):  # EDM, arXiv 2206.00364
             sigma = scheduler.sigmas[self._begin + position].to(sample.device)
             x0: torch.Tensor = scheduler.precondition_outputs(sample, prediction, sigma).float()

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
-from .noise_levels import NoiseLevels, check_order
+from .noise_levels import NoiseLevels, check_order, predicted
 
 
 @dataclass(frozen=True)
 class Step:
-    """Step k of a run: `scheduler.step` is called with a prediction at the latent of position k."""
+    """Step k of a run: the latent of position k, and what is predicted there, without a variance."""
 
     position: int
     levels: NoiseLevels
@@ -142,6 +142,6 @@ class _Tap:
             steps = getattr(self._pipe, "_num_timesteps", None)
             first = float(torch.as_tensor(timestep).flatten()[0])
             self._levels = NoiseLevels(self._scheduler, first, steps)
-        step = Step(self._position, self._levels, sample, prediction)
+        step = Step(self._position, self._levels, sample, predicted(prediction, sample))
         self._position += 1
         return step

@@ -243,6 +243,16 @@ def test_so_is_that_of_stochastic_solvers(family: Family, family_folder: Path) -
     assert_own_noise(pipe, family, family_folder)
 
 
+@only("sdxl")
+def test_a_run_that_ends_early_is_refused_before_it(family: Family, family_folder: Path) -> None:
+    pipe, calls = opened(family_folder), list[int]()
+    pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    options = PipelineOptions(arguments={"denoising_end": 0.5})
+    with pytest.raises(NbenchError, match="StableDiffusionXLPipeline runs 2 steps when asked for 4"):
+        made(pipe, family_folder, options=options)
+    assert len(calls) == 1
+
+
 def test_noise_that_no_seed_decides_is_refused(sd15_folder: Path) -> None:
     pipe = opened(sd15_folder)
     stock = pipe.scheduler.step
