@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...pipelines.noise_levels import run_positions
 from ...shards.schema import PositionInfo
 
@@ -72,8 +72,9 @@ def _positions(name: str, config: dict[str, Any], steps: int) -> list[PositionIn
     except NbenchError:
         raise
     except Exception as error:  # each of some fifty classes has its own ways to refuse a configuration
-        reason = str(error).partition("\n")[0][:160] or type(error).__name__
-        raise NbenchError(f"scheduler {name} does not run {steps} steps ({reason}): check it and --steps") from None
-    if len(positions) != steps + 1:
-        raise NbenchError(f"scheduler {name} does not run {steps} steps one by one: check it and --steps")
+        raise NbenchError(
+            f"scheduler {name} does not run {steps} steps ({reason_of(error)}): check it and --steps"
+        ) from None
+    if len(positions) != steps + 1 or len({place.timestep for place in positions}) != steps + 1:
+        raise NbenchError(f"scheduler {name} does not run {steps} steps of different timesteps: check it and --steps")
     return positions
