@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
-from ..scorers.decoders import decoded
-from ..scorers.previews import preview
+from ..scorers.decoders import decoded, preview
 from ..scorers.protocols import (
     NameScorer,
     PairScorer,

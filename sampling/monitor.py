@@ -13,12 +13,12 @@ import torch
 
 from ..benchmarks.metrics.prompt_values import known
 from ..errors import NbenchError
+from ..pipelines.latent_space import preview_of, space_from
 from ..pipelines.watch import Known, Watch
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .live_scorer import LiveScorer, Named
-from .pipeline_space import preview_of, space_from
 from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"

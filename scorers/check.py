@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
+from ..shards.schema import LatentSpace, PositionInfo, PreviewMap
 from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
-from .space import latent_space
 
 ROWS = 6
 PROMPTS = (
@@ -22,7 +21,7 @@ PROMPTS = (
     "three blue triangles on white background",
 )
 """Of different lengths, so that padding shows."""
-WORLD = latent_space(
+WORLD = LatentSpace(
     (4, 16, 16),
     PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
     image_size=(32, 32),
@@ -34,16 +33,16 @@ _CLOSE = 1e-3
 """Between two answers that should be the same, relative to their spread; float16 models stay within it."""
 
 
-def made_up_inputs(scorer: Scorer, info: DatasetInfo) -> torch.Tensor:
+def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
     """Random rows of what a scorer reads, in the shapes of a bench; 64 activations where nobody knows how many."""
     draw = torch.Generator().manual_seed(0)
     kind = scorer.reads.partition(":")[0]
     if kind in ("latent", "x0"):
-        return torch.randn(ROWS, *info.latent_shape, generator=draw)
+        return torch.randn(ROWS, *space.latent_shape, generator=draw)
     if kind in ("x0_image", "image"):
-        return torch.rand(ROWS, 3, *info.image_size, generator=draw)
+        return torch.rand(ROWS, 3, *space.image_size, generator=draw)
     if kind in ("preview", "x0_preview"):
-        return torch.rand(ROWS, 3, *info.latent_shape[1:], generator=draw)
+        return torch.rand(ROWS, 3, *space.latent_shape[1:], generator=draw)
     if kind == "reference":
         return torch.rand(ROWS, generator=draw, dtype=torch.float64)
     config = getattr(scorer, "config", None)

@@ -109,3 +109,16 @@ def checked_scorer(scorer: object, origin: str) -> Scorer:
     if scorer.reads not in READS and (kind not in ("activations", "reference") or not of):
         raise NbenchError(f"{origin} reads {scorer.reads!r}, which there is not: there are {', '.join(READS)}")
     return scorer
+
+
+def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
+    """The same scorer of pictures, looking at others: another scorer, with a name and a fingerprint of its own.
+
+    Raises:
+        NbenchError: it does not look at pictures.
+    """
+    if scorer.reads not in PICTURES:
+        raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of pictures")
+    scorer.fingerprint = f"{scorer.fingerprint}-{reads}"
+    scorer.name, scorer.reads = name, reads
+    return scorer

@@ -18,8 +18,8 @@ import torch
 
 from ..errors import NbenchError
 from ..progress import BuildProgress
+from ..scorers.decoders import preview
 from ..scorers.preprocess import Preprocess
-from ..scorers.previews import preview
 from ..scorers.weights import folder_fingerprint
 from ..shards.reader import Bench, open_bench
 from .saving import save_half

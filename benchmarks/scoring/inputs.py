@@ -87,7 +87,7 @@ class Supply:
         if self.kind in ("preview", "x0_preview"):
             self._decode = self._previews(bench, scorer, options)
         elif self.kind == "x0_image":
-            self._decode = vae_decoder(self._info, options.vae or _vae_folder(bench), options.placement)
+            self._decode = vae_decoder(self._info.latent_space, options.vae or _vae_folder(bench), options.placement)
         self._reference = _reference(bench, self._of) if self.kind == "reference" else {}
 
     def row_bytes(self, positions: Sequence[int]) -> int:
@@ -119,7 +119,7 @@ class Supply:
                 f"{bench.location.url} has no preview map, which {scorer.name} needs: build it with one (--fresh), "
                 "or take --preview tiny"
             )
-        return preview_decoder(self._info, options.preview, options.placement)
+        return preview_decoder(self._info.latent_space, options.preview, options.placement)
 
 
 _SIGNALS = {

@@ -130,7 +130,7 @@ def score_references(bench_path: Path, names: Sequence[str], progress: Progress 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
     """Where a score table comes from."""
     looks = scorer.reads in ("preview", "x0_preview", "x0_image")
-    decoder = decoder_fingerprint(info, options.preview, options.vae) if looks else ""
+    decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if looks else ""
     return {
         "scorer": scorer.name,
         "scorer_fingerprint": scorer.fingerprint,
