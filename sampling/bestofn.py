@@ -17,9 +17,9 @@ from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
-from .batch_run import Batch, Task
 from .live_scorer import LiveScorer
 from .policy import Policy, parse_policy
+from .pruned_batch import Batch, Task
 from .waves import Rules, Waves, stages_of
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import torch
 from ..errors import NbenchError
 from ..shards.schema import LatentSpace, PreviewMap
 from .placement import CPU, Placement
+from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
 Decoder = Callable[[torch.Tensor], torch.Tensor]
@@ -35,6 +36,13 @@ def preview(latents: torch.Tensor, preview_map: PreviewMap) -> torch.Tensor:
     return rgb.clamp(0, 1)
 
 
+def input_decoder(reads: Reads, previews: Callable[[], Decoder], vae: Callable[[], Decoder]) -> Decoder | None:
+    """The one of two decoders, each loaded only when asked for, that makes what is read; None: it is read as it is."""
+    if reads in ("preview", "x0_preview"):
+        return previews()
+    return vae() if reads == "x0_image" else None
+
+
 def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placement = CPU) -> Decoder:
     """What makes previews of a bench's latents.
 
@@ -48,7 +56,7 @@ def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placemen
         preview_map = space.preview
         if preview_map is None:
             raise NbenchError("this bench has no preview map: build it with one (--fresh), or take --preview tiny")
-        return lambda latents: preview(latents, preview_map)
+        return partial(preview, preview_map=preview_map)
     from diffusers import AutoencoderTiny
 
     folder = _tiny_folder(space, how)

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbenchError
+from ..errors import NbenchError, failure_of
 from ..shards.schema import DatasetInfo, LatentSpace
 from .builtin import BUILTIN, FAMILIES, REREADINGS, fitting
 from .placement import Placement
@@ -120,7 +120,7 @@ def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except Exception as error:  # a plug-in's own code
-        raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {_reason(error)}") from error
+        raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {failure_of(error)}") from error
 
 
 def _imported(module: str, attribute: str) -> Any:
@@ -139,7 +139,7 @@ def _imported(module: str, attribute: str) -> Any:
     except NbenchError:
         raise
     except Exception as error:  # somebody's own code
-        raise NbenchError(f"{module} cannot be imported: {_reason(error)}") from error
+        raise NbenchError(f"{module} cannot be imported: {failure_of(error)}") from error
     if not hasattr(loaded, attribute):
         raise unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
     return getattr(loaded, attribute)
@@ -154,12 +154,8 @@ def _construct(maker: Any, name: str, info: DatasetInfo | LatentSpace, placement
     except NbenchError:
         raise
     except Exception as error:  # somebody's own code
-        raise NbenchError(f"scorer {name} cannot be made: {_reason(error)}") from error
+        raise NbenchError(f"scorer {name} cannot be made: {failure_of(error)}") from error
     return checked_scorer(made, name)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:

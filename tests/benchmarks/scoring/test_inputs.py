@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from nbench.benchmarks.scoring.bench_check import check_model
+from nbench.benchmarks.scoring.check_model import check_model
 from nbench.benchmarks.scoring.inputs import ScoreOptions
 from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
 from nbench.errors import NbenchError
