@@ -106,7 +106,7 @@ def raises(self: Pair, scores: torch.Tensor) -> Any:
         (lambda self, s: s.mean(), r"score gives shape \[\] for 6 rows, not \[B\]"),
         (lambda self, s: s * 1j, "score gives complex64 strided, not real numbers"),
         (lambda self, s: s.to_sparse(), "score gives float32 sparse_coo, not real numbers"),
-        (raises, r"score raises ValueError: a bad \\x1b\[1mday \("),
+        (raises, r"score raises ValueError: a bad \\x1b\[1mday and more \("),
     ],
 )
 def test_what_is_no_score_per_row_is_refused_by_name(spoil: object, reason: str) -> None:
