@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from ...errors import NbenchError
 from ...progress import BuildProgress
@@ -48,6 +49,7 @@ class Store:
     Attributes:
         path: of the table; the result lies beside it as `.json`.
         retrieval: keep embeddings until the recall of a twin tower is known.
+        source: `source_digest` of what the model was named by; None where it has no name.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Store:
     scorer: Scorer
     options: ScoreOptions
     retrieval: bool = False
+    source: str | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -73,6 +76,26 @@ class Store:
                 with suppress(OSError):  # the parts of a run that was cut off stay
                     self._parts.rmdir()
 
+    def check_owner(self) -> None:
+        """Refuse to replace what is there of another bench or model that merely has the same name.
+
+        Raises:
+            NbenchError: naming what it is of.
+        """
+        table, result = self._metadata(), self._result()
+        benches = {table.get("bench_fingerprint"), result.bench_fingerprint if result else None}
+        model = table.get("scorer_fingerprint", result.model_fingerprint if result else self.scorer.fingerprint)
+        sources = {self.source, result.provenance.source if result else None} - {None}
+        other = ""
+        if benches - {None, self.bench.info.fingerprint}:
+            other = f"another bench called {self.bench.name}"
+        elif model != self.scorer.fingerprint and len(sources) > 1:
+            other = f"another model called {self.scorer.name}"
+        elif table and model == self.scorer.fingerprint and table.get("decoder") != self._origin.get("decoder"):
+            other = "other previews, or by another VAE"
+        if other:
+            raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
+
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
         """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
 
@@ -89,6 +112,13 @@ class Store:
         old, result = self._kept()
         if old is None:
             result = None
+            if shown and self._metadata().get("scorer_fingerprint", self.scorer.fingerprint) != self.scorer.fingerprint:
+                Console(stderr=True).print(
+                    f"{self.scorer.name} has changed since {self.path} was written: all is scored anew",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         told = tuple(result.retrieval) if result is not None else ()
         missing = [position for position in wanted if not self._has(position, old, told)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
@@ -144,12 +174,21 @@ class Store:
             "captions_at"
         }:
             return None, None
+        result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
+        return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _metadata(self) -> dict[str, Any]:
+        """Where the table that is there comes from; empty where there is none."""
         try:
-            result = read_result(self.path.with_suffix(".json"))
+            return scores_metadata(read_scores(self.path))
         except NbenchError:
-            return table, None
-        same = (self.scorer.fingerprint, self.bench.info.fingerprint)
-        return table, result if (result.model_fingerprint, result.bench_fingerprint) == same else None
+            return {}
+
+    def _result(self) -> EvaluationResult | None:
+        try:
+            return read_result(self.path.with_suffix(".json"))
+        except NbenchError:
+            return None
 
     def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
         if old is None or position not in set(pc.unique(old["position"]).to_pylist()):
