@@ -7,18 +7,16 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError
 from ..shards.schema import DatasetInfo
-from .builtin import BUILTIN, FAMILIES, REREADINGS, fitting
+from .builtin import BUILTIN, FAMILIES, REREADINGS
 from .placement import Placement
 from .protocols import PICTURES, Reads, Scorer, checked_scorer
 
-REFERENCES = ("clip", "vqascore")
 GROUP = "nbench.scorers"
 """The entry points by which an installed package brings scorers: a class, or a function that makes one."""
 
@@ -57,42 +55,6 @@ def get_scorer(name: str, info: DatasetInfo, placement: Placement | None = None)
 
         return CLIPScorer(name, file_name(name), placement=placement)
     raise unknown("model", name, scorer_names(), " (or a folder, a Hub id, or MODULE:CLASS)")
-
-
-def get_reference(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
-    """The scorer of final images behind the reference called `name`.
-
-    Raises:
-        NbenchError: no such reference, or none of its weights fit the images of this bench.
-    """
-    from .clip import CLIPScorer
-    from .vqascore import VQAScorer
-
-    check_references([name])
-    placement = placement or Placement.best()
-    if name == "vqascore":
-        return VQAScorer(fitting("vqa", info), placement=placement)
-    return CLIPScorer(fitting("clip", info), reads="image", placement=placement)
-
-
-def check_references(names: Iterable[str]) -> None:
-    """Refuse names that no reference has.
-
-    Raises:
-        NbenchError: naming the first.
-    """
-    for name in names:
-        if name not in REFERENCES:
-            raise unknown("reference", name, REFERENCES)
-
-
-def clip_folder(info: DatasetInfo) -> Path:
-    """The frozen CLIP that fits the latent space of a data set.
-
-    Raises:
-        NbenchError: none does.
-    """
-    return fitting("clip", info)
 
 
 def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ import torch
 from ...errors import NbenchError
 from ...scorers.decoders import decoder_fingerprint
 from ...scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
-from ...scorers.registry import get_reference
-from ...shards.reader import Bench, open_bench
-from ...shards.schema import DatasetInfo, TrajectoryBatch
-from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
+from ...shards.reader import Bench
+from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
 from .inputs import ScoreOptions, Supply, readable
 
@@ -77,8 +75,9 @@ def score_shards(
         NbenchError: a position is not stored, nothing is left to score, the bench lacks what the scorer reads, or
             `options.batch_size` rows are too many for the memory.
     """
-    bench.require(positions)
     supply = Supply(bench, scorer, options)
+    # finished images are there, whatever latents are stored
+    bench.require([position for position in positions if not (supply.images and position == bench.info.steps)])
     scored = readable(scorer.reads, positions, bench.info.steps)
     if not scored:
         raise nothing_to_score(bench, scorer, positions)
@@ -115,18 +114,6 @@ def _batches(
     return bench.batches(read, supply.images, rows, order, signals=supply.signals)
 
 
-def score_references(bench_path: Path, names: Sequence[str], progress: Progress | None = None) -> None:
-    """Score the final images of a bench and write its `scores/<name>.parquet` for each reference in `names`.
-
-    Raises:
-        NbenchError: the bench is not whole, or a reference is unknown or does not fit it.
-    """
-    bench = open_bench(bench_path)
-    for name, scorer in [(name, get_reference(name, bench.info)) for name in names]:
-        table = score_bench(bench, scorer, [bench.info.steps], progress)
-        write_scores(reference_path(bench_path, name), table, score_metadata(bench.info, scorer))
-
-
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
     """Where a score table comes from."""
     looks = scorer.reads in ("preview", "x0_preview", "x0_image")
@@ -146,7 +133,8 @@ class _Run:
         self, scorer: Scorer, supply: Supply, info: DatasetInfo, options: ScoreOptions, seen: Seen | None
     ) -> None:
         self._scorer, self._supply, self._seen = scorer, supply, seen
-        self._at = {position.position: position for position in info.positions}
+        finished = PositionInfo(info.steps, None, 0.0, 1.0)
+        self._at = {position.position: position for position in (finished, *info.positions)}
         self._captions, self._automatic = options.captions, options.batch_size is None
         self._size = options.batch_size or _BATCH_ROWS
         self._texts: dict[str, torch.Tensor] = {}
