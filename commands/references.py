@@ -34,7 +34,7 @@ def references(
     from dataclasses import asdict
 
     from ..benchmarks.scoring.references import AddConfig, add_references, list_references
-    from ..errors import NbenchError
+    from ..errors import NbenchError, one_line
     from ..shards.reader import open_bench
 
     if replace and not add:
@@ -53,8 +53,9 @@ def references(
         print(json.dumps({"bench": bench, "references": [asdict(row) for row in rows]}))
         return
     for row in rows:
-        print(f"{row.name}: {row.scorer} ({row.fingerprint[:12]}), {row.n_scored} scored, {row.n_unscored} unscored")
+        scorer = f"{row.name}: {row.scorer} ({row.fingerprint[:12]})"
+        print(f"{one_line(scorer)}, {row.n_scored} scored, {row.n_unscored} unscored")
         if row.flaw:
             print(f"  {row.flaw}")
     if not rows:
-        print(f"{bench} has no references")
+        print(f"{bench} has no references: --add NAME=SCORER scores its images")

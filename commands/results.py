@@ -67,7 +67,7 @@ def leaderboard(
     bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
     yardstick: Annotated[
         str | None,
-        typer.Option(help="Only results whose final-image selection goes by it. [default: clip, if any does]"),
+        typer.Option(help="Only results whose final-image selection goes by it. [default: clip, else the first]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -45,7 +45,7 @@ def all_finished_scores(bench: Bench) -> dict[str, pa.Table]:
 def no_reference(bench: Bench, name: str) -> NbenchError:
     """What is said of a reference that a data set does not have."""
     there = ", ".join(bench.references) or "none"
-    item = name if name in ("clip", "vqascore") else f"{name}=SCORER"
+    item = name if name in ("clip", "vqascore") else "NAME=SCORER"
     return NbenchError(
         f"no reference {one_line(name)} in {bench.location.url}: it has {there}; {how_to_add(bench, item)} scores its "
         "images by another"
@@ -89,7 +89,7 @@ def _check_rows(bench: Bench, name: str, table: pa.Table) -> None:
 
 
 def _unfit(bench: Bench, name: str, reason: str) -> NbenchError:
-    way_out = how_to_add(bench, f"{name}=SCORER --replace")
+    way_out = how_to_add(bench, "NAME=SCORER --replace")
     return NbenchError(
         f"scores/{name}.parquet of {bench.location.url} is no reference of it: {reason}; remove it, or score the "
         f"images again: {way_out}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class AddConfig:
     references: tuple[str, ...]
     replace: bool = False
     placement: Placement | None = None
-    options: ScoreOptions = ScoreOptions()
+    options: ScoreOptions = field(default_factory=ScoreOptions)
 
 
 def build(config: BuildConfig, progress: bool = True) -> BuildReport:
