@@ -16,7 +16,8 @@ from rich.console import Console
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
-from ..scorers.registry import file_name, get_scorer
+from ..scorers.registry import get_scorer
+from ..scorers.weights import file_name
 from ..shards.reader import Bench, open_bench
 from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata

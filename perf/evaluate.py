@@ -130,10 +130,10 @@ def theirs(
     from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
     from nbench.scorers.builtin import fitting
-    from nbench.scorers.previews import preview
+    from nbench.scorers.decoders import preview
 
     assert bench.info.preview is not None
-    source = fitting("clip", bench.info)
+    source = fitting("clip", bench.info.latent_space)
     model: Any = CLIPModel.from_pretrained(source).eval()
     processor: Any = CLIPImageProcessorPil.from_pretrained(source)
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source)

@@ -107,7 +107,11 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     forward("forward-generated", finished(work / "finished", ncc["reverse"]))
     cheaper = seconds["reverse"] / seconds["forward-rendered"]
     forward("forward-same-cost", rendered(work / "many", count * options.most))
-    models, epochs, spent = [fitting("clip", open_bench(ncc["reverse"]).info)], dict[str, int](), dict[str, float]()
+    models, epochs, spent = (
+        [fitting("clip", open_bench(ncc["reverse"]).info.latent_space)],
+        dict[str, int](),
+        dict[str, float](),
+    )
     for name, data in ncc.items():
         epochs[name] = options.epochs
         if name == "forward-same-cost":

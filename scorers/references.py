@@ -9,12 +9,15 @@ from pathlib import Path
 
 import torch
 
-from ..errors import NbenchError, one_line, reason_of
+from ..errors import NbenchError, one_line
 from ..shards.schema import DatasetInfo, PositionInfo
+from ..shards.scores import PROMPT
+from .apply import AppliedScorer, Rows
 from .builtin import BUILTIN
 from .placement import Placement
-from .protocols import PICTURES, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
-from .registry import file_name, get_scorer, reread, scorer_names, unknown
+from .protocols import PICTURES, Scorer, reread
+from .registry import get_scorer, scorer_names, unknown
+from .weights import file_name
 
 DEFAULT_REFERENCES = ("clip", "vqascore")
 """What a bench gets unless others are named."""
@@ -106,23 +109,12 @@ def load_reference(reference: Reference, info: DatasetInfo, placement: Placement
     return scorer if scorer.reads == "image" else reread(scorer, "image", scorer.name)
 
 
-def try_reference(reference: Reference, scorer: Scorer, info: DatasetInfo) -> None:
-    """Let the `scorer` of a reference score one grey image of a data set's size.
+def try_scorer(scorer: Scorer, info: DatasetInfo) -> None:
+    """Let `scorer` score one grey image of a data set's size.
 
     Raises:
-        NbenchError: it fails on the image.
+        NbenchError: it fails, or gives something else than a score.
     """
-    grey, prompts = torch.full((1, 3, *info.image_size), 0.5), ["a grey image"]
+    grey = torch.full((1, 3, *info.image_size), 0.5)
     finished = PositionInfo(info.steps, None, 0.0, 1.0)
-    try:
-        if isinstance(scorer, TwinTower):
-            scores = (scorer.embed_text(prompts) * embed_inputs(scorer, grey, finished)).sum(-1)
-        else:
-            assert isinstance(scorer, PairScorer)
-            scores = score_pairs(scorer, grey, prompts, finished)
-        shape = list(scores.shape)
-    except Exception as error:  # somebody's own code
-        reason = f"{type(error).__name__}: {reason_of(error)}"
-        raise NbenchError(f"{reference.scorer} cannot score an image ({reason}): mend it, or name another") from error
-    if shape != [1]:
-        raise NbenchError(f"{reference.scorer} gives scores of shape {shape} for 1 image: mend it, or name another")
+    AppliedScorer(scorer).score(Rows(["grey"], [0], {PROMPT: ["a grey image"]}), finished, lambda part: grey[part])

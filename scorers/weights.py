@@ -1,8 +1,9 @@
-"""Where a scorer's weights lie, and the fingerprint of what is there."""
+"""Where a scorer's weights lie, what they are called, and the fingerprint of what is there."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from ..errors import NbenchError
@@ -42,3 +43,9 @@ def folder_fingerprint(folder: Path, *parts: str) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+def file_name(text: str) -> str:
+    """A folder, Hub id or class as the name of result files."""
+    parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
+    return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"

@@ -34,7 +34,7 @@ class TrainConfig(FineTuneConfig):
 
 def train(config: TrainConfig, shown: bool = True) -> Path:
     """Fine-tune CLIP's image tower; see `fine_tune`."""
-    folder = model_folder(config.start or fitting("clip", open_bench(config.data).info))
+    folder = model_folder(config.start or fitting("clip", open_bench(config.data).info.latent_space))
     return fine_tune(config, NoisyCLIPTraining, folder, shown)
 
 

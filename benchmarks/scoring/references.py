@@ -19,7 +19,7 @@ from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
-from ...scorers.references import Reference, load_reference, parse_references, try_reference
+from ...scorers.references import Reference, load_reference, parse_references, try_scorer
 from ...shards.atomic import writing_to
 from ...shards.dataset import DatasetFolder
 from ...shards.lock import locked
@@ -170,7 +170,7 @@ class References:
         """
         for reference in self._references:
             try:
-                try_reference(reference, load_reference(reference, info), info)
+                try_scorer(load_reference(reference, info), info)
             except NbenchError as error:
                 if self._named:
                     raise
@@ -234,5 +234,5 @@ def _missing(
                 f"{bench.location.url} has a reference {reference.name} already, by {there.get('model', 'another')}: "
                 "give another NAME=SCORER, or --replace"
             )
-        try_reference(reference, scorer, bench.info)
+        try_scorer(scorer, bench.info)
         yield reference, scorer

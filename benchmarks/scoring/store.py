@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from ...errors import NbenchError
 from ...progress import BuildProgress
+from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.lock import locked
@@ -28,9 +29,7 @@ from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
 from ..results.result_file import EvaluationResult, RetrievalRow, read_result
 from .inputs import ScoreOptions, readable
-from .score import Seen, nothing_to_score, score_metadata, score_shards
-
-_TEXTS = 256
+from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
 
 @dataclass(frozen=True)
@@ -162,17 +161,19 @@ class Store:
     def _score(self, missing: Sequence[int], shown: bool) -> float | None:
         """Score what has no part yet; the median of the seconds that a score took."""
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
-        info, seen = self.bench.info, Seen(embeddings={} if self._embeds else None)
+        info, others = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
         todo = [shard for shard in range(len(info.shards)) if not _is_of(self._part(shard), key)]
         rows = sum(len(info.shard_rows(shard)) for shard in todo)
         with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
-            made = score_shards(self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, seen)
+            made = score_shards(
+                self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, others
+            )
             for shard, table in made:
-                if seen.embeddings is not None:
-                    self._keep(shard, missing, seen.embeddings)
-                    seen.embeddings.clear()
+                if others.embeddings is not None:
+                    self._keep(shard, missing, others.embeddings)
+                    others.embeddings.clear()
                 write_scores(self._part(shard), table, key)
-        return median(seen.seconds) if seen.seconds else None
+        return median(others.seconds) if others.seconds else None
 
     def _keep(self, shard: int, missing: Sequence[int], embeddings: dict[int, list[np.ndarray]]) -> None:
         """Put the embeddings of a shard, float32 [K, B, D], where its part will be."""
@@ -212,15 +213,7 @@ class Store:
             return []
         assert isinstance(self.scorer, TwinTower)
         prompts = self.bench.prompts
-        texts = np.concatenate(
-            [
-                self.scorer.embed_text([prompt.prompt for prompt in prompts[start : start + _TEXTS]])
-                .float()
-                .cpu()
-                .numpy()
-                for start in range(0, len(prompts), _TEXTS)
-            ]
-        )
+        texts = embed_texts(self.scorer, [prompt.prompt for prompt in prompts]).float().cpu().numpy()
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
         shards = [(shard, read_scores(self._part(shard))) for shard in range(len(self.bench.info.shards))]
         found = []
