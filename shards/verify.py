@@ -17,9 +17,9 @@ from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
 from .reader import Bench
+from .references import finished_scores
 from .rows import decode_image
 from .schema import SUFFIXES, DatasetInfo, ShardRecord, array_columns, arrow_schema, digest, scale_of
-from .scores import scores_metadata
 from .seeds import candidate_seed
 from .storage import Location
 
@@ -199,8 +199,11 @@ def _scores(bench: Bench) -> Iterator[Defect]:
         yield Defect("scores", "", str(error))
         return
     for name, table in tables.items():
-        if scores_metadata(table).get("bench_fingerprint") != bench.info.fingerprint:
-            yield Defect(f"scores/{name}.parquet", "", "is of another data set")
+        try:
+            finished_scores(bench, name)
+        except NbenchError as error:
+            yield Defect(f"scores/{name}.parquet", "", str(error))
+            continue
         keys = table.select(["prompt_id", "candidate", "position", "caption"])
         if keys.group_by(keys.column_names).aggregate([]).num_rows != table.num_rows:
             yield Defect(f"scores/{name}.parquet", "", "scores a candidate twice")
