@@ -13,6 +13,7 @@ from .agreement import (
     top1_hit,
 )
 from .arrays import Array, mean_over_prompts
+from .catalogue import METRICS
 from .retrieval import retrieval_recall
 from .selection import (
     best_of_n,
@@ -34,6 +35,7 @@ from .separation import (
 )
 
 __all__ = [
+    "METRICS",
     "Array",
     "auroc",
     "average_precision",

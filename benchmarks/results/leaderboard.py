@@ -6,39 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import NbenchError
-from ..metrics import cost_steps, recovered_gain, retention
-from .result_file import EvaluationResult, ResultRow, Yardstick, read_result
-
-COLUMNS = {
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-    "pearson": "Pearson",
-    "pairwise_accuracy": "pairwise accuracy",
-    "top1": "top-1",
-    "regret": "regret",
-    "gap": "gap",
-    "best_of_n": "Best-of-N",
-    "retention": "retention",
-    "recovered_gain": "recovered gain",
-    "oracle_gain": "oracle gain",
-    "cost_steps": "steps",
-    "n_scored": "scored",
-    "n_unscored": "unscored",
-}
-"""What can be sorted by, and its heading."""
-
-COUNTS = {"cost_steps", "n_scored", "n_unscored"}
-"""Those that are whole numbers, without an interval."""
-
-_LOWER_IS_BETTER = {"regret", "cost_steps", "n_unscored"}
+from ..metrics.catalogue import ROW_FIGURES
+from ..metrics.rows import ResultRow
+from .cells import whole, with_ends
+from .result_file import EvaluationResult, read_result
+from .yardsticks import yardstick_lines
 
 
 @dataclass(frozen=True)
 class Line:
-    """A model on a bench, at one position by one reference; figures and intervals by the names in `COLUMNS`.
+    """A model on a bench, at one position by one reference; figures and intervals by the names in `ROW_FIGURES`.
 
     yardstick: no model, but what a random pick, final-image selection or the reference itself would reach.
     """
@@ -63,7 +41,7 @@ class Leaderboard:
     @property
     def columns(self) -> list[str]:
         """The columns that any line has."""
-        return [name for name in COLUMNS if any(name in line.figures for line in self.lines)]
+        return [name for name in ROW_FIGURES if any(name in line.figures for line in self.lines)]
 
 
 def leaderboard(
@@ -76,7 +54,7 @@ def leaderboard(
     """Read every result under `folder`.
 
     Args:
-        sort: one of `COLUMNS`; what is unknown comes last.
+        sort: one of `ROW_FIGURES`; what is unknown comes last.
         position: which to compare at. Default: half way, or the nearest before it that a file has.
         reference: which to compare by. Default: vqascore where a file has it, else its first.
         bench: the only one to show.
@@ -84,8 +62,8 @@ def leaderboard(
     Raises:
         NbenchError: nothing there, or nothing that was asked for.
     """
-    if sort not in COLUMNS:
-        raise NbenchError(f"cannot sort by {sort!r}: there are {', '.join(COLUMNS)}")
+    if sort not in ROW_FIGURES:
+        raise NbenchError(f"cannot sort by {sort!r}: there are {', '.join(ROW_FIGURES)}")
     left_out, lines = list[str](), list[Line]()
     results = list(_results(folder, left_out))
     if not results:
@@ -105,11 +83,21 @@ def leaderboard(
         mark = result.yardsticks.get(row.reference)
         if mark and (name, row.reference) not in seen:
             seen.add((name, row.reference))
-            lines += _yardsticks(mark, result, row, name)
+            lines += [
+                Line(f"({one.name})", name, one.position, row.reference, True, one.figures, one.intervals)
+                for one in yardstick_lines(mark, result.n_candidates, result.steps).values()
+            ]
     if not lines:
         raise NbenchError(f"no result has what was asked for{_why(left_out)}")
     lines.sort(key=lambda line: (line.bench, line.reference, *_order(line, sort), line.model))
     return Leaderboard(sort, tuple(lines), tuple(left_out))
+
+
+def line_cell(line: Line, name: str, interval: bool = True) -> str:
+    """A figure of a line as text, its interval in brackets if wanted."""
+    if ROW_FIGURES[name].whole:
+        return whole(line.figures.get(name))
+    return with_ends(line.figures.get(name), line.intervals.get(name) if interval else None)
 
 
 def _results(folder: Path, left_out: list[str]) -> Iterable[tuple[Path, EvaluationResult]]:
@@ -139,33 +127,9 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
 
 
 def _line(row: ResultRow, bench: str) -> Line:
-    figures = {name: value for name in COLUMNS if (value := getattr(row, name)) is not None}
+    figures = {name: value for name in ROW_FIGURES if (value := getattr(row, name)) is not None}
     intervals = {name: ci for name in figures if (ci := getattr(row, f"{name}_ci", None)) is not None}
     return Line(row.model, bench, row.position, row.reference, False, figures, intervals)
-
-
-def _yardsticks(mark: Yardstick, result: EvaluationResult, row: ResultRow, bench: str) -> Iterable[Line]:
-    """What is reached without a model, where the file says it."""
-    every = cost_steps(result.n_candidates, result.steps, result.steps)
-    chooser = f" by {mark.chooser}" if mark.chooser else ""
-    known = (
-        ("(random pick)", mark.random, mark.random_ci, result.steps),
-        (f"(final-image selection{chooser})", mark.final, mark.final_ci, every),
-        ("(oracle)", mark.oracle, mark.oracle_ci, every),
-    )
-    for name, value, ci, cost in known:
-        if value is None:
-            continue
-        random, final, oracle = (np.nan if x is None else x for x in (mark.random, mark.final, mark.oracle))
-        shares = {
-            "retention": retention(value, final),
-            "recovered_gain": recovered_gain(value, random, final),
-            "oracle_gain": recovered_gain(value, random, oracle),
-        }
-        figures = {"best_of_n": value, "cost_steps": float(cost)}
-        figures |= {share: float(told) for share, told in shares.items() if np.isfinite(told)}
-        position = 0 if name == "(random pick)" else result.steps
-        yield Line(name, bench, position, row.reference, True, figures, {"best_of_n": ci} if ci else {})
 
 
 def _bench_names(results: Iterable[EvaluationResult]) -> dict[tuple[str, str], str]:
@@ -179,7 +143,7 @@ def _order(line: Line, sort: str) -> tuple[bool, float]:
     value = line.figures.get(sort)
     if value is None:
         return (True, 0.0)
-    return (False, value if sort in _LOWER_IS_BETTER else -value)
+    return (False, -value if ROW_FIGURES[sort].higher_is_better else value)
 
 
 def _why(left_out: list[str]) -> str:

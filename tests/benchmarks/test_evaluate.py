@@ -15,9 +15,9 @@ from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
 from nbench.benchmarks.metrics.measure import compare, measure, yardstick
 from nbench.benchmarks.metrics.model_figures import Setting
-from nbench.benchmarks.results.evaluation_tables import report_table
 from nbench.benchmarks.results.plot import plot_report
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
 from nbench.errors import NbenchError
