@@ -57,7 +57,9 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where results lie.")] = Path("results"),
     format: Annotated[str, typer.Option(help="To print.", metavar="[table|md|csv|json]")] = "table",
     sort: Annotated[str, typer.Option(help="A metric: spearman, recovered_gain, best_of_n, ...")] = "spearman",
-    position: Annotated[int | None, typer.Option(help="To compare at. [default: half way]")] = None,
+    position: Annotated[
+        int | None, typer.Option(help="To compare at. [default: half way, or the nearest that all models have]")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="To compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
     as_json: AsJson = False,
@@ -74,6 +76,8 @@ def leaderboard(
     board = leaderboard(folder, sort, position, reference, bench)
     for reason in board.left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    for note in board.notes:
+        print(note, file=sys.stderr)
     if as_json or format != "table":
         sys.stdout.write(write_leaderboard(board, "json" if as_json else format))
         return

@@ -13,6 +13,7 @@ from ..metrics.declaration import Figure
 from ..metrics.rows import Yardstick
 from ..metrics.selection import COST_STEPS, GAIN_AREA
 from ..metrics.separation import AUROC, AVERAGE_PRECISION, PREFERENCE
+from ..results.leaderboard import common_position
 from ..results.result_file import EvaluationResult
 from ..results.yardsticks import yardstick_lines
 from .inputs import Inputs, Scored, scored
@@ -50,6 +51,7 @@ def figures(inputs: Inputs) -> dict[str, Any]:
         "models": [result.model for result in results],
         "references": list(dict.fromkeys(row.reference for result in results for row in result.rows)),
         "positions": inputs.positions(),
+        "position": common_position(results),
         "figures": {figure.name: _shown(figure) for figure in (*_SEPARATION, *_LEADERBOARD)},
         "leaderboard": [figure.name for figure in _LEADERBOARD],
         "measures": list(METRICS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines, bench by bench, best first; `left_out` says which files have none, and why."""
+    """Lines, bench by bench, best first; `left_out` says which files have none, and why; `notes`: what to mind."""
 
     sort: str
     lines: tuple[Line, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -55,7 +56,8 @@ def leaderboard(
 
     Args:
         sort: one of `ROW_FIGURES`; what is unknown comes last.
-        position: which to compare at. Default: half way, or the nearest before it that a file has.
+        position: which to compare at. Default: of those that all models of a bench have the one half way, or the
+            nearest before it; without such a one each model is shown at its own.
         reference: which to compare by. Default: vqascore where a file has it, else its first.
         bench: the only one to show.
 
@@ -72,9 +74,15 @@ def leaderboard(
     if not wanted:
         raise NbenchError(f"no results of {bench}: there are {', '.join(sorted({r.bench for _, r in results}))}")
     names = _bench_names([result for _, result in wanted])
+    common = {
+        build: common_position([result for _, result in wanted if (result.bench, result.bench_fingerprint) == build])
+        for build in names
+    }
+    notes = [_apart(names[build]) for build, shared in common.items() if shared is None and position is None]
     seen = set()
     for path, result in wanted:
-        row = _row(result, position, reference)
+        shared = common[result.bench, result.bench_fingerprint]
+        row = _row(result, shared if position is None else position, reference)
         if isinstance(row, str):
             left_out.append(f"{path}: {row}")
             continue
@@ -90,7 +98,17 @@ def leaderboard(
     if not lines:
         raise NbenchError(f"no result has what was asked for{_why(left_out)}")
     lines.sort(key=lambda line: (line.bench, line.reference, *_order(line, sort), line.model))
-    return Leaderboard(sort, tuple(lines), tuple(left_out))
+    return Leaderboard(sort, tuple(lines), tuple(left_out), tuple(notes))
+
+
+def common_position(results: Sequence[EvaluationResult]) -> int | None:
+    """Where to compare results of one bench: of the positions that all of them have, the one half way, the nearest
+    before it, or the first after it; position 0, pure noise, only if there is no other. None without any."""
+    places = [{row.position for row in result.rows} for result in results if result.rows]
+    shared = set.intersection(*places) if places else set()
+    later = sorted(shared - {0})
+    before = [place for place in later if place <= results[0].steps // 2]
+    return before[-1] if before else later[0] if later else min(shared, default=None)
 
 
 def line_cell(line: Line, name: str, interval: bool = True) -> str:
@@ -117,13 +135,15 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
     if label not in labels:
         return f"no reference {label} (it has {', '.join(labels) or 'none'})"
     by_position = {row.position: row for row in result.rows if row.reference == label}
-    chosen = position
-    if chosen is None:
-        half = result.steps // 2
-        chosen = max((k for k in by_position if k <= half), default=min(by_position))
+    chosen = common_position([result]) if position is None else position
     if chosen not in by_position:
         return f"no position {chosen} (it has {', '.join(map(str, sorted(by_position)))})"
     return by_position[chosen]
+
+
+def _apart(bench: str) -> str:
+    why = "its models have no position in common, so each is shown at its own"
+    return f"{bench}: {why}; evaluate them at the same --latents"
 
 
 def _line(row: ResultRow, bench: str) -> Line:

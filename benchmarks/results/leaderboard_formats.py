@@ -17,7 +17,7 @@ _WITHOUT_NUMBERS = ("model", "bench", "reference")
 
 
 def as_json(board: Leaderboard) -> str:
-    """One object: `lines`, with `<metric>_ci` beside each metric, and `left_out`."""
+    """One object: `lines`, with `<metric>_ci` beside each metric, `left_out` and `notes`."""
     lines = []
     for line in board.lines:
         fields: dict[str, Any] = {name: getattr(line, name) for name in ("model", "bench", "position", "reference")}
@@ -27,7 +27,10 @@ def as_json(board: Leaderboard) -> str:
             if not figure.whole:
                 fields[f"{name}_ci"] = line.intervals.get(name)
         lines.append(fields)
-    return json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out)}) + "\n"
+    return (
+        json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out), "notes": list(board.notes)})
+        + "\n"
+    )
 
 
 def as_csv(board: Leaderboard) -> str:

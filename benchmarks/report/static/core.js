@@ -39,7 +39,7 @@ const redraw = () => listeners.forEach((draw) => draw());
 byId("reference").append(...data.references.map((label) => option(label)));
 if (data.references.includes("vqascore")) byId("reference").value = "vqascore";
 byId("position").append(...data.positions.map((place) => option(place)));
-byId("position").value = String(data.positions.filter((place) => place <= data.steps / 2).at(-1) ?? data.positions[0]);
+byId("position").value = String(data.position ?? data.positions[0]);
 byId("reference").addEventListener("change", redraw);
 byId("position").addEventListener("change", redraw);
 byId("facts").textContent = `${data.n_prompts} prompts × ${data.n_candidates} candidates, ${data.steps} steps, ` +

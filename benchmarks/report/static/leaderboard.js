@@ -15,6 +15,7 @@ function drawLeaderboard() {
     .filter((row) => row.reference === choice.reference && row.position === choice.position)
     .map((row) => ({ ...row, ...areas.find((area) => area.model === row.model) }))
     .concat(data.yardsticks[choice.reference] ?? []).sort(compared);
+  const absent = data.models.filter((model) => !lines.some((line) => line.model === model));
   const shown = data.leaderboard.filter((name) => lines.some((line) => (line[name] ?? null) !== null));
   const head = element("tr", {}, ...["model", ...shown].map((name) => {
     const cell = element("th", { scope: "col" });
@@ -33,7 +34,7 @@ function drawLeaderboard() {
     element("th", { scope: "row" }, line.model),
     ...shown.map((name) => element("td", {}, number(line[name], data.figures[name].whole ? 0 : 3), element("small", {}, interval(line, name))))));
   byId("leaderboard").replaceChildren(
-    element("caption", {}, `Position ${choice.position} against ${choice.reference}`),
+    element("caption", {}, `Position ${choice.position} against ${choice.reference}${absent.length ? `; not scored there: ${absent.join(", ")}` : ""}`),
     element("thead", {}, head), element("tbody", {}, ...body));
 }
 onChoice(drawLeaderboard);

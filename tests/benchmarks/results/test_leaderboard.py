@@ -66,8 +66,20 @@ def models(board: Leaderboard) -> list[str]:
     return [line.model for line in board.lines if not line.yardstick]
 
 
-def test_best_first_half_way_or_the_nearest_before(folder: Path) -> None:
+def test_models_are_compared_where_all_were_scored(tmp_path: Path) -> None:
+    for one in (result("a", {0: 0.0, 4: 0.3, 5: 0.9, 10: 0.9}), result("b", {0: 0.0, 3: 0.1, 4: 0.5, 10: 0.5})):
+        write_result(result_path(tmp_path, one.bench, one.model), one)
+    board = leaderboard(tmp_path)
+    assert ([line.position for line in board.lines if not line.yardstick], board.notes) == ([4, 4], ())
+    assert models(board) == ["b", "a"]
+    write_result(result_path(tmp_path, "small", "c"), result("c", {0: 0.0, 8: 0.4, 10: 0.4}))
+    assert {line.position for line in leaderboard(tmp_path).lines if not line.yardstick} == {10}  # 0 is pure noise
+
+
+def test_best_first_and_without_a_common_position_each_at_its_own(folder: Path) -> None:
     board = leaderboard(folder)
+    assert board.notes[0].startswith("small: its models have no position in common")
+    assert leaderboard(folder, position=5).notes == ()
     assert models(board) == ["noisyclip", "clip", "constant"]
     assert [line.position for line in board.lines if not line.yardstick] == [4, 5, 5]
     assert models(leaderboard(folder, "recovered_gain")) == ["clip", "noisyclip", "constant"]
