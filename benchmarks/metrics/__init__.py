@@ -1,4 +1,4 @@
-"""All metrics in one place: pure functions over float [P, N], by topic in the modules named here (docs/metrics.md)."""
+"""Pure functions over float [P, N], by topic in the modules named here, and `METRICS`, what of them results hold."""
 
 from __future__ import annotations
 
