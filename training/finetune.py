@@ -18,7 +18,7 @@ import torch
 
 from ..errors import NbenchError
 from ..progress import BuildProgress
-from ..scorers.preprocess import Preprocess
+from ..scorers.image_processor import ImageProcessor
 from ..scorers.previews import preview
 from ..scorers.weights import folder_fingerprint
 from ..shards.reader import Bench, open_bench
@@ -76,7 +76,7 @@ class FineTuning(ABC):
         torch.manual_seed(config.seed)
         self.config, self.bench, self.positions = config, bench, positions
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer, self.preprocess = AutoTokenizer.from_pretrained(folder), Preprocess.from_folder(folder)
+        self.tokenizer, self.process = AutoTokenizer.from_pretrained(folder), ImageProcessor(folder, self.device)
         self.model = self.open(folder).to(self.device).eval().requires_grad_(False)
         self.trained = self.to_train()
         self.trained.requires_grad_(True)
@@ -181,7 +181,9 @@ def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, show
             progress.advance(1)
     save_half(run.model, config.out)
     for path in folder.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
+        if path.name.startswith(
+            ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config", "processor_config")
+        ):
             shutil.copyfile(path, config.out / path.name)
     (config.out / "training.json").write_text(json.dumps(recipe, indent=2) + "\n")
     (config.out / "checkpoint.pt").unlink()
