@@ -162,9 +162,10 @@ class ChatVQAScorer:
         return logits.float()
 
     def _refusal(self, error: Exception) -> NbenchError:
-        return NbenchError(
-            f"{self._source} cannot be asked about images ({reason_of(error)}): name an image-text-to-text model"
-        )
+        reason = reason_of(error)
+        if isinstance(error, ImportError):
+            return NbenchError(f"{self._source} needs a missing package ({reason.partition('. ')[0]}): install it")
+        return NbenchError(f"{self._source} cannot be asked about images ({reason}): name an image-text-to-text model")
 
 
 def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
