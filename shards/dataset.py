@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from .atomic import atomic_write, temporary, writing_to
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
@@ -58,7 +59,7 @@ class DatasetFolder:
             probe.unlink()
         except OSError as error:
             self.__exit__()
-            raise NbenchError(f"cannot write to {self.path} ({error.strerror}): choose another --out") from None
+            raise NbenchError(f"cannot write to {self.path} ({reason_of(error)}): choose another --out") from None
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -117,9 +118,11 @@ class DatasetFolder:
         self._save(replace(self.info, shards=tuple(shards)))
 
     def drop_scores(self) -> None:
-        """Remove the score tables, which a change of the rows makes untrue."""
+        """Remove the score tables, whole or in parts, which a change of the rows makes untrue."""
         for path in self.path.glob("scores/*.parquet"):
             path.unlink()
+        for parts in self.path.glob("scores/.*.parts"):
+            shutil.rmtree(parts)
 
     def clear(self) -> None:
         """Remove what nbench made here: score tables, shards, then dataset.json; nothing else."""

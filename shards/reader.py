@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, reason_of
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
@@ -42,8 +42,17 @@ class Bench:
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
-        return Path(self.location.root).name
+        """What its folder is called.
+
+        Raises:
+            NbenchError: a path or URL that ends in no name.
+        """
+        root, unnamed = Path(self.location.root), ("", "..")
+        if root.name in unnamed and self.location.folder is not None:
+            root = root.resolve()
+        if root.name in unnamed:
+            raise NbenchError(f"{self.location.url} ends in no name, by which results could be called: name the folder")
+        return root.name
 
     @property
     def path(self) -> Path:
@@ -167,7 +176,7 @@ class Bench:
         except NbenchError:
             raise
         except Exception as error:  # damaged bytes make the libraries that read them raise anything
-            reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+            reason = reason_of(error)
             raise NbenchError(f"cannot read {self._place(name)} ({reason}): see `nbench verify`") from None
         finally:
             if not isinstance(source, Path):

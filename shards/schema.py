@@ -53,6 +53,25 @@ class PreviewMap:
     bias: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class LatentSpace:
+    """What scorers and decoders must know of the latents [C, h, w] that they are for: a data set's, or a pipeline's.
+
+    Attributes:
+        pipeline: alias, folder, Hub id or class of the pipeline whose latents these are.
+        image_size: height and width of the finished image in pixels; (0, 0) where it is not known before the run.
+        positions: those that are recorded; none of a pipeline that has not run.
+        steps: T; 0 where it is not known before the run.
+    """
+
+    latent_shape: tuple[int, int, int]
+    preview: PreviewMap | None
+    pipeline: str = "unknown"
+    image_size: tuple[int, int] = (0, 0)
+    positions: tuple[PositionInfo, ...] = ()
+    steps: int = 0
+
+
 @_strict
 @dataclass(frozen=True)
 class ShardRecord:
@@ -103,6 +122,13 @@ class DatasetInfo:
         return tuple(info.position for info in self.positions)
 
     @property
+    def latent_space(self) -> LatentSpace:
+        """What scorers must know of its latents."""
+        pipeline = self.spec.get("pipeline")
+        name = str(pipeline.get("name")) if isinstance(pipeline, dict) else "unknown"
+        return LatentSpace(self.latent_shape, self.preview, name, self.image_size, self.positions, self.steps)
+
+    @property
     def row_bytes(self) -> int:
         """What the numbers of a row take, uncompressed."""
         return column_bytes(array_columns(self).values())
@@ -132,6 +158,9 @@ class DatasetInfo:
             raise ValueError(f"positions are not some of 0..{self.steps} in order")
         if self.signals != normal_signals(self.signals):
             raise ValueError(f"signals {', '.join(self.signals)} are not in their order")
+        pipeline = self.spec.get("pipeline")
+        if not isinstance(pipeline, dict) or not all(isinstance(pipeline.get(key), str) for key in ("name", "content")):
+            raise ValueError("spec does not state the pipeline's name and content")
         for index, record in enumerate(self.shards):
             if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
                 raise ValueError(f"the record of shard {index} is another's")

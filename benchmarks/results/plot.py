@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...shards.atomic import atomic_write
 from .result_file import EvaluationReport
 
@@ -66,7 +66,7 @@ def plot_report(report: EvaluationReport, path: Path) -> None:
     try:
         atomic_write(path, image.getvalue())
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def _agreement(axes: Axes, report: EvaluationReport, reference: str) -> None:
@@ -82,7 +82,7 @@ def _selection(axes: Axes, report: EvaluationReport, reference: str) -> None:
     mark = report.yardsticks[reference]
     # each label stands where curves that rise from the one line to the other are far from it
     for value, label, dashes, x, align, offset in (
-        (mark.final, "chosen by CLIP on the final images", (5, 2), 0, "left", (3, 4)),
+        (mark.final, f"chosen by {mark.chooser} on the final images", (5, 2), 0, "left", (3, 4)),
         (mark.random, "a random candidate", (1, 1.5), 1, "right", (-3, -12)),
     ):
         if value is not None:
