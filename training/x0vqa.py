@@ -31,7 +31,7 @@ def train(config: X0VQAConfig, shown: bool = True) -> Path:
 
     It scores as `--model x0-preview:vqascore:FOLDER`.
     """
-    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info))
+    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info.latent_space))
     return fine_tune(config, X0VQATraining, folder, shown)
 
 
@@ -74,5 +74,5 @@ class X0VQATraining(FineTuning):
         return functional.binary_cross_entropy_with_logits(said, wanted, weight), agreed
 
     def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        logits = answer_logits(model, self.tokenizer, self.preprocess(images), prompts)
+        logits = answer_logits(model, self.tokenizer, self.process(images)["pixel_values"], prompts)
         return logits[:, self._words[0]] - logits[:, self._words[1]]
