@@ -17,7 +17,7 @@ import torch
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import Scorer
+from ...scorers.protocols import NameScorer, Scorer
 from ...scorers.registry import get_reference
 from ...shards.reader import Bench, open_bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
@@ -159,7 +159,7 @@ def _tables(
     rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
     for position in at:
         found = run.score(rows, position, partial(inputs.recorded, batch, position.position))
-        if by_products is not None:
+        if by_products is not None and not isinstance(run.scorer, NameScorer):  # which costs nothing
             by_products.note(position.position, found)
         for kind, scores in found.by_caption.items():
             numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])
