@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,13 @@ from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..scorers.weights import file_name, source_digest
 from ..shards.reader import Bench, open_bench
+from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import ModelScores, Setting
-from .results.compare import score_arrays
+from .metrics.model_figures import YARDSTICK, ModelScores, Setting, checked_yardstick
+from .results.compare import final_references, score_arrays
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
 from .scoring.inputs import ScoreOptions
@@ -41,6 +43,7 @@ class EvaluateConfig:
         retrieval: tell the recall of twin towers.
         time_steps: denoiser steps to time on this machine; None for none.
         fresh: score anew what has been scored before.
+        yardstick: the reference that final-image selection goes by; None for clip.
     """
 
     bench: str | Path
@@ -52,13 +55,15 @@ class EvaluateConfig:
     retrieval: bool = False
     time_steps: int | None = None
     fresh: bool = False
+    yardstick: str | None = None
 
 
 def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
-    added to them. `progress`: tell on stderr how far it is.
+    added to them. The files hold the figures of all positions that were ever scored, the report those of
+    `config.latents` and the final one. `progress`: tell on stderr how far it is.
 
     Raises:
         NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
@@ -67,7 +72,11 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
-    references, fingerprints = _read_references(bench)
+    references = _read_references(bench)
+    by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
+    if note and progress:
+        print(note, file=sys.stderr)
+    config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
     scorers, sources = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
@@ -88,18 +97,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             if not config.fresh:
                 stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
+        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(
-                config, bench, positions, scorers, sources, scored, (references, fingerprints), step_seconds, started
-            )
-
-
-def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
-    found = store.scored(positions, config.fresh, progress)
-    asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
-    rows = tuple(row for row in found.retrieval if row.position in positions)
-    return replace(found, table=found.table.filter(asked), retrieval=rows)
+            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
 def _measured(
@@ -114,12 +114,13 @@ def _measured(
     started: datetime,
 ) -> EvaluationReport:
     info, name, (references, fingerprints) = bench.info, bench.name, known
+    by = config.yardstick or YARDSTICK
     by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
     scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
-    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra))
+    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
@@ -136,7 +137,7 @@ def _measured(
             n_candidates=info.candidates,
             n_failed=bench.n_failed,
             steps=info.steps,
-            yardsticks={label: yardstick(references, label, last) for label in references},
+            yardsticks={label: yardstick(references, label, last, by=by) for label in references},
             rows=tuple(own.rows),
             selection=tuple(own.selection),
             separation=separation[model],
@@ -148,18 +149,19 @@ def _measured(
         )
         files.append(result_path(config.out, name, model))
         write_result(files[-1], result)
+    shown = set(positions)
     return EvaluationReport(
         bench=name,
         n_prompts=info.n_prompts,
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=tuple(found.rows),
-        comparisons=comparisons,
-        yardsticks={label: yardstick(references, label) for label in references},
+        rows=tuple(row for row in found.rows if row.position in shown),
+        comparisons=tuple(row for row in comparisons if row.position in shown),
+        yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
-        separation=tuple(row for rows in separation.values() for row in rows),
-        retrieval=tuple(row for one in scored.values() for row in one.retrieval),
+        separation=tuple(row for rows in separation.values() for row in rows if row.position in shown),
+        retrieval=tuple(row for one in scored.values() for row in one.retrieval if row.position in shown),
         costs=costs,
     )
 
@@ -179,22 +181,11 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[di
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays, fingerprints = {}, {}
-    for name, table in bench.references.items():
-        origin = scores_metadata(table)
-        if origin.get("bench_fingerprint") != bench.info.fingerprint:
-            raise NbenchError(
-                f"scores/{name}.parquet of {bench.location.url} scores another build: remove it, or build with --fresh"
-            )
-        by_position = _by_caption(table, bench).get(PROMPT, {})
-        if bench.info.steps in by_position:
-            arrays[name] = by_position[bench.info.steps]
-            fingerprints[name] = origin["scorer_fingerprint"]
-    if not arrays:
-        raise NbenchError(
-            f"no references at {bench.location.url}/scores: run its nbench build again with --references clip,vqascore"
-        )
-    return arrays, fingerprints
+    """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
+    if not bench.references:
+        raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
+    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}
 
 
 def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:

@@ -21,7 +21,8 @@ def save_clip(path: Path, channels: int = 3, size: int = 32) -> Path:
     vision = {**VISION, "num_channels": channels, "image_size": size}
     text = {**TEXT, "max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     config = CLIPConfig(text_config={**text, "vocab_size": 47}, vision_config=vision, projection_dim=8)
-    return _save(path, CLIPModel, config, {**_NORMAL, "size": {"height": 32, "width": 32}})
+    square = {"height": 32, "width": 32}
+    return _save(path, CLIPModel, config, {**_NORMAL, "size": square, "crop_size": square})
 
 
 def save_siglip(path: Path, naflex: bool = False) -> Path:
@@ -85,7 +86,13 @@ def save_llava(path: Path) -> Path:
     return path
 
 
-_NORMAL = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True, "do_rescale": True}
+_NORMAL = {
+    "do_center_crop": False,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "do_normalize": True,
+    "do_rescale": True,
+}
 
 
 def _save(path: Path, kind: Any, config: Any, processing: dict[str, Any]) -> Path:
