@@ -17,7 +17,7 @@ from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
-from ..scorers.weights import file_name
+from ..scorers.weights import file_name, source_digest
 from ..shards.reader import Bench, open_bench
 from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata
@@ -62,11 +62,12 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
-    added to them. `progress`: tell on stderr how far it is.
+    added to them. The files hold the figures of all positions that were ever scored, the report those of
+    `config.latents` and the final one. `progress`: tell on stderr how far it is.
 
     Raises:
-        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, or another
-            evaluation is writing scores of the same model and bench to it.
+        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
+            evaluation is writing scores of the same model and bench to it, or it has those of others of the same name.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
@@ -77,28 +78,28 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
         print(note, file=sys.stderr)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
-    scorers = _load(config.models, bench, placement)
+    scorers, sources = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
-            result_path(config.out, bench.name, model, ".parquet"), bench, scorer, config.options, config.retrieval
+            result_path(config.out, bench.name, model, ".parquet"),
+            bench,
+            scorer,
+            config.options,
+            config.retrieval,
+            sources[model],
         )
         for model, scorer in scorers.items()
     }
     with ExitStack() as held:
         for model in sorted(stores):
             held.enter_context(stores[model].held())
+            if not config.fresh:
+                stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
+        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(config, bench, positions, scorers, scored, references, step_seconds, started)
-
-
-def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
-    found = store.scored(positions, config.fresh, progress)
-    asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
-    rows = tuple(row for row in found.retrieval if row.position in positions)
-    return replace(found, table=found.table.filter(asked), retrieval=rows)
+            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
 def _measured(
@@ -106,6 +107,7 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
+    sources: dict[str, str],
     scored: dict[str, Scored],
     known: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
@@ -125,7 +127,7 @@ def _measured(
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
-            provenance=origin,
+            provenance=origin.model_copy(update={"source": sources[model]}),
             bench=name,
             bench_fingerprint=info.fingerprint,
             model=model,
@@ -147,32 +149,35 @@ def _measured(
         )
         files.append(result_path(config.out, name, model))
         write_result(files[-1], result)
+    shown = set(positions)
     return EvaluationReport(
         bench=name,
         n_prompts=info.n_prompts,
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=tuple(found.rows),
-        comparisons=comparisons,
+        rows=tuple(row for row in found.rows if row.position in shown),
+        comparisons=tuple(row for row in comparisons if row.position in shown),
         yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
-        separation=tuple(row for rows in separation.values() for row in rows),
-        retrieval=tuple(row for one in scored.values() for row in one.retrieval),
+        separation=tuple(row for rows in separation.values() for row in rows if row.position in shown),
+        retrieval=tuple(row for one in scored.values() for row in one.retrieval if row.position in shown),
         costs=costs,
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> dict[str, Scorer]:
+def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """Scorers, and digests of what they are named by, by what results call them."""
     scorers: dict[str, Scorer] = {}
+    sources: dict[str, str] = {}
     for model in dict.fromkeys(models):
         scorer = get_scorer(model, bench.info, placement)
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:
             raise NbenchError(f"two models are called {scorer.name}, and so would be their results: rename a folder")
-        scorers[scorer.name] = scorer
-    return scorers
+        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
+    return scorers, sources
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.vae import decode
 from ..scorers.apply import AppliedScorer, Rows
-from ..scorers.decoders import Decoder, decoded, input_decoder, preview
+from ..scorers.decoders import Decoder, input_decoder, preview
 from ..scorers.protocols import Reads, Scorer, calls_per_score
 from ..shards.schema import PositionInfo, PreviewMap
 
@@ -100,4 +101,4 @@ def _previews(scorer: Scorer, preview_map: PreviewMap | None) -> Decoder:
 def _images(scorer: Scorer, vae: Any) -> Decoder:
     if vae is None:
         raise NbenchError(f"{scorer.name} reads decoded images and this pipeline has no VAE: read previews")
-    return partial(decoded, vae)
+    return partial(decode, vae)

@@ -127,6 +127,15 @@ def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
     """
     if scorer.reads not in PICTURES:
         raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of pictures")
-    scorer.fingerprint = f"{scorer.fingerprint}-{reads}"
-    scorer.name, scorer.reads = name, reads
+    return changed(scorer, name=name, reads=reads, fingerprint=f"{scorer.fingerprint}-{reads}")
+
+
+def changed(scorer: Scorer, **attributes: str) -> Scorer:
+    """The scorer, saying something else of itself; a plug-in's own attributes may be frozen, or properties."""
+    for name, value in attributes.items():
+        try:
+            object.__setattr__(scorer, name, value)
+        except AttributeError:
+            kind = type(scorer)
+            scorer.__class__ = type(kind.__name__, (kind,), {name: value, "__slots__": ()})
     return scorer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +16,7 @@ from ..errors import NbenchError, failure_of
 from ..shards.schema import DatasetInfo, LatentSpace
 from .builtin import BUILTIN, FAMILIES, REREADINGS
 from .placement import Placement
-from .protocols import Scorer, checked_scorer, reread
+from .protocols import Scorer, changed, checked_scorer, reread
 from .weights import file_name
 
 GROUP = "nbench.scorers"
@@ -51,7 +52,8 @@ def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement 
         if family in REREADINGS:
             return reread(get_scorer(rest, info, placement), REREADINGS[family], f"{family}-{file_name(rest)}")
         if family.endswith(".py") or re.fullmatch(r"[\w.]+:\w+", name):
-            return _construct(_imported(family, rest), name, info, placement)
+            file = Path(family) if family.endswith(".py") else None
+            return _construct(_imported(family, rest), name, info, placement, file)
     if "/" in name or Path(name).is_dir():
         from .clip import CLIPScorer
 
@@ -107,7 +109,9 @@ def _imported(module: str, attribute: str) -> Any:
     return getattr(loaded, attribute)
 
 
-def _construct(maker: Any, name: str, info: DatasetInfo | LatentSpace, placement: Placement) -> Scorer:
+def _construct(
+    maker: Any, name: str, info: DatasetInfo | LatentSpace, placement: Placement, file: Path | None = None
+) -> Scorer:
     """Call a class or function with what it asks for by name: info (of a bench or a pipeline), device, dtype."""
     offered = {"info": info, "device": placement.device, "dtype": placement.dtype}
     try:
@@ -117,7 +121,18 @@ def _construct(maker: Any, name: str, info: DatasetInfo | LatentSpace, placement
         raise
     except Exception as error:  # somebody's own code
         raise NbenchError(f"scorer {name} cannot be made: {failure_of(error)}") from error
-    return checked_scorer(made, name)
+    return _with_code(checked_scorer(made, name), maker, file)
+
+
+def _with_code(scorer: Scorer, maker: Any, file: Path | None) -> Scorer:
+    """The scorer, with the code that makes it in its fingerprint: its author may forget to change that."""
+    try:
+        code = hashlib.sha256((file or Path(inspect.getfile(maker))).read_bytes()).hexdigest()[:8]
+    except (TypeError, OSError):  # not made of a file
+        return scorer
+    if scorer.fingerprint.endswith(f"-{code}"):  # made before
+        return scorer
+    return changed(scorer, fingerprint=f"{scorer.fingerprint}-{code}")
 
 
 def unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:

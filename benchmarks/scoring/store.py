@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from ...errors import NbenchError
 from ...progress import BuildProgress
@@ -27,7 +28,8 @@ from ...shards.lock import locked
 from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
-from ..results.result_file import EvaluationResult, RetrievalRow, read_result
+from ..metrics.rows import RetrievalRow
+from ..results.result_file import EvaluationResult, read_result
 from .inputs import ScoreOptions, readable
 from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
@@ -48,6 +50,7 @@ class Store:
     Attributes:
         path: of the table; the result lies beside it as `.json`.
         retrieval: keep embeddings until the recall of a twin tower is known.
+        source: `source_digest` of what the model was named by; None where it has no name.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class Store:
     scorer: Scorer
     options: ScoreOptions
     retrieval: bool = False
+    source: str | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -73,8 +77,29 @@ class Store:
                 with suppress(OSError):  # the parts of a run that was cut off stay
                     self._parts.rmdir()
 
+    def check_owner(self) -> None:
+        """Refuse to replace what is there of another bench or model that merely has the same name.
+
+        Raises:
+            NbenchError: naming what it is of.
+        """
+        table, result = self._metadata(), self._result()
+        benches = {table.get("bench_fingerprint"), result.bench_fingerprint if result else None}
+        model = table.get("scorer_fingerprint", result.model_fingerprint if result else self.scorer.fingerprint)
+        sources = {self.source, result.provenance.source if result else None} - {None}
+        other = ""
+        if benches - {None, self.bench.info.fingerprint}:
+            other = f"another bench called {self.bench.name}"
+        elif model != self.scorer.fingerprint and len(sources) > 1:
+            other = f"another model called {self.scorer.name}"
+        elif table and model == self.scorer.fingerprint and table.get("decoder") != self._origin.get("decoder"):
+            other = "other previews, or by another VAE"
+        if other:
+            raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
+
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
+        """The scores at `positions` and at all that were scored before; only those that are missing are made. To be
+        called while `held`.
 
         `fresh`: forget what there is; `shown`: tell on stderr how far it is.
 
@@ -86,9 +111,17 @@ class Store:
             raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
+        wanted = sorted({*wanted, *self._made_anew()})
         old, result = self._kept()
         if old is None:
             result = None
+            if shown and self._metadata().get("scorer_fingerprint", self.scorer.fingerprint) != self.scorer.fingerprint:
+                Console(stderr=True).print(
+                    f"{self.scorer.name} has changed since {self.path} was written: all is scored anew",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         told = tuple(result.retrieval) if result is not None else ()
         missing = [position for position in wanted if not self._has(position, old, told)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
@@ -133,8 +166,8 @@ class Store:
 
     def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
         """The table that is there, if it is of the same origin, and the result beside it."""
-        if self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:"):
-            return None, None  # their scores cost nothing, and a reference may be another one now
+        if self._costs_nothing:
+            return None, None
         try:
             table = read_scores(self.path)
         except NbenchError:
@@ -144,12 +177,37 @@ class Store:
             "captions_at"
         }:
             return None, None
+        result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
+        return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _metadata(self) -> dict[str, Any]:
+        """Where the table that is there comes from; empty where there is none."""
         try:
-            result = read_result(self.path.with_suffix(".json"))
+            return scores_metadata(read_scores(self.path))
         except NbenchError:
-            return table, None
-        same = (self.scorer.fingerprint, self.bench.info.fingerprint)
-        return table, result if (result.model_fingerprint, result.bench_fingerprint) == same else None
+            return {}
+
+    def _result(self) -> EvaluationResult | None:
+        try:
+            return read_result(self.path.with_suffix(".json"))
+        except NbenchError:
+            return None
+
+    @property
+    def _costs_nothing(self) -> bool:
+        """Whether scores are made anew every time: a reference that they are read from may be another one now."""
+        return self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:")
+
+    def _made_anew(self) -> set[int]:
+        """Positions scored before by a scorer whose scores are not kept."""
+        if not self._costs_nothing:
+            return set()
+        try:
+            table = read_scores(self.path)
+        except NbenchError:
+            return set()
+        same_bench = scores_metadata(table).get("bench_fingerprint") == self.bench.info.fingerprint
+        return set(pc.unique(table["position"]).to_pylist()) if same_bench else set()
 
     def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
         if old is None or position not in set(pc.unique(old["position"]).to_pylist()):
