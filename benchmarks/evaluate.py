@@ -17,14 +17,15 @@ from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import file_name, get_scorer
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import PROMPT, scores_metadata
-from .metrics import Array
+from ..shards.scores import PROMPT
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import ModelScores, Setting
-from .results.compare import score_arrays
+from .metrics.model_figures import Setting
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
+from .score_tables.bench import Reference, bench_layout, bench_references
+from .score_tables.layout import by_caption
+from .score_tables.table import ScoreTable
 from .scoring.inputs import ScoreOptions
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
@@ -66,7 +67,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
-    references, fingerprints = _read_references(bench)
+    references = _read_references(bench)
     placement = config.placement or Placement.best()
     scorers = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
@@ -82,9 +83,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(
-                config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started
-            )
+            return _measured(config, bench, positions, scorers, scored, references, step_seconds, started)
 
 
 def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
@@ -100,19 +99,23 @@ def _measured(
     positions: Sequence[int],
     scorers: dict[str, Scorer],
     scored: dict[str, Scored],
-    known: tuple[dict[str, Array], dict[str, str]],
+    known: dict[str, Reference],
     step_seconds: float | None,
     started: datetime,
 ) -> EvaluationReport:
-    info, name, (references, fingerprints) = bench.info, bench.name, known
-    by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
-    scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
+    info, name, layout = bench.info, bench.name, bench_layout(bench)
+    references = {label: reference.values for label, reference in known.items()}
+    captioned = {
+        model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
+        for model, found in scored.items()
+    }
+    scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
     found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra))
     comparisons = compare(scores, references)
-    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
+    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
@@ -122,7 +125,7 @@ def _measured(
             bench_fingerprint=info.fingerprint,
             model=model,
             model_fingerprint=scorer.fingerprint,
-            reference_fingerprints=fingerprints,
+            reference_fingerprints={label: reference.fingerprint for label, reference in known.items()},
             n_prompts=info.n_prompts,
             n_candidates=info.candidates,
             n_failed=bench.n_failed,
@@ -167,27 +170,10 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> dict[str
     return scorers
 
 
-def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays, fingerprints = {}, {}
-    for name, table in bench.references.items():
-        origin = scores_metadata(table)
-        if origin.get("bench_fingerprint") != bench.info.fingerprint:
-            raise NbenchError(
-                f"scores/{name}.parquet of {bench.location.url} scores another build: remove it, or build with --fresh"
-            )
-        by_position = _by_caption(table, bench).get(PROMPT, {})
-        if bench.info.steps in by_position:
-            arrays[name] = by_position[bench.info.steps]
-            fingerprints[name] = origin["scorer_fingerprint"]
-    if not arrays:
+def _read_references(bench: Bench) -> dict[str, Reference]:
+    references = bench_references(bench)
+    if not references:
         raise NbenchError(
             f"no references at {bench.location.url}/scores: run its nbench build again with --references clip,vqascore"
         )
-    return arrays, fingerprints
-
-
-def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
-    """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
-    prompts = pa.array([prompt.prompt_id for prompt in bench.prompts])
-    names = pc.unique(table["caption"]).to_pylist()
-    return {name: score_arrays(table, prompts, bench.info.candidates, name) for name in names}
+    return references
