@@ -65,7 +65,7 @@ def _arrays(config: MetricsConfig) -> tuple[str, dict[str, ModelScores], dict[st
     """The model's name, its scores by caption and position, the reference by its name, and the final position."""
     scores, reference = read_score_table(config.scores), read_score_table(config.reference, REFERENCE)
     final = final_position(scores, reference, config.final_position, "--final-position")
-    reference = reference.finals(final)
+    reference = reference.finals(final, "--final-position")
     layout = Layout.grid([scores, reference])
     arrays = {kind: _scored(by_position) for kind, by_position in by_caption(scores, layout).items()}
     finals = image_values(reference, layout)

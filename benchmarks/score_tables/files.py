@@ -50,12 +50,18 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _parquet_batches(path: Path, columns: Collection[str]) -> Iterator[pa.Table]:
+    with path.open("rb") as file:
+        if path.suffix.lower() != ".parquet" and file.read(4) != b"PAR1":
+            raise NbenchError(
+                f"cannot read {path}: it is no Parquet, and its name ends in neither .csv, .tsv nor .jsonl"
+            )
     schema = pq.read_schema(path)
     yield schema.empty_table()
     wanted = [name for name in schema.names if name in columns]
     texts = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+            batch.validate(full=True)
             yield pa.Table.from_batches([batch])
 
 

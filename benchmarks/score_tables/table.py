@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, one_line, reason_of
 from ...shards.scores import PROMPT, SCORE_SCHEMA, scores_metadata
 from ..metrics.arrays import Array
 from .files import table_batches
-from .values import equals, ids_of, numbers_of, without_zero_fractions
+from .values import equals, ids_of, may_be_ids, numbers_of, without_zero_fractions
 
 IMAGE_COLUMNS = ("candidate", "image", "model")
 """What may tell the images of a prompt apart."""
@@ -25,8 +25,7 @@ REFERENCE = ("score", "rating", "ratings")
 RATINGS = ("rating", "ratings", "score")
 """Columns that may hold a table's values; the first that is there counts."""
 
-_KEYS = ("prompt_id", *IMAGE_COLUMNS)
-_COLUMNS = (*_KEYS, "position", "caption", "status", *REFERENCE)
+_COLUMNS = ("prompt_id", *IMAGE_COLUMNS, "position", "caption", "status", *REFERENCE)
 _MOST_POSITION = 2**31
 _FAILED = "failed"
 
@@ -81,20 +80,19 @@ class ScoreTable:
         code = self.captions.dictionary.index(PROMPT).as_py()
         return replace(self.rows(self.captions.indices.to_numpy() == code), captions=None)
 
-    def finals(self, final: int | None = None) -> ScoreTable:
+    def finals(self, final: int | None = None, option: str = "") -> ScoreTable:
         """The scores of finished images: of the prompts themselves, at the last position where there are positions.
 
         Raises:
-            NbenchError: that is not `final`.
+            NbenchError: that is not `final`, which `option` can change.
         """
         table = self.of_prompts()
         if table.positions is None:
             return table
         last = int(table.positions.max())
         if final is not None and last != final:
-            raise NbenchError(
-                f"{self.place} ends at position {last}, the scores at {final}: give {last} as the final one"
-            )
+            advice = f"give {option} {last}" if option else "score the finished images"
+            raise NbenchError(f"{self.place} ends at position {last}, the runs at {final}: {advice}")
         return replace(table.rows(table.positions == last), positions=None)
 
 
@@ -153,7 +151,7 @@ def _from_batches(batches: Iterable[pa.Table], place: str, values: Sequence[str]
     value, start, parts, ours = "", 0, list[pa.Table](), False
     for batch in batches:
         if metadata is None:
-            metadata, value = scores_metadata(batch), _checked(batch.column_names, place, values)
+            metadata, value = _metadata(batch, place), _checked(batch.column_names, place, values)
             ours = batch.schema.equals(SCORE_SCHEMA)  # there ids are as the bench has them
         parts.append(_typed(batch, place, value, start, lists=values != SCORES, exact=ours))
         start += batch.num_rows
@@ -161,11 +159,14 @@ def _from_batches(batches: Iterable[pa.Table], place: str, values: Sequence[str]
         raise NbenchError(f"{place} has no rows")
     table = pa.concat_tables(parts, promote_options="default").unify_dictionaries().combine_chunks()
     columns = {name: table[name].chunk(0) for name in table.column_names}
-    for name in (*_KEYS, "position"):
+    images = [name for name in IMAGE_COLUMNS if name in columns]
+    for name in ("prompt_id", *images[:1], "position"):
         if name in columns and columns[name].null_count:
             row = int(np.flatnonzero(columns[name].is_null())[0]) + 1
             raise NbenchError(f"{place} row {row} has no {name}: fill it in, or remove the row")
-    ids = {name: columns[name] if ours else without_zero_fractions(columns[name]) for name in _KEYS if name in columns}
+    ids = {name: columns[name] for name in ("prompt_id", *images) if not columns[name].null_count}
+    if not ours:
+        ids = {name: without_zero_fractions(column) for name, column in ids.items()}
     return ScoreTable(
         place=place,
         metadata=metadata or {},
@@ -175,6 +176,13 @@ def _from_batches(batches: Iterable[pa.Table], place: str, values: Sequence[str]
         captions=_captions(columns["caption"], place) if "caption" in columns else None,
         scores=columns["score"].to_numpy(),
     )
+
+
+def _metadata(table: pa.Table, place: str) -> Mapping[str, Any]:
+    try:
+        return scores_metadata(table)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise NbenchError(f"cannot read the provenance of {place} (metadata nbench): {reason_of(error)}") from None
 
 
 def _checked(names: Sequence[str], place: str, values: Sequence[str]) -> str:
@@ -191,7 +199,10 @@ def _checked(names: Sequence[str], place: str, values: Sequence[str]) -> str:
 
 def _typed(table: pa.Table, place: str, value: str, start: int, lists: bool, exact: bool) -> pa.Table:
     """The columns that count, each of the one type that it has in a `ScoreTable`, with nulls; `start`: rows before."""
-    columns = {name: ids_of(table[name], name, place, exact) for name in _KEYS if name in table.column_names}
+    images = [name for name in IMAGE_COLUMNS if name in table.column_names]
+    usable = [name for name in images[1:] if may_be_ids(table[name].type)]  # an `image` may be the picture itself
+    names = [name for name in ("prompt_id", *images[:1], *usable) if name in table.column_names]
+    columns = {name: ids_of(table[name], name, place, exact) for name in names}
     if "position" in table.column_names:
         positions = numbers_of(table["position"], "position", place, start)
         columns["position"] = pa.array(positions, mask=np.isnan(positions))
@@ -211,7 +222,7 @@ def _positions(column: pa.Array, place: str) -> NDArray[np.int64]:
     wrong = np.flatnonzero((numbers < 0) | (numbers >= _MOST_POSITION) | (numbers != np.floor(numbers)))
     if len(wrong):
         row = int(wrong[0])
-        raise NbenchError(f"{place} row {row + 1}: position {numbers[row]:g} is no whole number from 0 up: mend it")
+        raise NbenchError(f"{place} row {row + 1}: position {numbers[row]:g} is no whole number from 0 up: correct it")
     return numbers.astype(np.int64)
 
 

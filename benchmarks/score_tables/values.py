@@ -24,7 +24,7 @@ def ids_of(column: pa.ChunkedArray, name: str, place: str, exact: bool = False) 
         NbenchError: they are neither text nor whole numbers.
     """
     array, kind = _flat(column), _kind(column)
-    if not (_is_number(kind) or _is_text(kind) or pa.types.is_null(kind)):
+    if not may_be_ids(kind):
         raise NbenchError(f"{place}: column {name} is of type {one_line(str(kind))}: give text or whole numbers")
     encoded = array if pa.types.is_dictionary(array.type) else array.cast(_plain(kind)).dictionary_encode()
     values = encoded.dictionary
@@ -35,6 +35,12 @@ def ids_of(column: pa.ChunkedArray, name: str, place: str, exact: bool = False) 
         texts = pc.utf8_trim_whitespace(texts)
         texts = pc.if_else(pc.equal(texts, ""), None, texts)
     return _recoded(encoded.indices, texts)
+
+
+def may_be_ids(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold ids: text or numbers."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return _is_number(kind) or _is_text(kind) or pa.types.is_null(kind)
 
 
 def without_zero_fractions(ids: pa.DictionaryArray) -> pa.DictionaryArray:

@@ -66,9 +66,8 @@ def _quoted(text: TextIO, delimiter: str, place: str) -> Iterator[list[str]]:
         yield from lines
     except csv.Error as error:
         why = "a quote is never closed" if "end of data" in str(error) else reason_of(error)
-        raise NbenchError(
-            f"cannot read {place} at line {lines.line_num}: {why}; double the quotes in quoted texts"
-        ) from None
+        where = f"cannot read {place} at line {lines.line_num}"
+        raise NbenchError(f"{where}: {why}; close it, and double the quotes within quoted texts") from None
 
 
 def _tab_separated(text: TextIO) -> Iterator[list[str]]:

@@ -137,7 +137,7 @@ def from_tables(
     """
     table, truth = read_score_table(scores), read_score_table(reference, REFERENCE)
     last = final_position(table, truth, steps, "--steps")
-    truth = truth.finals(last)
+    truth = truth.finals(last, "--steps")
     layout = Layout.grid([table, truth], of=[truth])
     return _join(scores.stem, table, (reference.stem, truth), None, last, layout, positions)
 
