@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import NbenchError
+from ..errors import NbenchError, check_range
 from ..pipelines.aliases import ALIASES, PipelineEntry
 from ..pipelines.find import scheduler_spec
 from ..pipelines.options import PipelineOptions
@@ -43,7 +43,7 @@ class BuildConfig:
     """A build as a person asks for it; None means the default of the kind or of the pipeline.
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value out of range.
     """
 
     kind: Literal["genai-bench", "ncc"]
@@ -77,9 +77,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.out and re.match(r"\w\w+:/", str(self.out)):
             url = str(self.out).replace(":/", "://", 1)
             raise NbenchError(f"a build writes to this machine: build to a folder, then nbench convert FOLDER {url}")

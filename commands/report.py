@@ -31,10 +31,9 @@ def report(
     """
     from ..benchmarks.report.inputs import bench_of, gather
     from ..benchmarks.report.page import make_page, write_page, write_space
-    from ..errors import NbenchError
+    from ..errors import check_range
 
-    if prompts < 0:
-        raise NbenchError(f"--prompts {prompts} makes no sense: give 0 or more")
+    check_range("--prompts", prompts, 0)
     inputs = gather(results or [Path("results")])
     opened = bench_of(inputs, bench) if prompts else None
     page = make_page(inputs, opened, prompts)

@@ -100,10 +100,9 @@ def check_leak(
     """
     from ..builders.prompts.leakage import captions_of
     from ..builders.prompts.leakage import check_leak as check
-    from ..errors import NbenchError
+    from ..errors import NbenchError, check_range
 
-    if show < 0:
-        raise NbenchError(f"--show {show} makes no sense: give 0 or more")
+    check_range("--show", show, 0)
     if train == bench == "-":
         raise NbenchError("standard input cannot be both: name a file for one")
     report = check(captions_of(train), captions_of(bench), threshold)

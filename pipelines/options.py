@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import NbenchError
+from ..errors import NbenchError, check_range
 from .aliases import PipelineEntry
 from .quiet import quieten_diffusers
 from .schedulers import check_scheduler, scheduler_class
@@ -66,9 +66,7 @@ class PipelineOptions:
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_sequence_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
 
     @property
     def call_kwargs(self) -> dict[str, Any]:

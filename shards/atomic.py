@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 
 
 def temporary(path: Path) -> Path:
@@ -34,16 +34,18 @@ def atomic_write(path: Path, data: bytes) -> None:
     commit(path)
 
 
-def write_out(path: Path, text: str) -> None:
-    """Write what a command was told to leave at `path`; atomic.
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write the file that a command was told to leave at `path`; atomic.
 
     Raises:
-        NbenchError: the folder cannot be written.
+        NbenchError: it cannot be written, or is a folder.
     """
+    if path.is_dir():
+        raise NbenchError(f"cannot write {path}: it is a folder; name a file")
     try:
-        atomic_write(path, text.encode())
+        atomic_write(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}; choose another --out") from None
 
 
 @contextmanager
@@ -53,6 +55,6 @@ def writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise NbenchError(
-            f"cannot write {path} ({error.strerror or error}): what was finished before is kept; mend that and run the "
+            f"cannot write {path} ({reason_of(error)}): what was finished before is kept; mend that and run the "
             "same command"
         ) from None

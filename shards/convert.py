@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import NbenchError
+from ..errors import NbenchError, check_range
 from .dataset import INFO_FILE, DatasetFolder, intact
 from .fingerprint import fingerprint
 from .formats import shard_writer
@@ -40,8 +40,7 @@ class ConvertConfig:
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        if self.rows_per_shard is not None and self.rows_per_shard < 1:
-            raise NbenchError(f"--rows-per-shard {self.rows_per_shard} makes no sense: give 1 or more")
+        check_range("--rows-per-shard", self.rows_per_shard)
 
 
 def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None) -> DatasetInfo:
@@ -57,9 +56,9 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     """
     source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
+    if out.same(source.location):
+        raise NbenchError(f"{config.out} is the source itself: choose another destination")
     if out.folder:
-        if out.folder.resolve() == (source.location.folder or Path()).resolve():
-            raise NbenchError(f"{config.out} is the source itself: choose another destination")
         _convert_to_folder(source, out.folder, info, config.fresh, progress)
     else:
         _convert_to_url(source, out, info, config.fresh, progress)

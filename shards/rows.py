@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, one_line, reason_of
 from .schema import (
     DatasetInfo,
     TrajectoryBatch,
@@ -28,6 +28,7 @@ NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "sta
 _NEVER_NULL = ("id", "prompt_id", "prompt", "candidate", "seed", "status")
 _DTYPES = {"float16": np.float16, "float32": np.float32, "int8": np.int8}
 _INT8_MAX = 127
+FLOAT16_MAX = 65504.0
 
 
 def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
@@ -76,8 +77,20 @@ def latents_to_arrow(
 
     int8 keeps latent / scale, rounded, with the scale of each channel beside it: its largest magnitude / 127.
     `signal` "x0" gives the columns of x0 estimates, which are kept as latents are.
+
+    Raises:
+        NbenchError: a latent beyond what float16 holds, as which readers give all but float32.
     """
     found = {}
+    if (
+        info.latent_dtype != "float32"
+        and latents.dtype != np.float16
+        and np.abs(latents[~missing]).max(initial=0) > FLOAT16_MAX
+    ):
+        raise NbenchError(
+            f"{signal}s at position {position} exceed {FLOAT16_MAX:g}, the most that float16 and int8 can give back: "
+            "take --latent-dtype float32"
+        )
     if info.latent_dtype == "int8":
         values = np.where(missing[:, None, None, None], 0, latents).astype(np.float32)
         scale = np.abs(values).max((2, 3)) / _INT8_MAX
@@ -173,7 +186,7 @@ def decode_image(png: bytes | None, size: tuple[int, int]) -> np.ndarray:
             if found == (width, height):
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders let out many kinds
-        raise ValueError(f"its image cannot be decoded ({one_line(str(error))})") from None
+        raise ValueError(f"its image cannot be decoded ({reason_of(error)})") from None
     raise ValueError(f"its image is {found[0]}x{found[1]}, not {width}x{height}")
 
 

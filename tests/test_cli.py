@@ -236,7 +236,7 @@ def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:
     ("option", "value", "words"),
     [
         ("--batch-size", "few", "--batch-size few makes no sense"),
-        ("--num-workers", "-1", "--num-workers -1 makes no sense"),
+        ("--num-workers", "-1", "--num-workers -1 is out of range"),
         ("--device", "gpu", "no device gpu here"),
         ("--dtype", "float8", "unknown dtype float8"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...builders.regenerate import maker_of
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ...scorers.decoders import Decoder, preview_decoder, vae_decoder
 from ...scorers.placement import CPU, Placement
 from ...scorers.protocols import Reads, Scorer
@@ -43,12 +43,11 @@ def score_options(batch_size: str, captions: bool, preview: str, vae: str | None
     """Options as a person gives them; `batch_size` is auto or a number.
 
     Raises:
-        NbenchError: a number that makes no sense.
+        NbenchError: a number out of range.
     """
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         raise NbenchError(f"--batch-size {batch_size} makes no sense: give auto, or 1 or more")
-    if ahead < 0:
-        raise NbenchError(f"--num-workers {ahead} makes no sense: give 0 or more")
+    check_range("--num-workers", ahead, 0)
     return ScoreOptions(None if batch_size == "auto" else int(batch_size), captions, preview, vae, ahead)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, reason_of
 from ..prompts.choose import PromptRequest, PromptSet, choose
 from ..prompts.rows import Prompt, Table, table_prompts
 
@@ -123,10 +123,13 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
         image.load()
-        whole = ImageOps.exif_transpose(image).convert("RGBA")
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # grey levels of 16 bits, which Pillow would cut off at 255
+            upright = Image.fromarray((np.asarray(upright, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        whole = upright.convert("RGBA")
     except UnidentifiedImageError:
         raise ValueError(f"image is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders of damaged bytes raise a dozen unrelated types
-        raise ValueError(f"image cannot be read: {one_line(str(error)) or type(error).__name__}") from None
+        raise ValueError(f"image cannot be read: {reason_of(error)}") from None
     flat = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
     return np.asarray(ImageOps.fit(flat, (size[1], size[0]), Image.Resampling.LANCZOS))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ...pipelines.aliases import ALIASES
 from ...pipelines.run_positions import EULER_SDXL, schedule
 from ...progress import BuildProgress
@@ -53,7 +53,7 @@ class ImportConfig:
     `skip_bad` makes a candidate whose files are not as they should be a failed row.
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value out of range.
     """
 
     folder: Path
@@ -72,9 +72,7 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "rows_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
         parse_positions(self.positions, self.steps)  # refuses positions beyond the run
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, check_range, one_line
 from ...shapes import grammar
 from ...shards.schema import SKILL_LEVELS
 from .files import SUFFIXES, file_table, stdin_table
@@ -45,7 +45,7 @@ class PromptRequest:
     without a prompt and those whose id was there before.
 
     Raises:
-        NbenchError: a number that makes no sense.
+        NbenchError: a number out of range.
     """
 
     source: str | Path = WORLD
@@ -58,9 +58,8 @@ class PromptRequest:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("sample", self.sample)):
-            if value is not None and value < 1:
-                raise NbenchError(f"--{name} {value} makes no sense: give 1 or more")
+        check_range("--limit", self.limit)
+        check_range("--sample", self.sample)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ..dataset import INFO_FILE
 from .package import CARD, Package, PublishedFile, pack
 from .upload import WritableRepo
@@ -32,7 +32,7 @@ class PublishConfig:
     """What to publish where: the folder `path`, a data set, model or results, goes to `repo_id` (user/name).
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value out of range.
     """
 
     path: Path
@@ -46,8 +46,7 @@ class PublishConfig:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported unsaid
 
-        if self.num_workers < 1:
-            raise NbenchError(f"--num-workers {self.num_workers} makes no sense: give 1 or more")
+        check_range("--num-workers", self.num_workers)
         try:
             validate_repo_id(self.repo_id)
         except HFValidationError as error:

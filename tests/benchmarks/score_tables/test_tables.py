@@ -44,7 +44,7 @@ def long(rows: int = 500, seed: int = 0) -> pl.DataFrame:
 def test_batches_make_one_table(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_BATCH_ROWS", 7)
     frame, path = long(), tmp_path / f"s.{kind}"
-    {"parquet": frame.write_parquet, "csv": frame.write_csv, "jsonl": frame.write_ndjson}[kind](path)
+    getattr(frame, {"parquet": "write_parquet", "csv": "write_csv", "jsonl": "write_ndjson"}[kind])(path)
     table = read_score_table(path)
     layout = Layout.grid([table])
     assert layout.shape == (20, frame.group_by("prompt_id").agg(pl.n_unique("candidate"))["candidate"].max())
