@@ -121,7 +121,7 @@ def test_files_of_every_kind_give_the_same(tmp_path: Path) -> None:
 def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bench of published images with ratings, and scores of them at two positions."""
     bench, truth = make_bench(tmp_path_factory.mktemp("rated") / "photos")
-    info = replace(bench.info, spec={"process": "forward"})
+    info = replace(bench.info, spec=bench.info.spec | {"process": "forward"})
     (bench.path / "dataset.json").write_bytes(info.to_json())
     rating = np.nan_to_num(truth.quality * 5, nan=1).round()
     for name, values, position in (("human", rating, STEPS), ("clip", truth.seen, STEPS)):
