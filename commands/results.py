@@ -112,7 +112,7 @@ def check_leak(
 
 @results_app.command()
 def agreement(
-    scores: Annotated[str, typer.Argument(help="A table of scores (Parquet, CSV, TSV, JSONL), or the name of a bench's.")],
+    scores: Annotated[str, typer.Argument(help="A table of scores (Parquet, CSV, JSONL), or the name of a bench's.")],
     ratings: Annotated[Path | None, typer.Argument(help="A table of ratings. [default: those of --bench]")] = None,
     bench: Annotated[str | None, typer.Option(help="Whose images are scored: folder, URL or Hub id.")] = None,
     tags: Annotated[
