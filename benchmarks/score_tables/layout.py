@@ -108,7 +108,7 @@ def by_caption(table: ScoreTable, layout: Layout) -> dict[str, dict[int, Array]]
 
 def of_prompts(table: ScoreTable, layout: Layout) -> dict[int, Array]:
     """Scores of the prompts themselves by position, as `by_caption`."""
-    return by_caption(table.of_prompts(), layout).get(PROMPT, {})
+    return by_caption(table, layout).get(PROMPT, {})
 
 
 def image_values(table: ScoreTable, layout: Layout) -> Array:

@@ -18,7 +18,6 @@ from ...benchmarks.score_tables.table import (
     ScoreTable,
     final_position,
     nothing_shared,
-    positions_of,
     read_score_table,
 )
 from ...errors import NbenchError
@@ -152,8 +151,7 @@ def _join(
     positions: Sequence[int] | None,
 ) -> Recorded:
     name, truth = reference
-    wanted = set(positions_of(scores).tolist()) if positions is None else {*positions, steps}
-    by_position = of_prompts(scores.rows(np.isin(positions_of(scores), sorted(wanted))), layout)
+    by_position = of_prompts(scores, layout)
     known, yardstick = image_values(truth, layout), YARDSTICK
     if clip is not None:
         final = image_values(clip, layout)
@@ -163,7 +161,9 @@ def _join(
         final, yardstick = known, f"{name} itself"
     for position in positions or ():
         if position not in by_position:
-            raise _absent(position, model, np.unique(positions_of(scores)).tolist())
+            raise _absent(position, model, sorted(by_position))
+    if positions is not None:
+        by_position = {position: by_position[position] for position in sorted({*positions, steps} & set(by_position))}
     if not any((np.isfinite(array) & np.isfinite(known)).any() for array in by_position.values()):
         raise nothing_shared(scores, truth, layout.column)
     calls = int(scores.metadata.get("calls_per_score") == 1)

@@ -365,3 +365,16 @@ def test_ratings_are_a_reference_of_every_command(column: str, plain: dict[str, 
     spread = reference.assign(**{column: [[s - 1, None, s + 1] for s in reference.score]}).drop(columns="score")
     for command, expected in plain.items():
         same(run(command, parquet(scores, tmp_path / "s"), jsonl(spread, tmp_path / "r")), expected)
+
+
+@pytest.mark.parametrize("caption", ["prompt", "colour"])
+def test_rows_that_a_policy_does_not_use_are_checked_too(caption: str, tmp_path: Path) -> None:
+    scores, reference = frames()
+    scores = pd.concat([scores.assign(caption="prompt"), scores.assign(caption="colour")])
+    twice = scores[(scores.position == 4) & (scores.caption == caption)].iloc[[1]]
+    paths = parquet(pd.concat([scores, twice]), tmp_path / "s"), parquet(reference, tmp_path / "r")
+    for command in (*COMMANDS.values(), ("replay", "2:1", "{s}", "{r}", "--n", "3")):
+        arguments = [part.format(s=paths[0], r=paths[1]) for part in command]
+        told = CliRunner().invoke(app, arguments)
+        assert isinstance(told.exception, NbenchError), command
+        assert "prompt_id p00, candidate 1, position 4 more than once" in str(told.exception)
