@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +36,15 @@ def opened(file: Path | BinaryIO) -> Iterator[TextIO]:
 def separated(text: TextIO, delimiter: str, place: str) -> tuple[list[str], Iterator[list[str]]]:
     """The header, and the rows' cells, as many in each as in the header; blank lines are skipped.
 
-    CSV is quoted as in RFC 4180. A TSV is written with quotes or without: a row is a line, and a cell is quoted where
-    it starts and ends with a quote and has only doubled ones in between.
+    CSV is quoted as in RFC 4180. A TSV may be, too; where it is not, each line is a row and quotes are characters, but
+    for cells that are quoted as a whole. `text` is at its start, and a TSV is read twice more, to tell.
 
     Raises:
         NbenchError: two columns of one name, a row with more or fewer cells than the header, a quote that is never
-            closed, or text after one that is.
+            closed, text after one that is, or a TSV that has other rows with quoting than without.
     """
-    lines = _tab_separated(text) if delimiter == "\t" else _quoted(text, delimiter, place)
+    by_lines = delimiter == "\t" and not _is_quoted_tsv(text, place)
+    lines = _tab_separated(text) if by_lines else _quoted(text, delimiter, place)
     header = next((cells for cells in lines if cells), [])
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
@@ -56,7 +58,7 @@ def _rows(lines: Iterator[list[str]], header: Sequence[str], place: str) -> Iter
             raise NbenchError(f"{place} row {number} has more cells than the header: put texts in double quotes")
         if len(cells) < len(header):
             few = f"{place} row {number} has fewer cells than the header ({len(cells)} of {len(header)})"
-            raise NbenchError(f"{few}: add the empty ones; in a TSV a row is one line")
+            raise NbenchError(f"{few}: add the empty ones")
         yield cells
 
 
@@ -68,6 +70,26 @@ def _quoted(text: TextIO, delimiter: str, place: str) -> Iterator[list[str]]:
         why = "a quote is never closed" if "end of data" in str(error) else reason_of(error)
         where = f"cannot read {place} at line {lines.line_num}"
         raise NbenchError(f"{where}: {why}; close it, and double the quotes within quoted texts") from None
+
+
+def _is_quoted_tsv(text: TextIO, place: str) -> bool:
+    """Whether only quoting as in RFC 4180 gives every row of a TSV as many cells as the header."""
+    by_lines = _count(_tab_separated(text))
+    text.seek(0)
+    quoted = _count(csv.reader(text, delimiter="\t", strict=True))
+    text.seek(0)
+    if None not in (by_lines, quoted) and by_lines != quoted:
+        raise NbenchError(f"{place} has {by_lines} rows, or {quoted} if quotes span lines: write it as CSV")
+    return by_lines is None and quoted is not None
+
+
+def _count(lines: Iterator[list[str]]) -> int | None:
+    """Rows of a table; None if they are not all of one length."""
+    try:
+        lengths = Counter(len(cells) for cells in lines if cells)
+    except csv.Error:
+        return None
+    return lengths.total() - 1 if len(lengths) == 1 else None
 
 
 def _tab_separated(text: TextIO) -> Iterator[list[str]]:

@@ -313,7 +313,7 @@ def test_references_are_refused_as_scores_are(change: str, tmp_path: Path) -> No
         ("s.tsv", "prompt_id\tcandidate\tposition\tscore\tscore\np\t0\t1\t0.5\t0.2\n", "two columns score"),
         ("s.csv", "prompt_id,candidate,position,score\np,0,1\n", "row 1 has fewer cells than the header"),
         ("s.csv", "prompt_id,candidate,position,score\np,0,1,0,5\n", "row 1 has more cells than the header"),
-        ("s.tsv", 'prompt_id\tcandidate\tposition\tscore\n"p\n0"\t0\t1\t1\n', "row 1 has fewer cells"),
+        ("s.tsv", "prompt_id\tcandidate\tposition\tscore\np\n0\t0\t1\t1\n", "row 1 has fewer cells"),
         ("s.jsonl", '{"prompt_id": "p", "score": 1, "score": 2}\n', "line 1 has two values score"),
         ("s.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("s.csv", "", "has no column prompt_id"),
