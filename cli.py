@@ -17,6 +17,7 @@ from .commands.models import models_app
 from .commands.pipeline_options import pipeline_options
 from .commands.pipelines import pipelines_app
 from .commands.plan import NOT_PLANNED, plan, run_build
+from .commands.references import references_app
 from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
@@ -39,6 +40,7 @@ app.add_typer(corrupt_app)
 app.add_typer(data_app)
 app.add_typer(tune_app)
 app.add_typer(report_app)
+app.add_typer(references_app)
 app.add_typer(results_app)
 app.add_typer(scores_app)
 app.add_typer(pipelines_app)
@@ -146,7 +148,10 @@ def build(
             "conditional minus unconditional prediction), activations:LAYER[:DIM]; repeats. [default: latent,image]"
         ),
     ] = None,
-    references: Annotated[str | None, typer.Option(help="Of a bench. [default: clip,vqascore]")] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(help="Of a bench: SCORER or NAME=SCORER, any scorer of pictures. [default: clip,vqascore]"),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where a build stopped.")
     ] = False,
@@ -205,9 +210,9 @@ def build(
 
 def _checked(config: BuildConfig) -> BuildConfig:
     """A plan refuses what its build would refuse."""
-    from .scorers.registry import check_references
+    from .scorers.references import parse_references
 
-    check_references(config.references or ())
+    parse_references(config.references)
     return config
 
 
@@ -247,6 +252,9 @@ def evaluate(
         int | None, typer.Option(help="Time so many steps of the bench's pipeline: costs in denoiser steps.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Score anew what has been scored before.")] = False,
+    yardstick: Annotated[
+        str | None, typer.Option(help="Reference that final-image selection goes by. [default: clip]")
+    ] = None,
 ) -> None:
     """Score models at several positions, and measure how well they foretell the references of the finished images.
 
@@ -273,6 +281,7 @@ def evaluate(
         retrieval=retrieval,
         time_steps=time_steps,
         fresh=fresh,
+        yardstick=yardstick,
     )
     report = evaluate(replace(config, models=tuple(model)) if model else config, progress=True)
     if plot:

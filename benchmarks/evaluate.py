@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,18 @@ from rich.console import Console
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
-from ..scorers.registry import file_name, get_scorer
+from ..scorers.registry import get_scorer
+from ..scorers.weights import file_name, source_digest
 from ..shards.reader import Bench, open_bench
-from ..shards.scores import PROMPT
+from ..shards.references import how_to_add
+from ..shards.scores import PROMPT, scores_metadata
+from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import Setting
+from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
-from .score_tables.bench import Reference, bench_layout, bench_references
+from .score_tables.bench import bench_layout, final_references
 from .score_tables.layout import by_caption
 from .score_tables.table import ScoreTable
 from .scoring.inputs import ScoreOptions
@@ -41,6 +45,7 @@ class EvaluateConfig:
         retrieval: tell the recall of twin towers.
         time_steps: denoiser steps to time on this machine; None for none.
         fresh: score anew what has been scored before.
+        yardstick: the reference that final-image selection goes by; None for clip.
     """
 
     bench: str | Path
@@ -52,6 +57,7 @@ class EvaluateConfig:
     retrieval: bool = False
     time_steps: int | None = None
     fresh: bool = False
+    yardstick: str | None = None
 
 
 def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
@@ -61,29 +67,40 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     added to them. `progress`: tell on stderr how far it is.
 
     Raises:
-        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, or another
-            evaluation is writing scores of the same model and bench to it.
+        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
+            evaluation is writing scores of the same model and bench to it, or it has those of others of the same name.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
+    by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
+    if note and progress:
+        print(note, file=sys.stderr)
+    config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
-    scorers = _load(config.models, bench, placement)
+    scorers, sources = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
-            result_path(config.out, bench.name, model, ".parquet"), bench, scorer, config.options, config.retrieval
+            result_path(config.out, bench.name, model, ".parquet"),
+            bench,
+            scorer,
+            config.options,
+            config.retrieval,
+            sources[model],
         )
         for model, scorer in scorers.items()
     }
     with ExitStack() as held:
         for model in sorted(stores):
             held.enter_context(stores[model].held())
+            if not config.fresh:
+                stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(config, bench, positions, scorers, scored, references, step_seconds, started)
+            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
 def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
@@ -98,13 +115,14 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
+    sources: dict[str, str],
     scored: dict[str, Scored],
-    known: dict[str, Reference],
+    known: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
     started: datetime,
 ) -> EvaluationReport:
-    info, name, layout = bench.info, bench.name, bench_layout(bench)
-    references = {label: reference.values for label, reference in known.items()}
+    info, name, (references, fingerprints) = bench.info, bench.name, known
+    by, layout = config.yardstick or YARDSTICK, bench_layout(bench)
     captioned = {
         model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
         for model, found in scored.items()
@@ -113,24 +131,24 @@ def _measured(
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
-    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra))
+    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
-            provenance=origin,
+            provenance=origin.model_copy(update={"source": sources[model]}),
             bench=name,
             bench_fingerprint=info.fingerprint,
             model=model,
             model_fingerprint=scorer.fingerprint,
-            reference_fingerprints={label: reference.fingerprint for label, reference in known.items()},
+            reference_fingerprints=fingerprints,
             n_prompts=info.n_prompts,
             n_candidates=info.candidates,
             n_failed=bench.n_failed,
             steps=info.steps,
-            yardsticks={label: yardstick(references, label, last) for label in references},
+            yardsticks={label: yardstick(references, label, last, by=by) for label in references},
             rows=tuple(own.rows),
             selection=tuple(own.selection),
             separation=separation[model],
@@ -150,7 +168,7 @@ def _measured(
         steps=info.steps,
         rows=tuple(found.rows),
         comparisons=comparisons,
-        yardsticks={label: yardstick(references, label) for label in references},
+        yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
         separation=tuple(row for rows in separation.values() for row in rows),
         retrieval=tuple(row for one in scored.values() for row in one.retrieval),
@@ -158,22 +176,23 @@ def _measured(
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> dict[str, Scorer]:
+def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """Scorers, and digests of what they are named by, by what results call them."""
     scorers: dict[str, Scorer] = {}
+    sources: dict[str, str] = {}
     for model in dict.fromkeys(models):
         scorer = get_scorer(model, bench.info, placement)
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:
             raise NbenchError(f"two models are called {scorer.name}, and so would be their results: rename a folder")
-        scorers[scorer.name] = scorer
-    return scorers
+        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
+    return scorers, sources
 
 
-def _read_references(bench: Bench) -> dict[str, Reference]:
-    references = bench_references(bench)
-    if not references:
-        raise NbenchError(
-            f"no references at {bench.location.url}/scores: run its nbench build again with --references clip,vqascore"
-        )
-    return references
+def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
+    """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
+    if not bench.references:
+        raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
+    arrays = final_references(bench, bench_layout(bench))
+    return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}

@@ -17,7 +17,7 @@ from .metrics.arrays import Array, Indices
 from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .metrics.statistics import bootstrap_ci, percentiles
 from .results.result_file import CI
-from .score_tables.bench import bench_table
+from .score_tables.bench import finished_table
 from .score_tables.layout import Layout, image_values, of_prompts
 from .score_tables.table import RATINGS, ScoreTable, nothing_shared, read_score_table
 
@@ -138,13 +138,13 @@ def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple
     """
     if bench is not None:
         _require_published(bench)
-    table = read_score_table(Path(scores)) if bench is None or Path(scores).suffix else bench_table(bench, scores)
+    table = read_score_table(Path(scores)) if bench is None or Path(scores).suffix else finished_table(bench, scores)
     _require_same(bench, table)
     if ratings is not None:
         return table, read_score_table(ratings, RATINGS)
     if bench is None:
         raise NbenchError("no ratings: name a table of them, or with --bench a bench that carries them")
-    return table, bench_table(bench, HUMAN)
+    return table, finished_table(bench, HUMAN)
 
 
 def _require_same(bench: Bench | None, table: ScoreTable) -> None:

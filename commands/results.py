@@ -29,6 +29,9 @@ def compare(
     ] = None,
     results: Annotated[Path, typer.Option(help="Where results lie.")] = Path("results"),
     positions: Annotated[bool, typer.Option("--positions", help="A line for every position.")] = False,
+    yardstick: Annotated[
+        str | None, typer.Option(help="Reference that final-image selection goes by. [default: that of both results]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say by how much one model is better than another: paired by prompt, with intervals, corrected for many positions.
@@ -43,7 +46,7 @@ def compare(
     from ..benchmarks.results.compare import compare_results, find_result
 
     first, second = find_result(a, results), find_result(b, results)
-    found = compare_results(first, second, _bench_of(first, bench), reference)
+    found = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
     if as_json:
         print(json.dumps(asdict(found)))
         return
@@ -62,6 +65,10 @@ def leaderboard(
     position: Annotated[int | None, typer.Option(help="To compare at. [default: half way]")] = None,
     reference: Annotated[str | None, typer.Option(help="To compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
+    yardstick: Annotated[
+        str | None,
+        typer.Option(help="Only results whose final-image selection goes by it. [default: clip, else the first]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all models that were evaluated, best first, with what a random pick and the best possible one would reach.
@@ -73,7 +80,7 @@ def leaderboard(
     from ..benchmarks.results.leaderboard import leaderboard
     from ..benchmarks.results.leaderboard_formats import FORMATS
 
-    board = leaderboard(folder, sort, position, reference, bench)
+    board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     if as_json or format != "table":

@@ -44,6 +44,10 @@ def sample(
         float | None, typer.Option(help="A score which the best of a wave must reach, or others are drawn (--budget).")
     ] = None,
     budget: Annotated[int | None, typer.Option(help="Denoiser calls (a candidate's step is one) at most.")] = None,
+    bench: Annotated[
+        str | None,
+        typer.Option(help="Bench of this pipeline, whose preview map is used. [default: the pipeline's own]"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the image goes; with --keep K, also NAME-2 to NAME-K.")] = Path(
         "image.png"
     ),
@@ -76,6 +80,7 @@ def sample(
     from ..sampling.bestofn import BestOfN
     from ..sampling.policy import parse_policy
     from ..shards.atomic import atomic_write, writing_to
+    from ..shards.reader import open_bench
 
     quieten_diffusers()
     form = Image.registered_extensions().get(out.suffix.lower())
@@ -99,7 +104,7 @@ def sample(
         budget,
         restart,
         seed,
-        entry.preview,
+        entry.preview if bench is None else open_bench(bench).info.preview,
     )
     result = bestofn.best(prompt, prompt_id, num_inference_steps=steps or entry.steps, **scale, **entry.call_kwargs)
     made: dict[Path, bytes] = {}

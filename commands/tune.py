@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,12 @@ Bench = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="Whose scores: as nbench evaluate named its results.")]
 Results = Annotated[Path, typer.Option(help="Where nbench evaluate wrote.")]
-Against = Annotated[str | None, typer.Option(help="Reference that counts. [default: vqascore, else clip]")]
+Against = Annotated[
+    str | None, typer.Option(help="Reference that counts. [default: vqascore, else clip, else the first]")
+]
+Yardstick = Annotated[
+    str | None, typer.Option(help="With --bench: reference that final-image selection goes by. [default: clip]")
+]
 Steps = Annotated[int | None, typer.Option(help="With tables: T of the runs. [default: the last position]")]
 Candidates = Annotated[int, typer.Option("--n", help="Candidates a prompt, of the full Best-of-n.")]
 ScoreCost = Annotated[
@@ -53,6 +59,7 @@ def replay_command(
     model: Model = None,
     results: Results = Path("results"),
     reference: Against = None,
+    yardstick: Yardstick = None,
     steps: Steps = None,
     n: Candidates = 6,
     score_cost: ScoreCost = None,
@@ -86,7 +93,7 @@ def replay_command(
     elif step_flops is not None or score_flops:
         raise NbenchError("--step-flops and --score-flops are for a budget in FLOPs: give --flops")
     positions = [stage.position for stage in wanted.stages]
-    recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, positions)
+    recorded = _recorded(scores, reference_table, bench, model, results, reference, yardstick, steps, positions)
     costs = _costs(recorded, score_cost, decode_cost, reads_x0)
     found = replay(recorded, wanted, n, costs) if budget is None else replay_budget(recorded, wanted, budget, costs)
     if as_json:
@@ -103,6 +110,7 @@ def tune_command(
     model: Model = None,
     results: Results = Path("results"),
     reference: Against = None,
+    yardstick: Yardstick = None,
     steps: Steps = None,
     n: Candidates = 6,
     budget: Annotated[float, typer.Option(help="Share of the cost of full Best-of-n.")] = 0.5,
@@ -128,7 +136,8 @@ def tune_command(
 
     from ..sampling.offline.tune import FRONTIER, TuneConfig, save, tune
 
-    recorded = _recorded(scores, reference_table, bench, model, results, reference, steps, None).only(positions)
+    recorded = _recorded(scores, reference_table, bench, model, results, reference, yardstick, steps, None)
+    recorded = recorded.only(positions)
     costs = _costs(recorded, score_cost, decode_cost, reads_x0)
     if not costs.calls_per_score and (later := [position for position in recorded.scores if position]):
         recorded = recorded.at_positions(later)  # position 0 is noise: a live run cannot choose there
@@ -152,16 +161,20 @@ def _recorded(
     model: str | None,
     results: Path,
     reference: str | None,
+    yardstick: str | None,
     steps: int | None,
     positions: Sequence[int] | None,
 ) -> Recorded:
     from ..errors import NbenchError
     from ..sampling.offline.recorded_scores import from_bench, from_tables
 
-    if scores is not None and reference_table is not None and model is None and reference is None:
+    if scores is not None and reference_table is not None and model is reference is yardstick is None:
         return from_tables(scores, reference_table, steps, positions)
     if scores is None and model is not None and steps is None:
-        return from_bench(bench or "data/noisy-genai-bench", model, results, reference, positions)
+        recorded = from_bench(bench or "data/noisy-genai-bench", model, results, reference, positions, yardstick)
+        if recorded.note:
+            print(recorded.note, file=sys.stderr)
+        return recorded
     raise NbenchError("give --model (with --bench), or two tables, SCORES REFERENCE (with --steps)")
 
 

@@ -38,7 +38,7 @@ from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.offline.replay import selections
 from nbench.scorers.protocols import Scorer
-from nbench.scorers.registry import get_reference, get_scorer
+from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
 from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
@@ -84,7 +84,7 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Tally]:
     """All ways, batch by batch; the first batch runs once more before, to warm up."""
-    info, clip = bench.info, get_reference("clip", bench.info)
+    info, clip = bench.info, get_scorer("image:clip", bench.info)
     tallies = {name: Tally() for name in (FULL, *ways)}
     batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
 
@@ -235,7 +235,7 @@ def main() -> None:
     replays = {name: foretold(bench, way, given.results, ids) for name, way in ways.items()} if given.results else {}
     clock = time.process_time if given.cpu_time else time.perf_counter
     tallies = run(bench, pipe, call, ways, prompts, given.at_once, clock)
-    rows = report(tallies, final_references(bench, ids), ways, replays)
+    rows = report(tallies, final_references(bench, Layout.of_bench(ids, bench.info.candidates)), ways, replays)
     print(table(rows, given.markdown))
     if given.json:
         told = {name: {"chosen": tally.chosen, "seconds": tally.seconds} for name, tally in tallies.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.nn import functional
 
-from ..scorers.registry import clip_folder
+from ..scorers.builtin import fitting
 from ..scorers.weights import model_folder
 from ..shards.reader import open_bench
 from .contrast import contrast
@@ -34,7 +34,7 @@ class TrainConfig(FineTuneConfig):
 
 def train(config: TrainConfig, shown: bool = True) -> Path:
     """Fine-tune CLIP's image tower; see `fine_tune`."""
-    folder = model_folder(config.start or clip_folder(open_bench(config.data).info))
+    folder = model_folder(config.start or fitting("clip", open_bench(config.data).info.latent_space))
     return fine_tune(config, NoisyCLIPTraining, folder, shown)
 
 

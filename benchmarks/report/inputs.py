@@ -99,4 +99,4 @@ def scored(inputs: Inputs, bench: Bench, prompt_ids: Sequence[str]) -> Scored:
     ids = pa.array(prompt_ids, pa.string())
     layout = Layout.of_bench(ids, bench.info.candidates)
     models = {result.model: of_prompts(raw_scores(path, result, bench), layout) for path, result in inputs.results}
-    return Scored(models, final_references(bench, ids))
+    return Scored(models, final_references(bench, layout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +10,12 @@ import pyarrow.compute as pc
 
 from ...errors import NbenchError
 from ...shards.reader import Bench
+from ...shards.references import finished_scores
 from ...shards.scores import read_scores, scores_metadata
 from ..metrics.arrays import Array
 from ..results.result_file import EvaluationResult
-from .layout import Layout, foreign_row, of_prompts
+from .layout import Layout, image_values
 from .table import ScoreTable, key_of
-
-_AGAIN = "remove it, and score the references again"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Scores of the final images, float [P, N], and the fingerprint of the scorer that gave them."""
-
-    values: Array
-    fingerprint: str
 
 
 def bench_layout(bench: Bench) -> Layout:
@@ -33,54 +23,15 @@ def bench_layout(bench: Bench) -> Layout:
     return Layout.of_bench([prompt.prompt_id for prompt in bench.prompts], bench.info.candidates)
 
 
-def bench_references(bench: Bench) -> dict[str, Reference]:
-    """All references of a bench that score its final images, by name.
-
-    Raises:
-        NbenchError: as for `bench_table`, or a table has prompts that the bench does not have, or names no scorer.
-    """
-    layout, found = bench_layout(bench), {}
-    for name in bench.references:
-        table = bench_table(bench, name)
-        row = foreign_row(table, layout)
-        if row is not None:
-            raise NbenchError(
-                f"{table.place} has {key_of(table, layout.column, row)}, which is not in the bench: {_AGAIN}"
-            )
-        fingerprint = table.metadata.get("scorer_fingerprint")
-        if not isinstance(fingerprint, str):
-            raise NbenchError(f"{table.place} does not say which scorer it is of (scorer_fingerprint): {_AGAIN}")
-        by_position = of_prompts(table, layout)
-        if bench.info.steps in by_position:
-            found[name] = Reference(by_position[bench.info.steps], fingerprint)
-    return found
+def finished_table(bench: Bench, name: str) -> ScoreTable:
+    """The scores of the finished images by one reference of a bench; errors as for `finished_scores`."""
+    place = f"scores/{name}.parquet of {bench.location.url}"
+    return ScoreTable.of(finished_scores(bench, name), place).finals()
 
 
-def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
-    """Scores float [P, N] of the final images of some prompts, by the name of each reference of this build.
-
-    Raises:
-        NbenchError: as for `bench_table`.
-    """
-    layout, found = Layout.of_bench(prompts, bench.info.candidates), {}
-    for name, table in bench.references.items():
-        if scores_metadata(table).get("bench_fingerprint") == bench.info.fingerprint:
-            by_position = of_prompts(bench_table(bench, name), layout)
-            if bench.info.steps in by_position:
-                found[name] = by_position[bench.info.steps]
-    return found
-
-
-def bench_table(bench: Bench, name: str) -> ScoreTable:
-    """A score table that a bench carries.
-
-    Raises:
-        NbenchError: there is none of this name, or it is of another build or has other candidates than the bench.
-    """
-    if name not in bench.references:
-        there = ", ".join(bench.references) or "none"
-        raise NbenchError(f"no scores {name} in {bench.location.url}: it has {there}")
-    return of_bench(bench.references[name], bench, f"scores/{name}.parquet of {bench.location.url}", _AGAIN)
+def final_references(bench: Bench, layout: Layout) -> dict[str, Array]:
+    """Scores of the finished images [P, N] by each reference of a bench, by name; errors as for `finished_scores`."""
+    return {name: image_values(finished_table(bench, name), layout) for name in bench.references}
 
 
 def of_bench(table: pa.Table, bench: Bench, place: str, advice: str) -> ScoreTable:

@@ -120,12 +120,6 @@ def image_values(table: ScoreTable, layout: Layout) -> Array:
     return _filled(table, layout, np.zeros(len(table.scores), np.int64), 1)[0]
 
 
-def foreign_row(table: ScoreTable, layout: Layout) -> int | None:
-    """The first row whose image the layout does not have."""
-    rows = np.flatnonzero(layout.places(table) < 0)
-    return int(rows[0]) if len(rows) else None
-
-
 def _filled(table: ScoreTable, layout: Layout, layer: Indices, layers: int) -> Array:
     """Values [layers, *shape], each in its layer and cell."""
     _check_once(table, layout.column, layer, layers)

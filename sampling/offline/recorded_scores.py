@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ...benchmarks.metrics.arrays import Array
-from ...benchmarks.metrics.model_figures import YARDSTICK
+from ...benchmarks.metrics.model_figures import YARDSTICK, checked_yardstick
 from ...benchmarks.results.result_file import read_result
-from ...benchmarks.score_tables.bench import bench_table, of_bench
+from ...benchmarks.score_tables.bench import finished_table, of_bench
 from ...benchmarks.score_tables.layout import Layout, image_values, of_prompts
 from ...benchmarks.score_tables.table import (
     REFERENCE,
@@ -25,14 +25,15 @@ from ...shards.positions import describe_positions, parse_positions
 from ...shards.reader import open_bench
 from ...shards.scores import read_scores
 
-_DEFAULT_REFERENCE = "vqascore"
+_DEFAULT_REFERENCES = ("vqascore", YARDSTICK)
 
 
 @dataclass(frozen=True)
 class Recorded:
     """One scorer's scores by position, and what became of the candidates: float [P, N] each, NaN where there is none.
 
-    reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is.
+    reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is,
+    and `note` what is to be known of it.
     calls_per_score: 1 where the scorer reads the x0 estimate; score_cost: of scoring a candidate once, in denoiser
     calls; 0 where that is not on record.
     """
@@ -47,6 +48,7 @@ class Recorded:
     bench_fingerprint: str | None = None
     calls_per_score: int = 0
     score_cost: float = 0.0
+    note: str = ""
 
     def at(self, position: int) -> Array:
         """Scores at `position`.
@@ -90,16 +92,23 @@ class Recorded:
 
 
 def from_bench(
-    bench: str | Path, model: str, results: Path, reference: str | None = None, positions: Sequence[int] | None = None
+    bench: str | Path,
+    model: str,
+    results: Path,
+    reference: str | None = None,
+    positions: Sequence[int] | None = None,
+    yardstick: str | None = None,
 ) -> Recorded:
     """What `nbench evaluate` wrote of `model` under `results`, with the references of the bench.
 
     Args:
-        reference: which of the bench's references counts; vqascore if there is one, else clip.
+        reference: which of the bench's references counts; vqascore if there is one, else clip, else the first.
         positions: those to read; all if None.
+        yardstick: the reference that final-image selection goes by; clip if None, or where there is no such one the
+            model's own final scores.
 
     Raises:
-        NbenchError: no such bench, scores or reference, or the scores are of another build.
+        NbenchError: no such bench, scores or reference, or the scores or references are of another build.
     """
     found = open_bench(bench)
     path = results / found.name / f"{model}.parquet"
@@ -108,15 +117,16 @@ def from_bench(
         raise NbenchError(
             f"no scores of {model} in {path.parent}: there are {there}; nbench evaluate --bench {bench} writes more"
         )
-    tables, steps = found.references, found.info.steps
-    name = reference or (_DEFAULT_REFERENCE if _DEFAULT_REFERENCE in tables else YARDSTICK)
-    truth = bench_table(found, name).finals(steps)
-    clip = bench_table(found, YARDSTICK).finals(steps) if YARDSTICK in tables else None
+    labels, steps = list(found.references), found.info.steps
+    name = reference or next((usual for usual in _DEFAULT_REFERENCES if usual in labels), (*labels, YARDSTICK)[0])
+    by, note = checked_yardstick(yardstick, labels, found.location.url)
+    truth = finished_table(found, name)
+    chooser = None if note else (by, finished_table(found, by))
     scores = of_bench(read_scores(path), found, str(path), "evaluate it again")
     layout = Layout.of_bench(truth.prompts.unique().dictionary_decode(), found.info.candidates)
-    joined = _join(model, scores, (name, truth), clip, steps, layout, positions)
+    joined = _join(model, scores, (name, truth), chooser, steps, layout, positions)
     cost = _score_cost(path.with_suffix(".json"), scores)
-    return replace(joined, bench_fingerprint=found.info.fingerprint, score_cost=cost)
+    return replace(joined, bench_fingerprint=found.info.fingerprint, score_cost=cost, note=note)
 
 
 def from_tables(
@@ -145,16 +155,16 @@ def _join(
     model: str,
     scores: ScoreTable,
     reference: tuple[str, ScoreTable],
-    clip: ScoreTable | None,
+    chooser: tuple[str, ScoreTable] | None,
     steps: int,
     layout: Layout,
     positions: Sequence[int] | None,
 ) -> Recorded:
     name, truth = reference
     by_position = of_prompts(scores, layout)
-    known, yardstick = image_values(truth, layout), YARDSTICK
-    if clip is not None:
-        final = image_values(clip, layout)
+    known = image_values(truth, layout)
+    if chooser is not None:
+        yardstick, final = chooser[0], image_values(chooser[1], layout)
     elif steps in by_position:
         final, yardstick = by_position[steps], f"{model} at {steps}"
     else:

@@ -133,7 +133,11 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "score": values.ravel(),
             "status": ["ok"] * rating.size,
         }
-        write_scores(bench.path / f"scores/{name}.parquet", pa.table(table), {"bench_fingerprint": "f" * 8})
+        write_scores(
+            bench.path / f"scores/{name}.parquet",
+            pa.table(table),
+            {"bench_fingerprint": "f" * 8, "scorer_fingerprint": "1"},
+        )
     return bench.path
 
 
@@ -153,7 +157,7 @@ def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench:
     with pytest.raises(NbenchError, match="name it with --bench"):
         open_inputs(str(rated / "scores/clip.parquet"), rated / "scores/human.parquet", None)
     bench = open_bench(rated)
-    with pytest.raises(NbenchError, match="no scores blip in"):
+    with pytest.raises(NbenchError, match="no reference blip in"):
         open_inputs("blip", None, bench)
     other = replace(bench, info=replace(bench.info, fingerprint="e" * 8))
     with pytest.raises(NbenchError, match="another build"):

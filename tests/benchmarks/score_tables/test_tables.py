@@ -14,7 +14,7 @@ import pytest
 
 from nbench.benchmarks.results.result_file import EvaluationResult
 from nbench.benchmarks.score_tables import files
-from nbench.benchmarks.score_tables.bench import bench_references, final_references, raw_scores
+from nbench.benchmarks.score_tables.bench import bench_layout, final_references, raw_scores
 from nbench.benchmarks.score_tables.layout import Layout, by_caption, image_values, of_prompts
 from nbench.benchmarks.score_tables.table import RATINGS, ScoreTable, read_score_table
 from nbench.errors import NbenchError
@@ -127,7 +127,7 @@ def test_unreadable_provenance_is_refused(tmp_path: Path) -> None:
 def bench(tmp_path: Path) -> Bench:
     """A bench with the reference `clip`."""
     bench, truth = make_bench(tmp_path / "small")
-    reference(bench, rows(truth.quality))
+    write_scores(bench.path / "scores/clip.parquet", rows(truth.quality), origin(bench))
     return bench
 
 
@@ -143,61 +143,43 @@ def rows(values: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=SCORE_SCHEMA)
 
 
-def reference(bench: Bench, table: pa.Table, **origin: Any) -> None:
-    told = {"bench_fingerprint": bench.info.fingerprint, "scorer_fingerprint": "1"} | origin
-    write_scores(bench.path / "scores/clip.parquet", table, {name: value for name, value in told.items() if value})
+def origin(bench: Bench) -> dict[str, str]:
+    return {"bench_fingerprint": bench.info.fingerprint, "scorer_fingerprint": "1"}
 
 
 def changed(table: pa.Table, column: str, value: Any) -> pa.Table:
     """With another value in the first row."""
     at = table.schema.get_field_index(column)
-    return table.set_column(
-        at, table.schema.field(at), pa.array([value, *table[column].to_pylist()[1:]], table.schema.types[at])
-    )
+    cells = pa.array([value, *table[column].to_pylist()[1:]], table.schema.types[at])
+    return table.set_column(at, table.schema.field(at), cells)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("candidate", 99, "has prompt_id p00, candidate 99, position 10"),
-        ("candidate", -1, "has prompt_id p00, candidate -1, position 10"),
+        ("candidate", 99, r"has prompt_id p00, candidate 99, position 10, not one of 0\.\.3: run nbench evaluate"),
+        ("candidate", -1, "has prompt_id p00, candidate -1, position 10, not one of"),
         ("candidate", None, "row 1 has no candidate"),
         ("candidate", 1, "prompt_id p00, candidate 1, position 10 more than once"),
         ("position", -5, "row 1: position -5 is no whole number"),
     ],
 )
-def test_tables_of_a_bench_are_refused_as_those_of_people_are(
+def test_scores_beside_a_result_are_refused_as_those_of_people_are(
     bench: Bench, column: str, value: Any, words: str, tmp_path: Path
 ) -> None:
-    sound = open_bench(bench.path).references["clip"]
-    ids = pa.array([prompt.prompt_id for prompt in bench.prompts])
-    reference(bench, changed(sound, column, value))
-    with pytest.raises(NbenchError, match=words):
-        bench_references(open_bench(bench.path))
-    with pytest.raises(NbenchError, match=words):
-        final_references(open_bench(bench.path), ids)
-    fingerprints = {"bench_fingerprint": bench.info.fingerprint, "scorer_fingerprint": "1"}
-    write_scores(tmp_path / "m.parquet", changed(sound, column, value), fingerprints)
+    write_scores(tmp_path / "m.parquet", changed(bench.references["clip"], column, value), origin(bench))
     result = EvaluationResult.model_construct(bench_fingerprint=bench.info.fingerprint, model_fingerprint="1")
     with pytest.raises(NbenchError, match=words):
-        of_prompts(raw_scores(tmp_path / "m.json", result, bench), Layout.of_bench(ids, CANDIDATES))
+        of_prompts(raw_scores(tmp_path / "m.json", result, bench), bench_layout(bench))
 
 
-def test_references_say_whose_they_are(bench: Bench) -> None:
+def test_references_of_a_bench_go_to_its_cells(bench: Bench) -> None:
     sound = bench.references["clip"]
-    found = bench_references(bench)["clip"]
-    np.testing.assert_array_equal(found.values.ravel(), sound["score"].to_numpy())
-    assert found.fingerprint == "1"
-    reference(bench, changed(sound, "prompt_id", "stranger"))
-    with pytest.raises(NbenchError, match="prompt_id stranger, candidate 0, position 10, which is not in the bench"):
-        bench_references(open_bench(bench.path))
-    reference(bench, sound, scorer_fingerprint=None)
-    with pytest.raises(NbenchError, match="does not say which scorer"):
-        bench_references(open_bench(bench.path))
-    reference(bench, sound, bench_fingerprint=None)
-    with pytest.raises(NbenchError, match="scores another build"):
-        bench_references(open_bench(bench.path))
-    reference(bench, sound.slice(3))
-    lost = bench_references(open_bench(bench.path))["clip"].values.ravel()
-    assert np.isnan(lost[:3]).all()
-    np.testing.assert_array_equal(lost[3:], sound["score"].to_numpy()[3:])
+    order = np.random.default_rng(0).permutation(len(sound))[3:]
+    write_scores(bench.path / "scores/clip.parquet", sound.take(order), origin(bench))
+    expected = np.full(len(sound), np.nan)
+    expected[order] = sound["score"].to_numpy()[order]
+    values = final_references(open_bench(bench.path), bench_layout(bench))["clip"]
+    np.testing.assert_array_equal(values, expected.reshape(PROMPTS, CANDIDATES))
+    some = Layout.of_bench(["p07", "p01"], CANDIDATES)
+    np.testing.assert_array_equal(final_references(open_bench(bench.path), some)["clip"], values[[7, 1]])

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from nbench.benchmarks.scoring.bench_check import check_model
+from nbench.benchmarks.scoring.check_model import check_model
 from nbench.benchmarks.scoring.inputs import ScoreOptions
 from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
+from nbench.scorers.decoders import preview
 from nbench.scorers.placement import CPU
-from nbench.scorers.previews import preview
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.schema import PositionInfo
@@ -142,7 +142,7 @@ def test_the_oracle_gives_the_reference_everywhere(bench: Bench) -> None:
     table = score_bench(bench, get_scorer("oracle", bench.info), [0, 10])
     np.testing.assert_array_equal(column(table)[: ROWS // 3], column(bench.references["clip"])[: ROWS // 3])
     assert np.unique(column(table, "position")).tolist() == [0, 10]
-    with pytest.raises(NbenchError, match="no reference human in this bench: it has clip"):
+    with pytest.raises(NbenchError, match=r"no reference human in .*: it has clip; .* --add NAME=SCORER"):
         score_bench(bench, get_scorer("oracle:human", bench.info), [0])
 
 
