@@ -14,9 +14,9 @@ from ..errors import NbenchError
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
 from .metrics.arrays import Array, Indices
+from .metrics.declaration import CI
 from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .metrics.statistics import bootstrap_ci, percentiles
-from .results.result_file import CI
 from .score_tables.bench import finished_table
 from .score_tables.layout import Layout, image_values, of_prompts
 from .score_tables.table import RATINGS, ScoreTable, nothing_shared, read_score_table

@@ -14,7 +14,8 @@ from .metrics.arrays import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import Measures, measure, yardstick
 from .metrics.model_figures import OWN, ModelScores, Setting
-from .results.result_file import EvaluationReport, SeparationRow, Yardstick
+from .metrics.rows import SeparationRow, Yardstick
+from .results.result_file import EvaluationReport
 from .score_tables.layout import Layout, by_caption, image_values
 from .score_tables.table import REFERENCE, final_position, nothing_shared, read_score_table
 

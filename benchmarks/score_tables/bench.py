@@ -26,7 +26,7 @@ def bench_layout(bench: Bench) -> Layout:
 def finished_table(bench: Bench, name: str) -> ScoreTable:
     """The scores of the finished images by one reference of a bench; errors as for `finished_scores`."""
     place = f"scores/{name}.parquet of {bench.location.url}"
-    return ScoreTable.of(finished_scores(bench, name), place).finals()
+    return ScoreTable.of(finished_scores(bench, name), place)
 
 
 def final_references(bench: Bench, layout: Layout) -> dict[str, Array]:

@@ -112,7 +112,7 @@ def of_prompts(table: ScoreTable, layout: Layout) -> dict[int, Array]:
 
 
 def image_values(table: ScoreTable, layout: Layout) -> Array:
-    """The values float [*shape] of a table whose rows are of one caption and position, as `finals` leaves them.
+    """The values float [*shape] of a table whose rows are of one caption and one position at most.
 
     Raises:
         NbenchError: an image is there twice.
