@@ -158,6 +158,9 @@ def build(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make the candidates that failed once more.")
     ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add the prompts and candidates that the data set lacks, in new shards.")
+    ] = False,
     *,
     options: PipelineOptions,
 ) -> BuildConfig:
@@ -202,6 +205,7 @@ def build(
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
             retry_failed=retry_failed,
+            extend=extend,
             options=options,
             signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
         )
