@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test lint build-ncc build-genai-bench evaluate train world perf clean help
+.PHONY: setup demo test test-all lint build-ncc build-genai-bench evaluate train world perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -34,8 +34,13 @@ demo: $(READY) ## build a small bench and score CLIP and NoisyCLIP on it (LIMIT,
 	@echo 'scores:  results/$(notdir $(BENCH_DIR))/'
 	@echo 'picture: results/demo.png'
 
-test: $(READY) ## run the tests, a process a core (ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+TEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## run the tests but for the slow ones, one process per core (ARGS)
+	$(TEST) -m 'not slow' $(ARGS)
+
+test-all: $(READY) ## run all tests (ARGS)
+	$(TEST) $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check
