@@ -17,7 +17,7 @@ _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+AsJson = Annotated[bool, Option("Print one JSON object and nothing else.", flag="--json")]
 
 
 class _PlainFlags:
@@ -99,7 +99,9 @@ class _Configuration:
         return self.call(**arguments)
 
 
-def _configuration(call: Callable[..., Any], instance: Any = None, without: frozenset[str] = frozenset()) -> _Configuration:
+def _configuration(
+    call: Callable[..., Any], instance: Any = None, without: frozenset[str] = frozenset()
+) -> _Configuration:
     """Of a dataclass, whose defaults are those of `instance` if there is one, or of a function."""
     parts: dict[str, _Field | _Configuration] = {}
     for name, (hint, usual) in _fields(call, instance).items():
@@ -120,7 +122,7 @@ def _configuration(call: Callable[..., Any], instance: Any = None, without: froz
 
 
 def _fields(call: Callable[..., Any], instance: Any) -> dict[str, tuple[Any, Any]]:
-    """Annotation and default of each field of a dataclass, or parameter of a function, by its name."""
+    """Annotation and default of each field of a dataclass (inherited ones last) or parameter of a function."""
     hints = get_type_hints(call, include_extras=True)
     if not is_dataclass(call):
         return {name: (hints[name], each.default) for name, each in inspect.signature(call).parameters.items()}
@@ -128,7 +130,11 @@ def _fields(call: Callable[..., Any], instance: Any) -> dict[str, tuple[Any, Any
     usual |= {each.name: each.default_factory() for each in fields(call) if each.default_factory is not MISSING}
     if is_dataclass(instance):
         usual |= {name: getattr(instance, name) for name in usual}
-    return {name: (hints[name], inspect.Parameter.empty if value is MISSING else value) for name, value in usual.items()}
+    own = [name for name in call.__annotations__ if name in usual]
+    return {
+        name: (hints[name], inspect.Parameter.empty if usual[name] is MISSING else usual[name])
+        for name in dict.fromkeys([*own, *usual])
+    }
 
 
 def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
@@ -145,7 +151,9 @@ def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
         name = option.flag or name
     else:
         flag = option.flag or f"--{name.replace('_', '-')}"
-        described = typer.Option(flag, help=option.help, rich_help_panel=option.panel, envvar=option.env, min=option.min)
+        described = typer.Option(
+            flag, help=option.help, rich_help_panel=option.panel, envvar=option.env, min=option.min
+        )
     if option.required:
         default = inspect.Parameter.empty
     return _Field(inspect.Parameter(name, _BY_NAME, default=default, annotation=Annotated[kind, described]), parse)

@@ -22,7 +22,8 @@ from ...shards.reader import Bench, open_bench
 from ...shards.schema import DatasetInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
 from ...shards.stream import Order, prefetch
-from .inputs import ScoreOptions, Supply, readable
+from .inputs import Supply, readable
+from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
 """Told the scorer's name and how many trajectories it has just scored."""

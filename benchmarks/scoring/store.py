@@ -27,7 +27,8 @@ from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
 from ..results.result_file import EvaluationResult, RetrievalRow, read_result
-from .inputs import ScoreOptions, readable
+from .inputs import readable
+from .options import ScoreOptions
 from .score import Seen, nothing_to_score, score_metadata, score_shards
 
 _TEXTS = 256

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...errors import NbenchError
 from ...pipelines.aliases import ALIASES
-from ...pipelines.run_positions import EULER_SDXL, schedule
+from ...pipelines.run_positions import schedule
 from ...progress import BuildProgress
 from ...shards.dataset import DatasetFolder
 from ...shards.fingerprint import fingerprint
@@ -29,6 +29,7 @@ from ..config import KINDS, prompts_digest
 from ..corruption.world import corrupt_prompts
 from ..preview_map import fit_preview
 from ..prompts.choose import read_prompts
+from .config import ImportConfig
 from .noisyclip_layout import (
     DEFAULT_PATTERN,
     BadFileError,
@@ -44,38 +45,6 @@ from .noisyclip_layout import (
 SOURCE = "noisyclip-pt"
 _SDXL_SHAPE = (4, 128, 128)
 _AHEAD = 2
-
-
-@dataclass(frozen=True)
-class ImportConfig:
-    """What to import, as a person asks for it; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
-
-    `skip_bad` makes a candidate whose files are not as they should be a failed row.
-
-    Raises:
-        NbenchError: a value that makes no sense.
-    """
-
-    folder: Path
-    out: Path
-    prompts: Path
-    kind: Literal["genai-bench", "ncc"] = "genai-bench"
-    pattern: str = DEFAULT_PATTERN
-    scheduler: str = EULER_SDXL
-    steps: int = 50
-    positions: str = "all"
-    rows_per_shard: int | None = None
-    format: Literal["parquet", "webdataset"] = "parquet"
-    latent_dtype: Literal["float16", "float32", "int8"] = "float16"
-    skip_bad: bool = False
-    fresh: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "rows_per_shard"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise NbenchError(f"--{name.replace('_', '-')} {value} makes no sense: give 1 or more")
-        parse_positions(self.positions, self.steps)  # refuses positions beyond the run
 
 
 @dataclass(frozen=True)
@@ -102,7 +71,8 @@ def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportRepor
         NbenchError: a folder, file or setting that the user must mend; what is missing is found before the long work.
     """
     prompts = read_prompts(config.prompts)
-    layout = scan(config.folder, config.pattern, corrupt_prompts(prompts) if config.kind == "ncc" else prompts)
+    pattern = config.pattern or DEFAULT_PATTERN
+    layout = scan(config.folder, pattern, corrupt_prompts(prompts) if config.kind == "ncc" else prompts)
     stated, positions = schedule(config.scheduler, config.steps)
     form = _form(config, layout)
     stored = _stored(config, form[0])

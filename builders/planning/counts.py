@@ -12,7 +12,8 @@ from ..config import BuildConfig
 from ..corruption.world import corrupt_prompts
 from ..images.given import given_images, on_hub
 from ..images.source import ChosenImages, load_image
-from ..prompts.choose import Prompt, PromptRequest, load_prompts
+from ..prompts.choose import Prompt, load_prompts
+from ..prompts.request import PromptRequest
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
 """Prompts of the sets that have a name, as known when this was written: none is fetched to be counted."""

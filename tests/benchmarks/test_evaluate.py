@@ -12,7 +12,8 @@ from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks import evaluate as module
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.metrics.measure import compare, measure, yardstick
 from nbench.benchmarks.metrics.model_figures import Setting
 from nbench.benchmarks.results.evaluation_tables import report_table
