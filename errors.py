@@ -16,15 +16,15 @@ def one_line(text: str, longest: int = 400) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why `error` was raised, in one printable line: the system's reason, its first line of text, or its type.
+    """Why `error` was raised, in one printable line: the system's reason, else its text, else its type.
 
-    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a")), reason_of(ValueError("bad\\nmore"))
-    ('No such file or directory', 'bad')
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a")), reason_of(ValueError("bad\\nvalue"))
+    ('No such file or directory', 'bad value')
     >>> reason_of(KeyError())
     'KeyError'
     """
-    reason = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
-    return one_line(reason.strip()) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return one_line(" ".join(text.split())) or type(error).__name__
 
 
 def check_range(name: str, value: float | None, low: float = 1, high: float = math.inf) -> None:

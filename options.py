@@ -45,17 +45,16 @@ def panel(name: str) -> partial[Option]:
 
 
 @dataclass(frozen=True)
-class MadeBy:
-    """In place of `Option`, for a value that `function` makes of parameters that have options of their own."""
+class Fields:
+    """In place of `Option`, for a configuration, whose fields are options.
 
-    function: Callable[..., Any]
+    Attributes:
+        without: names of fields that are no options here.
+        made_by: what makes the configuration, of parameters that are options; None for its class.
+    """
 
-
-class Without:
-    """In place of `Option`, for a configuration whose fields of these `names` are no options here."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = frozenset(names)
+    without: tuple[str, ...] = ()
+    made_by: Callable[..., Any] | None = None
 
 
 def words(text: str | Iterable[str]) -> tuple[str, ...]:

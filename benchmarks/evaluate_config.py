@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ..options import MadeBy, Option, panel
+from ..options import Fields, Option, panel
 from ..scorers.placement import Placement
 from .scoring.options import ScoreOptions
 
@@ -42,7 +42,7 @@ class EvaluateConfig:
     ] = ("clip", "noisyclip")
     latents: Annotated[str, Option("Positions: all, 20,30 or 0:50:5; the final one is added.")] = "all"
     out: Annotated[Path, _output("Folder for the result files.")] = Path("results")
-    placement: Annotated[Placement | None, MadeBy(Placement.best)] = None
+    placement: Annotated[Placement | None, Fields(made_by=Placement.best)] = None
     options: ScoreOptions = field(default_factory=lambda: ScoreOptions(ahead=1))
     retrieval: Annotated[bool, _output("Measure the retrieval recall of dual encoders.")] = False
     time_steps: Annotated[

@@ -21,21 +21,10 @@ from .metrics.caption_figures import separation_rows
 from .metrics.measure import Measures, measure, yardstick
 from .metrics.model_figures import OWN, ModelScores, Setting
 from .results.result_file import EvaluationReport, SeparationRow, Yardstick
+from .table_metrics_config import MetricsConfig
 
 _MAX_CELLS = 2**27
 Codes = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class MetricsConfig:
-    """scores, reference: Parquet files; calls_per_position: denoiser calls between two positions; final_position: of
-    the finished image (default: the last one there is); misaligned_below: see `Setting`."""
-
-    scores: Path
-    reference: Path
-    calls_per_position: int = 1
-    final_position: int | None = None
-    misaligned_below: float | None = None
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,13 @@ class BuildConfig(PromptSelection):
     `guidance` is that of `options`, if it is given.
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value out of range.
     """
 
     kind: Annotated[Literal["genai-bench", "ncc"], Argument("A bench to evaluate on, or a data set to train on.")]
-    pipeline: Annotated[
-        str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")
-    ] = "shapes"
+    pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
+        "shapes"
+    )
     out: Annotated[Path | None, Option("Output folder. [default: data/noisy-genai-bench, data/ncc]")] = None
     _: KW_ONLY
     fresh: Annotated[bool, Option("Start over, or resume an interrupted build.", flag="--fresh/--resume")] = False
@@ -85,12 +85,8 @@ class BuildConfig(PromptSelection):
     guidance: float | None = None
     candidates: Annotated[int | None, _denoising("Candidates (seeds) per prompt. [default: 6; 1 for ncc]")] = None
     seed: Annotated[int, _denoising("Base seed; each candidate's own seed is derived from it.")] = 0
-    batch_size: Annotated[
-        int | None, _denoising("Images per batch. [default: the pipeline's]")
-    ] = None
-    dtype: Annotated[
-        str | None, _denoising("Weights: float32, float16 or bfloat16. [default: the pipeline's]")
-    ] = None
+    batch_size: Annotated[int | None, _denoising("Images per batch. [default: the pipeline's]")] = None
+    dtype: Annotated[str | None, _denoising("Weights: float32, float16 or bfloat16. [default: the pipeline's]")] = None
     positions: Annotated[str, _data_set("Positions to store: all, 20,30 or 0:50:5.")] = "all"
     signals: Annotated[
         tuple[str, ...],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..builders.config import BuildConfig
-from ..options import Option, Without
+from ..options import Fields, Option
 from .configured import AsJson, command
 from .panels import BUILD
 
@@ -49,7 +49,7 @@ def build(
 
 @command(build_app, panel=BUILD, no_args_is_help=True)
 def plan(
-    config: Annotated[BuildConfig, Without("out", "fresh", "retry_failed")],
+    config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed"))],
     devices: Annotated[int, Option("Number of such devices in parallel.", min=1)] = 1,
     price: Annotated[float | None, Option("Price of one device per hour.", min=0)] = None,
     timing: Annotated[

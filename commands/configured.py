@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..options import MadeBy, Option, Without
+from ..options import Fields, Option
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -54,8 +54,8 @@ def command(
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` for typer: options as their `Option` says, and those of its configurations in place of these.
 
-    A parameter, or a field of a configuration, is a configuration itself if it is a dataclass or `MadeBy` a function.
-    Fields of dataclasses without an `Option` are none; parameters of functions without one are left to typer.
+    A parameter, or a field of a configuration, is a configuration itself if it is a dataclass or says `Fields`. Fields
+    of dataclasses without an `Option` are no options; parameters of functions without one are left to typer.
     """
     whole = _configuration(function)
 
@@ -99,25 +99,21 @@ class _Configuration:
         return self.call(**arguments)
 
 
-def _configuration(
-    call: Callable[..., Any], instance: Any = None, without: frozenset[str] = frozenset()
-) -> _Configuration:
+def _configuration(call: Callable[..., Any], instance: Any = None, without: Collection[str] = ()) -> _Configuration:
     """Of a dataclass, whose defaults are those of `instance` if there is one, or of a function."""
     parts: dict[str, _Field | _Configuration] = {}
     for name, (hint, usual) in _fields(call, instance).items():
-        kind, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
-        option, made_by, left_out = (
-            next((extra for extra in extras if isinstance(extra, each)), None) for each in (Option, MadeBy, Without)
-        )
-        if name in without:
-            continue
-        if option is not None:
-            parts[name] = _field(name, kind, usual, option)
-        elif made_by is not None or is_dataclass(kind):
-            names = left_out.names if left_out else frozenset()
-            parts[name] = _configuration(made_by.function if made_by else kind, usual, names)
-        elif not is_dataclass(call):
-            parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=usual, annotation=hint), _as_given)
+        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        usually = Fields() if is_dataclass(kind) else None
+        match next((extra for extra in extras if isinstance(extra, Option | Fields)), usually):
+            case _ if name in without:
+                pass
+            case Option() as option:
+                parts[name] = _field(name, kind, usual, option)
+            case Fields() as fields_:
+                parts[name] = _configuration(fields_.made_by or kind, usual, fields_.without)
+            case None if not is_dataclass(call):
+                parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=usual, annotation=hint), _as_given)
     return _Configuration(call, parts)
 
 

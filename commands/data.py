@@ -63,9 +63,7 @@ def inspect(
 def verify(
     path: DataSet,
     regenerate: Annotated[int, Option("Generate this many random candidates again, and compare.")] = 0,
-    pipeline: Annotated[
-        str | None, Option("Pipeline for --regenerate, if it has moved: folder or Hub id.")
-    ] = None,
+    pipeline: Annotated[str | None, Option("Pipeline for --regenerate, if it has moved: folder or Hub id.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every shard and every row of a data set against its record; exit code 1 if anything is wrong.
@@ -123,7 +121,7 @@ def convert(config: ConvertConfig) -> None:
 
 @command(data_app, panel=DATA, no_args_is_help=True)
 def publish(config: PublishConfig) -> None:
-    """Publish a data set, a model or results on the Hub; given again, it goes on where it stopped.
+    """Publish a data set, a model or results on the Hub; run again, an interrupted publish resumes.
 
     `nbench publish data/noisy-genai-bench user/name --dry-run`
 

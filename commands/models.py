@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import Argument, MadeBy, Option
+from ..options import Argument, Fields, Option
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
 
@@ -74,7 +74,8 @@ def check(
         str | None, Option("Bench whose first rows it scores. [default: random rows, as of the embedded world]")
     ] = None,
     position: Annotated[int | None, Option("Position in the bench. [default: the middle one that is stored]")] = None,
-    placement: Annotated[Placement | None, MadeBy(Placement.best)] = None,
+    *,
+    placement: Annotated[Placement, Fields(made_by=Placement.best)],
 ) -> None:
     """Run a scorer on a small batch and report what is wrong: shapes, NaN, norms, order, batch size; then exit 1.
 
@@ -86,10 +87,9 @@ def check(
     from ..pipelines.quiet import quieten_transformers
 
     quieten_transformers()
-    scorer, wrong = check_model(model, bench, position, placement or Placement.best())
+    scorer, wrong = check_model(model, bench, position, placement)
     for line in wrong:
         print(f"{scorer.name}: {line}")
     if wrong:
         raise typer.Exit(1)
     print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
-

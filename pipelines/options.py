@@ -101,9 +101,9 @@ class PipelineOptions:
     ] = None
     attention: Annotated[str | None, _option("Attention backend of diffusers: native, flash, sage.")] = None
     compile: Annotated[bool, _speed("Compile the denoiser's repeated blocks with torch.compile.")] = False
-    offload: Annotated[
-        Literal["model", "sequential", "group"] | None, _speed("Keep unused weights off the GPU.")
-    ] = None
+    offload: Annotated[Literal["model", "sequential", "group"] | None, _speed("Keep unused weights off the GPU.")] = (
+        None
+    )
     vae_slicing: Annotated[bool, _speed("Decode images one at a time.")] = False
     vae_tiling: Annotated[bool, _speed("Decode large images in tiles.")] = False
 

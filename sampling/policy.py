@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..shards.atomic import write_out
 
 _STAGE = re.compile(r"(\d+):(\d+)")
@@ -177,7 +177,7 @@ def read_policy(path: Path) -> PolicyFile:
         raise NbenchError(f"{path} is not a policy file: {where}: {first['msg']}; nbench tune writes them") from None
     except OSError as error:
         raise NbenchError(
-            f"no policy at {path} ({error.strerror}): write position:keep, as in 20:1 or 10:3,20:1, or a JSON file"
+            f"no policy at {path} ({reason_of(error)}): write position:keep, as in 20:1 or 10:3,20:1, or a JSON file"
         ) from None
     found.policy  # noqa: B018 - raises where the stages are not in order
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 
 
 def temporary(path: Path) -> Path:
@@ -43,7 +43,7 @@ def write_out(path: Path, text: str) -> None:
     try:
         atomic_write(path, text.encode())
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}; choose another --out") from None
 
 
 @contextmanager
@@ -53,6 +53,6 @@ def writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise NbenchError(
-            f"cannot write {path} ({error.strerror or error}): what was finished before is kept; mend that and run the "
+            f"cannot write {path} ({reason_of(error)}): what was finished before is kept; mend that and run the "
             "same command"
         ) from None

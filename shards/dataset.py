@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from .atomic import atomic_write, temporary, writing_to
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
@@ -58,7 +58,7 @@ class DatasetFolder:
             probe.unlink()
         except OSError as error:
             self.__exit__()
-            raise NbenchError(f"cannot write to {self.path} ({error.strerror}): choose another --out") from None
+            raise NbenchError(f"cannot write to {self.path} ({reason_of(error)}): choose another --out") from None
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, reason_of
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
@@ -167,7 +167,7 @@ class Bench:
         except NbenchError:
             raise
         except Exception as error:  # damaged bytes make the libraries that read them raise anything
-            reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+            reason = reason_of(error)
             raise NbenchError(f"cannot read {self._place(name)} ({reason}): see `nbench verify`") from None
         finally:
             if not isinstance(source, Path):

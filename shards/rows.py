@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, one_line, reason_of
 from .schema import (
     DatasetInfo,
     TrajectoryBatch,
@@ -173,7 +173,7 @@ def decode_image(png: bytes | None, size: tuple[int, int]) -> np.ndarray:
             if found == (width, height):
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders let out many kinds
-        raise ValueError(f"its image cannot be decoded ({one_line(str(error))})") from None
+        raise ValueError(f"its image cannot be decoded ({reason_of(error)})") from None
     raise ValueError(f"its image is {found[0]}x{found[1]}, not {width}x{height}")
 
 

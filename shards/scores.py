@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, one_line, reason_of
 from .atomic import commit, temporary
 
 PROMPT = "prompt"
@@ -46,7 +46,7 @@ def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
         pq.write_table(table, temporary(path), compression="zstd")
         commit(path)
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror or error}") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
@@ -63,7 +63,7 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
     except FileNotFoundError:
         raise NbenchError(f"no scores at {place}: build the bench with --references {Path(place).stem}") from None
     except Exception as error:  # damaged bytes make the libraries that read them raise anything
-        reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+        reason = reason_of(error)
         raise NbenchError(f"cannot read scores at {place}: {reason}") from None
     if not table.schema.equals(SCORE_SCHEMA):
         raise NbenchError(f"{place} is not a score table: it has columns {one_line(', '.join(table.column_names))}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -64,7 +64,7 @@ class Location:
         except FileNotFoundError:
             raise
         except Exception as error:  # every filesystem of fsspec raises its own kinds
-            raise NbenchError(f"cannot read {self.url}/{name}: {_reason(error)}") from None
+            raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
 
     def send(self, path: Path, name: str) -> None:
         """Copy a file of this machine to `name`.
@@ -76,7 +76,7 @@ class Location:
             self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
             self.fs.put_file(str(path), f"{self.root}/{name}")
         except Exception as error:  # see `read`
-            raise NbenchError(f"cannot write {self.url}/{name}: {_reason(error)}") from None
+            raise NbenchError(f"cannot write {self.url}/{name}: {reason_of(error)}") from None
 
     def size(self, name: str) -> int | None:
         """The bytes of a file, None where there is none (a folder or a pipe is none)."""
@@ -97,7 +97,3 @@ class Location:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, one_line, reason_of
 from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
@@ -114,7 +114,7 @@ def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord
         try:
             other = FORMATS[info.format].misfit(file, info, index)
         except Exception as error:  # as in `Bench.shard_rows`
-            other = f"cannot be opened ({str(error).partition(chr(10))[0]})"
+            other = f"cannot be opened ({reason_of(error)})"
         if other:
             yield other
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, reason_of
 from . import atomic
 from .schema import DatasetInfo, array_columns, arrow_schema
 from .signals import ArrayColumn
@@ -139,7 +139,7 @@ def _meta(data: bytes, place: str) -> dict[str, Any]:
     try:
         meta = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NbenchError(f"{place} is no JSON ({one_line(str(error))})") from None
+        raise NbenchError(f"{place} is no JSON ({reason_of(error)})") from None
     if not isinstance(meta, dict):
         raise NbenchError(f"{place} is no JSON object")
     return meta
@@ -157,7 +157,7 @@ def _load_npy(data: bytes, column: ArrayColumn, place: str) -> np.ndarray:
         if shape == tuple(column.shape) and kind == np.dtype(column.element):
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).reshape(-1)
     except Exception as error:  # numpy evaluates the header, and lets out whatever a garbled one leads to
-        raise NbenchError(f"{place} is no array ({one_line(str(error))})") from None
+        raise NbenchError(f"{place} is no array ({reason_of(error)})") from None
     raise NbenchError(f"{place} holds {kind} {list(shape)}, not {column.element} {list(column.shape)}")
 
 
@@ -166,7 +166,7 @@ def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
         arrays = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise NbenchError(f"a trajectory's meta.json is not as it should be: {one_line(str(error))}") from None
+        raise NbenchError(f"a trajectory's meta.json is not as it should be: {reason_of(error)}") from None
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -235,8 +235,8 @@ def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--batch-size", "few", "--batch-size few makes no sense"),
-        ("--num-workers", "-1", "--num-workers -1 makes no sense"),
+        ("--batch-size", "few", "--batch-size few is out of range: give auto, or 1 or more"),
+        ("--num-workers", "-1", "--num-workers -1 is out of range"),
         ("--device", "gpu", "no device gpu here"),
         ("--dtype", "float8", "unknown dtype float8"),
     ],
@@ -269,4 +269,4 @@ def test_an_interrupted_build_says_that_it_can_be_resumed(run: Run, monkeypatch:
     monkeypatch.setattr(building, "build", interrupted)
     outcome = run("build", "genai-bench")
     assert outcome.code == 130
-    assert outcome.err == "interrupted: the same command goes on where it stopped\n"
+    assert outcome.err == "interrupted: run the same command again to resume\n"

@@ -84,7 +84,7 @@ def test_commands_and_code_run_as_shown(clone: Path, hub: HubServer, tmp_path: P
         (kind, text, [re.sub("^user/", f"{USER}/", word) for word in words])  # whose token it is
         for kind, text, words in shown[alone:]
     ]
-    command = [clone / ".venv/bin/python", "-c", RUNNER]
+    command = [str(clone / ".venv/bin/python"), "-c", RUNNER]
     done = subprocess.run(command, cwd=clone, env=environment, input=json.dumps(rest), capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     assert done.stdout.count("ran: ") == len(rest)

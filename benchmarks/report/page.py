@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...shards.atomic import atomic_write
 from ...shards.reader import Bench
 from .inputs import Inputs
@@ -102,5 +102,5 @@ def _write(path: Path, text: str) -> Path:
     try:
         atomic_write(path, text.encode())
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}; choose another folder") from None
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...shards.atomic import atomic_write
 from .result_file import EvaluationReport
 
@@ -66,7 +66,7 @@ def plot_report(report: EvaluationReport, path: Path) -> None:
     try:
         atomic_write(path, image.getvalue())
     except OSError as error:
-        raise NbenchError(f"cannot write {path}: {error.strerror}") from None
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def _agreement(axes: Axes, report: EvaluationReport, reference: str) -> None:

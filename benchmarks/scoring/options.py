@@ -55,9 +55,7 @@ class ScoreOptions:
     vae: Annotated[
         str | None, _scoring("VAE that decodes x0 estimates: folder or Hub id. [default: the bench's pipeline]")
     ] = None
-    ahead: Annotated[
-        int, _scoring("Batches that a thread reads in advance; 0 for none.", flag="--num-workers")
-    ] = 0
+    ahead: Annotated[int, _scoring("Batches that a thread reads in advance; 0 for none.", flag="--num-workers")] = 0
     placement: Placement = CPU
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ...scorers.protocols import Scorer, calls_per_score
 from ...shards.reader import Bench
 from ..results.result_file import ScorerCost
@@ -40,8 +40,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     from ...pipelines.find import load_pipeline
     from ...pipelines.generate import generate
 
-    if steps < 2:
-        raise NbenchError(f"--time-steps {steps} makes no sense: give 2 or more")
+    check_range("--time-steps", steps, 2)
     spec = bench.info.spec
     try:
         pipe = load_pipeline(maker_of(spec), spec["dtype"], device)

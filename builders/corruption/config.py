@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ...errors import NbenchError
-from ...options import Option, Without, panel, words
+from ...options import Fields, Option, panel, words
 from ...shapes.grammar import CORRUPTION_KINDS
 from ..prompts.request import WORLD, PromptRequest
 
@@ -26,7 +26,7 @@ class CorruptConfig:
         NbenchError: options that do not go together, a kind that is none, a file of another format.
     """
 
-    prompts: Annotated[PromptRequest, Without("tags")]
+    prompts: Annotated[PromptRequest, Fields(without=("tags",))]
     out: Annotated[Path, Option("Output file, .jsonl or .parquet.")]
     engine: Annotated[
         EngineName | None, Option("What writes the corruptions. [default: world for shapes, rules for others]")
@@ -40,16 +40,14 @@ class CorruptConfig:
         str | None, _llm("Model at the endpoint; without an endpoint, a folder or Hub id for transformers.")
     ] = None
     revision: Annotated[str | None, _llm("Branch, tag or commit of a model on the Hub.")] = None
-    key_name: Annotated[
-        str, _llm("Environment variable that holds the API key.", flag="--api-key-env")
-    ] = "OPENAI_API_KEY"
+    key_name: Annotated[str, _llm("Environment variable that holds the API key.", flag="--api-key-env")] = (
+        "OPENAI_API_KEY"
+    )
     concurrency: Annotated[int, _llm("Requests in parallel.")] = 8
     timeout_s: Annotated[float, _llm("Seconds to wait for an answer.", flag="--timeout")] = 120.0
     retry_failed: Annotated[bool, _llm("Retry the requests that failed.")] = False
     spacy_model: Annotated[str, _rules("Parser: a model of spaCy.")] = "en_core_web_sm"
-    wordnet: Annotated[
-        str | None, _rules("Lexicon of the package wn for rarer subjects, such as oewn:2024.")
-    ] = None
+    wordnet: Annotated[str | None, _rules("Lexicon of the package wn for rarer subjects, such as oewn:2024.")] = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in CORRUPTION_KINDS]

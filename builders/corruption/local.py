@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from .judge import MOST_TOKENS
 
 
@@ -26,7 +26,7 @@ class LocalModel:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
             loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
         except (OSError, ValueError) as error:
-            raise NbenchError(f"cannot load the language model {model}: {str(error).partition(chr(10))[0]}") from None
+            raise NbenchError(f"cannot load the language model {model}: {reason_of(error)}") from None
         if self._tokenizer.chat_template is None:
             raise NbenchError(f"{model} has no chat template: choose an instruction-tuned model")
         self._model: Any = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, one_line, reason_of
 from ..prompts.files import file_table
 from ..prompts.rows import Table
 from .source import MAX_BYTES, ImageSource
@@ -124,7 +124,7 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
                 key = stem
                 members[f"{dot}{kind.lower()}"] = member
     except (tarfile.TarError, OSError) as error:
-        raise NbenchError(f"cannot read {path} ({one_line(str(error))}): give plain tar shards") from None
+        raise NbenchError(f"cannot read {path} ({reason_of(error)}): give plain tar shards") from None
     if members:
         yield key, members
 

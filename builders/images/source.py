@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, reason_of
 from ..prompts.choose import PromptSet, choose
 from ..prompts.request import PromptRequest
 from ..prompts.rows import Prompt, Table, table_prompts
@@ -128,6 +128,6 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
     except UnidentifiedImageError:
         raise ValueError(f"image is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders of damaged bytes raise a dozen unrelated types
-        raise ValueError(f"image cannot be read: {one_line(str(error)) or type(error).__name__}") from None
+        raise ValueError(f"image cannot be read: {reason_of(error)}") from None
     flat = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
     return np.asarray(ImageOps.fit(flat, (size[1], size[0]), Image.Resampling.LANCZOS))

@@ -26,9 +26,9 @@ class ImportConfig:
     folder: Annotated[Path, Argument("Folder with a .pt file and a PNG per candidate.")]
     out: Annotated[Path, Option("Output folder.")]
     prompts: Annotated[Path, _files("Prompt file; its ids are those in the file names.")]
-    kind: Annotated[
-        Literal["genai-bench", "ncc"], Option("A bench to evaluate on, or a data set to train on.")
-    ] = "genai-bench"
+    kind: Annotated[Literal["genai-bench", "ncc"], Option("A bench to evaluate on, or a data set to train on.")] = (
+        "genai-bench"
+    )
     pattern: Annotated[
         str | None,
         _files(

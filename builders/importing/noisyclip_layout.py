@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ..prompts.choose import Prompt
 
 DEFAULT_PATTERN = r"(?:.*?/)??[A-Za-z_-]*(?P<prompt>\d+)(?:[_/-][A-Za-z_-]*(?P<candidate>\d+))?"
@@ -114,7 +114,7 @@ def read_candidate(path: Path, steps: int) -> Candidate:
     try:
         data, png = path.read_bytes(), image_path(path).read_bytes()
     except OSError as error:
-        raise NbenchError(f"cannot read {error.filename or path} ({error.strerror or error}): mend that") from None
+        raise NbenchError(f"cannot read {error.filename or path} ({reason_of(error)}): mend that") from None
     latents = _latents(path, data, steps)
     with _opened(image_path(path), io.BytesIO(png)) as image:
         try:
@@ -149,7 +149,7 @@ def check_images(layout: Layout, wanted: tuple[int, int]) -> None:
             with path.open("rb") as file, _opened(path, file) as image:
                 size = image.height, image.width
         except OSError as error:
-            raise NbenchError(f"cannot read {path} ({error.strerror or error}): mend that") from None
+            raise NbenchError(f"cannot read {path} ({reason_of(error)}): mend that") from None
         _check_size(path, size, wanted)
 
 

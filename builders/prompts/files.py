@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, reason_of
 from .rows import Table, json_object
 
 _Row = dict[str, Any]
@@ -98,7 +98,7 @@ def _told(place: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or one_line(str(error).partition("\n")[0])
+        reason = reason_of(error)
         raise NbenchError(f"cannot read prompts from {place}: {reason}") from None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError, one_line
+from ...errors import NbenchError, reason_of
 from ...shards.schema import SKILL_LEVELS, Tags
 from .rows import Table
 
@@ -201,9 +201,7 @@ def _told(address: _Address) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the Hub's clients raise a dozen unrelated types
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # the first line of an HTTP error is its number, the second what is wrong
-        reason = one_line(" ".join(lines[:2]) or type(error).__name__)
+        reason = reason_of(error)
         if token := get_token():
             reason = reason.replace(token, "***")
         raise NbenchError(

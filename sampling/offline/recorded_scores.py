@@ -18,8 +18,9 @@ from ...errors import NbenchError, one_line
 from ...shards.positions import describe_positions, parse_positions
 from ...shards.reader import open_bench
 from ...shards.scores import PROMPT, scores_metadata
+from .config import ScoreSource
 
-_DEFAULT_REFERENCE = "vqascore"
+_DEFAULT_BENCH, _DEFAULT_REFERENCE = "data/noisy-genai-bench", "vqascore"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ class Recorded:
     def _map(self, change: Callable[[Array], Array]) -> Recorded:
         scores = {position: change(values) for position, values in self.scores.items()}
         return replace(self, scores=scores, reference=change(self.reference), final=change(self.final))
+
+
+def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -> Recorded:
+    """What a person names, at `positions`, or at all of them; see `from_bench` and `from_tables`."""
+    if source.scores is not None and source.reference_table is not None:
+        return from_tables(source.scores, source.reference_table, source.steps, positions)
+    assert source.model is not None  # as `ScoreSource` makes sure
+    return from_bench(source.bench or _DEFAULT_BENCH, source.model, source.results, source.reference, positions)
 
 
 def from_bench(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ..dataset import INFO_FILE
 from ..reader import open_bench
 from .card import dataset_card, model_card, results_card
@@ -142,4 +142,4 @@ def _hashed(name: str, path: Path) -> PublishedFile:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return PublishedFile(name, path, file.tell(), digest)
     except OSError as error:
-        raise NbenchError(f"cannot read {path} ({error.strerror}): make it readable or move it away") from None
+        raise NbenchError(f"cannot read {path} ({reason_of(error)}): make it readable or move it away") from None

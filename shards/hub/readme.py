@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 
 BEGIN, END = "<!-- nbench: begin -->", "<!-- nbench: end -->"
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -29,7 +29,7 @@ def merge(front: Mapping[str, Any], text: str, existing: str) -> str:
         known = yaml.safe_load(theirs) or {}
     except yaml.YAMLError as error:
         raise NbenchError(
-            f"the YAML at the top of README.md cannot be read ({' '.join(str(error).split())}): mend or remove it"
+            f"the YAML at the top of README.md cannot be read ({reason_of(error)}): mend or remove it"
         ) from None
     if not isinstance(known, dict):
         raise NbenchError("the YAML at the top of README.md is not a list of `key: value`: mend or remove it")

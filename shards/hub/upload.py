@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from .package import PublishedFile
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class WritableRepo:
         raise NbenchError(problem)  # outside of the except clause: a traceback of the cause could show the token
 
     def _explain(self, doing: str, error: Exception) -> str:
-        status, reason = _status(error), " ".join(str(error).split()) or type(error).__name__
+        status, reason = _status(error), reason_of(error)
         if self._token:
             reason = reason.replace(self._token, "***")
         ways_out = {

@@ -20,7 +20,8 @@ from nbench.benchmarks.results.evaluation_tables import report_table
 from nbench.benchmarks.results.plot import plot_report
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result
 from nbench.benchmarks.scoring.score import score_bench
-from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
+from nbench.benchmarks.table_metrics import measure_tables
+from nbench.benchmarks.table_metrics_config import MetricsConfig
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench

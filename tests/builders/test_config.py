@@ -77,7 +77,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"limit": 0}, "--limit 0 makes no sense"),
+        ({"limit": 0}, "--limit 0 is out of range"),
         ({"batch_size": -1}, "--batch-size -1"),
         ({"rows_per_shard": 0}, "--rows-per-shard 0"),
         ({"dtype": "float8"}, "no dtype 'float8'"),

@@ -123,7 +123,7 @@ def test_arguments_that_are_none(pairs: tuple[str, ...]) -> None:
 
 
 def test_senseless_sizes() -> None:
-    with pytest.raises(NbenchError, match="--max-sequence-length 0 makes no sense"):
+    with pytest.raises(NbenchError, match="--max-sequence-length 0 is out of range"):
         PipelineOptions(max_sequence_length=0)
 
 

@@ -102,7 +102,7 @@ def test_options_of_the_pipeline_are_those_of_a_build(
         (("--budget", 10), "a budget of 10 calls makes no image: 50 steps take 50 or more"),
         (("--dtype", "int8"), "no dtype 'int8'"),
         (("--model", "oracle"), "oracle-clip reads reference:clip, which a run does not give"),
-        (("--height", 0), "--height 0 makes no sense"),
+        (("--height", 0), "--height 0 is out of range"),
         (("--pipeline-arg", "colour=1"), "takes no colour: leave it out"),
         (("--pipeline-arg", "num_images_per_prompt=2"), "is not to be given: the number of candidates decides it"),
         (("--eta", 1), "takes no eta"),

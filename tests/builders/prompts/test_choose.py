@@ -256,7 +256,7 @@ def test_a_name_that_is_a_file_is_the_file(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("numbers", [{"limit": 0}, {"sample": 0}])
 def test_numbers_that_make_no_sense(numbers: dict[str, int]) -> None:
-    with pytest.raises(NbenchError, match="0 makes no sense: give 1 or more"):
+    with pytest.raises(NbenchError, match="0 is out of range: give 1 or more"):
         PromptRequest(**numbers)  # type: ignore[arg-type]
 
 
