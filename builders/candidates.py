@@ -11,6 +11,7 @@ import torch
 
 from ..pipelines.aliases import PipelineEntry
 from ..pipelines.generate import Trajectories
+from ..shards.rows import FLOAT16_MAX
 from ..shards.schema import TrajectoryBatch
 from ..shards.seeds import candidate_seed
 from .config import BuildConfig
@@ -86,7 +87,12 @@ def call_arguments(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
-    """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds."""
+    """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds.
+
+    What float16 cannot hold, as which readers give int8 too, becomes infinite, so that its row fails.
+    """
+    if latent_dtype == "int8":
+        latents = torch.where(latents.abs() > FLOAT16_MAX, torch.inf, latents)
     return latents.to(torch.float16 if latent_dtype == "float16" else torch.float32).numpy()
 
 

@@ -39,13 +39,13 @@ def inspect(
     """
     import json
 
-    from ..shards.atomic import atomic_write
+    from ..shards.atomic import write_out
     from ..shards.inspect import contact_sheet, inspect
     from ..shards.reader import open_bench
 
     bench = open_bench(path)
     if row is not None:
-        atomic_write(sheet, contact_sheet(bench, row))
+        write_out(sheet, contact_sheet(bench, row))
         print("written:", sheet)
         return
     found = inspect(bench)

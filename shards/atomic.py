@@ -34,14 +34,16 @@ def atomic_write(path: Path, data: bytes) -> None:
     commit(path)
 
 
-def write_out(path: Path, text: str) -> None:
-    """Write what a command was told to leave at `path`; atomic.
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write the file that a command was told to leave at `path`; atomic.
 
     Raises:
-        NbenchError: the folder cannot be written.
+        NbenchError: it cannot be written, or is a folder.
     """
+    if path.is_dir():
+        raise NbenchError(f"cannot write {path}: it is a folder; name a file")
     try:
-        atomic_write(path, text.encode())
+        atomic_write(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise NbenchError(f"cannot write {path}: {reason_of(error)}; choose another --out") from None
 

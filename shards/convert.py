@@ -41,9 +41,9 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     """
     source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
+    if out.same(source.location):
+        raise NbenchError(f"{config.out} is the source itself: choose another destination")
     if out.folder:
-        if out.folder.resolve() == (source.location.folder or Path()).resolve():
-            raise NbenchError(f"{config.out} is the source itself: choose another destination")
         _convert_to_folder(source, out.folder, info, config.fresh, progress)
     else:
         _convert_to_url(source, out, info, config.fresh, progress)

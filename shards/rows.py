@@ -28,6 +28,7 @@ NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "sta
 _NEVER_NULL = ("id", "prompt_id", "prompt", "candidate", "seed", "status")
 _DTYPES = {"float16": np.float16, "float32": np.float32, "int8": np.int8}
 _INT8_MAX = 127
+FLOAT16_MAX = 65504.0
 
 
 def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
@@ -76,8 +77,20 @@ def latents_to_arrow(
 
     int8 keeps latent / scale, rounded, with the scale of each channel beside it: its largest magnitude / 127.
     `signal` "x0" gives the columns of x0 estimates, which are kept as latents are.
+
+    Raises:
+        NbenchError: a latent beyond what float16 holds, as which readers give all but float32.
     """
     found = {}
+    if (
+        info.latent_dtype != "float32"
+        and latents.dtype != np.float16
+        and np.abs(latents[~missing]).max(initial=0) > FLOAT16_MAX
+    ):
+        raise NbenchError(
+            f"{signal}s at position {position} exceed {FLOAT16_MAX:g}, the most that float16 and int8 can give back: "
+            "take --latent-dtype float32"
+        )
     if info.latent_dtype == "int8":
         values = np.where(missing[:, None, None, None], 0, latents).astype(np.float32)
         scale = np.abs(values).max((2, 3)) / _INT8_MAX

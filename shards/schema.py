@@ -132,6 +132,9 @@ class DatasetInfo:
             raise ValueError(f"positions are not some of 0..{self.steps} in order")
         if self.signals != normal_signals(self.signals):
             raise ValueError(f"signals {', '.join(self.signals)} are not in their order")
+        pipeline = self.spec.get("pipeline")
+        if not isinstance(pipeline, dict) or not all(isinstance(pipeline.get(key), str) for key in ("name", "content")):
+            raise ValueError("spec does not state the pipeline's name and content")
         for index, record in enumerate(self.shards):
             if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
                 raise ValueError(f"the record of shard {index} is another's")

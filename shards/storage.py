@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,8 +38,8 @@ class Location:
             text = f"hf://datasets/{text}"
         try:
             fs, root = fsspec.core.url_to_fs(text)
-        except (ValueError, ImportError) as error:
-            raise NbenchError(f"cannot open {text}: {error}") from None
+        except Exception as error:  # every filesystem of fsspec raises its own kinds
+            raise NbenchError(f"cannot open {text}: {reason_of(error)}") from None
         return cls(text, fs, root.rstrip("/"))
 
     @property
@@ -44,11 +47,18 @@ class Location:
         """The folder, where it is one of this machine."""
         return Path(self.root) if "file" in _protocols(self.fs) else None
 
+    def same(self, other: Location) -> bool:
+        """Whether both are one folder."""
+        if self.folder and other.folder:
+            return os.path.realpath(self.folder) == os.path.realpath(other.folder)
+        return type(self.fs) is type(other.fs) and self.root == other.root
+
     def open(self, name: str) -> Path | BinaryIO:
         """What is at `name`, to be read: a path on this machine, else a file that fetches only the ranges asked for."""
         if self.folder:
             return self.folder / name
-        return cast(BinaryIO, self.fs.open(f"{self.root}/{name}", "rb", cache_type="none"))
+        with self._reading(name):
+            return cast(BinaryIO, self.fs.open(f"{self.root}/{name}", "rb", cache_type="none"))
 
     def read(self, name: str) -> bytes:
         """The bytes of a small file.
@@ -59,12 +69,8 @@ class Location:
         """
         if self.folder and not (self.folder / name).is_file():  # to read from a pipe would be to wait for ever
             raise FileNotFoundError(f"{self.root}/{name}")
-        try:
+        with self._reading(name):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # every filesystem of fsspec raises its own kinds
-            raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
 
     def send(self, path: Path, name: str) -> None:
         """Copy a file of this machine to `name`.
@@ -75,24 +81,35 @@ class Location:
         try:
             self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
             self.fs.put_file(str(path), f"{self.root}/{name}")
-        except Exception as error:  # see `read`
+        except Exception as error:  # every filesystem of fsspec raises its own kinds
             raise NbenchError(f"cannot write {self.url}/{name}: {reason_of(error)}") from None
 
     def size(self, name: str) -> int | None:
         """The bytes of a file, None where there is none (a folder or a pipe is none)."""
         try:
-            found = self.fs.info(f"{self.root}/{name}")
-            return int(found["size"]) if found["type"] == "file" else None
+            with self._reading(name):
+                entry = self.fs.info(f"{self.root}/{name}")
+            return int(entry["size"]) if entry["type"] == "file" else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """The files in a folder of it that end so, by name; none where there is no such folder."""
         try:
-            found = self.fs.ls(f"{self.root}/{folder}", detail=False)
+            with self._reading(folder):
+                paths = self.fs.ls(f"{self.root}/{folder}", detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(f"{folder}/{Path(path).name}" for path in found if path.endswith(suffix))
+        return sorted(f"{folder}/{Path(path).name}" for path in paths if path.endswith(suffix))
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except Exception as error:  # every filesystem of fsspec raises its own kinds
+            raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 TABLES = tuple(f"{stem}{kind}" for stem in ("captions", "metadata") for kind in (".jsonl", ".csv", ".tsv", ".parquet"))
 FILE_COLUMNS = ("file_name", "file", "image")
 RATING = "rating"
+_KEY = re.compile(r"((?:.*/|)[^.]+)(\.[^/]*)")
+"""A member of a sample: its key is the path up to the first dot of the name."""
 _MAX_TEXT = 2**20
 """Of a caption in a tar shard, bytes."""
 
@@ -110,19 +113,22 @@ def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
 
 
 def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Members that stand together and share a key, which ends at the first dot of a name, by what follows it."""
+    """Members that stand together and share a key, by what follows it, as webdataset groups them (`_KEY`)."""
     key, members = "", dict[str, tarfile.TarInfo]()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if not member.isreg():
+                match = _KEY.fullmatch(member.name)
+                if match is None or not member.isreg():
                     continue
-                stem, dot, kind = Path(member.name).name.partition(".")
-                if stem != key and members:
+                sample, kind = match[1], match[2].lower()
+                if sample != key and members:
                     yield key, members
                     members = {}
-                key = stem
-                members[f"{dot}{kind.lower()}"] = member
+                if kind in members:
+                    raise NbenchError(f"{path} has {one_line(member.name)} twice in one sample: give each its own key")
+                key = sample
+                members[kind] = member
     except (tarfile.TarError, OSError) as error:
         raise NbenchError(f"cannot read {path} ({reason_of(error)}): give plain tar shards") from None
     if members:

@@ -124,7 +124,10 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
         image.load()
-        whole = ImageOps.exif_transpose(image).convert("RGBA")
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # grey levels of 16 bits, which Pillow would cut off at 255
+            upright = Image.fromarray((np.asarray(upright, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        whole = upright.convert("RGBA")
     except UnidentifiedImageError:
         raise ValueError(f"image is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders of damaged bytes raise a dozen unrelated types

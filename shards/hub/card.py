@@ -260,7 +260,7 @@ def _source(info: DatasetInfo) -> tuple[str, str, str] | None:
 
 def _pipeline(info: DatasetInfo) -> str:
     """The pipeline's name; of a folder only the last part, since a card is no place for a machine's paths."""
-    name = str(info.spec.get("pipeline", {}).get("name", "unknown"))
+    name = info.spec["pipeline"]["name"]
     return PurePath(name).name if name.startswith(("/", ".", "~")) else name
 
 

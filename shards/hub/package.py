@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +64,7 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
         raise NbenchError(f"no folder {folder}: name one with a data set, a model or results")
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     own = {name: path for name, path in found.items() if name != CARD and not _private(name)}
+    _refuse_links_out(folder, [*own.values(), *([found[CARD]] if CARD in found else [])])
     recorded: dict[str, str] = {}
     kind: Kind
     card: Callable[[str], str]
@@ -96,6 +97,15 @@ def _private(name: str) -> bool:
     """Whether a file is hidden, temporary, or a pickle, which nobody should be asked to open."""
     hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
     return hidden or name.endswith(("~", ".tmp", *_PICKLES))
+
+
+def _refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:
+    inside = folder.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(inside):
+            raise NbenchError(
+                f"{path} is a link to a file outside of {folder}: copy that file to its place, or remove it"
+            )
 
 
 def _check(folder: Path, file: PublishedFile, recorded: str) -> None:

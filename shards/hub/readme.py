@@ -27,7 +27,7 @@ def merge(front: Mapping[str, Any], text: str, existing: str) -> str:
     theirs, body = (found["yaml"], existing[found.end() :]) if found else ("", existing.removeprefix("\ufeff"))
     try:
         known = yaml.safe_load(theirs) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none, deep nesting
         raise NbenchError(
             f"the YAML at the top of README.md cannot be read ({reason_of(error)}): mend or remove it"
         ) from None

@@ -17,10 +17,10 @@ from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import arrow_schema
+from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema
 from nbench.shards.scores import SCORE_SCHEMA, reference_path, scores_metadata, write_scores
 
-from .conftest import POSITIONS
+from .conftest import POSITIONS, build, rows
 
 
 def table(where: str | Path) -> pa.Table:
@@ -144,3 +144,30 @@ def test_bad_input(bench_folder: Path, tmp_path: Path) -> None:
         convert(config(bench_folder, "nonsense://x"))
     with pytest.raises(NbenchError, match="out of range"):
         replace(config(bench_folder, tmp_path), rows_per_shard=0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_what_float16_cannot_hold_is_refused(
+    info: DatasetInfo, tmp_path: Path, dtype: Literal["float16", "int8"]
+) -> None:
+    def large(numbers: range) -> list[TrajectoryBatch]:
+        batch = rows(numbers)
+        return [replace(batch, latents={k: latents.astype(np.float32) * 1e5 for k, latents in batch.latents.items()})]
+
+    build(tmp_path / "wide", replace(info, latent_dtype="float32"), large)
+    with pytest.raises(NbenchError, match=r"exceed 65504.*--latent-dtype float32"):
+        convert(config(tmp_path / "wide", tmp_path / "narrow", latent_dtype=dtype))
+
+
+def test_a_source_is_no_destination_of_its_own(bench_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(bench_folder)
+    convert(config(bench_folder, "memory://same"))
+    for source, out in ((bench_folder, tmp_path / "link"), ("memory://same", "memory:///same")):
+        with pytest.raises(NbenchError, match="is the source itself"):
+            convert(ConvertConfig(str(source), str(out), fresh=True))
+
+
+def test_a_link_to_itself_is_no_destination(bench_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(NbenchError, match="cannot write to"):
+        convert(config(bench_folder, tmp_path / "loop"))

@@ -77,7 +77,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"format_version": 2}, "format_version"), ({"rows": "many"}, "rows"), ({"colour": "red"}, "colour")],
+    [
+        ({"format_version": 2}, "format_version"),
+        ({"rows": "many"}, "rows"),
+        ({"colour": "red"}, "colour"),
+        ({"spec": {}}, "pipeline"),
+        ({"spec": {"pipeline": None}}, "pipeline"),
+    ],
 )
 def test_a_damaged_record(bench_folder: Path, change: dict[str, object], told: str) -> None:
     record = bench_folder / "dataset.json"

@@ -122,12 +122,46 @@ def test_tar_shards_as_webdataset_writes_them(tmp_path: Path) -> None:
     tar(tmp_path / "cc12m-00.tar", {"0001.jpg": encoded(RED, "JPEG"), "0001.json": b"{}", "0001.txt": b"red"})
     tar(tmp_path / "cc12m-01.tar", {"sub/0002.json": told, "sub/0002.webp": encoded(BLUE, "WEBP"), "0003.txt": b"none"})
     prompts, chosen = choose_images(PromptRequest(), image_files(tmp_path), None)
-    assert [(prompt.id, prompt.text) for prompt in prompts.prompts] == [("0001", "red"), ("0002", "blue")]
+    assert [(prompt.id, prompt.text) for prompt in prompts.prompts] == [("0001", "red"), ("sub/0002", "blue")]
     assert [chosen.encoded(row) for row in (1, 0)] == [encoded(BLUE, "WEBP"), encoded(RED, "JPEG")]
     by_column, _ = choose_images(
         PromptRequest(prompt_column="key"), image_files(tmp_path / "cc12m-01.tar", "key"), None
     )
     assert [prompt.text for prompt in by_column.prompts] == ["0002"]
+
+
+def test_samples_of_a_tar_are_those_of_webdataset(tmp_path: Path) -> None:
+    import webdataset
+
+    colours = {"a/image": RED, "b/image": BLUE, "c/x.y/image": (0, 255, 0)}
+    members = {"__MACOSX/a/._image.png": b"x", ".DS_Store": b"x"}
+    for key, colour in colours.items():
+        members |= {f"{key}.PNG": encoded(colour)} | ({} if key.startswith("b") else {f"{key}.txt": key.encode()})
+        members[f"{key.rpartition('/')[0]}/._image.txt"] = b"stray"
+    path = tar(tmp_path / "images.tar", members)
+    samples = [dict(sample) for sample in webdataset.WebDataset(str(path), shardshuffle=False)]
+    captioned = {sample["__key__"]: (sample["txt"].decode(), sample["png"]) for sample in samples if "txt" in sample}
+    assert len(captioned) == 2
+    prompts, chosen = choose_images(PromptRequest(), image_files(path), None)
+    pairs = {prompt.id: (prompt.text, chosen.encoded(row)) for row, prompt in enumerate(prompts.prompts)}
+    assert pairs == captioned
+
+
+def test_a_sample_that_has_two_images_of_one_kind_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "twice.tar", "w") as archive:
+        for name in ("a.png", "a.PNG"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(NbenchError, match=r"a\.PNG twice in one sample"):
+        image_files(tmp_path / "twice.tar")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_grey_images_of_16_bits_keep_their_levels(mode: str) -> None:
+    levels = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    wide, narrow = io.BytesIO(), io.BytesIO()
+    Image.fromarray(levels.astype(np.uint16) * 257).convert(mode).save(wide, "PNG")
+    Image.fromarray(levels).save(narrow, "PNG")
+    np.testing.assert_array_equal(load_image(wide.getvalue(), (32, 32)), load_image(narrow.getvalue(), (32, 32)))
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:

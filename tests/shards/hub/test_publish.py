@@ -114,6 +114,17 @@ def test_half_built_or_changed_data_are_refused(publish: Publisher, hub: HubServ
     assert hub.requests == []
 
 
+def test_links_that_lead_out_are_refused(
+    publish: Publisher, hub: HubServer, bench_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private.txt").write_text("not to be sent")
+    (bench_folder / "inside.txt").symlink_to("dataset.json")
+    assert "inside.txt" in publish(bench_folder, dry_run=True, token=None).output
+    (bench_folder / "outside.txt").symlink_to(tmp_path / "private.txt")
+    assert "outside.txt is a link to a file outside" in publish(bench_folder, dry_run=True, token=None).error
+    assert hub.requests == []
+
+
 def test_a_user_s_readme_is_kept(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     (bench_folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n\nMy words.\n")
     publish(bench_folder)
