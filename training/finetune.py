@@ -16,11 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..progress import BuildProgress
 from ..scorers.preprocess import Preprocess
 from ..scorers.previews import preview
 from ..scorers.weights import folder_fingerprint
+from ..shards.atomic import atomic_write, commit, temporary, writing_to
+from ..shards.lock import locked
 from ..shards.reader import Bench, open_bench
 from .config import FineTuneConfig
 from .saving import save_half
@@ -109,15 +111,21 @@ class FineTuning(ABC):
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        torch.save(state, temporary(path))
+        commit(path)
 
     def load(self, path: Path, recipe: dict[str, Any]) -> int:
         """Take up the run kept at `path`, if there is one; the number of epochs done."""
         if not path.is_file():
             return 0
-        state = torch.load(path, weights_only=True, map_location=self.device)
-        if json.loads(state["recipe"]) != recipe:
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.device)
+            begun = json.loads(state["recipe"])
+        except Exception as error:  # torch raises a dozen unrelated types for damaged files
+            raise NbenchError(
+                f"{path} is damaged ({reason_of(error)}): remove it to train from the beginning"
+            ) from None
+        if begun != recipe:
             raise NbenchError(f"{path.parent} holds another training run: choose another --out or remove it")
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -137,10 +145,18 @@ def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, show
     positions = bench.select(config.positions)
     bench.require_signals(["x0"] if config.reads == "x0_preview" else [])
     recipe = _recipe(config, bench, positions, folder)
-    if _finished(config.out, recipe):
-        return config.out
-    run = kind(config, bench, positions, folder)
-    config.out.mkdir(parents=True, exist_ok=True)
+    with writing_to(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+        with locked(config.out, f"another training is writing to {config.out}: wait for it or choose another --out"):
+            if not _finished(config.out, recipe):
+                _train(kind(config, bench, positions, folder), recipe, folder, shown)
+            (config.out / "checkpoint.pt").unlink(missing_ok=True)
+    return config.out
+
+
+def _train(run: FineTuning, recipe: dict[str, Any], folder: Path, shown: bool) -> None:
+    """The epochs that are left; training.json is the last file written, and says that all others are there."""
+    config = run.config
     begun = run.load(config.out / "checkpoint.pt", recipe)
     with (
         BuildProgress(run.title, config.epochs, begun, shown) as progress,
@@ -159,9 +175,7 @@ def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, show
     for path in folder.iterdir():
         if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
             shutil.copyfile(path, config.out / path.name)
-    (config.out / "training.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (config.out / "checkpoint.pt").unlink()
-    return config.out
+    atomic_write(config.out / "training.json", (json.dumps(recipe, indent=2) + "\n").encode())
 
 
 def _examples(
@@ -218,7 +232,11 @@ def _finished(out: Path, recipe: dict[str, Any]) -> bool:
     path = out / "training.json"
     if not path.is_file():
         return False
-    if json.loads(path.read_text()) != recipe:
+    try:
+        trained = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        raise NbenchError(f"{path} is damaged: remove it to train from the last whole epoch") from None
+    if trained != recipe:
         raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
     return True
 

@@ -14,6 +14,7 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
+from nbench.shards.lock import locked
 from nbench.training import finetune
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
@@ -71,6 +72,28 @@ def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeyp
     assert (again.out / "checkpoint.pt").is_file()
     train(again, shown=False)
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_files_that_were_cut_short_are_refused_and_can_be_removed(config: TrainConfig) -> None:
+    config = replace(config, epochs=1)
+    out = train(config, shown=False)
+    (out / "training.json").write_text('{"positions": [4,')
+    with pytest.raises(NbenchError, match=r"training\.json is damaged: remove it"):
+        train(config, shown=False)
+    (out / "training.json").unlink()
+    (out / "checkpoint.pt").write_bytes(b"PK half")
+    with pytest.raises(NbenchError, match=r"checkpoint\.pt is damaged .*remove it"):
+        train(config, shown=False)
+    (out / "checkpoint.pt").unlink()
+    train(config, shown=False)
+    (out / "checkpoint.pt").write_bytes(b"left by a run that was killed before it removed this")
+    train(config, shown=False)
+    assert not (out / "checkpoint.pt").exists()
+
+
+def test_a_folder_has_one_training_at_a_time(config: TrainConfig) -> None:
+    with locked(config.out, "held"), pytest.raises(NbenchError, match="another training is writing to"):
+        train(config, shown=False)
 
 
 def test_a_finished_run_costs_nothing_and_another_is_refused(config: TrainConfig) -> None:

@@ -142,7 +142,7 @@ def test_samples_of_a_tar_are_those_of_webdataset(tmp_path: Path) -> None:
     samples = [dict(sample) for sample in webdataset.WebDataset(str(path), shardshuffle=False)]
     captioned = {sample["__key__"]: (sample["txt"].decode(), sample["png"]) for sample in samples if "txt" in sample}
     assert len(captioned) == 2
-    prompts, chosen = choose_images(PromptRequest(), image_files(path), None)
+    prompts, chosen = choose_images(PromptRequest(skip_bad=True), image_files(path), None)
     pairs = {prompt.id: (prompt.text, chosen.encoded(row)) for row, prompt in enumerate(prompts.prompts)}
     assert pairs == captioned
 
@@ -155,11 +155,10 @@ def test_a_sample_that_has_two_images_of_one_kind_is_refused(tmp_path: Path) -> 
         image_files(tmp_path / "twice.tar")
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_grey_images_of_16_bits_keep_their_levels(mode: str) -> None:
+def test_grey_images_of_16_bits_keep_their_levels() -> None:
     levels = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
     wide, narrow = io.BytesIO(), io.BytesIO()
-    Image.fromarray(levels.astype(np.uint16) * 257).convert(mode).save(wide, "PNG")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(wide, "PNG")
     Image.fromarray(levels).save(narrow, "PNG")
     np.testing.assert_array_equal(load_image(wide.getvalue(), (32, 32)), load_image(narrow.getvalue(), (32, 32)))
 

@@ -148,9 +148,7 @@ def test_yaml_of_the_user_s_wins_by_key_and_stays_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
-    ["a: [", "- a\n- b", "just text", "date: 2024-13-45", "size: " + "1" * 5000, "tags: " + "[" * 3000],
-    ids=range(6),
+    "bad", ["a: [", "- a\n- b", "text", "date: 2024-13-45", f"size: {'1' * 5000}", f"tags: {'[' * 3000}"], ids=range(6)
 )
 def test_yaml_that_cannot_be_read_is_told(bad: str) -> None:
     with pytest.raises(NbenchError, match="the YAML at the top of README"):
