@@ -16,6 +16,7 @@ import torch
 from ..errors import NbenchError
 from ..pipelines.find import load_pipeline, resolve_pipeline
 from ..pipelines.generate import Trajectories
+from ..pipelines.sizes import image_size
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -28,7 +29,7 @@ from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
 from .candidates import Plan, first_look, rows_a_shard
 from .config import KINDS, BuildConfig, build_spec, forward_spec
 from .corruption.world import corrupt_prompts
-from .forward import PARTS, PROCESS, image_size, open_forward
+from .forward import PARTS, PROCESS, open_forward
 from .images.given import HUMAN, given_images, write_ratings
 from .images.source import ChosenImages
 from .preview_map import fit_preview

@@ -15,6 +15,7 @@ from ..shards.signals import DEFAULT_SIGNALS
 from .latent_layout import float32_noise
 from .options import as_called
 from .recorder import Recorder
+from .step_tap import Step, own_noise, tapped
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,30 @@ def generate(
 ) -> Trajectories:
     """One candidate for each prompt and its seed, all in one call of `pipe`.
 
-    The pipeline draws each candidate's noise itself, in float32, from a generator of the candidate's own.
+    Each candidate's noise comes from a generator of its own: the first is drawn by the pipeline, in float32, and that
+    of later steps by the scheduler.
 
     Raises:
-        NbenchError: the pipeline or its scheduler refuses the arguments.
+        NbenchError: the pipeline or its scheduler refuses the arguments, or runs another number of steps.
     """
+    steps = arguments["num_inference_steps"]
+
+    def check(step: Step) -> None:
+        if step.levels.steps != steps:
+            raise NbenchError(
+                f"{type(pipe).__name__} runs {step.levels.steps} steps when asked for {steps}: "
+                "leave out what shortens its run (denoising_end), or choose another number of steps"
+            )
+
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     called = as_called(pipe, {**arguments, "generator": generators}, len(prompts))
     try:
-        with Recorder(pipe, positions, signals) as recorder, float32_noise(pipe):
+        with (
+            tapped(pipe, check),
+            Recorder(pipe, positions, signals) as recorder,
+            float32_noise(pipe),
+            own_noise(pipe, generators),
+        ):
             images = pipe(prompt=list(prompts), output_type="np", **called).images
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]

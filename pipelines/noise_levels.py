@@ -1,81 +1,280 @@
-"""The finished latent that a denoiser's prediction stands for (x0), as the scheduler at work understands it."""
+"""What a scheduler's numbers mean: the noise of each position of a run, x0 from a prediction, the forward process."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ..errors import NbenchError, reason_of
+from ..shards.schema import PositionInfo
 
-from ..errors import NbenchError
+if TYPE_CHECKING:
+    import torch
 
-_KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample", "original_sample": "sample"}
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "original_sample": "x0"}
+_FLOWS = ("FlowMatch", "FlowMap", "LTXEulerAncestralRF")
+"""Beginnings of the names of schedulers that do flow matching alone."""
+_SPACED = ("FluxPipeline", "QwenImagePipeline", "ZImagePipeline")
+"""These space the noise levels of a run evenly themselves, in place of their scheduler."""
 
 
-def estimate_x0(
-    scheduler: Any, position: int, timestep: float, sample: torch.Tensor, prediction: torch.Tensor
-) -> torch.Tensor:
-    """The x0 estimate at `position`, float32 and shaped like `sample`, from what `scheduler.step` is given there.
+def is_flow(kind: type | str, config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler of that class, or class name, and configuration follows flow matching.
 
-    With latent = alpha x0 + sigma noise: (latent - sigma p) / alpha of a predicted noise p, alpha latent - sigma p of a
-    predicted velocity (Salimans and Ho, arXiv 2202.00512), latent - sigma p in flow matching. What a scheduler clips
-    or thresholds is clipped or thresholded here, too. The prediction is the guided one.
+    Its latents are (1 - sigma) x0 + sigma noise, and a denoiser predicts noise - x0.
+    """
+    names = [kind] if isinstance(kind, str) else [base.__name__ for base in kind.__mro__]
+    return any(name.startswith(_FLOWS) for name in names) or config.get("prediction_type") == "flow_prediction"
+
+
+class NoiseLevels:
+    """What a scheduler whose timesteps are set says of the positions of a run; later changes to it have no effect.
+
+    Position k starts from latent = signal x0 + noise eps, with eps of unit variance.
+
+    Args:
+        first: the timestep of the run's first step; None: the scheduler's first.
+        steps: how many steps the run makes; None: as many as the scheduler has from `first` on.
+
+    Attributes:
+        steps: T, the number of steps of the run.
 
     Raises:
-        NbenchError: the scheduler is of no known kind.
+        NbenchError: the scheduler makes more steps than it was asked for.
     """
-    sample, prediction = sample.detach().float(), prediction.detach().float()
-    prediction = prediction[:, : sample.shape[1]]  # a learned variance comes in further channels
+
+    def __init__(self, scheduler: Any, first: float | None = None, steps: int | None = None) -> None:
+        self._scheduler = copy.copy(scheduler)
+        self._times: list[float] = scheduler.timesteps.tolist()
+        self._sigmas: list[float] | None = scheduler.sigmas.tolist() if hasattr(scheduler, "sigmas") else None
+        self._name = type(scheduler).__name__
+        self._flow = is_flow(type(scheduler), scheduler.config)
+        self._begin = self._index_of(first)
+        count = len(self._times) - self._begin
+        asked = scheduler.num_inference_steps or count
+        self.steps = min(steps or count, count)
+        if self.steps > asked:
+            raise NbenchError(
+                f"{self._name} makes {self.steps} steps when asked for {asked}: "
+                "choose another number of steps, or a scheduler such as Euler"
+            )
+
+    def _index_of(self, timestep: float | None) -> int:
+        """Where among the timesteps a run begins: image-to-image leaves the first ones out."""
+        if timestep is None or timestep not in self._times:
+            return 0
+        begin = getattr(self._scheduler, "begin_index", None)
+        if begin is not None and self._times[begin] == timestep:  # of two equal ones
+            return int(begin)
+        return self._times.index(timestep)
+
+    @property
+    def positions(self) -> list[PositionInfo]:
+        """What is to be said of each of 0..T."""
+        return [self.at(position) for position in range(self.steps + 1)]
+
+    def at(self, position: int) -> PositionInfo:
+        """What is to be said of one of 0..T.
+
+        `sigma` is None where the scheduler states none, or no signal is left (zero terminal SNR).
+        """
+        if position == self.steps:
+            return PositionInfo(position, None, self._last_sigma(), 1.0)
+        return PositionInfo(position, self._time(position), self._sigma(position), self._input_scale(position))
+
+    def scales(self, position: int) -> tuple[float, float]:
+        """By how much x0 and the noise are multiplied at a position before T.
+
+        Raises:
+            NbenchError: the scheduler does not say.
+        """
+        signal, noise, _ = self._level(position)
+        return signal, noise
+
+    def x0(self, position: int, sample: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        """The x0 estimate, float32 and shaped like `sample`, from the latent and prediction at `position`.
+
+        With latent = alpha x0 + sigma noise, alpha^2 + sigma^2 = 1: (latent - sigma p) / alpha of a predicted noise p,
+        alpha latent - sigma p of a predicted velocity (Salimans and Ho, arXiv 2202.00512), latent - sigma p in flow
+        matching. What a scheduler clips or thresholds is clipped or thresholded here, too. The prediction is the
+        guided one, without a variance.
+
+        Raises:
+            NbenchError: nbench does not know how this scheduler reads a prediction, or noise is predicted where no
+                signal is left.
+        """
+        scheduler = self._scheduler
+        sample, prediction = sample.detach().float(), prediction.detach().float()
+        if hasattr(scheduler, "precondition_outputs"):  # EDM, arXiv 2206.00364
+            sigma = scheduler.sigmas[self._begin + position].to(sample.device)
+            x0: torch.Tensor = scheduler.precondition_outputs(sample, prediction, sigma).float()
+            return x0
+        if self._flow:
+            end = 1.0 if scheduler.config.get("invert_sigmas") else 0.0
+            return sample - (self._raw_sigma(position) - end) * prediction
+        kind = _PREDICTIONS.get(scheduler.config.get("prediction_type", ""))
+        if kind is None:
+            raise self._unknown()
+        if kind == "x0":
+            return self._bounded(prediction)
+        signal, noise, unit = self._level(position)
+        alpha, sigma, latent = signal * unit, noise * unit, sample * unit
+        if kind == "v":
+            return self._bounded(alpha * latent - sigma * prediction)
+        if alpha == 0:
+            raise NbenchError(
+                f"{self._name} leaves no signal at position {position}, so that predicted noise tells no x0: "
+                "leave x0 out of --signals, or position 0 out of --latents"
+            )
+        return self._bounded((latent - sigma * prediction) / alpha)
+
+    def _level(self, position: int) -> tuple[float, float, float]:
+        """Signal and noise, and by what to multiply both for unit variance: 1 where the process keeps it, or is a flow.
+
+        Three kinds: flow matching, 1 - s and s; those that keep the image at its size (k-diffusion: Euler), 1 and
+        sigma; those that keep the variance (DDPM), sqrt(a) and sqrt(1 - a), whether they state a, or sigma =
+        sqrt((1 - a) / a).
+        """
+        scheduler = self._scheduler
+        if self._sigmas is not None and not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+            sigma = self._raw_sigma(position)
+            if self._flow:
+                return (sigma, 1 - sigma, 1.0) if scheduler.config.get("invert_sigmas") else (1 - sigma, sigma, 1.0)
+            return 1.0, sigma, 1 / math.sqrt(sigma**2 + 1)
+        if self._sigmas is not None:  # the DPM-Solver and UniPC families, flows among them
+            import torch
+
+            alpha, sigma = scheduler._sigma_to_alpha_sigma_t(torch.tensor(self._raw_sigma(position)))
+            return float(alpha), float(sigma), 1.0
+        if hasattr(scheduler, "alphas_cumprod"):
+            kept = self._kept(self._time(position))
+            return math.sqrt(kept), math.sqrt(1 - kept), 1.0
+        raise NbenchError(f"{self._name} states no noise levels: use one such as Euler, DDIM or UniPC")
+
+    def _time(self, position: int) -> float:
+        return self._times[self._begin + position]
+
+    def _raw_sigma(self, position: int) -> float:
+        assert self._sigmas is not None
+        return self._sigmas[self._begin + position]
+
+    def _kept(self, timestep: float) -> float:
+        """The share of the signal in the variance, of schedulers that state it."""
+        return float(self._scheduler.alphas_cumprod[int(timestep)])
+
+    def _sigma(self, position: int) -> float | None:
+        if self._sigmas is not None:
+            return self._raw_sigma(position)
+        return _ratio(self._kept(self._time(position))) if hasattr(self._scheduler, "alphas_cumprod") else None
+
+    def _last_sigma(self) -> float | None:
+        """Sigma of what the last step returns: 0, but for runs that end early and schedules that stop short."""
+        index = self._begin + self.steps
+        if self._sigmas is not None:
+            return self._sigmas[index] if index < len(self._sigmas) else 0.0
+        if index < len(self._times) and hasattr(self._scheduler, "alphas_cumprod"):
+            return self._sigma(self.steps)
+        if self._name.startswith("DDIM"):
+            return _ratio(float(self._scheduler.final_alpha_cumprod))
+        return 0.0
+
+    def _input_scale(self, position: int) -> float:
+        """What the scheduler multiplies the latent by before the denoiser sees it; flow matching leaves it alone."""
+        if not hasattr(self._scheduler, "scale_model_input"):
+            return 1.0
+        import torch
+
+        scheduler, index = copy.copy(self._scheduler), self._begin + position
+        if hasattr(scheduler, "_step_index"):
+            scheduler._step_index = index
+        return float(scheduler.scale_model_input(torch.ones(1), scheduler.timesteps[index]))
+
+    def _bounded(self, x0: torch.Tensor) -> torch.Tensor:
+        config = self._scheduler.config
+        if config.get("thresholding", False):
+            thresholded: torch.Tensor = self._scheduler._threshold_sample(x0)
+            return thresholded
+        # schedulers with sigmas state clip_sample and do not clip
+        if config.get("clip_sample", False) and self._sigmas is None:
+            bound = config.get("clip_sample_range", 1.0)
+            return x0.clamp(-bound, bound)
+        return x0
+
+    def _unknown(self) -> NbenchError:
+        kind = self._scheduler.config.get("prediction_type")
+        stated = f"prediction_type {kind!r}" if kind else "no prediction_type"
+        return NbenchError(
+            f"{self._name} with {stated} has no x0 estimate that nbench knows: leave x0 out of --signals"
+        )
+
+
+def _ratio(kept: float) -> float | None:
+    """Sigma, noise over signal, of a share of the signal in the variance; None where none is left."""
+    return math.sqrt((1 - kept) / kept) if kept > 0 else None
+
+
+def predicted(prediction: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    """The prediction without the variance that some denoisers give in further channels."""
+    return prediction[:, : sample.shape[1]]
+
+
+def run_positions(scheduler: Any) -> list[PositionInfo]:
+    """What `scheduler`, whose timesteps are set, says of each position of its run, the finished latent's included.
+
+    Raises:
+        NbenchError: it does not call the denoiser once a step.
+    """
+    check_order(scheduler)
+    return NoiseLevels(scheduler).positions
+
+
+def noise_scales(scheduler: Any) -> list[tuple[float, float]]:
+    """Of each position of the run that is set, before the last, by how much the image and the noise are multiplied.
+
+    Raises:
+        NbenchError: the scheduler does not say.
+    """
+    levels = NoiseLevels(scheduler)
+    return [levels.scales(position) for position in range(levels.steps)]
+
+
+def check_order(scheduler: Any) -> None:
+    """Refuse a scheduler, or its class, whose steps are not one call of the denoiser each.
+
+    Raises:
+        NbenchError: so.
+    """
+    if getattr(scheduler, "order", 1) != 1:
+        kind = scheduler if isinstance(scheduler, type) else type(scheduler)
+        raise NbenchError(
+            f"{kind.__name__} does not call the denoiser once a step: use a first-order scheduler such as Euler"
+        )
+
+
+def set_timesteps(scheduler: Any, pipeline: str, steps: int, latent: tuple[int, int]) -> None:
+    """Set `scheduler` as a pipeline of that class does for `steps` steps and latents of that height and width.
+
+    Raises:
+        NbenchError: the scheduler does not run so many steps.
+    """
+    arguments: dict[str, Any] = {"num_inference_steps": steps}
+    if pipeline in _SPACED and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
+        import numpy as np
+
+        arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
     config = scheduler.config
-    if hasattr(scheduler, "precondition_outputs"):  # EDM, arXiv 2206.00364
-        return scheduler.precondition_outputs(sample, prediction, scheduler.sigmas[position].to(sample.device)).float()
-    if _is_flow(scheduler):
-        return sample - float(scheduler.sigmas[position]) * prediction
-    kind = _KINDS.get(config.get("prediction_type", ""))
-    if kind is None:
-        raise _unknown(scheduler)
-    if kind == "sample":
-        return _bounded(scheduler, prediction)
-    alpha, sigma, scale = _noise_level(scheduler, position, timestep)
-    latent = sample * scale
-    x0 = (latent - sigma * prediction) / alpha if kind == "epsilon" else alpha * latent - sigma * prediction
-    return _bounded(scheduler, x0)
-
-
-def _is_flow(scheduler: Any) -> bool:
-    named = any(base.__name__.startswith("FlowMatch") for base in type(scheduler).__mro__)
-    return named or scheduler.config.get("prediction_type") == "flow_prediction"
-
-
-def _noise_level(scheduler: Any, position: int, timestep: float) -> tuple[float, float, float]:
-    """Alpha and sigma, with alpha^2 + sigma^2 = 1, and by what to multiply a latent to bring it there."""
-    if hasattr(
-        scheduler, "_sigma_to_alpha_sigma_t"
-    ):  # multistep solvers: sigmas of k-diffusion, latents of unit variance
-        alpha, sigma = scheduler._sigma_to_alpha_sigma_t(torch.as_tensor(float(scheduler.sigmas[position])))
-        return float(alpha), float(sigma), 1.0
-    if hasattr(scheduler, "sigmas"):  # k-diffusion: latent = x0 + sigma noise
-        ratio = float(scheduler.sigmas[position])
-        alpha = 1 / math.sqrt(ratio**2 + 1)
-        return alpha, ratio * alpha, alpha
-    if hasattr(scheduler, "alphas_cumprod"):
-        kept = float(scheduler.alphas_cumprod[int(timestep)])
-        return math.sqrt(kept), math.sqrt(1 - kept), 1.0
-    raise _unknown(scheduler)
-
-
-def _bounded(scheduler: Any, x0: torch.Tensor) -> torch.Tensor:
-    config = scheduler.config
-    if config.get("thresholding", False):
-        return scheduler._threshold_sample(x0)
-    # schedulers with sigmas state clip_sample and do not clip
-    if config.get("clip_sample", False) and not hasattr(scheduler, "sigmas"):
-        bound = config.get("clip_sample_range", 1.0)
-        return x0.clamp(-bound, bound)
-    return x0
-
-
-def _unknown(scheduler: Any) -> NbenchError:
-    name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type")
-    told = f"prediction_type {kind!r}" if kind else "no prediction_type"
-    return NbenchError(f"{name} with {told} has no x0 estimate that nbench knows: leave x0 out of --signals")
+    if config.get("use_dynamic_shifting"):
+        tokens = (latent[0] // 2) * (latent[1] // 2)
+        fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        # as FLUX.1 shifts its noise levels with the number of tokens
+        arguments["mu"] = low + (high - low) * (tokens - fewest) / (most - fewest)
+    try:
+        scheduler.set_timesteps(**arguments)
+    except (TypeError, ValueError) as error:
+        raise NbenchError(
+            f"{type(scheduler).__name__} does not run {steps} steps ({reason_of(error)}): check --steps"
+        ) from None

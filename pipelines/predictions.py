@@ -22,6 +22,7 @@ class PredictionWatch:
     """
 
     def __init__(self, pipe: Any, layers: Sequence[Activations]) -> None:
+        self._pipe = pipe
         denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
         if not isinstance(denoiser, torch.nn.Module):
             raise NbenchError(f"{type(pipe).__name__} has neither unet nor transformer: do without such signals")
@@ -51,8 +52,8 @@ class PredictionWatch:
     ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
         """What this step gave for `count` candidates: the gap, float32 [count], and by layer activations [computed, D].
 
-        `guided` is the prediction that the scheduler is given; `computed` of the candidates have gone through the
-        layers, all unless some were pruned.
+        `guided` is the prediction that the scheduler is given, without its variance; `computed` of the candidates have
+        gone through the layers, all unless some were pruned.
 
         Raises:
             NbenchError: no two predictions a candidate, so no gap; or activations that are not one vector a candidate.
@@ -67,6 +68,11 @@ class PredictionWatch:
             way = "raise --guidance where it guides at all, or do without cfg_gap" if gap else "do without activations"
             raise NbenchError(f"the pipeline makes {told} a step and image, where two make a guidance gap: {way}")
         found = None
+        if gap and getattr(self._pipe, "do_perturbed_attention_guidance", False):
+            raise NbenchError(
+                "perturbed attention guidance predicts twice with the prompt, which is no guidance gap: "
+                "leave pag_scale out, or do without cfg_gap"
+            )
         if gap:
             found = torch.linalg.vector_norm((halves[1].float() - halves[0].float()).flatten(1), dim=1)
         place = 0

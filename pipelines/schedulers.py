@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
+from .noise_levels import check_order, is_flow
 
 _ENDINGS = ("", "Scheduler", "DiscreteScheduler", "MultistepScheduler")
 
@@ -29,11 +30,9 @@ def scheduler_class(name: str) -> Any:
         raise NbenchError(f"no scheduler {name!r}: {hint}")
     kind = getattr(diffusers, found)
     try:
-        order = getattr(kind, "order", 1)
+        check_order(kind)
     except ImportError as error:  # diffusers puts a dummy in the place of a class that lacks a package
-        raise NbenchError(f"scheduler {found} cannot be used ({' '.join(str(error).split())[:160]})") from None
-    if order != 1:
-        raise NbenchError(f"{found} does not call the denoiser once a step: use a first-order scheduler such as Euler")
+        raise NbenchError(f"scheduler {found} cannot be used ({reason_of(error)})") from None
     return kind
 
 
@@ -56,7 +55,7 @@ def swapped(pipe: Any, name: str) -> Any:
 
 def _config(kind: Any, stock: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """`config` in the words of `kind`. A denoiser trained for flow matching makes no sense in another process."""
-    flows, matches = _is_flow(stock, config), kind.__name__.startswith("FlowMatch")
+    flows, matches = is_flow(stock, config), is_flow(kind, {})
     if flows and not matches:
         if "use_flow_sigmas" not in inspect.signature(kind.__init__).parameters:
             raise NbenchError(
@@ -71,7 +70,3 @@ def _config(kind: Any, stock: str, config: Mapping[str, Any]) -> Mapping[str, An
             f"{kind.__name__} is for flow matching, for which this denoiser is not trained: use Euler, DDIM or UniPC"
         )
     return {**config, "shift": config["flow_shift"]} if matches and "flow_shift" in config else config
-
-
-def _is_flow(stock: str, config: Mapping[str, Any]) -> bool:
-    return stock.startswith("FlowMatch") or config.get("prediction_type") == "flow_prediction"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError
+from .aliases import ALIASES, PipelineEntry
 
 DENOISERS = ("transformer", "unet")
 
@@ -59,3 +60,22 @@ def check_sides(name: str, called: Mapping[str, Any], multiple: int) -> None:
         if isinstance(side, int) and side % multiple:
             near = max(1, round(side / multiple)) * multiple
             raise NbenchError(f"{option} {side} is no multiple of {multiple}, as {name} needs: give --{option} {near}")
+
+
+def image_size(entry: PipelineEntry) -> tuple[int, int]:
+    """Height and width of the images that the pipeline makes: those asked for, or its own.
+
+    Raises:
+        NbenchError: its files do not tell.
+    """
+    known, folder = ALIASES.get(entry.name), Path(entry.source)
+    usual = known.image_size if known is not None else None
+    if not (folder / "vae" / "config.json").is_file():
+        raise NbenchError(f"pipeline {entry.name} has no autoencoder, which the forward process needs: choose another")
+    if usual is None:
+        scale, places = vae_scale(read_json(folder / "vae" / "config.json")), denoiser_config(folder).get("sample_size")
+        usual = (places * scale, places * scale) if scale and isinstance(places, int) else None
+    height, width = (entry.call_kwargs.get(name, usual and usual[i]) for i, name in enumerate(("height", "width")))
+    if height is None or width is None:
+        raise NbenchError(f"pipeline {entry.name} does not say how large its images are: give --height and --width")
+    return (height, width)

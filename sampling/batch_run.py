@@ -14,6 +14,7 @@ from ..errors import NbenchError
 from ..pipelines.latent_layout import float32_noise
 from ..pipelines.options import as_called
 from ..pipelines.pruning import Pruner
+from ..pipelines.step_tap import own_noise
 from ..pipelines.watch import Known, Watch
 from ..shards.inspect import preview_image
 from ..shards.seeds import candidate_seed
@@ -75,8 +76,9 @@ class Batch:
         steps = self.rows[0][0].waves.rules.steps
         with self._pruner:
             try:
-                with self._watch, float32_noise(self._pipe):
-                    images = self._pipe(output_type="np", **self._called()).images
+                called = self._called()
+                with self._watch, float32_noise(self._pipe), own_noise(self._pipe, called["generator"]):
+                    images = self._pipe(output_type="np", **called).images
                 if self._live.reads_images:
                     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
                     self._stage(steps, lambda: pixels, pixels)

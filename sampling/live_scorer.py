@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
-from ..scorers.decoders import decoded
+from ..pipelines.vae import decode
 from ..scorers.previews import preview
 from ..scorers.protocols import (
     NameScorer,
@@ -112,7 +112,7 @@ class LiveScorer:
         if scorer.reads in _PREVIEWS and self.preview_map is not None:
             inputs = preview(inputs, self.preview_map)
         elif str(scorer.reads) == "x0_image":
-            inputs = decoded(self._vae, known)
+            inputs = decode(self._vae, known)
         if isinstance(scorer, PairScorer):
             return score_pairs(scorer, inputs, named.prompts, at)
         assert isinstance(scorer, TwinTower)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.vae import decode
 from ..shards.schema import DatasetInfo
 from .placement import CPU, Placement
 from .previews import preview
@@ -47,7 +48,7 @@ def preview_decoder(info: DatasetInfo, how: str = "linear", placement: Placement
     folder = _tiny_folder(info, how)
     vae = AutoencoderTiny.from_pretrained(folder).to(placement.device).eval()
     _check_channels(vae, info, how)
-    return partial(decoded, vae)
+    return partial(decode, vae)
 
 
 def decoder_fingerprint(info: DatasetInfo, how: str, vae: str | None) -> str:
@@ -93,7 +94,7 @@ def vae_decoder(info: DatasetInfo, source: str | Path, placement: Placement = CP
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise NbenchError(f"no VAE at {source} ({reason}): give the folder of a pipeline or of its VAE") from None
     _check_channels(vae, info, source)
-    return partial(decoded, vae.to(placement.device).eval())
+    return partial(decode, vae.to(placement.device).eval())
 
 
 def model_or_pipeline(source: str | Path) -> Path:
@@ -110,17 +111,3 @@ def _check_channels(vae: Any, info: DatasetInfo, source: str | Path) -> None:
     channels = vae.config.get("latent_channels", vae.config.get("z_dim"))
     if channels is not None and channels != info.latent_shape[0]:
         raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {info.latent_shape[0]}")
-
-
-@torch.inference_mode()
-def decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, h, w], as the pipelines of this VAE decode them."""
-    config = vae.config
-    of_frames = "QwenImage" in type(vae).__name__  # wants an axis of frames
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    given = latents.to(vae.device, vae.dtype) / (config.get("scaling_factor") or 1.0)
-    if mean is not None and std is not None:
-        given = given * given.new_tensor(std)[:, None, None] + given.new_tensor(mean)[:, None, None]
-    given = given + (config.get("shift_factor") or 0.0)
-    made = vae.decode(given[:, :, None] if of_frames else given).sample
-    return ((made[:, :, 0] if of_frames else made).float() / 2 + 0.5).clamp(0, 1)

@@ -302,6 +302,46 @@ def save_z_image(path: Path) -> Path:
     return path
 
 
+def save_flux2(path: Path) -> Path:
+    """A random Flux2KleinPipeline: packed latents, normalised by the statistics of its VAE's batch norm."""
+    import diffusers
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(2, 2, 2, 2),
+        guidance_embeds=False,
+    )
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        mid_block_add_attention=False,
+    )
+    vae.bn.running_mean.copy_(torch.randn(16))
+    vae.bn.running_var.copy_(torch.rand(16) * 3 + 0.2)
+    tokenizer = build_tokenizer(TOKENS)
+    tokenizer.chat_template = CHAT
+    diffusers.Flux2KleinPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(Qwen3Config(**decoder(), head_dim=8)),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    ).save_pretrained(path)
+    return path
+
+
 _SQUARE = {"height": 16, "width": 16}
 _SHORT = {"max_sequence_length": TOKENS}
 _PLAIN = {"use_resolution_binning": False, **_SHORT}
@@ -327,3 +367,13 @@ FAMILIES = (
     ),
     Family("z-image", "ZImagePipeline", save_z_image, conditional_first=True, arguments={**_SQUARE, **_SHORT}),
 )
+FLUX2 = Family(
+    "flux2",
+    "Flux2KleinPipeline",
+    save_flux2,
+    "two calls",
+    packed=True,
+    conditional_first=True,
+    arguments={**_SQUARE, **_SHORT, "text_encoder_out_layers": [1, 2]},
+)
+"""Where its VAE is what matters; else it is as the FAMILIES."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from functools import wraps
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
 from ...errors import NbenchError, check_range
 from ...scorers.protocols import Scorer, calls_per_score
@@ -39,6 +37,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     from ...builders.regenerate import maker_of
     from ...pipelines.find import load_pipeline
     from ...pipelines.generate import generate
+    from ...pipelines.step_tap import tapped
 
     check_range("--time-steps", steps, 2)
     spec = bench.info.spec
@@ -48,25 +47,16 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     except (NbenchError, KeyError) as error:
         raise NbenchError(f"no step can be timed ({error}): leave --time-steps out") from None
     prompts = [prompt.prompt for prompt in bench.prompts[:_ROWS]]
-    stamps = _Stamps(pipe.scheduler)
-    generate(pipe, prompts, list(range(len(prompts))), (), arguments)
-    return median(after - before for before, after in pairwise(stamps.seconds)) / len(prompts)
+    began: list[float] = []
+    with tapped(pipe, lambda step: began.append(_now())):
+        generate(pipe, prompts, list(range(len(prompts))), (), arguments)
+    return median(after - before for before, after in pairwise(began)) / len(prompts)
 
 
-class _Stamps:
-    """When each step of a scheduler began, the device's work included; a step of the denoiser lies between two."""
+def _now() -> float:
+    """The clock in seconds, once the device has done its work."""
+    import torch
 
-    def __init__(self, scheduler: Any) -> None:
-        self.seconds: list[float] = []
-        step = scheduler.step
-
-        @wraps(step)  # the recorder looks at what it takes
-        def stamped(*arguments: Any, **named: Any) -> Any:
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.seconds.append(time.perf_counter())
-            return step(*arguments, **named)
-
-        scheduler.step = stamped
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ...errors import NbenchError
 from ...pipelines.aliases import ALIASES
-from ...pipelines.run_positions import schedule
 from ...progress import BuildProgress
 from ...shards.dataset import DatasetFolder
 from ...shards.fingerprint import fingerprint
@@ -41,6 +40,7 @@ from .noisyclip_layout import (
     read_candidate,
     scan,
 )
+from .scheduler_file import schedule
 
 SOURCE = "noisyclip-pt"
 _SDXL_SHAPE = (4, 128, 128)

@@ -19,12 +19,13 @@ from nbench.benchmarks.human_agreement import human_agreement, open_inputs
 from nbench.benchmarks.scoring.score import score_references
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.forward import encode, noise_scales
 from nbench.builders.regenerate import regenerate
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.pipelines.candidate_noise import initial_noise
+from nbench.pipelines.noise_levels import noise_scales
 from nbench.pipelines.options import PipelineOptions
+from nbench.pipelines.vae import encode
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nbench.shards.signals import DEFAULT_SIGNALS
 from nbench.shards.verify import verify
 
 from ..tiny_pipelines import FAMILIES, Family
+from .conftest import only
 
 PROMPTS = [
     "two red circles on gray background",
@@ -213,6 +215,54 @@ def test_schedulers_of_flow_matching(name: str, family_folder: Path) -> None:
     sigmas = [info.sigma for info in run.positions if info.sigma is not None]
     assert sigmas[0] <= 1.0
     assert sigmas == sorted(sigmas, reverse=True)
+
+
+def assert_own_noise(pipe: Any, family: Family, folder: Path) -> None:
+    """As if the stock pipeline had handed its generators to `scheduler.step`, which it calls without."""
+    together, again, alone = made(pipe, folder), made(pipe, folder), made(pipe, folder, [2])
+    assert torch.equal(again.latents[STEPS], together.latents[STEPS])
+    assert torch.allclose(alone.latents[STEPS][0], together.latents[STEPS][2], atol=1e-4, rtol=1e-4)
+    stock, generators = pipe.scheduler.step, [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    pipe.scheduler.step = functools.wraps(stock)(functools.partial(stock, generator=generators))
+    called = {"num_inference_steps": STEPS, "generator": generators, "output_type": "latent", **family.batched(4)}
+    finished = plain(pipe, pipe(PROMPTS.copy(), **called).images, 16, 16)
+    assert torch.equal(together.latents[STEPS], finished)
+
+
+@only("sd3", "flux", "qwen-image", "z-image")
+def test_noise_of_later_steps_is_the_candidates_own(family: Family, family_folder: Path) -> None:
+    pipe = opened(family_folder)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, stochastic_sampling=True)
+    assert_own_noise(pipe, family, family_folder)
+
+
+@only("sd3", "flux")
+def test_so_is_that_of_stochastic_solvers(family: Family, family_folder: Path) -> None:
+    pipe = opened(family_folder, PipelineOptions(scheduler="DPMSolverMultistep"))
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, algorithm_type="sde-dpmsolver++")
+    assert_own_noise(pipe, family, family_folder)
+
+
+@only("sdxl")
+def test_a_run_that_ends_early_is_refused_before_it(family: Family, family_folder: Path) -> None:
+    pipe, calls = opened(family_folder), list[int]()
+    pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    options = PipelineOptions(arguments={"denoising_end": 0.5})
+    with pytest.raises(NbenchError, match="StableDiffusionXLPipeline runs 2 steps when asked for 4"):
+        made(pipe, family_folder, options=options)
+    assert len(calls) == 1
+
+
+def test_noise_that_no_seed_decides_is_refused(sd15_folder: Path) -> None:
+    pipe = opened(sd15_folder)
+    stock = pipe.scheduler.step
+
+    def step(model_output: torch.Tensor, timestep: int, sample: torch.Tensor, return_dict: bool = True) -> Any:
+        return stock(model_output, timestep, sample + 0.01 * torch.randn(sample.shape), return_dict=return_dict)
+
+    pipe.scheduler.step = step
+    with pytest.raises(NbenchError, match="DDIMScheduler draws noise that no candidate's seed decides"):
+        made(pipe, sd15_folder)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -21,11 +22,13 @@ from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.pipelines.predictions import projection
 from nbench.pipelines.recorder import Recorder
+from nbench.shapes.tokenizer import build_tokenizer
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.verify import verify
 
 from ..builders.test_config import CONFIG, ENTRY, GOLDEN, PROMPTS
+from ..tiny_parts import TOKENS, t5
 
 STEPS = 4
 TEXTS = ["two red circles on gray background", "one blue square on white background"]
@@ -80,6 +83,45 @@ def test_the_gap_is_the_norm_of_the_difference_of_both_predictions(piped: tuple[
     assert recorder.cfg_gap.shape == (2, STEPS)  # all steps, whichever positions are kept
     np.testing.assert_allclose(recorder.cfg_gap.numpy(), np.stack(expected, 1), rtol=1e-5)
     assert recorder.cfg_gap.min() > 0
+
+
+def test_a_predicted_variance_is_no_part_of_the_gap() -> None:
+    """DeepFloyd IF hands its scheduler the variance beside the noise, in further channels."""
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        encoder_hid_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
+    pipe = diffusers.IFPipeline(
+        build_tokenizer(TOKENS), t5(16), unet, scheduler, None, None, None, requires_safety_checker=False
+    )
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    with Recorder(pipe, [0], SIGNALS) as recorder, outputs(unet) as seen:
+        pipe(TEXTS, num_inference_steps=STEPS, generator=generators, output_type="np")
+    noises = [output[:, :3].double() for output in seen]
+    expected = torch.stack([(each[2:] - each[:2]).flatten(1).norm(dim=1) for each in noises], 1)
+    assert recorder.cfg_gap is not None
+    torch.testing.assert_close(recorder.cfg_gap.double(), expected, rtol=1e-5, atol=0)
+    assert recorder.x0[0].shape == (2, 3, 8, 8)
+
+
+def test_perturbed_attention_makes_no_gap(sd15: Any) -> None:
+    """Its second prediction is made with the prompt, too."""
+    pipe = diffusers.StableDiffusionPAGPipeline(
+        **sd15.components, requires_safety_checker=False, pag_applied_layers=["mid"]
+    )
+    with pytest.raises(NbenchError, match="perturbed attention guidance"), Recorder(pipe, [0], SIGNALS):
+        pipe(TEXTS, num_inference_steps=STEPS, guidance_scale=1.0, pag_scale=3.0, output_type="latent")
 
 
 def test_activations_are_means_of_the_layers_output_for_the_prompt(piped: tuple[str, Any]) -> None:

@@ -13,8 +13,7 @@ import torch
 
 import nbench
 from nbench.errors import NbenchError
-from nbench.pipelines import watch
-from nbench.pipelines.noise_levels import estimate_x0
+from nbench.pipelines.noise_levels import NoiseLevels
 from nbench.sampling.monitor import AlignmentMonitor, RunStopped, sparkline
 
 from ..tiny_pipelines import Family
@@ -37,13 +36,13 @@ def test_scores_of_every_position_and_the_same_images(family: Family, family_fol
 
 def test_only_what_is_scored_is_computed(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, arguments = opened(sd15_folder)
-    estimated: list[int] = []
+    estimated, estimate = list[int](), NoiseLevels.x0
 
-    def counted(scheduler: Any, position: int, *given: Any) -> torch.Tensor:
+    def counted(levels: NoiseLevels, position: int, *tensors: torch.Tensor) -> torch.Tensor:
         estimated.append(position)
-        return estimate_x0(scheduler, position, *given)
+        return estimate(levels, position, *tensors)
 
-    monkeypatch.setattr(watch, "estimate_x0", counted)
+    monkeypatch.setattr(NoiseLevels, "x0", counted)
     for reads, positions, expected in (("x0", [1, 3], [1, 3]), ("x0", (), []), ("latent", None, [])):
         estimated.clear()
         with AlignmentMonitor(pipe, Mean(reads), PROMPT, positions=positions) as monitor:

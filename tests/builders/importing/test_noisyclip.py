@@ -19,9 +19,9 @@ from PIL import Image
 
 from nbench.builders.importing.config import ImportConfig
 from nbench.builders.importing.noisyclip import ImportReport, import_noisyclip
+from nbench.builders.importing.scheduler_file import schedule
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import ALIASES
-from nbench.pipelines.run_positions import schedule
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import open_bench

@@ -1,17 +1,14 @@
-"""What a scheduler says of each position of a run, without a pipeline to run it in."""
+"""The positions of a run as a scheduler's configuration file tells them, without a pipeline to run it in."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import torch
-
-from ..errors import NbenchError
-from ..shards.schema import PositionInfo
-from .recorder import Recorder
+from ...errors import NbenchError, reason_of
+from ...pipelines.noise_levels import run_positions
+from ...shards.schema import PositionInfo
 
 EULER_SDXL = "euler-sdxl"
 UNSCALED = "none"
@@ -75,22 +72,9 @@ def _positions(name: str, config: dict[str, Any], steps: int) -> list[PositionIn
     except NbenchError:
         raise
     except Exception as error:  # each of some fifty classes has its own ways to refuse a configuration
-        reason = str(error).partition("\n")[0][:160] or type(error).__name__
-        raise NbenchError(f"scheduler {name} does not run {steps} steps ({reason}): check it and --steps") from None
-    if len(positions) != steps + 1:
-        raise NbenchError(f"scheduler {name} does not run {steps} steps one by one: check it and --steps")
+        raise NbenchError(
+            f"scheduler {name} does not run {steps} steps ({reason_of(error)}): check it and --steps"
+        ) from None
+    if len(positions) != steps + 1 or len({place.timestep for place in positions}) != steps + 1:
+        raise NbenchError(f"scheduler {name} does not run {steps} steps of different timesteps: check it and --steps")
     return positions
-
-
-def run_positions(scheduler: Any) -> list[PositionInfo]:
-    """What `scheduler`, whose timesteps are set, says of each position of its run.
-
-    Raises:
-        NbenchError: it does not call the denoiser once a step.
-    """
-    zeros = torch.zeros(1, 1, 1, 1)
-    # what a pipeline does at each step, so that the positions are what a build would have recorded
-    with Recorder(SimpleNamespace(scheduler=scheduler), ()) as recorder:
-        for timestep in scheduler.timesteps:
-            scheduler.step(zeros, timestep, zeros)
-    return recorder.positions
