@@ -27,6 +27,16 @@ def reason_of(error: BaseException) -> str:
     return one_line(" ".join(text.split())) or type(error).__name__
 
 
+def failure_of(error: BaseException) -> str:
+    """The type of an exception of somebody's own code and its reason, in one printable line.
+
+    >>> failure_of(ValueError("bad\\nmore")), failure_of(ValueError())
+    ('ValueError: bad more', 'ValueError')
+    """
+    kind, reason = type(error).__name__, reason_of(error)
+    return kind if reason == kind else f"{kind}: {reason}"
+
+
 def check_range(name: str, value: float | None, low: float = 1, high: float = math.inf) -> None:
     """Refuse a `value` outside low..high, both included; None is not given, so not refused.
 

@@ -16,7 +16,8 @@ from ..builders.config import BuildConfig
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
-from ..scorers.registry import file_name, get_scorer
+from ..scorers.registry import get_scorer
+from ..scorers.weights import file_name, source_digest
 from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
 from ..shards.scores import PROMPT, scores_metadata
@@ -40,30 +41,37 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     added to them. `progress`: tell on stderr how far it is.
 
     Raises:
-        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, or another
-            evaluation is writing scores of the same model and bench to it.
+        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
+            evaluation is writing scores of the same model and bench to it, or it has those of others of the same name.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references, fingerprints = _read_references(bench)
     placement = config.placement or Placement.best()
-    scorers = _load(config.models, bench, placement)
+    scorers, sources = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
-            result_path(config.out, bench.name, model, ".parquet"), bench, scorer, config.options, config.retrieval
+            result_path(config.out, bench.name, model, ".parquet"),
+            bench,
+            scorer,
+            config.options,
+            config.retrieval,
+            sources[model],
         )
         for model, scorer in scorers.items()
     }
     with ExitStack() as held:
         for model in sorted(stores):
             held.enter_context(stores[model].held())
+            if not config.fresh:
+                stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
             return _measured(
-                config, bench, positions, scorers, scored, (references, fingerprints), step_seconds, started
+                config, bench, positions, scorers, sources, scored, (references, fingerprints), step_seconds, started
             )
 
 
@@ -93,6 +101,7 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
+    sources: dict[str, str],
     scored: dict[str, Scored],
     known: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
@@ -111,7 +120,7 @@ def _measured(
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
-            provenance=origin,
+            provenance=origin.model_copy(update={"source": sources[model]}),
             bench=name,
             bench_fingerprint=info.fingerprint,
             model=model,
@@ -149,16 +158,18 @@ def _measured(
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> dict[str, Scorer]:
+def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
+    """Scorers, and digests of what they are named by, by what results call them."""
     scorers: dict[str, Scorer] = {}
+    sources: dict[str, str] = {}
     for model in dict.fromkeys(models):
         scorer = get_scorer(model, bench.info, placement)
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:
             raise NbenchError(f"two models are called {scorer.name}, and so would be their results: rename a folder")
-        scorers[scorer.name] = scorer
-    return scorers
+        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
+    return scorers, sources
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:

@@ -83,7 +83,7 @@ def check(
 
     `nbench models check mine.py:Scorer --bench data/small`
     """
-    from ..benchmarks.scoring.bench_check import check_model
+    from ..benchmarks.scoring.check_model import check_model
     from ..pipelines.quiet import quieten_transformers
 
     quieten_transformers()

@@ -129,7 +129,7 @@ def theirs(
     from PIL import Image
     from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
-    from nbench.scorers.previews import preview
+    from nbench.scorers.decoders import preview
     from nbench.scorers.registry import clip_folder
 
     assert bench.info.preview is not None

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.latent_space import space_of
 from nbench.pipelines.pruning import Pruner
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
-from nbench.sampling.pipeline_space import space_of
 from nbench.scorers.registry import get_scorer
 
 PROMPT = "two red circles above one blue square"

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ..errors import NbenchError, check_range
 from ..options import panel
 from .quiet import quieten_diffusers
-from .schedulers import check_scheduler, scheduler_class
-from .sizes import check_sides, read_json, side_multiple
 
 if TYPE_CHECKING:
     from .aliases import PipelineEntry
@@ -124,6 +122,9 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
     Raises:
         NbenchError: an option that this pipeline does not take.
     """
+    from .schedulers import check_scheduler, scheduler_class
+    from .sizes import check_sides, read_json, side_multiple
+
     asked, folder = options.call_kwargs, Path(entry.source)
     for name in sorted(asked.keys() & _OURS.keys()):
         raise NbenchError(f"--pipeline-arg {name} is not to be given: {_OURS[name]} decides it")

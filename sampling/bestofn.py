@@ -12,14 +12,14 @@ import numpy as np
 
 from ..benchmarks.metrics.prompt_values import known
 from ..errors import NbenchError
+from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
-from .batch_run import Batch, Task
 from .live_scorer import LiveScorer
-from .pipeline_space import preview_of, space_of
 from .policy import Policy, parse_policy
+from .pruned_batch import Batch, Task
 from .waves import Rules, Waves, stages_of
 
 if TYPE_CHECKING:

@@ -1,63 +1,40 @@
-"""What a scorer reads of a run under way, and its scores, timed."""
+"""A scorer fed from a run under way: what the run is watched for, and where there is something to score."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..errors import NbenchError
 from ..pipelines.vae import decode
-from ..scorers.previews import preview
-from ..scorers.protocols import (
-    NameScorer,
-    PairScorer,
-    Reads,
-    Scorer,
-    TwinTower,
-    calls_per_score,
-    embed_inputs,
-    score_pairs,
-)
+from ..scorers.apply import AppliedScorer, Rows
+from ..scorers.decoders import Decoder, input_decoder, preview
+from ..scorers.protocols import Reads, Scorer, calls_per_score
 from ..shards.schema import PositionInfo, PreviewMap
 
-_PREVIEWS = ("preview", "x0_preview")
 _READS = ("latent", "preview", "x0", "x0_preview", "x0_image", "image", "cfg_gap", "activations", "nothing")
 
 
-@dataclass(frozen=True)
-class Named:
-    """Whose rows are scored: prompt ids, prompts and candidate numbers, one each a row."""
-
-    prompt_ids: Sequence[str]
-    prompts: Sequence[str]
-    candidates: Sequence[int]
-
-
 class LiveScorer:
-    """A scorer fed from a run. `seconds` is what it has taken so far, previews and text embeddings included.
+    """A scorer of what `Watch` reports of a pipeline's run.
 
     Args:
-        vae: decodes x0 estimates for a scorer that reads "x0_image".
+        preview_map: that of the pipeline's latents, for a scorer that reads previews.
+        vae: the pipeline's, which decodes x0 estimates for a scorer that reads "x0_image".
 
     Raises:
-        NbenchError: the scorer reads what no run gives, or previews of a latent space without a preview map.
+        NbenchError: it is no scorer, it reads what no run gives, or there is no preview map or VAE that it needs.
     """
 
     def __init__(self, scorer: Scorer, preview_map: PreviewMap | None, vae: Any = None) -> None:
         if scorer.reads.partition(":")[0] not in _READS:
             raise NbenchError(f"{scorer.name} reads {scorer.reads}, which a run does not give: {', '.join(_READS)}")
-        if scorer.reads in _PREVIEWS and preview_map is None:
-            raise NbenchError(
-                f"{scorer.name} reads previews and this pipeline has no preview map: give preview= as the "
-                "dataset.json of a bench of this pipeline states it, or a scorer that reads latents"
-            )
-        self.scorer, self.preview_map, self._vae = scorer, preview_map, vae
-        self._texts: dict[str, torch.Tensor] = {}
-        self.seconds = 0.0
+        self.scorer, self.preview_map = scorer, preview_map
+        decode = input_decoder(scorer.reads, partial(_previews, scorer, preview_map), partial(_images, scorer, vae))
+        self._applied = AppliedScorer(scorer, decode)
 
     def check(self, positions: Sequence[int], steps: int | None) -> None:
         """See that there is something to read at `positions` of a run of `steps` steps (None: not known yet).
@@ -80,6 +57,11 @@ class LiveScorer:
                 raise NbenchError("position 0 is noise, of which no prompt is known yet: score at 1 or later")
 
     @property
+    def seconds(self) -> float:
+        """What the scorer has taken so far, previews and text embeddings included."""
+        return self._applied.seconds
+
+    @property
     def reads(self) -> Reads:
         """What is to be read of the run: activations in the width that the scorer takes, where it says so."""
         width = getattr(self.scorer, "width", None)
@@ -95,32 +77,28 @@ class LiveScorer:
         """1 if it reads what the step from a position makes, and so scores the position one step later."""
         return calls_per_score(self.scorer.reads)
 
-    def score(self, named: Named, at: PositionInfo, known: torch.Tensor) -> list[float]:
-        """A score a row of `known`: what `Watch` tells or, for a scorer of images, RGB [B, 3, H, W] in 0..1."""
-        if known.is_cuda:
-            torch.cuda.synchronize(known.device)  # what the denoiser still owes is not the scorer's time
-        start = time.perf_counter()
-        values: list[float] = self._score(named, at, known).tolist()
-        self.seconds += time.perf_counter() - start
-        return values
+    def score(self, rows: Rows, at: PositionInfo, signal: torch.Tensor) -> list[float]:
+        """One score per row of `signal`: what `Watch` reports or, for a scorer of images, RGB [B, 3, H, W] in 0..1.
 
-    def _score(self, named: Named, at: PositionInfo, known: torch.Tensor) -> torch.Tensor:
-        scorer = self.scorer
-        if isinstance(scorer, NameScorer):
-            return scorer.score_names(named.prompt_ids, named.candidates, at.position)
-        inputs = known.float()
-        if scorer.reads in _PREVIEWS and self.preview_map is not None:
-            inputs = preview(inputs, self.preview_map)
-        elif str(scorer.reads) == "x0_image":
-            inputs = decode(self._vae, known)
-        if isinstance(scorer, PairScorer):
-            return score_pairs(scorer, inputs, named.prompts, at)
-        assert isinstance(scorer, TwinTower)
-        cosine = (self._embedded(scorer, named.prompts) * embed_inputs(scorer, inputs, at)).sum(-1)
-        return cosine * float(getattr(scorer, "scale", 1.0))
+        Raises:
+            NbenchError: as `AppliedScorer.score`.
+        """
+        if signal.is_cuda:
+            torch.cuda.synchronize(signal.device)  # what the denoiser still owes is not the scorer's time
+        (scores,) = self._applied.score(rows, at, lambda part: signal[part]).by_caption.values()
+        return scores.tolist()
 
-    def _embedded(self, tower: TwinTower, prompts: Sequence[str]) -> torch.Tensor:
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
-        if new:
-            self._texts |= dict(zip(new, tower.embed_text(new), strict=True))
-        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+def _previews(scorer: Scorer, preview_map: PreviewMap | None) -> Decoder:
+    if preview_map is None:
+        raise NbenchError(
+            f"{scorer.name} reads previews and this pipeline has no preview map: give preview= as the "
+            "dataset.json of a bench of this pipeline states it, or a scorer that reads latents"
+        )
+    return partial(preview, preview_map=preview_map)
+
+
+def _images(scorer: Scorer, vae: Any) -> Decoder:
+    if vae is None:
+        raise NbenchError(f"{scorer.name} reads decoded images and this pipeline has no VAE: read previews")
+    return partial(decode, vae)

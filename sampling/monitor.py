@@ -13,12 +13,14 @@ import torch
 
 from ..benchmarks.metrics.prompt_values import known
 from ..errors import NbenchError
+from ..pipelines.latent_space import preview_of, space_from
 from ..pipelines.watch import Known, Watch
+from ..scorers.apply import Rows
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
-from .live_scorer import LiveScorer, Named
-from .pipeline_space import preview_of, space_from
+from ..shards.scores import PROMPT
+from .live_scorer import LiveScorer
 from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -126,20 +128,20 @@ class AlignmentMonitor:
 
     def _score(self, position: int, read: torch.Tensor) -> None:
         assert self._live is not None
-        scores = self._live.score(self._named(len(read)), self._watch.at(position), read)
+        scores = self._live.score(self._rows(len(read)), self._watch.at(position), read)
         self.scores[position] = scores
         self._tell(position, scores)
         if self._stop_below is not None and not any(score >= self._stop_below for score in scores):
             raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)
 
-    def _named(self, rows: int) -> Named:
-        if rows % len(self._prompts):
+    def _rows(self, count: int) -> Rows:
+        if count % len(self._prompts):
             raise NbenchError(
-                f"{rows} images for {len(self._prompts)} prompts: give the monitor the pipeline's prompts"
+                f"{count} images for {len(self._prompts)} prompts: give the monitor the pipeline's prompts"
             )
-        each = rows // len(self._prompts)
+        each = count // len(self._prompts)
         prompts = [prompt for prompt in self._prompts for _ in range(each)]
-        return Named(prompts, prompts, [number % each for number in range(rows)])
+        return Rows(prompts, [number % each for number in range(count)], {PROMPT: prompts})
 
     def _tell(self, position: int, scores: list[float]) -> None:
         steps = self._watch.steps

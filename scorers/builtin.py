@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NbenchError
-from ..shards.schema import DatasetInfo
+from ..shards.schema import LatentSpace
 from .placement import Placement
-from .protocols import Reads, Scorer
+from .protocols import Reads, Scorer, reread
+from .weights import file_name
 
 SHAPES_LATENT = (4, 16, 16)
 _WEIGHTS = Path(__file__).parent.parent / "shapes" / "weights"
@@ -23,7 +24,7 @@ class Builtin:
     """A scorer by name. `weights` are shapes (shipped), a Hub id, or none; `size` in parameters; higher is better."""
 
     reads: Reads
-    load: Callable[[DatasetInfo, Placement], Scorer]
+    load: Callable[[LatentSpace, Placement], Scorer]
     weights: str
     size: str
     range: str
@@ -35,7 +36,7 @@ class Builtin:
 class Family:
     """Scorers of any model of one kind: FAMILY:MODEL; `about` says which kind, the rest is as of `Builtin`."""
 
-    load: Callable[[str, DatasetInfo, Placement], Scorer]
+    load: Callable[[str, LatentSpace, Placement], Scorer]
     model: str
     reads: Reads
     range: str
@@ -44,14 +45,14 @@ class Family:
     package: str = ""
 
 
-def fitting(weights: str, info: DatasetInfo) -> Path:
+def fitting(weights: str, space: LatentSpace) -> Path:
     """The shipped weights for a bench's latent space.
 
     Raises:
         NbenchError: there are none.
     """
-    if not _is_shapes(info):
-        found, fits = ("x".join(map(str, shape)) for shape in (info.latent_shape, SHAPES_LATENT))
+    if not _is_shapes(space):
+        found, fits = ("x".join(map(str, shape)) for shape in (space.latent_shape, SHAPES_LATENT))
         raise NbenchError(
             f"no {weights} weights fit latents of {found}: the shipped ones fit {fits} (pipeline shapes); "
             "name the folder or Hub id of a CLIPModel instead"
@@ -59,74 +60,72 @@ def fitting(weights: str, info: DatasetInfo) -> Path:
     return _WEIGHTS / weights
 
 
-def _is_shapes(info: DatasetInfo) -> bool:
-    return tuple(info.latent_shape) == SHAPES_LATENT
+def _is_shapes(space: LatentSpace) -> bool:
+    return tuple(space.latent_shape) == SHAPES_LATENT
 
 
-def _clip(info: DatasetInfo, placement: Placement) -> Scorer:
+def _clip(space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
 
-    return CLIPScorer(fitting("clip", info) if _is_shapes(info) else _CLIP, placement=placement)
+    return CLIPScorer(fitting("clip", space) if _is_shapes(space) else _CLIP, placement=placement)
 
 
-def _noisyclip(info: DatasetInfo, placement: Placement) -> Scorer:
-    from .noisyclip import NoisyCLIPScorer
+def _noisyclip(space: LatentSpace, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
 
-    return NoisyCLIPScorer(fitting("noisyclip", info), placement=placement)
+    return CLIPScorer(fitting("noisyclip", space), "noisyclip", placement=placement)
 
 
-def _vqascore(info: DatasetInfo, placement: Placement) -> Scorer:
+def _vqascore(space: LatentSpace, placement: Placement) -> Scorer:
     from .vqascore import vqa_scorer
 
-    return vqa_scorer(fitting("vqa", info) if _is_shapes(info) else _VQA, placement=placement)
+    return vqa_scorer(fitting("vqa", space) if _is_shapes(space) else _VQA, placement=placement)
 
 
-def _on(load: Callable[[DatasetInfo, Placement], Scorer], reads: Reads, name: str) -> Callable[..., Scorer]:
-    def loaded(info: DatasetInfo, placement: Placement) -> Scorer:
-        from .registry import reread
-
-        return reread(load(info, placement), reads, name)
+def _on(load: Callable[[LatentSpace, Placement], Scorer], reads: Reads, name: str) -> Callable[..., Scorer]:
+    def loaded(space: LatentSpace, placement: Placement) -> Scorer:
+        return reread(load(space, placement), reads, name)
 
     return loaded
 
 
-def _siglip(info: DatasetInfo, placement: Placement) -> Scorer:
+def _siglip(space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
 
     return CLIPScorer(_SIGLIP, "siglip", placement=placement)
 
 
-def _pickscore(info: DatasetInfo, placement: Placement) -> Scorer:
+def _pickscore(space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
 
     return CLIPScorer(_PICKSCORE, "pickscore", "image", placement, processor=_PICKSCORE_TEXTS, scaled=True)
 
 
-def _hpsv2(info: DatasetInfo, placement: Placement) -> Scorer:
+def _hpsv2(space: LatentSpace, placement: Placement) -> Scorer:
     from .open_clip import hpsv2
 
     return hpsv2(placement)
 
 
-def _imagereward(info: DatasetInfo, placement: Placement) -> Scorer:
+def _imagereward(space: LatentSpace, placement: Placement) -> Scorer:
     from .external import ImageRewardScorer
 
     return ImageRewardScorer(placement)
 
 
-def _blip_itm(info: DatasetInfo, placement: Placement) -> Scorer:
+def _blip_itm(space: LatentSpace, placement: Placement) -> Scorer:
     from .blip import BLIPMatchScorer
 
     return BLIPMatchScorer(_ITM, placement=placement)
 
 
-def _cfg_gap(info: DatasetInfo, placement: Placement) -> Scorer:
+def _cfg_gap(space: LatentSpace, placement: Placement) -> Scorer:
     from .baselines import GuidanceGapScorer
 
     return GuidanceGapScorer()
 
 
-def _random(info: DatasetInfo, placement: Placement) -> Scorer:
+def _random(space: LatentSpace, placement: Placement) -> Scorer:
     from .baselines import RandomScorer
 
     return RandomScorer()
@@ -175,51 +174,46 @@ BUILTIN = {
     "blip-itm": Builtin("image", _blip_itm, _ITM, "224 M", "0..1", "arXiv 2201.12086"),
     "cfg-gap": Builtin("cfg_gap", _cfg_gap, "", "0", "0..", "arXiv 2505.23343"),
     "random": Builtin("nothing", _random, "", "0", "0..1", ""),
-    "oracle": Builtin("reference:clip", lambda info, placement: _oracle("clip"), "", "0", "the reference's", ""),
+    "oracle": Builtin("reference:clip", lambda space, placement: _oracle("clip"), "", "0", "the reference's", ""),
 }
 
 REREADINGS = {"preview": "preview", "x0-preview": "x0_preview", "x0-image": "x0_image", "image": "image"}
 """READS:SCORER, for any scorer of pictures."""
 
 
-def _any_clip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _any_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
-    from .registry import file_name
 
     return CLIPScorer(model, file_name(model), placement=placement)
 
 
-def _latentclip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
-    scorer = _any_clip(model, info, placement)
+def _latentclip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
+    scorer = _any_clip(model, space, placement)
     if scorer.reads != "latent":
         raise NbenchError(f"latentclip:{model} takes RGB: name a model whose first layer takes latents")
     return scorer
 
 
-def _any_vqa(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
-    from .registry import file_name
+def _any_vqa(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .vqascore import vqa_scorer
 
     return vqa_scorer(model, f"vqascore-{file_name(model)}", placement)
 
 
-def _any_itm(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _any_itm(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .blip import BLIPMatchScorer
-    from .registry import file_name
 
     return BLIPMatchScorer(model, f"blip-itm-{file_name(model)}", placement)
 
 
-def _any_pickscore(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _any_pickscore(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
-    from .registry import file_name
 
     return CLIPScorer(model, f"pickscore-{file_name(model)}", "image", placement, scaled=True)
 
 
-def _open_clip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _open_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .open_clip import OpenCLIPScorer
-    from .registry import file_name
 
     name, weights = (
         (model, None) if model.startswith("hf-hub:") else model.split(":", 1) if ":" in model else (model, None)
@@ -227,14 +221,13 @@ def _open_clip(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
     return OpenCLIPScorer(name, weights, f"open_clip-{file_name(model)}", placement=placement)
 
 
-def _probe(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _probe(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .probe import ProbeScorer
-    from .registry import file_name
 
     return ProbeScorer(model, file_name(model), placement)
 
 
-def _t2v(model: str, info: DatasetInfo, placement: Placement) -> Scorer:
+def _t2v(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .external import T2VScorer
 
     return T2VScorer(model, placement)
@@ -283,7 +276,7 @@ FAMILIES = {
         _t2v, "MODEL", "image", "0..1", "any model of the package t2v_metrics", "arXiv 2404.01291", "t2v_metrics"
     ),
     "oracle": Family(
-        lambda model, info, placement: _oracle(model),
+        lambda model, space, placement: _oracle(model),
         "REFERENCE",
         "reference:NAME",
         "the reference's",

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
+from ..errors import failure_of
+from ..shards.schema import LatentSpace, PositionInfo, PreviewMap
+from .apply import answer_misfit, widths_misfit
 from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
-from .space import latent_space
 
 ROWS = 6
 PROMPTS = (
@@ -22,7 +23,7 @@ PROMPTS = (
     "three blue triangles on white background",
 )
 """Of different lengths, so that padding shows."""
-WORLD = latent_space(
+WORLD = LatentSpace(
     (4, 16, 16),
     PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
     image_size=(32, 32),
@@ -34,16 +35,16 @@ _CLOSE = 1e-3
 """Between two answers that should be the same, relative to their spread; float16 models stay within it."""
 
 
-def made_up_inputs(scorer: Scorer, info: DatasetInfo) -> torch.Tensor:
+def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
     """Random rows of what a scorer reads, in the shapes of a bench; 64 activations where nobody knows how many."""
     draw = torch.Generator().manual_seed(0)
     kind = scorer.reads.partition(":")[0]
     if kind in ("latent", "x0"):
-        return torch.randn(ROWS, *info.latent_shape, generator=draw)
+        return torch.randn(ROWS, *space.latent_shape, generator=draw)
     if kind in ("x0_image", "image"):
-        return torch.rand(ROWS, 3, *info.image_size, generator=draw)
+        return torch.rand(ROWS, 3, *space.image_size, generator=draw)
     if kind in ("preview", "x0_preview"):
-        return torch.rand(ROWS, 3, *info.latent_shape[1:], generator=draw)
+        return torch.rand(ROWS, 3, *space.latent_shape[1:], generator=draw)
     if kind == "reference":
         return torch.rand(ROWS, generator=draw, dtype=torch.float64)
     config = getattr(scorer, "config", None)
@@ -66,10 +67,7 @@ def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], a
         found = [*texts, *seen]
         if not found:
             widths = tower.embed_text(prompts[:1]).shape[1], embed_inputs(tower, inputs[:1], at).shape[1]
-            if widths[0] != widths[1]:
-                found.append(
-                    f"embed_text gives {widths[0]} numbers and embed_inputs {widths[1]}: they cannot be multiplied"
-                )
+            found += filter(None, [widths_misfit(*widths)])
         return found
     assert isinstance(scorer, PairScorer)
     pair = scorer
@@ -92,12 +90,9 @@ def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool
     try:
         whole = call(rows)
     except Exception as error:  # somebody's own code
-        return [f"{method} raises {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"]
-    shape = "[B, D]" if unit else "[B]"
-    if not isinstance(whole, torch.Tensor):
-        return [f"{method} gives a {type(whole).__name__}, not a tensor {shape}"]
-    if whole.ndim != 1 + unit or len(whole) != count:
-        return [f"{method} gives shape {list(whole.shape)} for {count} rows, not {shape}"]
+        return [f"{method} raises {failure_of(error)}"]
+    if misfit := answer_misfit(method, whole, count, wide=unit):
+        return [misfit]
     found = []
     if not whole.is_floating_point():
         found.append(f"{method} gives {whole.dtype}, not floating point".replace("torch.", ""))
@@ -122,6 +117,5 @@ def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool
         if differs(torch.cat([call([row]) for row in rows])):
             found.append(f"{method} depends on the batch: a row alone gives another number (padding? batch norm?)")
     except Exception as error:  # somebody's own code
-        reason = str(error).strip().partition("\n")[0]
-        found.append(f"{method} raises {type(error).__name__} on rows in another order or alone: {reason}")
+        found.append(f"{method} raises {failure_of(error)} on rows in another order or alone")
     return found

@@ -1,7 +1,8 @@
 """CLIP and its kin as scorers: the cosine of prompt and picture (or latent), with any such model of transformers.
 
 CLIP: Radford et al., arXiv 2103.00020; SigLIP: arXiv 2303.15343; SigLIP 2: arXiv 2502.14786; PickScore is a CLIP
-fine-tuned on preferences, arXiv 2305.01569. A CLIP whose first layer takes latents: Latent-CLIP, arXiv 2503.08455.
+fine-tuned on preferences, arXiv 2305.01569, and NoisyCLIP on previews of noisy latents, arXiv 2512.08505. A CLIP whose
+first layer takes latents: Latent-CLIP, arXiv 2503.08455.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import torch
 
 from ..errors import NbenchError
 from ..pipelines.vae import decode
-from ..shards.schema import DatasetInfo
+from ..shards.schema import LatentSpace, PreviewMap
 from .placement import CPU, Placement
-from .previews import preview
+from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
 Decoder = Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +29,22 @@ TINY = {
 """Decoders of one pipeline's latent space, by its alias."""
 
 
-def preview_decoder(info: DatasetInfo, how: str = "linear", placement: Placement = CPU) -> Decoder:
+def preview(latents: torch.Tensor, preview_map: PreviewMap) -> torch.Tensor:
+    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, H, W]."""
+    weight = torch.tensor(preview_map.weight, dtype=torch.float32, device=latents.device)
+    bias = torch.tensor(preview_map.bias, dtype=torch.float32, device=latents.device)
+    rgb = torch.einsum("rc,bchw->brhw", weight, latents.float()) + bias[:, None, None]
+    return rgb.clamp(0, 1)
+
+
+def input_decoder(reads: Reads, previews: Callable[[], Decoder], vae: Callable[[], Decoder]) -> Decoder | None:
+    """The one of two decoders, each loaded only when asked for, that makes what is read; None: it is read as it is."""
+    if reads in ("preview", "x0_preview"):
+        return previews()
+    return vae() if reads == "x0_image" else None
+
+
+def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placement = CPU) -> Decoder:
     """What makes previews of a bench's latents.
 
     Args:
@@ -39,42 +54,41 @@ def preview_decoder(info: DatasetInfo, how: str = "linear", placement: Placement
         NbenchError: the bench has no preview map, no tiny decoder is known for it, or `how` is something else.
     """
     if how == "linear":
-        preview_map = info.preview
+        preview_map = space.preview
         if preview_map is None:
             raise NbenchError("this bench has no preview map: build it with one (--fresh), or take --preview tiny")
-        return lambda latents: preview(latents, preview_map)
+        return partial(preview, preview_map=preview_map)
     from diffusers import AutoencoderTiny
 
-    folder = _tiny_folder(info, how)
+    folder = _tiny_folder(space, how)
     vae = AutoencoderTiny.from_pretrained(folder).to(placement.device).eval()
-    _check_channels(vae, info, how)
+    _check_channels(vae, space, how)
     return partial(decode, vae)
 
 
-def decoder_fingerprint(info: DatasetInfo, how: str, vae: str | None) -> str:
+def decoder_fingerprint(space: LatentSpace, how: str, vae: str | None) -> str:
     """What decoders other than a bench's own add to where scores come from; "" for its own."""
-    parts = [] if how == "linear" else [folder_fingerprint(_tiny_folder(info, how), "tiny")]
+    parts = [] if how == "linear" else [folder_fingerprint(_tiny_folder(space, how), "tiny")]
     if vae is not None:
         folder = model_or_pipeline(vae)
         parts.append(folder_fingerprint(folder / "vae" if (folder / "vae").is_dir() else folder, "vae"))
     return "-".join(parts)
 
 
-def _tiny_folder(info: DatasetInfo, how: str) -> Path:
+def _tiny_folder(space: LatentSpace, how: str) -> Path:
     kind, _, source = how.partition(":")
     if kind != "tiny":
         raise NbenchError(f"unknown preview {how}: there are linear, tiny, and tiny:FOLDER-OR-HUB-ID")
-    pipeline = str(info.spec.get("pipeline", {}).get("name"))
-    source = source or TINY.get(pipeline, "")
+    source = source or TINY.get(space.pipeline, "")
     if not source:
         raise NbenchError(
-            f"no tiny decoder is known for pipeline {pipeline} (there is one for {', '.join(TINY)}): "
+            f"no tiny decoder is known for pipeline {space.pipeline} (there is one for {', '.join(TINY)}): "
             "name one with --preview tiny:FOLDER-OR-HUB-ID"
         )
     return model_folder(source)
 
 
-def vae_decoder(info: DatasetInfo, source: str | Path, placement: Placement = CPU) -> Decoder:
+def vae_decoder(space: LatentSpace, source: str | Path, placement: Placement = CPU) -> Decoder:
     """The VAE of the pipeline in a folder, or of a folder or Hub id of its own, in float32.
 
     Raises:
@@ -93,7 +107,7 @@ def vae_decoder(info: DatasetInfo, source: str | Path, placement: Placement = CP
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise NbenchError(f"no VAE at {source} ({reason}): give the folder of a pipeline or of its VAE") from None
-    _check_channels(vae, info, source)
+    _check_channels(vae, space, source)
     return partial(decode, vae.to(placement.device).eval())
 
 
@@ -107,7 +121,7 @@ def model_or_pipeline(source: str | Path) -> Path:
     return folder if (folder / "model_index.json").is_file() else model_folder(source)
 
 
-def _check_channels(vae: Any, info: DatasetInfo, source: str | Path) -> None:
+def _check_channels(vae: Any, space: LatentSpace, source: str | Path) -> None:
     channels = vae.config.get("latent_channels", vae.config.get("z_dim"))
-    if channels is not None and channels != info.latent_shape[0]:
-        raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {info.latent_shape[0]}")
+    if channels is not None and channels != space.latent_shape[0]:
+        raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {space.latent_shape[0]}")

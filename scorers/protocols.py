@@ -94,6 +94,12 @@ def calls_per_score(reads: Reads) -> int:
     return int(reads.partition(":")[0] in _NEED_A_STEP)
 
 
+def has_input(reads: Reads, position: int, steps: int) -> bool:
+    """Whether there is what is read at a position: an image at the final one alone, activations before it."""
+    kind = reads.partition(":")[0]
+    return {"image": position == steps, "activations": position < steps}.get(kind, True)
+
+
 def checked_scorer(scorer: object, origin: str) -> Scorer:
     """A scorer, once it has what the harness relies on.
 
@@ -108,4 +114,28 @@ def checked_scorer(scorer: object, origin: str) -> Scorer:
     kind, _, of = scorer.reads.partition(":")
     if scorer.reads not in READS and (kind not in ("activations", "reference") or not of):
         raise NbenchError(f"{origin} reads {scorer.reads!r}, which there is not: there are {', '.join(READS)}")
+    if kind == "nothing" and not isinstance(scorer, NameScorer):
+        raise NbenchError(f"{origin} reads nothing, so it can go by names alone: give it score_names")
+    return scorer
+
+
+def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
+    """The same scorer of pictures, looking at others: another scorer, with a name and a fingerprint of its own.
+
+    Raises:
+        NbenchError: it does not look at pictures.
+    """
+    if scorer.reads not in PICTURES:
+        raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of pictures")
+    return changed(scorer, name=name, reads=reads, fingerprint=f"{scorer.fingerprint}-{reads}")
+
+
+def changed(scorer: Scorer, **attributes: str) -> Scorer:
+    """The scorer, saying something else of itself; a plug-in's own attributes may be frozen, or properties."""
+    for name, value in attributes.items():
+        try:
+            object.__setattr__(scorer, name, value)
+        except AttributeError:
+            kind = type(scorer)
+            scorer.__class__ = type(kind.__name__, (kind,), {name: value, "__slots__": ()})
     return scorer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -12,11 +13,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbenchError
-from ..shards.schema import DatasetInfo
+from ..errors import NbenchError, failure_of
+from ..shards.schema import DatasetInfo, LatentSpace
 from .builtin import BUILTIN, FAMILIES, REREADINGS, fitting
 from .placement import Placement
-from .protocols import PICTURES, Reads, Scorer, checked_scorer
+from .protocols import Scorer, changed, checked_scorer, reread
+from .weights import file_name
 
 REFERENCES = ("clip", "vqascore")
 GROUP = "nbench.scorers"
@@ -28,8 +30,8 @@ def scorer_names() -> list[str]:
     return sorted([*BUILTIN, *plugins()])
 
 
-def get_scorer(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
-    """The scorer that `name` stands for, with weights that fit the latent space of a bench.
+def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement | None = None) -> Scorer:
+    """The scorer that `name` stands for, with weights that fit the latents of a bench or of a pipeline.
 
     In this order: a name of `nbench models`; FAMILY:MODEL, as in vqascore:HUB-ID; READS:SCORER, as in x0-image:siglip,
     for a scorer of pictures that is to look at others; FILE.py:CLASS or PACKAGE.MODULE:CLASS; and the folder or Hub id
@@ -39,19 +41,21 @@ def get_scorer(name: str, info: DatasetInfo, placement: Placement | None = None)
         NbenchError: no such scorer, or none of its weights fit.
     """
     placement = placement or Placement.best()
+    space = info.latent_space if isinstance(info, DatasetInfo) else info
     found = plugins()
     if name in BUILTIN:
-        return checked_scorer(BUILTIN[name].load(info, placement), name)
+        return checked_scorer(BUILTIN[name].load(space, placement), name)
     if name in found:
         return _construct(_load(found[name]), name, info, placement)
     family, colon, rest = name.partition(":")
     if colon and rest:
         if family in FAMILIES:
-            return checked_scorer(FAMILIES[family].load(rest, info, placement), name)
+            return checked_scorer(FAMILIES[family].load(rest, space, placement), name)
         if family in REREADINGS:
             return reread(get_scorer(rest, info, placement), REREADINGS[family], f"{family}-{file_name(rest)}")
         if family.endswith(".py") or re.fullmatch(r"[\w.]+:\w+", name):
-            return _construct(_imported(family, rest), name, info, placement)
+            file = Path(family) if family.endswith(".py") else None
+            return _construct(_imported(family, rest), name, info, placement, file)
     if "/" in name or Path(name).is_dir():
         from .clip import CLIPScorer
 
@@ -71,8 +75,8 @@ def get_reference(name: str, info: DatasetInfo, placement: Placement | None = No
     check_references([name])
     placement = placement or Placement.best()
     if name == "vqascore":
-        return VQAScorer(fitting("vqa", info), placement=placement)
-    return CLIPScorer(fitting("clip", info), reads="image", placement=placement)
+        return VQAScorer(fitting("vqa", info.latent_space), placement=placement)
+    return CLIPScorer(fitting("clip", info.latent_space), reads="image", placement=placement)
 
 
 def check_references(names: Iterable[str]) -> None:
@@ -92,20 +96,7 @@ def clip_folder(info: DatasetInfo) -> Path:
     Raises:
         NbenchError: none does.
     """
-    return fitting("clip", info)
-
-
-def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
-    """The same scorer of pictures, looking at others: another scorer, with a name and a fingerprint of its own.
-
-    Raises:
-        NbenchError: it does not look at pictures.
-    """
-    if scorer.reads not in PICTURES:
-        raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of pictures")
-    scorer.fingerprint = f"{scorer.fingerprint}-{reads}"
-    scorer.name, scorer.reads = name, reads
-    return scorer
+    return fitting("clip", info.latent_space)
 
 
 def plugins() -> dict[str, EntryPoint]:
@@ -123,12 +114,6 @@ def plugins() -> dict[str, EntryPoint]:
     return found
 
 
-def file_name(text: str) -> str:
-    """A folder, Hub id or class as the name of result files."""
-    parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
-    return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"
-
-
 def _origin(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
@@ -137,7 +122,7 @@ def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except Exception as error:  # a plug-in's own code
-        raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {_reason(error)}") from error
+        raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {failure_of(error)}") from error
 
 
 def _imported(module: str, attribute: str) -> Any:
@@ -156,14 +141,16 @@ def _imported(module: str, attribute: str) -> Any:
     except NbenchError:
         raise
     except Exception as error:  # somebody's own code
-        raise NbenchError(f"{module} cannot be imported: {_reason(error)}") from error
+        raise NbenchError(f"{module} cannot be imported: {failure_of(error)}") from error
     if not hasattr(loaded, attribute):
         raise unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
     return getattr(loaded, attribute)
 
 
-def _construct(maker: Any, name: str, info: DatasetInfo, placement: Placement) -> Scorer:
-    """Call a class or function with what it asks for by name: info (of the bench), device, dtype."""
+def _construct(
+    maker: Any, name: str, info: DatasetInfo | LatentSpace, placement: Placement, file: Path | None = None
+) -> Scorer:
+    """Call a class or function with what it asks for by name: info (of a bench or a pipeline), device, dtype."""
     offered = {"info": info, "device": placement.device, "dtype": placement.dtype}
     try:
         taken = inspect.signature(maker).parameters
@@ -171,12 +158,19 @@ def _construct(maker: Any, name: str, info: DatasetInfo, placement: Placement) -
     except NbenchError:
         raise
     except Exception as error:  # somebody's own code
-        raise NbenchError(f"scorer {name} cannot be made: {_reason(error)}") from error
-    return checked_scorer(made, name)
+        raise NbenchError(f"scorer {name} cannot be made: {failure_of(error)}") from error
+    return _with_code(checked_scorer(made, name), maker, file)
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _with_code(scorer: Scorer, maker: Any, file: Path | None) -> Scorer:
+    """The scorer, with the code that makes it in its fingerprint: its author may forget to change that."""
+    try:
+        code = hashlib.sha256((file or Path(inspect.getfile(maker))).read_bytes()).hexdigest()[:8]
+    except (TypeError, OSError):  # not made of a file
+        return scorer
+    if scorer.fingerprint.endswith(f"-{code}"):  # made before
+        return scorer
+    return changed(scorer, fingerprint=f"{scorer.fingerprint}-{code}")
 
 
 def unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:

@@ -1,14 +1,18 @@
-"""Where a scorer's weights lie, and the fingerprint of what is there."""
+"""Where a scorer's weights lie, what they are called, and the fingerprint of what is there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 from ..errors import NbenchError
 
 _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
 _PATTERNS = (*_TEXTS, "*.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+"""Weights that are loaded where a folder has no safetensors; never fetched from the Hub."""
 
 
 def model_folder(source: str | Path, weights: bool = True) -> Path:
@@ -37,8 +41,34 @@ def model_folder(source: str | Path, weights: bool = True) -> Path:
 def folder_fingerprint(folder: Path, *parts: str) -> str:
     """Hash of the files that decide a model's output (weights, tokenizer, preprocessing) and of `parts`."""
     digest = hashlib.sha256(repr(parts).encode())
-    for path in sorted(path for pattern in _PATTERNS for path in folder.glob(pattern)):
-        digest.update(path.name.encode())
+    for path in sorted(filter(Path.is_file, _deciding(folder))):
+        digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+def _deciding(folder: Path) -> set[Path]:
+    files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
+    files.update(folder.glob("additional_chat_templates/*.jinja"))
+    if not any(path.suffix == ".safetensors" for path in files):
+        files.update(path for pattern in _PICKLES for path in folder.glob(pattern))
+    for index in folder.glob("*.index.json"):  # its shards may lie in folders below
+        try:
+            shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        files.update(folder / shard for shard in shards)
+    return files
+
+
+def source_digest(model: str) -> str:
+    """A short hash of what a model is named by, its paths made absolute: two folders of one name differ in it."""
+    parts = (str(Path(part).resolve()) if part and Path(part).exists() else part for part in model.split(":"))
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()[:16]
+
+
+def file_name(text: str) -> str:
+    """A folder, Hub id or class as the name of result files."""
+    parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
+    return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"

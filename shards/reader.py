@@ -42,8 +42,17 @@ class Bench:
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
-        return Path(self.location.root).name
+        """What its folder is called.
+
+        Raises:
+            NbenchError: a path or URL that ends in no name.
+        """
+        root, unnamed = Path(self.location.root), ("", "..")
+        if root.name in unnamed and self.location.folder is not None:
+            root = root.resolve()
+        if root.name in unnamed:
+            raise NbenchError(f"{self.location.url} ends in no name, by which results could be called: name the folder")
+        return root.name
 
     @property
     def path(self) -> Path:

@@ -53,6 +53,25 @@ class PreviewMap:
     bias: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class LatentSpace:
+    """What scorers and decoders must know of the latents [C, h, w] that they are for: a data set's, or a pipeline's.
+
+    Attributes:
+        pipeline: alias, folder, Hub id or class of the pipeline whose latents these are.
+        image_size: height and width of the finished image in pixels; (0, 0) where it is not known before the run.
+        positions: those that are recorded; none of a pipeline that has not run.
+        steps: T; 0 where it is not known before the run.
+    """
+
+    latent_shape: tuple[int, int, int]
+    preview: PreviewMap | None
+    pipeline: str = "unknown"
+    image_size: tuple[int, int] = (0, 0)
+    positions: tuple[PositionInfo, ...] = ()
+    steps: int = 0
+
+
 @_strict
 @dataclass(frozen=True)
 class ShardRecord:
@@ -101,6 +120,13 @@ class DatasetInfo:
     def stored(self) -> tuple[int, ...]:
         """The positions stored, ascending."""
         return tuple(info.position for info in self.positions)
+
+    @property
+    def latent_space(self) -> LatentSpace:
+        """What scorers must know of its latents."""
+        pipeline = self.spec.get("pipeline")
+        name = str(pipeline.get("name")) if isinstance(pipeline, dict) else "unknown"
+        return LatentSpace(self.latent_shape, self.preview, name, self.image_size, self.positions, self.steps)
 
     @property
     def row_bytes(self) -> int:

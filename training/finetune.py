@@ -18,8 +18,8 @@ import torch
 
 from ..errors import NbenchError, reason_of
 from ..progress import BuildProgress
+from ..scorers.decoders import preview
 from ..scorers.preprocess import Preprocess
-from ..scorers.previews import preview
 from ..scorers.weights import folder_fingerprint
 from ..shards.atomic import atomic_write, commit, temporary, writing_to
 from ..shards.lock import locked

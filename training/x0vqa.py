@@ -24,7 +24,7 @@ def train(config: X0VQAConfig, shown: bool = True) -> Path:
 
     It scores as `--model x0-preview:vqascore:FOLDER`.
     """
-    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info))
+    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info.latent_space))
     return fine_tune(config, X0VQATraining, folder, shown)
 
 

@@ -16,7 +16,8 @@ _PACKAGES = ("diffusers", "numpy", "pyarrow", "scipy", "torch", "transformers")
 
 
 class Provenance(BaseModel):
-    """nbench: its version; commit: of the checkout it ran from, if any; started: UTC, ISO 8601; seconds: wall clock."""
+    """nbench: its version; commit: of the checkout it ran from, if any; started: UTC, ISO 8601; seconds: wall clock;
+    source: a hash of what the model was named by, which tells two folders of one name apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +27,7 @@ class Provenance(BaseModel):
     device: str | None = None
     started: str | None = None
     seconds: float | None = None
+    source: str | None = None
 
 
 def provenance(started: datetime, device: str | None = None) -> Provenance:

@@ -9,8 +9,9 @@ import torch
 
 from ...builders.regenerate import maker_of
 from ...errors import NbenchError
-from ...scorers.decoders import Decoder, preview_decoder, vae_decoder
-from ...scorers.protocols import Reads, Scorer
+from ...scorers.apply import AppliedScorer
+from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
+from ...scorers.protocols import Reads, Scorer, has_input
 from ...shards.reader import Bench
 from ...shards.schema import TrajectoryBatch
 from ...shards.scores import scores_at
@@ -18,73 +19,73 @@ from .options import ScoreOptions
 
 
 def readable(reads: Reads, wanted: Sequence[int], steps: int) -> list[int]:
-    """Those of `wanted` at which there is what is read: images at the final position, activations before it."""
-    kind = reads.partition(":")[0]
-    if kind == "image":
-        return [position for position in wanted if position == steps]
-    if kind == "activations":
-        return [position for position in wanted if position < steps]
-    return list(wanted)
+    """Those of `wanted` at which there is what is read."""
+    return [position for position in wanted if has_input(reads, position, steps)]
 
 
-class Supply:
-    """Hands out what one scorer reads.
+class BenchInputs:
+    """What one scorer reads of a bench: which columns, and their rows.
 
     Attributes:
         signals: columns of the bench, other than images, that it needs.
         images: whether it needs the final images.
 
     Raises:
-        NbenchError: the bench lacks a signal, preview map, reference, or the VAE of its pipeline cannot be had.
+        NbenchError: the bench lacks a signal or a reference.
     """
 
-    def __init__(self, bench: Bench, scorer: Scorer, options: ScoreOptions) -> None:
+    def __init__(self, bench: Bench, reads: Reads) -> None:
         self._info = bench.info
-        self.kind, _, self._of = scorer.reads.partition(":")
-        self.images = self.kind == "image"
-        self.signals = _SIGNALS.get(self.kind, ())
-        if self.kind == "activations":
-            self.signals = (scorer.reads,)
+        self._kind, _, self._of = reads.partition(":")
+        self.images = self._kind == "image"
+        self.signals = (reads,) if self._kind == "activations" else _SIGNALS.get(self._kind, ())
         extra = [signal for signal in self.signals if signal != "latent"]
         if extra:
             bench.require_signals(extra)
-        self._decode: Decoder | None = None
-        if self.kind in ("preview", "x0_preview"):
-            self._decode = self._previews(bench, scorer, options)
-        elif self.kind == "x0_image":
-            self._decode = vae_decoder(self._info, options.vae or _vae_folder(bench), options.placement)
-        self._reference = _reference(bench, self._of) if self.kind == "reference" else {}
+        self._reference = _reference(bench, self._of) if self._kind == "reference" else {}
+
+    def columns_at(self, positions: Sequence[int]) -> Sequence[int]:
+        """Those of `positions` whose own columns are read; a gap's column has all steps."""
+        return positions if self.signals and self._kind != "cfg_gap" else ()
 
     def row_bytes(self, positions: Sequence[int]) -> int:
-        """Of one row in memory, about."""
+        """Approximate size of one row in memory."""
         arrays = len(positions) if {"latent", "x0"} & set(self.signals) else 0
         pixels = 3 * int(np.prod(self._info.image_size)) * self.images
         return max(1, 4 * (pixels + int(np.prod(self._info.latent_shape)) * arrays))
 
-    def inputs(self, batch: TrajectoryBatch, position: int, rows: slice) -> torch.Tensor:
-        """What the scorer reads of some rows at a position."""
-        if self.kind == "image":
+    def recorded(self, batch: TrajectoryBatch, position: int, rows: slice) -> torch.Tensor:
+        """What is recorded of some rows at a position, from which the inputs of the scorer are made."""
+        if self._kind == "image":
             assert batch.images is not None
             return torch.tensor(batch.images[rows]).permute(0, 3, 1, 2).float() / 255
-        if self.kind == "cfg_gap":
+        if self._kind == "cfg_gap":
             assert batch.cfg_gap is not None
             return torch.tensor(batch.cfg_gap[rows, :position], dtype=torch.float32)
-        if self.kind == "activations":
+        if self._kind == "activations":
             return torch.tensor(batch.activations[self._of][position][rows], dtype=torch.float32)
-        if self.kind == "reference":
+        if self._kind == "reference":
             names = zip(batch.prompt_ids[rows], batch.candidates[rows], strict=True)
             return torch.tensor([self._reference.get(name, float("nan")) for name in names], dtype=torch.float64)
         source = batch.x0 if "x0" in self.signals else batch.latents
-        latents = torch.tensor(source[position][rows], dtype=torch.float32)
-        return latents if self._decode is None else self._decode(latents)
+        return torch.tensor(source[position][rows], dtype=torch.float32)
 
-    def _previews(self, bench: Bench, scorer: Scorer, options: ScoreOptions) -> Decoder:
-        if options.preview == "linear" and self._info.preview is None:
-            raise NbenchError(
-                f"{bench.location.url} has no preview map, which {scorer.name} needs: build it with one (--fresh), "
-                "or take --preview tiny"
-            )
-        return preview_decoder(self._info, options.preview, options.placement)
+
+def applied(bench: Bench, scorer: Scorer, options: ScoreOptions) -> AppliedScorer:
+    """A scorer ready for what `BenchInputs` records.
+
+    Raises:
+        NbenchError: the bench has no preview map, or the VAE of its pipeline cannot be had.
+    """
+    space = bench.info.latent_space
+
+    def previews() -> Decoder:
+        return preview_decoder(space, options.preview, options.placement)
+
+    def vae() -> Decoder:
+        return vae_decoder(space, options.vae or _vae_folder(bench), options.placement)
+
+    return AppliedScorer(scorer, input_decoder(scorer.reads, previews, vae), options.batch_size)
 
 
 _SIGNALS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,14 +15,15 @@ import pyarrow as pa
 import torch
 
 from ...errors import NbenchError
+from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
+from ...scorers.protocols import Scorer
 from ...scorers.registry import get_reference
 from ...shards.reader import Bench, open_bench
-from ...shards.schema import DatasetInfo, TrajectoryBatch
+from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
 from ...shards.stream import Order, prefetch
-from .inputs import Supply, readable
+from .inputs import BenchInputs, applied, readable
 from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
@@ -30,16 +31,25 @@ Progress = Callable[[str, int], None]
 
 
 @dataclass
-class Seen:
-    """What scoring comes by. seconds: of one score, in each batch at each position; embeddings: by position, of the
-    inputs of a twin tower, float32 [B, D] a batch, in the order of the scores (None: they are not kept)."""
+class ByProducts:
+    """By-products of scoring.
+
+    Attributes:
+        seconds: per score, in each batch at each position.
+        embeddings: by position, of the inputs of a twin tower, float32 [B, D] per batch, in the order of the scores;
+            None: they are not kept.
+    """
 
     seconds: list[float] = field(default_factory=list)
     embeddings: dict[int, list[np.ndarray]] | None = None
 
+    def note(self, position: int, scored: RowScores) -> None:
+        """Keep what scoring a batch at a position gave beside its scores."""
+        self.seconds.append(scored.seconds)
+        if self.embeddings is not None and scored.embeddings is not None:
+            self.embeddings.setdefault(position, []).append(scored.embeddings.numpy())
 
-_Texts = Sequence[str | None]
-"""A caption a row, None where there is none."""
+
 _BATCH_ROWS = 256
 _BATCH_BYTES = 256 * 2**20
 _AS_USUAL = ScoreOptions()
@@ -67,9 +77,9 @@ def score_shards(
     progress: Progress | None = None,
     options: ScoreOptions = _AS_USUAL,
     shards: Sequence[int] | None = None,
-    seen: Seen | None = None,
+    by_products: ByProducts | None = None,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The score tables of `shards` (None: all), each with the number of its shard; `seen` gets what else comes of it.
+    """The score tables of `shards` (None: all), each with the number of its shard; `by_products` collects the rest.
 
     Only the columns that the scorer reads leave the disk, and a batch at a time is in memory. A scorer of images sees
     the finished one, so it scores the final position alone; one of activations scores all others.
@@ -79,19 +89,20 @@ def score_shards(
             `options.batch_size` rows are too many for the memory.
     """
     bench.require(positions)
-    supply = Supply(bench, scorer, options)
+    inputs, run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
     scored = readable(scorer.reads, positions, bench.info.steps)
     if not scored:
         raise nothing_to_score(bench, scorer, positions)
-    run, numbers = _Run(scorer, supply, bench.info, options, seen), range(len(bench.info.shards))
-    wanted = numbers if shards is None else shards
-    batches = ((index, batch) for index in wanted for batch in _batches(bench, supply, scored, options, index))
+    stored = {position.position: position for position in bench.info.positions}
+    at = [stored[position] for position in scored]
+    wanted = range(len(bench.info.shards)) if shards is None else shards
+    batches = ((index, batch) for index in wanted for batch in _batches(bench, inputs, scored, index))
     found = 0
     for index, some in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
         tables = [SCORE_SCHEMA.empty_table()]
         for _, batch in some:
             if len(batch):
-                tables += run.tables(batch, scored)
+                tables += _tables(run, inputs, batch, at, options.captions, by_products)
             if progress is not None:
                 progress(scorer.name, len(batch) + batch.failed)
         found += sum(map(len, tables))
@@ -107,13 +118,10 @@ def nothing_to_score(bench: Bench, scorer: Scorer, positions: Sequence[int]) -> 
     )
 
 
-def _batches(
-    bench: Bench, supply: Supply, positions: Sequence[int], options: ScoreOptions, shard: int
-) -> Iterator[TrajectoryBatch]:
-    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // supply.row_bytes(positions)))
-    read = positions if {"latent", "x0"} & set(supply.signals) or supply.kind == "activations" else ()
+def _batches(bench: Bench, inputs: BenchInputs, positions: Sequence[int], shard: int) -> Iterator[TrajectoryBatch]:
+    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // inputs.row_bytes(positions)))
     order = Order(part=shard, parts=len(bench.info.shards))
-    return bench.batches(read, supply.images, rows, order, signals=supply.signals)
+    return bench.batches(inputs.columns_at(positions), inputs.images, rows, order, signals=inputs.signals)
 
 
 def score_references(bench_path: Path, names: Sequence[str], progress: Progress | None = None) -> None:
@@ -131,7 +139,7 @@ def score_references(bench_path: Path, names: Sequence[str], progress: Progress 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
     """Where a score table comes from."""
     looks = scorer.reads in ("preview", "x0_preview", "x0_image")
-    decoder = decoder_fingerprint(info, options.preview, options.vae) if looks else ""
+    decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if looks else ""
     return {
         "scorer": scorer.name,
         "scorer_fingerprint": scorer.fingerprint,
@@ -140,103 +148,34 @@ def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _A
     }
 
 
-class _Run:
-    """One scorer at work: how many rows it takes at a time, and the texts that it has embedded."""
+def _tables(
+    run: AppliedScorer,
+    inputs: BenchInputs,
+    batch: TrajectoryBatch,
+    at: Sequence[PositionInfo],
+    captions: bool,
+    by_products: ByProducts | None,
+) -> Iterator[pa.Table]:
+    """The scores of a batch: by position, then by caption."""
+    rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
+    for position in at:
+        found = run.score(rows, position, partial(inputs.recorded, batch, position.position))
+        if by_products is not None:
+            by_products.note(position.position, found)
+        for kind, scores in found.by_caption.items():
+            numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])
+            yield _table(batch, position.position, kind, numbers, scores)
 
-    def __init__(
-        self, scorer: Scorer, supply: Supply, info: DatasetInfo, options: ScoreOptions, seen: Seen | None
-    ) -> None:
-        self._scorer, self._supply, self._seen = scorer, supply, seen
-        self._at = {position.position: position for position in info.positions}
-        self._captions, self._automatic = options.captions, options.batch_size is None
-        self._size = options.batch_size or _BATCH_ROWS
-        self._texts: dict[str, torch.Tensor] = {}
 
-    def tables(self, batch: TrajectoryBatch, positions: Sequence[int]) -> Iterator[pa.Table]:
-        """The scores of a batch: by position, then by caption."""
-        if isinstance(self._scorer, NameScorer):
-            for position in positions:
-                scores = self._scorer.score_names(batch.prompt_ids, batch.candidates, position)
-                yield _table(batch, position, PROMPT, np.arange(len(batch)), scores)
-            return
-        captions = self._captions_of(batch)
-        if isinstance(self._scorer, TwinTower):
-            self._embed_texts(self._scorer, [text for texts in captions.values() for text in texts if text is not None])
-        for position in positions:
-            began = time.perf_counter()
-            found = {kind: scores.double().cpu() for kind, scores in self._scores(batch, position, captions).items()}
-            if self._seen is not None:
-                times = 1 if isinstance(self._scorer, TwinTower) else len(captions)
-                self._seen.seconds.append((time.perf_counter() - began) / (len(batch) * times))
-            for kind, scores in found.items():
-                rows = np.array([row for row, text in enumerate(captions[kind]) if text is not None])
-                yield _table(batch, position, kind, rows, scores)
-
-    def _captions_of(self, batch: TrajectoryBatch) -> dict[str, _Texts]:
-        """By kind."""
-        found: dict[str, _Texts] = {PROMPT: batch.prompts}
-        if self._captions:
-            kinds = dict.fromkeys(kind for row in batch.corruptions for kind, text in (row or {}).items() if text)
-            found |= {kind: [(row or {}).get(kind) or None for row in batch.corruptions] for kind in kinds}
-        return found
-
-    def _scores(self, batch: TrajectoryBatch, position: int, captions: dict[str, _Texts]) -> dict[str, torch.Tensor]:
-        parts: dict[str, list[torch.Tensor]] = {kind: [] for kind in captions}
-        start = 0
-        while start < len(batch):
-            rows = slice(start, min(start + self._size, len(batch)))
-            try:
-                found = self._some(batch, position, rows, captions)
-            except torch.OutOfMemoryError as error:
-                if not self._automatic or rows.stop - start == 1:
-                    raise NbenchError(
-                        f"{self._scorer.name} runs out of memory with {self._size} rows at a time: "
-                        "give a smaller --batch-size, or another --device or --dtype"
-                    ) from error
-                self._size = (rows.stop - start) // 2
-                continue
-            for kind, scores in found.items():
-                parts[kind].append(scores)
-            start = rows.stop
-        return {kind: torch.cat(scores) for kind, scores in parts.items()}
-
-    def _some(
-        self, batch: TrajectoryBatch, position: int, rows: slice, captions: dict[str, _Texts]
-    ) -> dict[str, torch.Tensor]:
-        inputs, at = self._supply.inputs(batch, position, rows), self._at[position]
-        texts = {
-            kind: [(row, text) for row, text in enumerate(one[rows]) if text is not None]
-            for kind, one in captions.items()
-        }
-        found = {}
-        if isinstance(self._scorer, TwinTower):
-            seen = embed_inputs(self._scorer, inputs, at)
-            if self._seen is not None and self._seen.embeddings is not None:
-                self._seen.embeddings.setdefault(position, []).append(seen.float().cpu().numpy())
-            seen = seen * getattr(self._scorer, "scale", 1.0)
-            for kind, told in texts.items():
-                known = [self._texts[text] for _, text in told]
-                chosen = seen[[row for row, _ in told]]
-                found[kind] = (torch.stack(known) * chosen).sum(-1) if known else chosen.sum(-1)
-            return found
-        assert isinstance(self._scorer, PairScorer)
-        for kind, told in texts.items():
-            chosen, prompts = inputs[[row for row, _ in told]], [text for _, text in told]
-            found[kind] = score_pairs(self._scorer, chosen, prompts, at) if told else torch.empty(0)
-        return found
-
-    def _embed_texts(self, tower: TwinTower, texts: Sequence[str]) -> None:
-        """Rows come prompt by prompt, so that few texts need be kept for each to be embedded once."""
-        wanted = list(dict.fromkeys(texts))
-        new = [text for text in wanted if text not in self._texts]
-        for start in range(0, len(new), _BATCH_ROWS):
-            some = new[start : start + _BATCH_ROWS]
-            self._texts |= dict(zip(some, tower.embed_text(some), strict=True))
-        self._texts = {text: self._texts[text] for text in wanted}
+def _captions(batch: TrajectoryBatch, corrupted: bool) -> dict[str, Sequence[str | None]]:
+    """By kind, a caption per row, None where there is none."""
+    kinds = dict.fromkeys(kind for row in batch.corruptions for kind, text in (row or {}).items() if text)
+    others = {kind: [(row or {}).get(kind) or None for row in batch.corruptions] for kind in kinds if corrupted}
+    return {PROMPT: batch.prompts, **others}
 
 
 def _table(batch: TrajectoryBatch, position: int, caption: str, rows: np.ndarray, scores: torch.Tensor) -> pa.Table:
-    values = scores.double().cpu().numpy()
+    values = scores.numpy()
     columns = {
         "prompt_id": [batch.prompt_ids[row] for row in rows],
         "candidate": [batch.candidates[row] for row in rows],

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from ...errors import NbenchError
 from ...progress import BuildProgress
+from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.lock import locked
@@ -29,9 +31,7 @@ from ..metrics.caption_figures import retrieval_rows
 from ..results.result_file import EvaluationResult, RetrievalRow, read_result
 from .inputs import readable
 from .options import ScoreOptions
-from .score import Seen, nothing_to_score, score_metadata, score_shards
-
-_TEXTS = 256
+from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Store:
     Attributes:
         path: of the table; the result lies beside it as `.json`.
         retrieval: keep embeddings until the recall of a twin tower is known.
+        source: `source_digest` of what the model was named by; None where it has no name.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Store:
     scorer: Scorer
     options: ScoreOptions
     retrieval: bool = False
+    source: str | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -75,6 +77,26 @@ class Store:
                 with suppress(OSError):  # the parts of a run that was cut off stay
                     self._parts.rmdir()
 
+    def check_owner(self) -> None:
+        """Refuse to replace what is there of another bench or model that merely has the same name.
+
+        Raises:
+            NbenchError: naming what it is of.
+        """
+        table, result = self._metadata(), self._result()
+        benches = {table.get("bench_fingerprint"), result.bench_fingerprint if result else None}
+        model = table.get("scorer_fingerprint", result.model_fingerprint if result else self.scorer.fingerprint)
+        sources = {self.source, result.provenance.source if result else None} - {None}
+        other = ""
+        if benches - {None, self.bench.info.fingerprint}:
+            other = f"another bench called {self.bench.name}"
+        elif model != self.scorer.fingerprint and len(sources) > 1:
+            other = f"another model called {self.scorer.name}"
+        elif table and model == self.scorer.fingerprint and table.get("decoder") != self._origin.get("decoder"):
+            other = "other previews, or by another VAE"
+        if other:
+            raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
+
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
         """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
 
@@ -91,6 +113,13 @@ class Store:
         old, result = self._kept()
         if old is None:
             result = None
+            if shown and self._metadata().get("scorer_fingerprint", self.scorer.fingerprint) != self.scorer.fingerprint:
+                Console(stderr=True).print(
+                    f"{self.scorer.name} has changed since {self.path} was written: all is scored anew",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         told = tuple(result.retrieval) if result is not None else ()
         missing = [position for position in wanted if not self._has(position, old, told)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
@@ -146,12 +175,21 @@ class Store:
             "captions_at"
         }:
             return None, None
+        result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
+        return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _metadata(self) -> dict[str, Any]:
+        """Where the table that is there comes from; empty where there is none."""
         try:
-            result = read_result(self.path.with_suffix(".json"))
+            return scores_metadata(read_scores(self.path))
         except NbenchError:
-            return table, None
-        same = (self.scorer.fingerprint, self.bench.info.fingerprint)
-        return table, result if (result.model_fingerprint, result.bench_fingerprint) == same else None
+            return {}
+
+    def _result(self) -> EvaluationResult | None:
+        try:
+            return read_result(self.path.with_suffix(".json"))
+        except NbenchError:
+            return None
 
     def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
         if old is None or position not in set(pc.unique(old["position"]).to_pylist()):
@@ -163,17 +201,19 @@ class Store:
     def _score(self, missing: Sequence[int], shown: bool) -> float | None:
         """Score what has no part yet; the median of the seconds that a score took."""
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
-        info, seen = self.bench.info, Seen(embeddings={} if self._embeds else None)
+        info, others = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
         todo = [shard for shard in range(len(info.shards)) if not _is_of(self._part(shard), key)]
         rows = sum(len(info.shard_rows(shard)) for shard in todo)
         with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
-            made = score_shards(self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, seen)
+            made = score_shards(
+                self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, others
+            )
             for shard, table in made:
-                if seen.embeddings is not None:
-                    self._keep(shard, missing, seen.embeddings)
-                    seen.embeddings.clear()
+                if others.embeddings is not None:
+                    self._keep(shard, missing, others.embeddings)
+                    others.embeddings.clear()
                 write_scores(self._part(shard), table, key)
-        return median(seen.seconds) if seen.seconds else None
+        return median(others.seconds) if others.seconds else None
 
     def _keep(self, shard: int, missing: Sequence[int], embeddings: dict[int, list[np.ndarray]]) -> None:
         """Put the embeddings of a shard, float32 [K, B, D], where its part will be."""
@@ -213,15 +253,7 @@ class Store:
             return []
         assert isinstance(self.scorer, TwinTower)
         prompts = self.bench.prompts
-        texts = np.concatenate(
-            [
-                self.scorer.embed_text([prompt.prompt for prompt in prompts[start : start + _TEXTS]])
-                .float()
-                .cpu()
-                .numpy()
-                for start in range(0, len(prompts), _TEXTS)
-            ]
-        )
+        texts = embed_texts(self.scorer, [prompt.prompt for prompt in prompts]).float().cpu().numpy()
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
         shards = [(shard, read_scores(self._part(shard))) for shard in range(len(self.bench.info.shards))]
         found = []

@@ -24,7 +24,7 @@ WIDTH = 6
 SIGNALS = ("latent", "x0", "cfg_gap", f"activations:{LAYER}:{WIDTH}", "image")
 
 
-def make_signals_bench(path: Path) -> Bench:
+def make_signals_bench(path: Path, fingerprint: str = "f" * 8) -> Bench:
     """Positions 0, 5, 10; no corruptions of the first prompt.
 
     The x0 estimate is the finished latent with a little noise, the activations have the reference's score as their
@@ -49,7 +49,7 @@ def make_signals_bench(path: Path) -> Bench:
         format_version=1,
         name="noisy-genai-bench",
         split="test",
-        fingerprint="f" * 8,
+        fingerprint=fingerprint,
         spec={"pipeline": {"name": "shapes", "content": world.content}},
         latent_shape=(4, 16, 16),
         format="parquet",

@@ -167,7 +167,7 @@ def test_a_run_that_fails_leaves_the_pipeline_as_it_was(sd15_folder: Path) -> No
         def score(self, inputs: torch.Tensor, prompts: Any) -> torch.Tensor:
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(NbenchError, match="scorer mean: score raises ZeroDivisionError"):
         BestOfN(pipe, Broken(), policy="2:1").best(PROMPT, **arguments)
     assert state(pipe) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.recorder import Recorder
 from nbench.sampling.bestofn import BestOfN
+from nbench.sampling.live_scorer import LiveScorer
 from nbench.sampling.monitor import AlignmentMonitor
 from nbench.sampling.policy import Policy, parse_policy
 from nbench.scorers.baselines import GuidanceGapScorer
@@ -186,3 +188,20 @@ def test_what_no_run_gives_is_refused(sd15_folder: Path) -> None:
     ):
         with pytest.raises(NbenchError, match=reason):
             BestOfN(pipe, Mean(reads), policy=policy, keep=keep).best(PROMPT, **arguments)
+
+
+def test_what_a_scorer_gives_is_checked_in_a_run_as_on_a_bench(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    class Column(Mean):
+        def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            return super().score(inputs, prompts)[:, None]
+
+    for scorer in (Column(), Column("x0_image")):
+        with pytest.raises(NbenchError, match=r"scorer mean: score gives shape \[4, 1\] for 4 rows, not \[B\]"):
+            BestOfN(pipe, scorer, n=4, policy="2:1").best(PROMPT, **arguments)
+        one = r"scorer mean: score gives shape \[1, 1\] for 1 rows, not \[B\]"
+        with pytest.raises(NbenchError, match=one), AlignmentMonitor(pipe, scorer, PROMPT):
+            plain(pipe, [1], arguments)
+    with pytest.raises(NbenchError, match="mean reads decoded images and this pipeline has no VAE: read previews"):
+        LiveScorer(Mean("x0_image"), None)

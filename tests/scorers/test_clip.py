@@ -7,9 +7,10 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from nbench.errors import NbenchError
+from nbench.scorers.check import WORLD
 from nbench.scorers.clip import CLIPScorer
-from nbench.scorers.noisyclip import NoisyCLIPScorer
 from nbench.scorers.protocols import TwinTower
+from nbench.scorers.registry import get_scorer
 
 WEIGHTS = Path(__file__).parents[2] / "shapes" / "weights"
 PROMPTS = ["two red circles on gray background", "one blue square left of three green crosses on white background"]
@@ -39,7 +40,7 @@ def test_a_prompts_embedding_does_not_depend_on_its_company(scorer: CLIPScorer) 
 
 
 def test_fingerprint_tells_weights_and_what_is_read(scorer: CLIPScorer, tmp_path: Path) -> None:
-    noisy = NoisyCLIPScorer(WEIGHTS / "noisyclip")
+    noisy = get_scorer("noisyclip", WORLD)
     assert (noisy.name, noisy.reads) == ("noisyclip", "preview")
     for file in (WEIGHTS / "clip").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -46,7 +46,7 @@ def test_a_class_in_a_file_is_given_what_it_asks_for(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     scorer = get_scorer(f"{file}:Mine", WORLD)
-    assert (scorer.name, vars(scorer)) == ("mine", {"steps": 50, "dtype": "float32"})
+    assert (scorer.name, vars(scorer)) == ("mine", {"steps": 50, "dtype": "float32", "fingerprint": scorer.fingerprint})
     for name, reason in {
         "Mien": r"unknown class Mien \(did you mean Mine\?\)",
         "Nameless": r"no scorer: it has no name",
@@ -61,6 +61,47 @@ def test_a_class_in_a_file_is_given_what_it_asks_for(tmp_path: Path) -> None:
     file.write_text("import nothing_like_it")
     with pytest.raises(NbenchError, match="cannot be imported: ModuleNotFoundError"):
         get_scorer(f"{file}:Mine", WORLD)
+
+
+PROPERTY = """
+class Mine:
+    name, reads = "mine", "preview"
+
+    @property
+    def fingerprint(self):
+        return "1"
+
+    def score(self, inputs, prompts):
+        return inputs.mean((1, 2, 3))
+"""
+FROZEN = """
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Mine:
+    name: str = "mine"
+    reads: str = "preview"
+    fingerprint: str = "1"
+
+    def score(self, inputs, prompts):
+        return inputs.mean((1, 2, 3))
+"""
+
+
+@pytest.mark.parametrize("code", [MINE, PROPERTY, FROZEN])
+def test_the_code_of_a_plug_in_is_part_of_its_fingerprint(code: str, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name / "mine.py" for name in ("first", "second", "third"))
+    for file in (first, second, third):
+        file.parent.mkdir()
+        file.write_text(code)
+    third.write_text(code.replace("return inputs", "return -inputs"))
+    found = [get_scorer(f"{file}:Mine", WORLD).fingerprint for file in (first, second, third)]
+    assert found[0] == found[1] != found[2]
+    assert all(one.startswith("1-") for one in found)
+    if code != MINE:
+        other = get_scorer(f"x0-preview:{first}:Mine", WORLD)
+        assert (other.name, other.reads) == ("x0-preview-mine.py-Mine", "x0_preview")
+        assert other.fingerprint == f"{found[0]}-x0_preview"
 
 
 def test_a_class_in_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

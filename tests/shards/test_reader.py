@@ -36,6 +36,16 @@ def test_batches_come_in_order_without_the_failed(bench_folder: Path) -> None:
     assert max(map(len, batches)) <= 2
 
 
+def test_a_name_is_that_of_the_folder_however_it_is_reached(
+    bench_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(bench_folder)
+    monkeypatch.chdir(bench_folder)
+    for where in (bench_folder, ".", f"{bench_folder}/", "data/..", f"{bench_folder}/data/.."):
+        assert open_bench(where).name == bench_folder.name
+    assert open_bench(tmp_path / "link").name == "link"
+
+
 def test_prompts(bench_folder: Path) -> None:
     prompts = open_bench(bench_folder).prompts
     assert [p.prompt_id for p in prompts] == ["p0", "p1", "p2", "p3"]

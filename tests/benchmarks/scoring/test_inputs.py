@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from nbench.benchmarks.scoring.bench_check import check_model
+from nbench.benchmarks.scoring.check_model import check_model
 from nbench.benchmarks.scoring.options import ScoreOptions
 from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
+from nbench.scorers.decoders import preview
 from nbench.scorers.placement import CPU
-from nbench.scorers.previews import preview
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.schema import PositionInfo

@@ -38,14 +38,16 @@ ROWS = PROMPTS * CANDIDATES - 1
 SCORER = """
 import os, pathlib, signal, time, torch
 
+LOG = pathlib.Path(__file__).with_name("log")
+
 class Brightness:
     name, reads, fingerprint = "brightness", "latent", "{fingerprint}"
 
     def score(self, inputs, prompts):
-        with open({log!r}, "a") as log:
+        with open(LOG, "a") as log:
             print(len(prompts), file=log)
         left = os.environ.get("KILL_AFTER")
-        if left is not None and sum(1 for _ in open({log!r})) > int(left):
+        if left is not None and sum(1 for _ in open(LOG)) > int(left):
             os.kill(os.getpid(), signal.SIGKILL)
         if "WAIT_FOR" in os.environ:
             pathlib.Path(os.environ["WAIT_FOR"] + ".waits").touch()
@@ -78,7 +80,7 @@ class Counted:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "log"
         self.file = folder / "mine.py"
-        self.file.write_text(SCORER.format(log=str(self._log), fingerprint=fingerprint))
+        self.file.write_text(SCORER.format(fingerprint=fingerprint))
 
     def config(self, bench: Bench, latents: str, out: Path) -> EvaluateConfig:
         return EvaluateConfig(bench.path, (f"{self.file}:Brightness",), latents, out)
@@ -205,22 +207,70 @@ def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: 
     assert table.read_bytes() == grown
 
 
-def test_scores_of_another_scorer_or_bench_are_not_taken(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    evaluate(Counted(tmp_path / "one").config(bench[0], "5", out))
-    other = Counted(tmp_path / "other", fingerprint="2")
-    evaluate(other.config(bench[0], "5", out))
-    assert other.taken() == 2 * ROWS
+def test_scores_of_a_scorer_that_has_changed_or_of_remade_rows_are_not_taken(
+    bench: tuple[Bench, Quality], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, scorer = tmp_path / "out", Counted(tmp_path / "one")
+    config = scorer.config(bench[0], "5", out)
+    evaluate(config)
+    before = scorer.file.read_text()
+    for text in (before.replace('"1"', '"2"'), before.replace("return ", "return -")):  # or its code alone
+        scorer.taken()
+        scorer.file.write_text(text)
+        evaluate(config, progress=True)
+        assert scorer.taken() == 2 * ROWS
+        assert "brightness has changed since" in capsys.readouterr().err
+    assert (np.array(read_scores(out / "small/brightness.parquet")["score"]) < 0).any()
     info = bench[0].info
     records = tuple(replace(record, sha256="0" * 64) for record in info.shards if record)
     remade = replace(bench[0], info=replace(info, shards=records))  # failed rows were made once more
-    store = Store(out / "small/brightness.parquet", remade, _scorer(other, remade), ScoreOptions())
+    store = Store(out / "small/brightness.parquet", remade, _scorer(scorer, remade), ScoreOptions())
     with store.held():
         store.scored([5, STEPS])
-        assert other.taken() == 2 * ROWS
+        assert scorer.taken() == 2 * ROWS
         store.path.write_bytes(b"damaged")
         store.scored([5, STEPS])
-        assert other.taken() == 2 * ROWS
+        assert scorer.taken() == 2 * ROWS
+
+
+def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = Counted(tmp_path / "one"), Counted(tmp_path / "two", fingerprint="2")
+    evaluate(first.config(bench[0], "5", out))
+    table = out / "small/brightness.parquet"
+    before = {path: path.read_bytes() for path in table.parent.iterdir()}
+    twin = make_signals_bench(tmp_path / "elsewhere/small", fingerprint="e" * 8)
+    way_out = "give another --out, or --fresh to replace them"
+    for config, whose in (
+        (second.config(bench[0], "5", out), "another model called brightness"),
+        (first.config(twin, "5", out), "another bench called small"),
+    ):
+        with pytest.raises(NbenchError, match=f"brightness.parquet has the scores of {whose}: {way_out}"):
+            evaluate(replace(config, models=("random", *config.models)))
+        assert {path: path.read_bytes() for path in table.parent.iterdir()} == before  # none of the models is begun
+        evaluate(replace(config, fresh=True))
+        assert table.read_bytes() != before[table]
+        evaluate(replace(first.config(bench[0], "5", out), fresh=True))
+        before = {path: path.read_bytes() for path in table.parent.iterdir()}
+    table.unlink()  # what it measured is there
+    with pytest.raises(NbenchError, match="another bench called small"):
+        evaluate(first.config(twin, "5", out))
+    evaluate(Counted(tmp_path / "three").config(bench[0], "5", out))  # the same by another path
+
+
+def test_scores_by_other_previews_are_not_replaced(signals: Bench, tmp_path: Path) -> None:
+    import diffusers
+
+    blocks = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    layers = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    diffusers.AutoencoderTiny(**blocks, **layers).save_pretrained(tmp_path / "tiny")
+    config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path)
+    evaluate(config)
+    other = replace(config, options=ScoreOptions(preview=f"tiny:{tmp_path / 'tiny'}"))
+    with pytest.raises(NbenchError, match="has the scores of other previews, or by another VAE: give another --out"):
+        evaluate(other)
+    evaluate(replace(other, out=tmp_path / "other"))
+    evaluate(config)
 
 
 def _scorer(counted: Counted, bench: Bench):  # type: ignore[no-untyped-def]
@@ -343,6 +393,6 @@ def test_bad_input_is_refused_before_the_work(signals: Bench, tmp_path: Path) ->
     with pytest.raises(NbenchError, match="--num-workers -1 is out of range"):
         ScoreOptions(ahead=-1)
     file = tmp_path / "bad.py"
-    file.write_text(SCORER.format(log="", fingerprint="1").replace('"brightness"', '"../brightness"'))
+    file.write_text(SCORER.format(fingerprint="1").replace('"brightness"', '"../brightness"'))
     with pytest.raises(NbenchError, match="cannot be the name of a result file"):
         evaluate(replace(config, out=tmp_path, models=(f"{file}:Brightness",)))

@@ -8,7 +8,7 @@ from ...scorers.placement import Placement
 from ...scorers.protocols import NameScorer, Scorer
 from ...scorers.registry import get_scorer
 from ...shards.reader import open_bench
-from .inputs import Supply, readable
+from .inputs import BenchInputs, applied, readable
 from .options import ScoreOptions
 
 
@@ -26,19 +26,18 @@ def check_model(model: str, bench: str | None, position: int | None, placement: 
         return scorer, check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, WORLD.positions[0])
     opened = open_bench(bench)
     scorer = get_scorer(model, opened.info, placement)
-    supply = Supply(opened, scorer, ScoreOptions(placement=placement))
+    inputs, run = BenchInputs(opened, scorer.reads), applied(opened, scorer, ScoreOptions(placement=placement))
     stored = opened.info.stored if position is None else [position]
     known = readable(scorer.reads, stored, opened.info.steps)
     if not known:
         raise NbenchError(f"{scorer.name} reads {scorer.reads}, which there is not at position {position}")
     chosen = known[len(known) // 2]
     opened.require([chosen])
-    reads = [chosen] if supply.signals and supply.kind != "cfg_gap" else []
-    for batch in opened.batches(reads, supply.images, ROWS, signals=supply.signals):
+    for batch in opened.batches(inputs.columns_at([chosen]), inputs.images, ROWS, signals=inputs.signals):
         if len(batch) and isinstance(scorer, NameScorer):
             return scorer, check_names(scorer, batch.prompt_ids, batch.candidates, chosen)
         if len(batch):
-            inputs = supply.inputs(batch, chosen, slice(0, len(batch)))
-            at = next(info for info in opened.info.positions if info.position == chosen)
-            return scorer, check_scorer(scorer, inputs, batch.prompts, at)
+            recorded = inputs.recorded(batch, chosen, slice(0, len(batch)))
+            at = next(position for position in opened.info.positions if position.position == chosen)
+            return scorer, check_scorer(scorer, run.prepared(recorded), batch.prompts, at)
     raise NbenchError(f"{bench} has no trajectory to check {scorer.name} on: all of them failed")

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from ..pipelines.aliases import ALIASES
-from ..pipelines.find import folder_entry
-from ..pipelines.latent_layout import LatentLayout
-from ..pipelines.options import as_called
-from ..scorers.space import latent_space
-from ..shards.schema import DatasetInfo, PreviewMap
+from ..shards.schema import LatentSpace, PreviewMap
+from .aliases import ALIASES
+from .find import folder_entry
+from .latent_layout import LatentLayout
+from .options import as_called
 
 
 def preview_of(pipe: Any) -> PreviewMap | None:
@@ -24,7 +23,7 @@ def preview_of(pipe: Any) -> PreviewMap | None:
     return folder_entry(Path(source)).preview or next(published, None)
 
 
-def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -> DatasetInfo:
+def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -> LatentSpace:
     """The latent space of `pipe` called with `arguments`.
 
     The pipeline is called and ended when it has drawn its noise, so the denoiser never runs.
@@ -32,12 +31,11 @@ def space_of(pipe: Any, preview: PreviewMap | None, arguments: dict[str, Any]) -
     return space_from(pipe, _first_noise(pipe, arguments), preview)
 
 
-def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> DatasetInfo:
-    """The latent space of `latents` [B, C, h, w] of `pipe`, for the scorer registry: a data set without rows."""
+def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> LatentSpace:
+    """The latent space of `latents` [B, C, h, w] of `pipe`."""
     channels, height, width = latents.shape[1:]
-    return latent_space(
-        (channels, height, width), preview, str(getattr(pipe, "name_or_path", None) or type(pipe).__name__)
-    )
+    name = str(getattr(pipe, "name_or_path", None) or type(pipe).__name__)
+    return LatentSpace((channels, height, width), preview, name)
 
 
 class _Drawn(Exception):

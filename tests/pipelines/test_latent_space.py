@@ -11,7 +11,7 @@ import pytest
 from nbench.pipelines import find as pipelines
 from nbench.pipelines.aliases import ALIASES
 from nbench.pipelines.find import resolve_pipeline
-from nbench.sampling.pipeline_space import preview_of
+from nbench.pipelines.latent_space import preview_of
 
 
 def test_the_preview_map_of_a_folder_of_a_hub_id_and_of_neither(

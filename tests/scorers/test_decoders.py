@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from nbench.scorers.previews import preview
+from nbench.scorers.decoders import preview
 from nbench.shards.schema import PreviewMap
 
 SDXL = PreviewMap(

@@ -16,9 +16,11 @@ from ..pipelines.options import as_called
 from ..pipelines.pruning import Pruner
 from ..pipelines.step_tap import own_noise
 from ..pipelines.watch import Known, Watch
+from ..scorers.apply import Rows
 from ..shards.inspect import preview_image
+from ..shards.scores import PROMPT
 from ..shards.seeds import candidate_seed
-from .live_scorer import LiveScorer, Named
+from .live_scorer import LiveScorer
 from .waves import Waves
 
 
@@ -121,9 +123,10 @@ class Batch:
             return
         living = self._pruner.living
         who = [self.rows[row] for row in living]
-        named = Named([task.prompt_id for task, _ in who], [task.prompt for task, _ in who], [one for _, one in who])
+        prompts = [task.prompt for task, _ in who]
+        rows = Rows([task.prompt_id for task, _ in who], [number for _, number in who], {PROMPT: prompts})
         known = what()[living]
-        scores = self._live.score(named, self._watch.at(position), known)
+        scores = self._live.score(rows, self._watch.at(position), known)
         kept: list[int] = []
         for task, _ in self._drawn:
             found = {number: score for (other, number), score in zip(who, scores, strict=True) if other is task}
