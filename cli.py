@@ -16,6 +16,7 @@ from .commands.evaluate import evaluate_app
 from .commands.models import models_app
 from .commands.panels import SCORERS
 from .commands.pipelines import pipelines_app
+from .commands.references import references_app
 from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
@@ -38,6 +39,7 @@ for topic in (
     corrupt_app,
     data_app,
     evaluate_app,
+    references_app,
     scores_app,
     results_app,
     report_app,

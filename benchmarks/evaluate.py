@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,13 +21,14 @@ from ..scorers.registry import get_scorer
 from ..scorers.weights import file_name, source_digest
 from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
+from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata
 from .evaluate_config import EvaluateConfig
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import ModelScores, Setting
-from .results.compare import score_arrays
+from .metrics.model_figures import YARDSTICK, ModelScores, Setting, checked_yardstick
+from .results.compare import final_references, score_arrays
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
 from .scoring.references import build
@@ -47,7 +49,11 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
     positions = sorted({*bench.select(config.latents), bench.info.steps})
-    references, fingerprints = _read_references(bench)
+    references = _read_references(bench)
+    by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
+    if note and progress:
+        print(note, file=sys.stderr)
+    config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
     scorers, sources = _load(config.models, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
@@ -70,9 +76,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(
-                config, bench, positions, scorers, sources, scored, (references, fingerprints), step_seconds, started
-            )
+            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
 def _default_bench(progress: bool) -> Path:
@@ -108,12 +112,13 @@ def _measured(
     started: datetime,
 ) -> EvaluationReport:
     info, name, (references, fingerprints) = bench.info, bench.name, known
+    by = config.yardstick or YARDSTICK
     by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
     scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
-    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra))
+    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
@@ -130,7 +135,7 @@ def _measured(
             n_candidates=info.candidates,
             n_failed=bench.n_failed,
             steps=info.steps,
-            yardsticks={label: yardstick(references, label, last) for label in references},
+            yardsticks={label: yardstick(references, label, last, by=by) for label in references},
             rows=tuple(own.rows),
             selection=tuple(own.selection),
             separation=separation[model],
@@ -150,7 +155,7 @@ def _measured(
         steps=info.steps,
         rows=tuple(found.rows),
         comparisons=comparisons,
-        yardsticks={label: yardstick(references, label) for label in references},
+        yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
         separation=tuple(row for rows in separation.values() for row in rows),
         retrieval=tuple(row for one in scored.values() for row in one.retrieval),
@@ -173,22 +178,11 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[di
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays, fingerprints = {}, {}
-    for name, table in bench.references.items():
-        origin = scores_metadata(table)
-        if origin.get("bench_fingerprint") != bench.info.fingerprint:
-            raise NbenchError(
-                f"scores/{name}.parquet of {bench.location.url} scores another build: remove it, or build with --fresh"
-            )
-        by_position = _by_caption(table, bench).get(PROMPT, {})
-        if bench.info.steps in by_position:
-            arrays[name] = by_position[bench.info.steps]
-            fingerprints[name] = origin["scorer_fingerprint"]
-    if not arrays:
-        raise NbenchError(
-            f"no references at {bench.location.url}/scores: run its nbench build again with --references clip,vqascore"
-        )
-    return arrays, fingerprints
+    """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
+    if not bench.references:
+        raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
+    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}
 
 
 def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:

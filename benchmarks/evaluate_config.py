@@ -24,6 +24,7 @@ class EvaluateConfig:
         retrieval: measure the recall of dual encoders.
         time_steps: denoiser steps to time on this machine; None for none.
         fresh: score anew what has been scored before.
+        yardstick: the reference that final-image selection goes by; None for clip.
     """
 
     bench: Annotated[
@@ -49,3 +50,4 @@ class EvaluateConfig:
         int | None, _output("Time this many steps of the bench's pipeline, to give costs in denoiser steps.")
     ] = None
     fresh: Annotated[bool, Option("Discard existing scores and score again.")] = False
+    yardstick: Annotated[str | None, _output("Reference that final-image selection goes by. [default: clip]")] = None

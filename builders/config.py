@@ -104,7 +104,11 @@ class BuildConfig(PromptSelection):
     rows_per_shard: Annotated[int | None, _data_set("Trajectories per shard. [default: by their size]")] = None
     references: Annotated[
         tuple[str, ...] | None,
-        _data_set("Reference scores of a bench. [default: clip,vqascore]", text=str | None, parse=words),
+        _data_set(
+            "References of a bench: SCORER or NAME=SCORER, any scorer of images. [default: clip,vqascore]",
+            text=str | None,
+            parse=words,
+        ),
     ] = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
 

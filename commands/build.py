@@ -81,9 +81,9 @@ def plan(
 
 def _check(config: BuildConfig) -> None:
     """A plan refuses what its build would refuse."""
-    from ..scorers.registry import check_references
+    from ..scorers.references import parse_references
 
-    check_references(config.references or ())
+    parse_references(config.references)
 
 
 def _told(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -114,6 +115,8 @@ def _configuration(call: Callable[..., Any], instance: Any = None, without: Coll
                 parts[name] = _configuration(fields_.made_by or kind, usual, fields_.without)
             case None if not is_dataclass(call):
                 parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=usual, annotation=hint), _as_given)
+    if is_dataclass(instance) and not isinstance(instance, type):
+        call = partial(replace, instance)  # keeps what is no option here
     return _Configuration(call, parts)
 
 

@@ -31,6 +31,9 @@ def compare(
     ] = None,
     results: Annotated[Path, Option("Folder with the results.")] = Path("results"),
     positions: Annotated[bool, Option("Show a line per position.")] = False,
+    yardstick: Annotated[
+        str | None, Option("Reference that final-image selection goes by. [default: that of both results]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two models: differences paired by prompt, with intervals, corrected for many positions.
@@ -45,7 +48,7 @@ def compare(
     from ..benchmarks.results.compare import compare_results, find_result
 
     first, second = find_result(a, results), find_result(b, results)
-    found = compare_results(first, second, _bench_of(first, bench), reference)
+    found = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
     if as_json:
         print(json.dumps(asdict(found)))
         return
@@ -64,6 +67,10 @@ def leaderboard(
     position: Annotated[int | None, Option("Position to compare at. [default: the middle one]")] = None,
     reference: Annotated[str | None, Option("Reference to compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, Option("Bench to show. [default: all]")] = None,
+    yardstick: Annotated[
+        str | None,
+        Option("Show only results whose final-image selection goes by it. [default: clip, else the first]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all models that were evaluated, best first, with what a random pick and the best possible one would reach.
@@ -75,7 +82,7 @@ def leaderboard(
     from ..benchmarks.results.leaderboard import leaderboard
     from ..benchmarks.results.leaderboard_formats import FORMATS
 
-    board = leaderboard(folder, sort, position, reference, bench)
+    board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     if as_json or format != "table":

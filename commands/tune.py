@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from .panels import SAMPLE
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..sampling.offline.recorded_scores import Recorded
     from ..sampling.offline.replay import Replay
     from ..sampling.offline.tune import Tuned
 
@@ -50,6 +52,7 @@ def replay_command(
     chosen = parse_policy(policy)
     calls, costs = budget.in_calls(costs)
     recorded = read_recorded(source, [stage.position for stage in chosen.stages])
+    _note(recorded)
     spent = costs.of(recorded)
     found = replay(recorded, chosen, n, spent) if calls is None else replay_budget(recorded, chosen, calls, spent)
     if as_json:
@@ -81,7 +84,9 @@ def tune_command(
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
 
-    recorded = read_recorded(source).only(positions)
+    recorded = read_recorded(source)
+    _note(recorded)
+    recorded = recorded.only(positions)
     config = replace(config, costs=costs.of(recorded))
     if not config.costs.calls_per_score and (later := [position for position in recorded.scores if position]):
         recorded = recorded.at_positions(later)  # position 0 is noise: a live run cannot choose there
@@ -95,6 +100,11 @@ def tune_command(
     _print(_replay_table(best.in_sample), _tuned_table([best, *others], config.n))
     if out is not None:
         print("written:", out)
+
+
+def _note(recorded: Recorded) -> None:
+    if recorded.note:
+        print(recorded.note, file=sys.stderr)
 
 
 def _print(*tables: Table) -> None:

@@ -37,7 +37,7 @@ from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.offline.replay import selections
 from nbench.scorers.protocols import Scorer
-from nbench.scorers.registry import get_reference, get_scorer
+from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
 from nbench.shards.scores import read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
@@ -83,7 +83,7 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Tally]:
     """All ways, batch by batch; the first batch runs once more before, to warm up."""
-    info, clip = bench.info, get_reference("clip", bench.info)
+    info, clip = bench.info, get_scorer("image:clip", bench.info)
     tallies = {name: Tally() for name in (FULL, *ways)}
     batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
 

@@ -129,11 +129,11 @@ def theirs(
     from PIL import Image
     from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
+    from nbench.scorers.builtin import fitting
     from nbench.scorers.decoders import preview
-    from nbench.scorers.registry import clip_folder
 
     assert bench.info.preview is not None
-    source = clip_folder(bench.info)
+    source = fitting("clip", bench.info.latent_space)
     model: Any = CLIPModel.from_pretrained(source).eval()
     processor: Any = CLIPImageProcessorPil.from_pretrained(source)
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source)

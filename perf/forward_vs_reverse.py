@@ -26,7 +26,7 @@ from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import world_prompts
-from nbench.scorers.registry import clip_folder
+from nbench.scorers.builtin import fitting
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
 from nbench.shards.positions import parse_positions
@@ -109,7 +109,11 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     forward("forward-generated", finished(work / "finished", ncc["reverse"]))
     cheaper = seconds["reverse"] / seconds["forward-rendered"]
     forward("forward-same-cost", rendered(work / "many", count * options.most))
-    models, epochs, spent = [clip_folder(open_bench(ncc["reverse"]).info)], dict[str, int](), dict[str, float]()
+    models, epochs, spent = (
+        [fitting("clip", open_bench(ncc["reverse"]).info.latent_space)],
+        dict[str, int](),
+        dict[str, float](),
+    )
     for name, data in ncc.items():
         epochs[name] = options.epochs
         if name == "forward-same-cost":

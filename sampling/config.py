@@ -50,6 +50,10 @@ class SampleConfig:
         _adaptive("Score that the best of a wave must reach, or others are drawn, within --budget."),
     ] = None
     budget: Annotated[int | None, _adaptive("Denoiser calls at most; one step of one candidate is one call.")] = None
+    bench: Annotated[
+        str | None,
+        Option("Bench of this pipeline whose preview map is used. [default: the pipeline's own map]"),
+    ] = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:

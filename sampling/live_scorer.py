@@ -92,8 +92,8 @@ class LiveScorer:
 def _previews(scorer: Scorer, preview_map: PreviewMap | None) -> Decoder:
     if preview_map is None:
         raise NbenchError(
-            f"{scorer.name} reads previews and this pipeline has no preview map: give preview= as the "
-            "dataset.json of a bench of this pipeline states it, or a scorer that reads latents"
+            f"{scorer.name} reads previews and this pipeline has no preview map: name a bench of this pipeline "
+            "(--bench; in Python preview=open_bench(...).info.preview), or a scorer that reads latents"
         )
     return partial(preview, preview_map=preview_map)
 

@@ -12,6 +12,7 @@ from ..errors import NbenchError
 from ..pipelines.find import load_pipeline, resolve_pipeline
 from ..shards.atomic import atomic_write, writing_to
 from ..shards.inspect import sheet_of
+from ..shards.reader import open_bench
 from .bestofn import BestOfN, BestOfNResult
 from .config import SampleConfig
 from .policy import parse_policy
@@ -41,7 +42,7 @@ def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
         budget=config.budget,
         restart=config.restart,
         seed=config.seed,
-        preview=entry.preview,
+        preview=entry.preview if config.bench is None else open_bench(config.bench).info.preview,
     )
     guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
     arguments = {"num_inference_steps": steps, **guidance, **entry.call_kwargs}

@@ -70,6 +70,12 @@ def _clip(space: LatentSpace, placement: Placement) -> Scorer:
     return CLIPScorer(fitting("clip", space) if _is_shapes(space) else _CLIP, placement=placement)
 
 
+def _image_clip(space: LatentSpace, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+
+    return CLIPScorer(fitting("clip", space) if _is_shapes(space) else _CLIP, "image-clip", "image", placement)
+
+
 def _noisyclip(space: LatentSpace, placement: Placement) -> Scorer:
     from .clip import CLIPScorer
 
@@ -139,6 +145,7 @@ def _oracle(reference: str) -> Scorer:
 
 BUILTIN = {
     "clip": Builtin("preview", _clip, f"shapes; else {_CLIP}", "1.9 M; 151 M", "-1..1", "arXiv 2103.00020"),
+    "image:clip": Builtin("image", _image_clip, f"shapes; else {_CLIP}", "1.9 M; 151 M", "-1..1", "arXiv 2103.00020"),
     "siglip": Builtin("preview", _siglip, _SIGLIP, "203 M", "-1..1", "arXiv 2303.15343"),
     "noisyclip": Builtin("preview", _noisyclip, "shapes", "1.9 M", "-1..1", "arXiv 2512.08505"),
     "x0-clip": Builtin(

@@ -51,7 +51,7 @@ def find_model(name: str) -> dict[str, str]:
     """
     rows = list_models()
     for row in rows:
-        if name == row["name"] or (":" in row["name"] and name == row["name"].partition(":")[0]):
+        if name == row["name"] or (_takes_a_model(row) and name == row["name"].partition(":")[0]):
             return row
     raise unknown("scorer", name, sorted({row["name"].partition(":")[0] for row in rows}))
 
@@ -63,11 +63,15 @@ def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
     )
     families = _table("with a model of your own", "name", "reads", "what it is")
     for row in rows:
-        if ":" in row["name"]:
+        if _takes_a_model(row):
             families.add_row(row["name"], row["reads"], row["about"])
         else:
             named.add_row(*(row[column] for column in ("name", "reads", "size", "range")), row["paper"] or row["about"])
     return named, families
+
+
+def _takes_a_model(row: dict[str, str]) -> bool:
+    return ":" in row["name"] and bool(row["about"])  # image:clip is whole as it is
 
 
 def _table(title: str, *columns: str) -> Table:

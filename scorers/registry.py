@@ -8,19 +8,17 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError, failure_of
 from ..shards.schema import DatasetInfo, LatentSpace
-from .builtin import BUILTIN, FAMILIES, REREADINGS, fitting
+from .builtin import BUILTIN, FAMILIES, REREADINGS
 from .placement import Placement
 from .protocols import Scorer, changed, checked_scorer, reread
 from .weights import file_name
 
-REFERENCES = ("clip", "vqascore")
 GROUP = "nbench.scorers"
 """The entry points by which an installed package brings scorers: a class, or a function that makes one."""
 
@@ -61,42 +59,6 @@ def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement 
 
         return CLIPScorer(name, file_name(name), placement=placement)
     raise unknown("model", name, scorer_names(), " (or a folder, a Hub id, or MODULE:CLASS)")
-
-
-def get_reference(name: str, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
-    """The scorer of final images behind the reference called `name`.
-
-    Raises:
-        NbenchError: no such reference, or none of its weights fit the images of this bench.
-    """
-    from .clip import CLIPScorer
-    from .vqascore import VQAScorer
-
-    check_references([name])
-    placement = placement or Placement.best()
-    if name == "vqascore":
-        return VQAScorer(fitting("vqa", info.latent_space), placement=placement)
-    return CLIPScorer(fitting("clip", info.latent_space), reads="image", placement=placement)
-
-
-def check_references(names: Iterable[str]) -> None:
-    """Refuse names that no reference has.
-
-    Raises:
-        NbenchError: naming the first.
-    """
-    for name in names:
-        if name not in REFERENCES:
-            raise unknown("reference", name, REFERENCES)
-
-
-def clip_folder(info: DatasetInfo) -> Path:
-    """The frozen CLIP that fits the latent space of a data set.
-
-    Raises:
-        NbenchError: none does.
-    """
-    return fitting("clip", info.latent_space)
 
 
 def plugins() -> dict[str, EntryPoint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -117,9 +118,11 @@ class DatasetFolder:
         self._save(replace(self.info, shards=tuple(shards)))
 
     def drop_scores(self) -> None:
-        """Remove the score tables, which a change of the rows makes untrue."""
+        """Remove the score tables, whole or in parts, which a change of the rows makes untrue."""
         for path in self.path.glob("scores/*.parquet"):
             path.unlink()
+        for parts in self.path.glob("scores/.*.parts"):
+            shutil.rmtree(parts)
 
     def clear(self) -> None:
         """Remove what nbench made here: score tables, shards, then dataset.json; nothing else."""

@@ -33,6 +33,11 @@ def reference_path(bench: Path, name: str) -> Path:
     return bench / "scores" / f"{name}.parquet"
 
 
+def reference_parts(bench: Path, name: str) -> Path:
+    """Where the scores of single shards are kept until the reference `name` is whole: a hidden folder beside it."""
+    return bench / "scores" / f".{name}.parts"
+
+
 def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Write a score table (columns as in `SCORE_SCHEMA`) with its provenance; atomic.
 
@@ -61,7 +66,7 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
         table.validate(full=True)
         scores_metadata(table)
     except FileNotFoundError:
-        raise NbenchError(f"no scores at {place}: build the bench with --references {Path(place).stem}") from None
+        raise NbenchError(f"no scores at {place}: nbench evaluate or nbench references --add write such") from None
     except Exception as error:  # damaged bytes make the libraries that read them raise anything
         reason = reason_of(error)
         raise NbenchError(f"cannot read scores at {place}: {reason}") from None

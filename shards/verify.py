@@ -17,9 +17,9 @@ from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
 from .reader import Bench
+from .references import finished_scores
 from .rows import decode_image
 from .schema import SUFFIXES, DatasetInfo, ShardRecord, array_columns, arrow_schema, digest, scale_of
-from .scores import scores_metadata
 from .seeds import candidate_seed
 from .storage import Location
 
@@ -77,7 +77,7 @@ def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> 
         defects += [Defect(name, "", what) for what in _file(location, info, index, record)]
         if location.size(name) is not None:
             defects += _rows(bench, index, state, progress)
-    defects += _scores(bench)
+    defects += _scores(bench, not defects)
     return Verification(info.rows, len(info.shards), tuple(defects))
 
 
@@ -192,15 +192,18 @@ def _finite(lists: pa.Array) -> np.ndarray:
     return valid & np.isfinite(numbers).reshape(count, width).all(1)
 
 
-def _scores(bench: Bench) -> Iterator[Defect]:
+def _scores(bench: Bench, sound: bool) -> Iterator[Defect]:
     try:
         tables = bench.references
     except NbenchError as error:
         yield Defect("scores", "", str(error))
         return
-    for name, table in tables.items():
-        if scores_metadata(table).get("bench_fingerprint") != bench.info.fingerprint:
-            yield Defect(f"scores/{name}.parquet", "", "is of another data set")
+    for name, table in tables.items() if sound else ():  # rows that cannot be read are no flaw of their scores
+        try:
+            finished_scores(bench, name)
+        except NbenchError as error:
+            yield Defect(f"scores/{name}.parquet", "", str(error))
+            continue
         keys = table.select(["prompt_id", "candidate", "position", "caption"])
         if keys.group_by(keys.column_names).aggregate([]).num_rows != table.num_rows:
             yield Defect(f"scores/{name}.parquet", "", "scores a candidate twice")

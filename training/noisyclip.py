@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from ..scorers.registry import clip_folder
+from ..scorers.builtin import fitting
 from ..scorers.weights import model_folder
 from ..shards.reader import open_bench
 from .config import TrainConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def train(config: TrainConfig, shown: bool = True) -> Path:
     """Fine-tune CLIP's image tower; see `fine_tune`."""
-    folder = model_folder(config.start or clip_folder(open_bench(config.data).info))
+    folder = model_folder(config.start or fitting("clip", open_bench(config.data).info.latent_space))
     return fine_tune(config, NoisyCLIPTraining, folder, shown)
 
 

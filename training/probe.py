@@ -13,6 +13,7 @@ import torch
 from ..errors import NbenchError
 from ..scorers.probe import ProbeConfig, ProbeHead
 from ..shards.reader import Bench, open_bench
+from ..shards.references import finished_scores
 from ..shards.scores import scores_at
 from .config import ProbeTraining
 
@@ -106,10 +107,7 @@ def _read(bench: Bench, config: ProbeTraining) -> _Rows:
     positions = bench.select(config.positions)
     if max(positions) >= bench.info.steps:
         raise NbenchError(f"there are no activations at the final position {bench.info.steps}: name others")
-    if config.reference not in bench.references:
-        has = ", ".join(bench.references) or "none"
-        raise NbenchError(f"no reference {config.reference} in this bench: it has {has}")
-    known = scores_at(bench.references[config.reference], bench.info.steps)
+    known = scores_at(finished_scores(bench, config.reference), bench.info.steps)
     numbers = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
     parts = []
     for batch in bench.batches(positions, signals=(f"activations:{config.layer}",)):

@@ -12,7 +12,7 @@ from .. import metrics
 from ..results.result_file import Comparison, ResultRow, SelectionRow, SkillRow, Summary, Yardstick
 from . import pooled
 from .arrays import Array, at_once
-from .model_figures import ModelScores, Part, Setting, final_chooser
+from .model_figures import YARDSTICK, ModelScores, Part, Setting, final_chooser
 from .prompt_values import ci, known
 from .statistics import bootstrap_ci, holm, paired_difference, paired_test
 
@@ -86,12 +86,17 @@ def compare(scores: Mapping[str, ModelScores], references: Mapping[str, Array]) 
 
 
 def yardstick(
-    references: Mapping[str, Array], label: str, own: Array | None = None, misaligned_below: float | None = None
+    references: Mapping[str, Array],
+    label: str,
+    own: Array | None = None,
+    misaligned_below: float | None = None,
+    by: str = YARDSTICK,
 ) -> Yardstick:
-    """What a random pick, final-image selection (by `clip`, else by `own`) and the oracle reach on `label`."""
+    """What a random pick, final-image selection (by the reference `by`, else by `own`) and the oracle reach on
+    `label`."""
     reference = references[label]
-    chooser, by = final_chooser(references, own)
-    picks = [metrics.random_pick(reference), metrics.best_of_n(chooser, reference)]
+    scores, chooser = final_chooser(references, own, by)
+    picks = [metrics.random_pick(reference), metrics.best_of_n(scores, reference)]
     interval = bootstrap_ci(np.stack([*picks, metrics.best_of_n(reference, reference)], axis=1))
     values = [known(value) for value in interval.mean]
     ends = [ci(low, high) for low, high in zip(interval.low, interval.high, strict=True)]
@@ -102,7 +107,7 @@ def yardstick(
         random_ci=ends[0],
         final_ci=ends[1],
         oracle_ci=ends[2],
-        chooser=by,
+        chooser=chooser,
         misaligned_below=known(pooled.misalignment_cut(reference, misaligned_below)),
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...errors import NbenchError
 from ...shards.schema import Tags
 from .. import metrics
 from ..results.result_file import CI, ResultRow, SelectionRow, SkillRow, Summary
@@ -15,7 +16,8 @@ from .arrays import Array, Indices, at_once, paired
 from .prompt_values import Columns, figure, known
 
 YARDSTICK = "clip"
-"""The reference that final-image selection goes by: frozen CLIP on finished images, as in the paper."""
+"""The reference that final-image selection goes by unless another is named: frozen CLIP on finished images, as in the
+paper."""
 
 OWN = "own"
 """The chooser where there is no such reference: the model's own scores of the finished images."""
@@ -34,22 +36,40 @@ _EVERY_SIZE = 64
 class Setting:
     """steps: T; calls_per_position: denoiser calls between two positions; misaligned_below: the reference below which
     a candidate counts as misaligned (default: its median); tags: skills of each prompt, or none; calls_per_score: by
-    model, calls of each candidate that a score costs beyond those before its position (1 for readers of x0)."""
+    model, calls of each candidate that a score costs beyond those before its position (1 for readers of x0);
+    yardstick: the reference that final-image selection goes by."""
 
     steps: int
     calls_per_position: int = 1
     misaligned_below: float | None = None
     tags: Sequence[Tags | None] = ()
     calls_per_score: Mapping[str, int] = field(default_factory=dict)
+    yardstick: str = YARDSTICK
 
 
-def final_chooser(references: Mapping[str, Array], own: Array | None) -> tuple[Array, str | None]:
-    """The scores that final-image selection goes by, and their name; all NaN and None where there are none."""
-    if YARDSTICK in references:
-        return references[YARDSTICK], YARDSTICK
+def final_chooser(references: Mapping[str, Array], own: Array | None, by: str = YARDSTICK) -> tuple[Array, str | None]:
+    """The scores that final-image selection goes by, and their name: those of the reference `by`, else the model's own;
+    all NaN and None where there are neither."""
+    if by in references:
+        return references[by], by
     if own is not None:
         return own, OWN
     return np.full_like(next(iter(references.values())), np.nan), None
+
+
+def checked_yardstick(named: str | None, references: Collection[str], place: str) -> tuple[str, str]:
+    """The reference that final-image selection of the bench at `place` goes by (`named`, else clip), and a note for the
+    user where it has no such reference, "" where it has.
+
+    Raises:
+        NbenchError: there is none that was `named`.
+    """
+    takes = f"--yardstick takes {' or '.join(references)}" if references else "it has no references"
+    if named is not None and named not in references:
+        raise NbenchError(f"no reference {named} in {place} for final-image selection to go by: {takes}")
+    by = named or YARDSTICK
+    note = f"no reference {by} in {place}: final-image selection goes by each model's own final scores; {takes}"
+    return by, "" if by in references else note
 
 
 def skill_groups(tags: Sequence[Tags | None]) -> dict[tuple[str, str], Indices]:
@@ -99,7 +119,7 @@ class Part:
         self.cut = pooled.misalignment_cut(self.reference, setting.misaligned_below)
         self.own = scores.get(setting.steps)
         self.random = metrics.random_pick(self.reference)
-        self.final = metrics.best_of_n(final_chooser(references, self.own)[0], self.reference)
+        self.final = metrics.best_of_n(final_chooser(references, self.own, setting.yardstick)[0], self.reference)
         self.oracle = metrics.best_of_n(self.reference, self.reference)
         self.ties: dict[int, float] = {}
         self.columns = Columns()

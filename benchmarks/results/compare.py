@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from ...errors import NbenchError
 from ...shards.reader import Bench
+from ...shards.references import all_finished_scores, no_reference
 from ...shards.scores import PROMPT, read_scores, scores_metadata
 from .. import metrics
 from ..metrics import Array
 from ..metrics.arrays import scattered
-from ..metrics.model_figures import final_chooser
+from ..metrics.model_figures import YARDSTICK, checked_yardstick, final_chooser
 from ..metrics.prompt_values import known
 from ..metrics.statistics import bootstrap_means, holm, percentiles
 from .result_file import EvaluationResult, read_result
@@ -78,16 +79,20 @@ def find_result(name: str, results: Path) -> Path:
     return found[0]
 
 
-def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None = None) -> ModelComparison:
+def compare_results(
+    a: Path, b: Path, bench: Bench | None, reference: str | None = None, yardstick: str | None = None
+) -> ModelComparison:
     """Compare two result files, at the positions of both.
 
     With the bench, whose references the scores are measured against again, there are intervals and tests.
 
     Args:
         reference: the only one to compare by. Default: all.
+        yardstick: the reference that final-image selection goes by. Default: that of both results.
 
     Raises:
-        NbenchError: of different benches, nothing in common, no such reference, or score tables gone or of another run.
+        NbenchError: of different benches, nothing in common, no such reference, results by two yardsticks, or score
+            tables gone or of another run.
     """
     ours, theirs = read_result(a), read_result(b)
     _same_bench(ours, theirs, a, b)
@@ -96,6 +101,10 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
         raise NbenchError(f"no reference {reference!r} in both results: there are {', '.join(labels) or 'none'}")
     labels = labels if reference is None else [reference]
     if bench is None:
+        if yardstick is not None:
+            raise NbenchError("--yardstick needs the references of the bench: name it with --bench")
+        for label in labels:
+            _chooser(ours, theirs, label, None)
         rows = tuple(_stated(ours, theirs, labels))
         note = f"no intervals: the references of {ours.bench} are not at hand; name the bench with --bench"
         return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows), note)
@@ -105,11 +114,25 @@ def compare_results(a: Path, b: Path, bench: Bench | None, reference: str | None
     ids = pc.unique(pa.concat_tables(tables)["prompt_id"])
     first, second = (score_arrays(table, ids, bench.info.candidates) for table in tables)
     references = final_references(bench, ids)
+    if yardstick is not None:
+        checked_yardstick(yardstick, references, bench.location.url)
     absent = [label for label in labels if label not in references]
     if absent:
-        raise NbenchError(f"no scores/{absent[0]}.parquet at {bench.location.url}: build it again with --references")
-    rows = tuple(row for label in labels for row in _measured(first, second, references, label))
+        raise no_reference(bench, absent[0])
+    choosers = {label: _chooser(ours, theirs, label, yardstick) for label in labels}
+    rows = tuple(row for label, by in choosers.items() for row in _measured(first, second, references, label, by))
     return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
+
+
+def _chooser(ours: EvaluationResult, theirs: EvaluationResult, label: str, named: str | None) -> str:
+    """What final-image selection goes by: the reference `named`, else that of both results."""
+    choosers = sorted({mark.chooser for side in (ours, theirs) if (mark := side.yardsticks[label]).chooser})
+    if named is None and len(choosers) > 1:
+        raise NbenchError(
+            f"final-image selection goes by {choosers[0]} in one result and by {choosers[1]} in the other: name a "
+            "reference with --yardstick, or evaluate both again"
+        )
+    return named or (choosers[0] if choosers else YARDSTICK)
 
 
 def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = PROMPT) -> dict[int, Array]:
@@ -125,10 +148,10 @@ def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: s
 
 
 def _measured(
-    ours: Mapping[int, Array], theirs: Mapping[int, Array], references: Mapping[str, Array], label: str
+    ours: Mapping[int, Array], theirs: Mapping[int, Array], references: Mapping[str, Array], label: str, by: str
 ) -> Iterator[Difference]:
     reference = references[label]
-    chooser, _ = final_chooser(references, None)
+    chooser, _ = final_chooser(references, None, by)
     random, final = metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
     positions = [position for position in ours if position in theirs]
     for metric in METRICS:
@@ -207,11 +230,13 @@ def raw_scores(path: Path, result: EvaluationResult) -> pa.Table:
 
 
 def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
-    """Of the final images, by name."""
-    found = {}
-    for name, table in bench.references.items():
-        if scores_metadata(table).get("bench_fingerprint") == bench.info.fingerprint:
-            arrays = score_arrays(table, prompts, bench.info.candidates)
-            if bench.info.steps in arrays:
-                found[name] = arrays[bench.info.steps]
-    return found
+    """Scores of the finished images [P, N] by each reference of a bench.
+
+    Raises:
+        NbenchError: the table of one does not fit the bench.
+    """
+    unscored = np.full((len(prompts), bench.info.candidates), np.nan)
+    return {
+        name: score_arrays(table, prompts, bench.info.candidates).get(bench.info.steps, unscored)
+        for name, table in all_finished_scores(bench).items()
+    }

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import NbenchError
 from ..metrics import cost_steps, recovered_gain, retention
+from ..metrics.model_figures import YARDSTICK
 from .result_file import EvaluationResult, ResultRow, Yardstick, read_result
 
 COLUMNS = {
@@ -72,6 +73,7 @@ def leaderboard(
     position: int | None = None,
     reference: str | None = None,
     bench: str | None = None,
+    yardstick: str | None = None,
 ) -> Leaderboard:
     """Read every result under `folder`.
 
@@ -80,6 +82,8 @@ def leaderboard(
         position: which to compare at. Default: half way, or the nearest before it that a file has.
         reference: which to compare by. Default: vqascore where a file has it, else its first.
         bench: the only one to show.
+        yardstick: what final-image selection goes by; results that went by another are left out, since their gains are
+            shares of another gain. Default: for each bench and reference clip where any result did, else the first's.
 
     Raises:
         NbenchError: nothing there, or nothing that was asked for.
@@ -94,11 +98,19 @@ def leaderboard(
     if not wanted:
         raise NbenchError(f"no results of {bench}: there are {', '.join(sorted({r.bench for _, r in results}))}")
     names = _bench_names([result for _, result in wanted])
-    seen = set()
+    rows = list[tuple[Path, EvaluationResult, ResultRow]]()
     for path, result in wanted:
         row = _row(result, position, reference)
         if isinstance(row, str):
             left_out.append(f"{path}: {row}")
+        else:
+            rows.append((path, result, row))
+    choosers, seen = _choosers(rows, yardstick), set()
+    for path, result, row in rows:
+        chooser, wanted_chooser = _chooser(result, row), choosers[result.bench_fingerprint, row.reference]
+        if chooser not in (None, wanted_chooser):
+            how = f"final-image selection by {chooser}, not {wanted_chooser}: evaluate it again, or give --yardstick"
+            left_out.append(f"{path}: {how}")
             continue
         name = names[result.bench, result.bench_fingerprint]
         lines.append(_line(row, name))
@@ -136,6 +148,26 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
     if chosen not in by_position:
         return f"no position {chosen} (it has {', '.join(map(str, sorted(by_position)))})"
     return by_position[chosen]
+
+
+def _chooser(result: EvaluationResult, row: ResultRow) -> str | None:
+    """What final-image selection of a result goes by; None where it does not say."""
+    mark = result.yardsticks.get(row.reference)
+    return mark.chooser if mark else None
+
+
+def _choosers(
+    rows: Iterable[tuple[Path, EvaluationResult, ResultRow]], named: str | None
+) -> dict[tuple[str, str], str | None]:
+    """What final-image selection goes by in the results shown, by fingerprint of the bench and reference."""
+    there: dict[tuple[str, str], list[str]] = {}
+    for _, result, row in rows:
+        choosers = there.setdefault((result.bench_fingerprint, row.reference), [])
+        choosers += [chooser] if (chooser := _chooser(result, row)) else []
+    return {
+        key: named or (YARDSTICK if YARDSTICK in choosers else next(iter(choosers), None))
+        for key, choosers in there.items()
+    }
 
 
 def _line(row: ResultRow, bench: str) -> Line:

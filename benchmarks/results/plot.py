@@ -82,7 +82,7 @@ def _selection(axes: Axes, report: EvaluationReport, reference: str) -> None:
     mark = report.yardsticks[reference]
     # each label stands where curves that rise from the one line to the other are far from it
     for value, label, dashes, x, align, offset in (
-        (mark.final, "chosen by CLIP on the final images", (5, 2), 0, "left", (3, 4)),
+        (mark.final, f"chosen by {mark.chooser} on the final images", (5, 2), 0, "left", (3, 4)),
         (mark.random, "a random candidate", (1, 1.5), 1, "right", (-3, -12)),
     ):
         if value is not None:

@@ -13,6 +13,7 @@ from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
 from ...scorers.protocols import Reads, Scorer, has_input
 from ...shards.reader import Bench
+from ...shards.references import finished_scores
 from ...shards.schema import TrajectoryBatch
 from ...shards.scores import scores_at
 from .options import ScoreOptions
@@ -106,7 +107,4 @@ def _vae_folder(bench: Bench) -> str:
 
 
 def _reference(bench: Bench, name: str) -> dict[tuple[str, int], float]:
-    if name not in bench.references:
-        has = ", ".join(bench.references) or "none"
-        raise NbenchError(f"no reference {name} in this bench: it has {has}")
-    return scores_at(bench.references[name], bench.info.steps)
+    return scores_at(finished_scores(bench, name), bench.info.steps)

@@ -1,19 +1,48 @@
-"""The whole build of a data set: its trajectories and, of a bench, the reference scores of the final images."""
+"""The references of a data set: listed, and its finished images scored by them, at the end of a build or later."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from ...builders.build import BuildReport
 from ...builders.build import build as build_trajectories
 from ...builders.config import BuildConfig
 from ...errors import NbenchError
 from ...progress import BuildProgress
-from ...scorers.registry import REFERENCES, check_references, get_reference
+from ...scorers.placement import Placement
+from ...scorers.protocols import Scorer
+from ...scorers.references import Reference, load_reference, parse_references, try_scorer
+from ...shards.atomic import writing_to
 from ...shards.dataset import DatasetFolder
+from ...shards.lock import locked
+from ...shards.reader import Bench, open_bench
+from ...shards.references import finished_scores, how_to_add
 from ...shards.schema import DatasetInfo
-from ...shards.scores import read_scores, reference_path, scores_metadata
-from .score import score_metadata, score_references
+from ...shards.scores import read_scores, reference_parts, reference_path, scores_metadata, write_scores
+from .options import ScoreOptions
+from .references_config import AddConfig
+from .score import score_metadata, score_shards
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """A reference that a data set has: its scorer, and for how many candidates there is a score; flaw: why it cannot
+    be measured against, "" where it can."""
+
+    name: str
+    scorer: str
+    fingerprint: str
+    n_scored: int
+    n_unscored: int
+    flaw: str = ""
 
 
 def build(config: BuildConfig, progress: bool = True) -> BuildReport:
@@ -22,60 +51,173 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     Raises:
         NbenchError: a file, folder, pipeline, reference or setting that the user must mend.
     """
-    check_references(config.references or ())
-    last = References(config.references, progress) if config.kind == "genai-bench" else None
-    return build_trajectories(config, progress, last)
+    last = References(config, progress) if config.kind == "genai-bench" else None
+    before = {path.stem for path in config.folder.glob("scores/*.parquet")} if config.retry_failed else set[str]()
+    report = build_trajectories(config, progress, last)
+    lost = sorted(before - {path.stem for path in config.folder.glob("scores/*.parquet")})
+    if lost and report.built and progress:
+        way_out = how_to_add(open_bench(config.folder), f"{lost[0]}=SCORER")
+        print(f"references {', '.join(lost)} lacked the rows made again, and are gone: {way_out}", file=sys.stderr)
+    return report
+
+
+def list_references(bench: Bench) -> list[ReferenceRow]:
+    """The references of a data set by name, also those that do not fit it.
+
+    Raises:
+        NbenchError: a table cannot be read.
+    """
+    rows = []
+    for name, table in bench.references.items():
+        origin, flaw, scored = scores_metadata(table), "", 0
+        try:
+            scored = int(np.isfinite(finished_scores(bench, name)["score"].to_numpy()).sum())
+        except NbenchError as error:
+            flaw = str(error)
+        scorer, fingerprint = origin.get("model") or origin.get("scorer", ""), origin.get("scorer_fingerprint", "")
+        rows.append(ReferenceRow(name, str(scorer), str(fingerprint), scored, bench.info.rows - scored, flaw))
+    return rows
+
+
+def add_references(config: AddConfig, progress: bool = False) -> list[str]:
+    """Score the finished images of a data set by more references; the names of those that were scored now.
+
+    A reference that is there already, by the same scorer, is left as it is; one that was interrupted goes on after the
+    last shard that was done.
+
+    Raises:
+        NbenchError: no such data set on this machine, a reference that cannot be, or whose name another scorer's
+            table has and `replace` is off; or somebody else is writing to the data set.
+    """
+    references, bench = parse_references(config.references), open_bench(config.bench)
+    if bench.location.folder is None:
+        raise NbenchError(
+            f"{bench.location.url} is not on this machine: {how_to_add(bench, ','.join(config.references))}"
+        )
+    placement = config.placement or Placement.best()
+    with locked(bench.path, f"another command is writing to {bench.path}: wait for it to end"):
+        bench = open_bench(bench.path)  # nobody changes it from here on
+        with writing_to(bench.path / "scores"):
+            (bench.path / "scores").mkdir(exist_ok=True)
+        missing = list(_missing(bench, references, placement, config.replace))  # all are refused, or none
+        for reference, scorer in missing:
+            with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=progress) as bar:
+                score_reference(bench, reference, scorer, bar.advance, config.options)
+    return [reference.name for reference, _ in missing]
+
+
+def score_reference(
+    bench: Bench,
+    reference: Reference,
+    scorer: Scorer,
+    progress: Callable[[int], None] | None = None,
+    options: ScoreOptions | None = None,
+) -> None:
+    """Score the finished images of a data set and write `scores/<name>.parquet`, going on after the last shard done.
+
+    Raises:
+        NbenchError: the scorer fails, all trajectories did, or the folder cannot be written.
+    """
+    origin = _origin(bench.info, reference, scorer)
+    parts = reference_parts(bench.path, reference.name)
+    paths = [parts / f"{shard}.parquet" for shard in range(len(bench.info.shards))]
+    missing = [shard for shard, path in enumerate(paths) if _origin_at(path) != origin]
+    tell = progress or (lambda count: None)
+    tell(sum(len(bench.info.shard_rows(shard)) for shard in range(len(paths)) if shard not in missing))
+    for shard, table in score_shards(
+        bench, scorer, [bench.info.steps], lambda _, count: tell(count), options or ScoreOptions(), missing
+    ):
+        write_scores(paths[shard], table, origin)
+    table = pa.concat_tables(read_scores(path).replace_schema_metadata() for path in paths)
+    if not table.num_rows:
+        raise NbenchError(f"{bench.location.url} has no image for {reference.name} to score: all trajectories failed")
+    write_scores(reference_path(bench.path, reference.name), table, origin)
+    shutil.rmtree(parts)
 
 
 class References:
-    """The reference scores of a bench, as the last step of its build: `names`, or with None all that fit."""
+    """The references that `config` asks for as the last step of its build; without names, the default ones that can be
+    loaded.
 
-    def __init__(self, names: Sequence[str] | None, shown: bool) -> None:
-        self._names, self._shown = names, shown
+    Raises:
+        NbenchError: a reference that cannot be.
+    """
+
+    def __init__(self, config: BuildConfig, shown: bool) -> None:
+        self._references, self._named = parse_references(config.references), config.references is not None
+        self._shown = shown
 
     def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
-        """Refuse a reference that was asked for and does not fit, before the long work.
+        """Refuse a reference that was asked for and cannot be had, before the long work.
 
         Raises:
             NbenchError: naming it.
         """
-        self._fitting(info, progress)
+        for reference in self._references:
+            try:
+                try_scorer(load_reference(reference, info), info)
+            except NbenchError as error:
+                if self._named:
+                    raise
+                progress.say(f"no reference scores: {error}")
 
     def run(self, folder: DatasetFolder) -> None:
-        """Score the final images by each reference that has no table of this data set by its present weights.
+        """Score the final images by each reference that has no table of this data set by its present weights. A table
+        by a scorer that was named is left alone where none is named now.
 
         Raises:
             NbenchError: as for `check`.
         """
-        wanted = [name for name in self._wanted if not _current(name, folder)]
-        if wanted:
-            with BuildProgress("references", folder.info.rows * len(wanted), shown=self._shown) as progress:
-                fitting = self._fitting(folder.info, progress)
-                names = [name for name in wanted if name in fitting]
-                score_references(folder.path, names, lambda _, n: progress.advance(n))
-
-    @property
-    def _wanted(self) -> Sequence[str]:
-        return REFERENCES if self._names is None else self._names
-
-    def _fitting(self, info: DatasetInfo, progress: BuildProgress) -> Sequence[str]:
-        try:
-            for name in self._wanted:
-                get_reference(name, info)
-        except NbenchError as error:
-            if self._names is not None:
-                raise
-            progress.say(f"no reference scores: {error}")
-            return ()
-        return self._wanted
+        bench = open_bench(folder.path)
+        for reference in self._references:
+            there = _origin_at(reference_path(folder.path, reference.name))
+            if not self._named and "model" in there and there.get("bench_fingerprint") == bench.info.fingerprint:
+                continue
+            with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=self._shown) as progress:
+                try:
+                    scorer = load_reference(reference, bench.info)
+                except NbenchError as error:
+                    if self._named:
+                        raise
+                    later = how_to_add(bench, f"{reference.name}=SCORER")
+                    progress.say(f"no reference {reference.name}: {error}; later: {later}")
+                    continue
+                if there != _origin(bench.info, reference, scorer):
+                    score_reference(bench, reference, scorer, progress.advance)
 
 
-def _current(name: str, folder: DatasetFolder) -> bool:
-    path = reference_path(folder.path, name)
-    if not path.exists():
-        return False
+def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:
+    """The metadata of the score table; "model": the scorer, where the reference is called otherwise."""
+    named = {} if reference.scorer == reference.name else {"model": reference.scorer_label}
+    return score_metadata(info, scorer) | {"scorer": reference.name} | named
+
+
+def _origin_at(path: Path) -> dict[str, Any]:
+    """The metadata of a score table; {} where there is none, or a damaged one."""
     try:
-        wanted = score_metadata(folder.info, get_reference(name, folder.info))
-    except NbenchError:  # a reference that does not fit is dealt with by `check`
-        return False
-    return scores_metadata(read_scores(path)) == wanted
+        return scores_metadata(read_scores(path))
+    except NbenchError:
+        return {}
+
+
+def _missing(
+    bench: Bench, references: Sequence[Reference], placement: Placement, replace: bool
+) -> Iterator[tuple[Reference, Scorer]]:
+    """The references that have no table of this build and scorer, whatever the scorer was called, with their scorers.
+
+    Raises:
+        NbenchError: a scorer cannot be had, or there is a table by another one and `replace` is off.
+    """
+    for reference in references:
+        scorer = load_reference(reference, bench.info, placement)
+        path = reference_path(bench.path, reference.name)
+        there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
+        if all(there.get(key) == origin[key] for key in ("bench_fingerprint", "scorer_fingerprint")):
+            continue
+        if path.exists() and not replace:
+            raise NbenchError(
+                f"{bench.location.url} has a reference {reference.name} already, by {there.get('model', 'another')}: "
+                "give another NAME=SCORER, or --replace"
+            )
+        try_scorer(scorer, bench.info)
+        yield reference, scorer

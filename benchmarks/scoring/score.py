@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
 from ...scorers.protocols import Scorer
-from ...scorers.registry import get_reference
-from ...shards.reader import Bench, open_bench
+from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
-from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
+from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
 from .inputs import BenchInputs, applied, readable
 from .options import ScoreOptions
@@ -88,12 +86,14 @@ def score_shards(
         NbenchError: a position is not stored, nothing is left to score, the bench lacks what the scorer reads, or
             `options.batch_size` rows are too many for the memory.
     """
-    bench.require(positions)
     inputs, run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
+    # finished images are there, whatever latents are stored
+    bench.require([position for position in positions if not (inputs.images and position == bench.info.steps)])
     scored = readable(scorer.reads, positions, bench.info.steps)
     if not scored:
         raise nothing_to_score(bench, scorer, positions)
-    stored = {position.position: position for position in bench.info.positions}
+    finished = PositionInfo(bench.info.steps, None, 0.0, 1.0)
+    stored = {position.position: position for position in (finished, *bench.info.positions)}
     at = [stored[position] for position in scored]
     wanted = range(len(bench.info.shards)) if shards is None else shards
     batches = ((index, batch) for index in wanted for batch in _batches(bench, inputs, scored, index))
@@ -122,18 +122,6 @@ def _batches(bench: Bench, inputs: BenchInputs, positions: Sequence[int], shard:
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // inputs.row_bytes(positions)))
     order = Order(part=shard, parts=len(bench.info.shards))
     return bench.batches(inputs.columns_at(positions), inputs.images, rows, order, signals=inputs.signals)
-
-
-def score_references(bench_path: Path, names: Sequence[str], progress: Progress | None = None) -> None:
-    """Score the final images of a bench and write its `scores/<name>.parquet` for each reference in `names`.
-
-    Raises:
-        NbenchError: the bench is not whole, or a reference is unknown or does not fit it.
-    """
-    bench = open_bench(bench_path)
-    for name, scorer in [(name, get_reference(name, bench.info)) for name in names]:
-        table = score_bench(bench, scorer, [bench.info.steps], progress)
-        write_scores(reference_path(bench_path, name), table, score_metadata(bench.info, scorer))
 
 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:

@@ -33,12 +33,17 @@ class ScoreSource:
     ] = None
     model: Annotated[str | None, Option("Scorer, as `nbench evaluate` named its results.")] = None
     results: Annotated[Path, Option("Folder with the results of `nbench evaluate`.")] = Path("results")
-    reference: Annotated[str | None, Option("Reference to select by. [default: vqascore, else clip]")] = None
+    reference: Annotated[
+        str | None, Option("Reference to measure by. [default: vqascore, else clip, else the first]")
+    ] = None
+    yardstick: Annotated[
+        str | None, Option("Reference that final-image selection goes by, with --bench. [default: clip]")
+    ] = None
     steps: Annotated[int | None, _tables("Denoising steps T of the runs. [default: the last position]")] = None
 
     def __post_init__(self) -> None:
         tables = self.scores is not None and self.reference_table is not None
-        if tables and self.model is None and self.reference is None:
+        if tables and self.model is self.reference is self.yardstick is None:
             return
         if self.scores is not None or self.model is None or self.steps is not None:
             raise NbenchError("give --model (with --bench), or two tables, SCORES REFERENCE (with --steps)")

@@ -12,22 +12,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...benchmarks.metrics.arrays import Array, scattered
-from ...benchmarks.metrics.model_figures import YARDSTICK
+from ...benchmarks.metrics.model_figures import YARDSTICK, checked_yardstick
 from ...benchmarks.results.result_file import read_result
 from ...errors import NbenchError, one_line
 from ...shards.positions import describe_positions, parse_positions
 from ...shards.reader import open_bench
+from ...shards.references import finished_scores
 from ...shards.scores import PROMPT, scores_metadata
 from .config import ScoreSource
 
-_DEFAULT_BENCH, _DEFAULT_REFERENCE = "data/noisy-genai-bench", "vqascore"
+_DEFAULT_BENCH, _DEFAULT_REFERENCES = "data/noisy-genai-bench", ("vqascore", YARDSTICK)
 
 
 @dataclass(frozen=True)
 class Recorded:
     """One scorer's scores by position, and what became of the candidates: float [P, N] each, NaN where there is none.
 
-    reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is.
+    reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is,
+    and `note` what is to be known of it.
     calls_per_score: 1 where the scorer reads the x0 estimate; score_cost: of scoring a candidate once, in denoiser
     calls; 0 where that is not on record.
     """
@@ -42,6 +44,7 @@ class Recorded:
     bench_fingerprint: str | None = None
     calls_per_score: int = 0
     score_cost: float = 0.0
+    note: str = ""
 
     def at(self, position: int) -> Array:
         """Scores at `position`.
@@ -89,20 +92,28 @@ def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -
     if source.scores is not None and source.reference_table is not None:
         return from_tables(source.scores, source.reference_table, source.steps, positions)
     assert source.model is not None  # as `ScoreSource` makes sure
-    return from_bench(source.bench or _DEFAULT_BENCH, source.model, source.results, source.reference, positions)
+    bench = source.bench or _DEFAULT_BENCH
+    return from_bench(bench, source.model, source.results, source.reference, positions, source.yardstick)
 
 
 def from_bench(
-    bench: str | Path, model: str, results: Path, reference: str | None = None, positions: Sequence[int] | None = None
+    bench: str | Path,
+    model: str,
+    results: Path,
+    reference: str | None = None,
+    positions: Sequence[int] | None = None,
+    yardstick: str | None = None,
 ) -> Recorded:
     """What `nbench evaluate` wrote of `model` under `results`, with the references of the bench.
 
     Args:
-        reference: which of the bench's references counts; vqascore if there is one, else clip.
+        reference: which of the bench's references counts; vqascore if there is one, else clip, else the first.
         positions: those to read; all if None.
+        yardstick: the reference that final-image selection goes by; clip if None, or where there is no such one the
+            model's own final scores.
 
     Raises:
-        NbenchError: no such bench, scores or reference, or the scores are of another build.
+        NbenchError: no such bench, scores or reference, or the scores or references are of another build.
     """
     found = open_bench(bench)
     path = results / found.name / f"{model}.parquet"
@@ -111,18 +122,17 @@ def from_bench(
         raise NbenchError(
             f"no scores of {model} in {path.parent}: there are {there}; nbench evaluate --bench {bench} writes more"
         )
-    tables = found.references
-    name = reference or (_DEFAULT_REFERENCE if _DEFAULT_REFERENCE in tables else YARDSTICK)
-    if name not in tables:
-        raise NbenchError(f"no reference {name} in {found.location.url}: it has {', '.join(tables) or 'none'}")
+    labels = list(found.references)
+    name = reference or next((usual for usual in _DEFAULT_REFERENCES if usual in labels), (*labels, YARDSTICK)[0])
+    by, note = checked_yardstick(yardstick, labels, found.location.url)
+    truth = finished_scores(found, name)
+    final = None if note else (by, _last(finished_scores(found, by)))
     scores = _read(path, None if positions is None else sorted({*positions, found.info.steps}))
-    for place, table in ((str(path), scores), (f"scores/{name}.parquet", tables[name])):
-        if scores_metadata(table).get("bench_fingerprint") != found.info.fingerprint:
-            raise NbenchError(f"{place} scores another build than {found.location.url}: evaluate it again")
-    clip = _last(tables[YARDSTICK]) if YARDSTICK in tables else None
-    joined = _join(model, scores, (name, _last(tables[name])), clip, found.info.steps, found.info.fingerprint)
+    if scores_metadata(scores).get("bench_fingerprint") != found.info.fingerprint:
+        raise NbenchError(f"{path} scores another build than {found.location.url}: evaluate it again")
+    joined = _join(model, scores, (name, _last(truth)), final, found.info.steps, found.info.fingerprint)
     _check_positions(joined, positions, path)
-    return replace(joined, score_cost=_score_cost(path.with_suffix(".json"), scores))
+    return replace(joined, score_cost=_score_cost(path.with_suffix(".json"), scores), note=note)
 
 
 def from_tables(
@@ -153,7 +163,7 @@ def _join(
     model: str,
     scores: pa.Table,
     reference: tuple[str, pa.Table],
-    clip: pa.Table | None,
+    chooser: tuple[str, pa.Table] | None,
     steps: int,
     fingerprint: str | None = None,
 ) -> Recorded:
@@ -162,9 +172,9 @@ def _join(
     candidates = np.unique(truth["candidate"].to_numpy())
     by_position = _grids(scores, prompts, candidates, f"the scores of {model}")
     [known] = _grids(truth, prompts, candidates, f"the reference {name}", one=True).values()
-    yardstick = YARDSTICK
-    if clip is not None:
-        [final] = _grids(clip, prompts, candidates, "the reference clip", one=True).values()
+    if chooser is not None:
+        yardstick, table = chooser
+        [final] = _grids(table, prompts, candidates, f"the reference {yardstick}", one=True).values()
     elif steps in by_position:
         final, yardstick = by_position[steps], f"{model} at {steps}"
     else:

@@ -180,7 +180,9 @@ def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Pa
 def test_references_must_be_there_and_of_this_bench(tmp_path: Path) -> None:
     bench, _ = make_bench(tmp_path / "bench")
     config = EvaluateConfig(bench.path, ("random",), "5", tmp_path / "out")
-    with pytest.raises(NbenchError, match=r"no references .* --references clip,vqascore"):
+    with pytest.raises(
+        NbenchError, match=rf"no references at .*: nbench references {bench.path} --add clip,vqascore scores its images"
+    ):
         evaluate(config)
     table = score_bench(bench, Brightness(reads="image"), [STEPS])
     write_scores(reference_path(bench.path, "clip"), table, {"scorer_fingerprint": "1", "bench_fingerprint": "other"})

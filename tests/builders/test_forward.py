@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from nbench.benchmarks.human_agreement import human_agreement, open_inputs
-from nbench.benchmarks.scoring.score import score_references
+from nbench.benchmarks.scoring.references import add_references
+from nbench.benchmarks.scoring.references_config import AddConfig
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.regenerate import regenerate
@@ -225,7 +226,7 @@ def test_images_that_cannot_be_read_are_failed_rows(asked: BuildConfig, scenes: 
 def test_human_ratings_stay_with_their_images(asked: BuildConfig) -> None:
     config = replace(asked, kind="genai-bench")
     build(config, progress=False)
-    score_references(config.folder, ["clip"])
+    add_references(AddConfig(config.folder, ("clip",)))
     bench = open_bench(config.folder)
     assert bench.info.spec["process"] == "forward"
     assert bench.info.spec["images"]["size"] == [32, 32]

@@ -75,7 +75,7 @@ def test_words() -> None:
 
 def test_defaults_are_those_of_the_fields() -> None:
     code, (config, extra), _ = run("here")
-    assert (code, config, extra) == (0, Whole(Work("here"), Device("cpu"), Limits()), 1.5)
+    assert (code, config, extra) == (0, Whole(Work("here"), Device("cpu"), Limits(limit=7)), 1.5)
 
 
 def test_values_reach_their_fields() -> None:

@@ -21,7 +21,8 @@ def save_clip(path: Path, channels: int = 3, size: int = 32) -> Path:
     vision = {**VISION, "num_channels": channels, "image_size": size}
     text = {**TEXT, "max_position_embeddings": 16, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     config = CLIPConfig(text_config={**text, "vocab_size": 47}, vision_config=vision, projection_dim=8)
-    return _save(path, CLIPModel, config, {**_NORMAL, "size": {"height": 32, "width": 32}})
+    square = {"height": 32, "width": 32}
+    return _save(path, CLIPModel, config, {**_NORMAL, "size": square, "crop_size": square})
 
 
 def save_siglip(path: Path, naflex: bool = False) -> Path:

@@ -33,7 +33,7 @@ def test_same_table_same_bytes(tmp_path: Path) -> None:
 
 
 def test_bad_tables(tmp_path: Path) -> None:
-    with pytest.raises(NbenchError, match=r"no scores at .*--references clip"):
+    with pytest.raises(NbenchError, match=r"no scores at .*nbench evaluate"):
         read_scores(tmp_path / "clip.parquet")
     (tmp_path / "text.parquet").write_text("no")
     with pytest.raises(NbenchError, match="cannot read scores"):

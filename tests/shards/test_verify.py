@@ -20,6 +20,7 @@ from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.formats import shard_writer
+from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
 from nbench.shards.seeds import candidate_seed
@@ -188,10 +189,14 @@ def test_too_few_rows(sound: Path) -> None:
 def test_score_tables(sound: Path) -> None:
     columns = [["p0", "p0"], [0, 0], [50, 50], ["prompt", "prompt"], [0.25, 0.5], ["ok", "ok"]]
     table = pa.table(dict(zip(SCORE_SCHEMA.names, columns, strict=True)))
-    write_scores(reference_path(sound, "clip"), table, {"bench_fingerprint": "another"})
-    assert told(sound) == [
-        "scores/clip.parquet: is of another data set",
-        "scores/clip.parquet: scores a candidate twice",
-    ]
+    for scored_build, flaw in (
+        ("another", "it scores another build"),
+        (open_bench(sound).info.fingerprint, "more than once"),
+    ):
+        origin = {"bench_fingerprint": scored_build, "scorer_fingerprint": "s"}
+        write_scores(reference_path(sound, "clip"), table, origin)
+        (line,) = told(sound)
+        assert line.startswith("scores/clip.parquet: ")
+        assert flaw in line
     reference_path(sound, "clip").write_bytes(b"no parquet")
     assert any("cannot read scores" in line for line in told(sound))

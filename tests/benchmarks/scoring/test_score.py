@@ -11,16 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_references
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.errors import NbenchError
 from nbench.scorers.baselines import RandomScorer
 from nbench.scorers.protocols import Reads
-from nbench.scorers.registry import get_reference, get_scorer
+from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
 from nbench.shards.schema import TrajectoryBatch
-from nbench.shards.scores import read_scores, scores_metadata
 
-from ...small_bench import CANDIDATES, PROMPTS, Quality, make_bench
+from ...small_bench import CANDIDATES, PROMPTS, Quality
 
 Fixture = tuple[Bench, Quality]
 
@@ -146,20 +145,6 @@ def test_previews_need_a_map(small_bench: Fixture) -> None:
         score_bench(replace(bench, info=replace(bench.info, preview=None)), Brightness(), [5])
     with pytest.raises(NbenchError, match=r"latents 7 not in this bench"):
         score_bench(bench, Brightness(), [7])
-
-
-def test_references_score_final_images_with_the_worlds_models(tmp_path: Path) -> None:
-    bench, _ = make_bench(tmp_path / "bench")
-    score_references(bench.path, ["clip", "vqascore"])
-    for name in ("clip", "vqascore"):
-        table = read_scores(bench.path / "scores" / f"{name}.parquet")
-        scorer = get_reference(name, bench.info)
-        assert table.num_rows == PROMPTS * CANDIDATES - 1
-        assert scores_metadata(table) == score_metadata(bench.info, scorer)
-        assert table.equals(score_bench(bench, scorer, [10]))
-    assert (np.array(table["score"]) > 0).all()
-    with pytest.raises(NbenchError, match=r"unknown reference vqa \(did you mean vqascore\?\)"):
-        score_references(bench.path, ["vqa"])
 
 
 def test_registry_fits_weights_to_the_latent_space(small_bench: Fixture) -> None:

@@ -190,7 +190,7 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
             )
             for k, by in values.items()
         ]
-        write_scores(path, pa.concat_tables(columns), {"bench_fingerprint": fingerprint})
+        write_scores(path, pa.concat_tables(columns), {"bench_fingerprint": fingerprint, "scorer_fingerprint": "s"})
 
     clip = truth.quality + rng.normal(0, 0.1, truth.quality.shape)
     scores = {5: truth.seen, 10: truth.quality}

@@ -1,0 +1,43 @@
+"""The command that lists the references of a data set, and adds some."""
+
+from __future__ import annotations
+
+import typer
+
+from ..benchmarks.scoring.references_config import AddConfig
+from .configured import AsJson, command
+from .panels import MEASURE
+
+references_app = typer.Typer()
+
+
+@command(references_app, panel=MEASURE, no_args_is_help=True)
+def references(config: AddConfig, as_json: AsJson = False) -> None:
+    """List the references of a data set, which all figures are measured against, or add some to it.
+
+    `nbench references data/small`
+
+    `nbench references data/small --add pickscore --add judge=vqascore:llava-hf/llava-1.5-7b-hf --dtype bfloat16`
+    """
+    import json
+    from dataclasses import asdict
+
+    from ..benchmarks.scoring.references import add_references, list_references
+    from ..errors import one_line
+    from ..pipelines.quiet import quieten_transformers
+    from ..shards.reader import open_bench
+
+    if config.references:
+        quieten_transformers()
+        add_references(config, progress=True)
+    rows = list_references(open_bench(config.bench))
+    if as_json:
+        print(json.dumps({"bench": config.bench, "references": [asdict(row) for row in rows]}))
+        return
+    for row in rows:
+        scorer = f"{row.name}: {row.scorer} ({row.fingerprint[:12]})"
+        print(f"{one_line(scorer)}, {row.n_scored} scored, {row.n_unscored} unscored")
+        if row.flaw:
+            print(f"  {row.flaw}")
+    if not rows:
+        print(f"{config.bench} has no references: --add NAME=SCORER scores its images")

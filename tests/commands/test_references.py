@@ -1,0 +1,134 @@
+"""A bench of any pipeline, by references of any scorers: every command works on it, and says what to type where not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nbench import cli
+from nbench.benchmarks.metrics import best_of_n, mean_over_prompts
+from nbench.benchmarks.results.compare import final_references
+from nbench.shards.reader import open_bench
+
+from ..scorers.tiny_models import save_clip, save_llava
+
+Run = Callable[..., tuple[int, str, str]]
+PROMPTS = ("two red circles", "one blue square", "three yellow stars", "one green cross", "two cyan circles")
+OWN = """
+class Mine:
+    name, reads, fingerprint = "mine", "preview", "1"
+    def score(self, inputs, prompts): return inputs[:, 0].flatten(1).mean(1)
+"""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs `nbench ARGUMENTS` here: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        assert isinstance(code, int)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: Path, tmp_path: Path) -> None:
+    def told(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
+
+    clip, llava = save_clip(Path("judge")), save_llava(Path("llava"))
+    Path("mine.py").write_text(OWN)
+    Path("prompts.txt").write_text("\n".join(PROMPTS))
+    build = ["build", "genai-bench", "--pipeline", sd15_folder, "--prompts", "prompts.txt", "--steps", 4]
+    build += ["--candidates", 3, "--out", "data/any", "--references"]
+    told(*build, f"clip=./{clip},vqascore=vqascore:./{llava},human-like=mine.py:Mine")
+    listed = json.loads(told("references", "data/any", "--json"))["references"]
+    assert [(row["name"], row["scorer"], row["n_scored"], row["n_unscored"]) for row in listed] == [
+        ("clip", "judge", 15, 0), ("human-like", "mine.py:Mine", 15, 0), ("vqascore", "vqascore:llava", 15, 0),
+    ]  # fmt: skip
+    assert "human-like: mine.py:Mine (1-image), 15 scored, 0 unscored" in told("references", "data/any")
+
+    evaluate = ["evaluate", "--bench", "data/any", "--model", "random", "--model", f"./{clip}", "--json"]
+    report = json.loads(told(*evaluate))
+    assert {mark["chooser"] for mark in report["yardsticks"].values()} == {"clip"}
+    by_own = json.loads(told(*evaluate, "--yardstick", "human-like", "--out", "other"))
+    bench = open_bench("data/any")
+    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    for label, mark in by_own["yardsticks"].items():
+        assert mark["chooser"] == "human-like"
+        chosen = np.take_along_axis(arrays[label], arrays["human-like"].argmax(1)[:, None], 1).mean()
+        assert mark["final"] == pytest.approx(chosen, abs=1e-9)
+        assert mean_over_prompts(best_of_n(arrays["clip"], arrays[label])) == pytest.approx(
+            report["yardsticks"][label]["final"], abs=1e-9
+        )
+
+    recorded = ["--bench", "data/any", "--model", "judge", "--n", 3, "--json"]
+    assert json.loads(told("replay", "2:1", *recorded))["yardstick"] == "clip"
+    by_mine = json.loads(told("replay", "2:1", *recorded, "--yardstick", "human-like", "--reference", "clip"))
+    assert (by_mine["yardstick"], by_mine["reference"]) == ("human-like", "clip")
+    assert json.loads(told("tune", *recorded, "--folds", 2, "--budget", 0.9, "--out", "policy.json"))["policy"]
+    lines = json.loads(told("leaderboard", "results", "--json"))
+    assert {line["reference"] for line in lines["lines"]} == {"vqascore"}
+    assert "final-image selection by clip" in told("leaderboard", "--reference", "human-like", "--format", "md")
+    assert "2 models, 5 of 5 prompts" in told("report", "results/any", "--bench", "data/any", "--out", "page")
+    sample = ["sample", PROMPTS[0], "--pipeline", sd15_folder, "--model", f"./{clip}", "--best-of", 3, "--steps", 4]
+    told(*sample, "--policy", "policy.json", "--bench", "data/any", "--out", "image.png")
+    assert Path("image.png").stat().st_size
+    assert "human-like" in told("compare", "any/random", "any/judge")
+    assert "no defects" in told("verify", "data/any")
+    told("convert", "data/any", "data/tars", "--format", "webdataset")
+    assert told("references", "data/tars") == told("references", "data/any")
+    assert "scores/human-like.parquet" in told("publish", "data/any", "me/any", "--dry-run")
+
+    code, _, err = run("compare", "results/any/judge.json", "other/any/random.json")
+    assert (code, "name a reference with --yardstick" in err) == (2, True)
+    told("compare", "results/any/judge.json", "other/any/random.json", "--yardstick", "vqascore")
+    code, _, err = run(*evaluate, "--yardstick", "nope")
+    assert (code, "--yardstick takes clip or human-like or vqascore" in err) == (2, True)
+
+
+def test_a_bench_without_clip_says_what_to_type(run: Run, sd15_folder: Path, tmp_path: Path) -> None:
+    judge = save_clip(Path("judge"))
+    Path("prompts.txt").write_text("\n".join(PROMPTS[:3]))
+    build = ["build", "genai-bench", "--pipeline", sd15_folder, "--prompts", "prompts.txt", "--steps", 3]
+    assert run(*build, "--candidates", 2, "--references", "", "--out", "data/bare")[0] == 0
+    evaluate = ["evaluate", "--bench", "data/bare", "--model", "random"]
+    code, _, err = run(*evaluate)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no references at data/bare/scores: nbench references data/bare --add clip,vqascore" in err
+    assert run("references", "data/bare")[1] == "data/bare has no references: --add NAME=SCORER scores its images\n"
+    assert run("references", "data/bare", "--add", f"other=./{judge}")[0] == 0
+
+    note = "no reference clip in data/bare: final-image selection goes by each model's own final scores"
+    code, out, err = run(*evaluate, "--json")
+    assert (code, f"{note}; --yardstick takes other\n" in err) == (0, True)
+    result = json.loads(Path("results/bare/random.json").read_text())
+    assert result["yardsticks"]["other"]["chooser"] == "own"
+    replay = ["replay", "2:1", "--bench", "data/bare", "--model", "random", "--n", 2, "--json"]
+    code, out, err = run(*replay)
+    assert (code, note in err) == (0, True)
+    assert (json.loads(out)["reference"], json.loads(out)["yardstick"]) == ("other", "random at 3")
+    code, out, err = run(*replay, "--yardstick", "other")
+    assert (code, err, json.loads(out)["yardstick"]) == (0, "", "other")
+    code, _, err = run(*replay, "--yardstick", "clip")
+    assert (code, "--yardstick takes other" in err) == (2, True)
+    assert run(*evaluate, "--yardstick", "other", "--json")[2].count(note) == 0
+    assert "not clip" not in run("leaderboard")[2]
+    code, _, err = run("leaderboard", "--yardstick", "clip")
+    assert (code, "final-image selection by other, not clip" in err) == (2, True)
