@@ -40,7 +40,8 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
-    added to them. `progress`: tell on stderr how far it is.
+    added to them. The files hold the figures of all positions that were ever scored, the report those of
+    `config.latents` and the final one. `progress`: tell on stderr how far it is.
 
     Raises:
         NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
@@ -74,7 +75,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             if not config.fresh:
                 stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
+        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
@@ -91,13 +92,6 @@ def _default_bench(progress: bool) -> Path:
         )
         build(config, progress)
     return config.folder
-
-
-def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
-    found = store.scored(positions, config.fresh, progress)
-    asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
-    rows = tuple(row for row in found.retrieval if row.position in positions)
-    return replace(found, table=found.table.filter(asked), retrieval=rows)
 
 
 def _measured(
@@ -147,18 +141,19 @@ def _measured(
         )
         files.append(result_path(config.out, name, model))
         write_result(files[-1], result)
+    shown = set(positions)
     return EvaluationReport(
         bench=name,
         n_prompts=info.n_prompts,
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=tuple(found.rows),
-        comparisons=comparisons,
+        rows=tuple(row for row in found.rows if row.position in shown),
+        comparisons=tuple(row for row in comparisons if row.position in shown),
         yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
-        separation=tuple(row for rows in separation.values() for row in rows),
-        retrieval=tuple(row for one in scored.values() for row in one.retrieval),
+        separation=tuple(row for rows in separation.values() for row in rows if row.position in shown),
+        retrieval=tuple(row for one in scored.values() for row in one.retrieval if row.position in shown),
         costs=costs,
     )
 

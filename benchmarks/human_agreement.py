@@ -16,10 +16,10 @@ from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
 from ..shards.scores import scores_metadata
 from .metrics.arrays import Array
+from .metrics.declaration import CI
 from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .metrics.statistics import bootstrap_ci, percentiles
 from .rating_tables import Ratings, Scores, read_table
-from .results.result_file import CI
 
 HUMAN = "human"
 """The score table of a bench that holds people's ratings of its images."""

@@ -20,7 +20,8 @@ from .metrics.arrays import Array, scattered
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import Measures, measure, yardstick
 from .metrics.model_figures import OWN, ModelScores, Setting
-from .results.result_file import EvaluationReport, SeparationRow, Yardstick
+from .metrics.rows import SeparationRow, Yardstick
+from .results.result_file import EvaluationReport
 from .table_metrics_config import MetricsConfig
 
 _MAX_CELLS = 2**27

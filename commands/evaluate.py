@@ -43,7 +43,7 @@ def evaluate(
     if as_json:
         print(report.to_json())
         return
-    from ..benchmarks.results.evaluation_tables import print_report
+    from ..benchmarks.results.terminal import print_wide, report_table
 
-    print_report(report)
+    print_wide(report_table(report))
     print("written:", *report.files, *([plot] if plot else []))

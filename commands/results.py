@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,6 @@ from .configured import AsJson, command
 from .panels import DATA, MEASURE, RESULTS
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..builders.prompts.leakage import LeakReport
     from ..shards.reader import Bench
 
@@ -52,9 +50,9 @@ def compare(
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    from ..benchmarks.results.comparison_tables import comparison_table, digest_table
+    from ..benchmarks.results.terminal import comparison_table, digest_table, print_wide
 
-    _print_table((comparison_table if positions else digest_table)(found))
+    print_wide((comparison_table if positions else digest_table)(found))
     if found.note:
         print(found.note, file=sys.stderr)
 
@@ -62,9 +60,11 @@ def compare(
 @command(results_app, panel=RESULTS)
 def leaderboard(
     folder: Annotated[Path, Argument("Folder with the results.")] = Path("results"),
-    format: Annotated[Literal["table", "md", "html", "csv", "json"], Option("Output format.")] = "table",
+    format: Annotated[str, Option("Output format: table, md, csv or json.")] = "table",
     sort: Annotated[str, Option("Metric to sort by: spearman, recovered_gain, best_of_n, ...")] = "spearman",
-    position: Annotated[int | None, Option("Position to compare at. [default: the middle one]")] = None,
+    position: Annotated[
+        int | None, Option("Position to compare at. [default: half way, or the nearest that all models have]")
+    ] = None,
     reference: Annotated[str | None, Option("Reference to compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, Option("Bench to show. [default: all]")] = None,
     yardstick: Annotated[
@@ -77,20 +77,22 @@ def leaderboard(
 
     `nbench leaderboard --sort recovered_gain --position 20`
 
-    `nbench leaderboard results --format html > leaderboard.html`
+    `nbench leaderboard results --format md`
     """
     from ..benchmarks.results.leaderboard import leaderboard
-    from ..benchmarks.results.leaderboard_formats import FORMATS
+    from ..benchmarks.results.leaderboard_formats import write_leaderboard
 
     board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    for note in board.notes:
+        print(note, file=sys.stderr)
     if as_json or format != "table":
-        sys.stdout.write(FORMATS["json" if as_json else format](board))
+        sys.stdout.write(write_leaderboard(board, "json" if as_json else format))
         return
-    from ..benchmarks.results.comparison_tables import board_table
+    from ..benchmarks.results.terminal import board_table, print_wide
 
-    _print_table(board_table(board))
+    print_wide(board_table(board))
 
 
 @command(results_app, "check-leak", panel=DATA)
@@ -145,9 +147,9 @@ def agreement(
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.results.comparison_tables import agreement_table
+    from ..benchmarks.results.terminal import agreement_table, print_wide
 
-    _print_table(agreement_table(found))
+    print_wide(agreement_table(found))
 
 
 def _bench_of(result: Path, named: str | None) -> Bench | None:
@@ -180,12 +182,3 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
         f"{report.n_train} captions against {report.n_prompts} prompts: {kinds}; "
         f"{counts['corruption']} of {report.n_corruptions} corruptions"
     )
-
-
-def _print_table(table: Table) -> None:
-    """As wide as it is: a narrow terminal wraps lines, a narrow table would lose figures."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)

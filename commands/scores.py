@@ -25,7 +25,7 @@ def metrics(config: MetricsConfig, as_json: AsJson = False) -> None:
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.results.evaluation_tables import print_report
+    from ..benchmarks.results.terminal import print_wide, report_table
 
-    print_report(found.report)
+    print_wide(report_table(found.report))
     print(found.yardstick)

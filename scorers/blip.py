@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from .image_processor import ImageProcessor
 from .placement import CPU, Placement
-from .preprocess import Preprocess
 from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
@@ -24,7 +24,7 @@ class BLIPMatchScorer:
         folder = model_folder(source)
         self.name, self._device = name, placement.device
         self.fingerprint = placement.mark(folder_fingerprint(folder, "blip-itm"))
-        self._preprocess = Preprocess.from_folder(folder)
+        self._process = ImageProcessor(folder, placement.device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=placement.torch_dtype)
         self._model = model.to(placement.device).eval()
@@ -37,6 +37,6 @@ class BLIPMatchScorer:
         output = self._model(
             input_ids=tokens.input_ids.to(self._device),
             attention_mask=tokens.attention_mask.to(self._device),
-            pixel_values=self._preprocess(inputs.to(self._device)).to(self._model.dtype),
+            **self._process(inputs, self._model.dtype),
         )
         return output.itm_score.float().softmax(-1)[:, 1]

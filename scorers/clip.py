@@ -15,13 +15,15 @@ import torch
 from torch.nn import functional
 
 from ..errors import NbenchError
+from .image_processor import ImageProcessor
 from .placement import CPU, Placement
-from .preprocess import Preprocess
 from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
 MAX_LENGTH_PADDED = ("siglip", "siglip2")
 """Model types whose text tower was trained on prompts padded to their full length, and reads the last token."""
+ONE_AT_A_TIME = ("aimv2",)
+"""Model types whose text tower transformers (5.23) makes causal only where a batch has padding."""
 
 
 class CLIPScorer:
@@ -59,33 +61,42 @@ class CLIPScorer:
             )
         self._model.to(placement.device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(texts)
-        vision = self._model.config.vision_config
+        vision = getattr(self._model.config, "vision_config", None)
         self._of_latents = getattr(vision, "num_channels", 3) != 3
         self.reads = "latent" if self._of_latents and reads == "preview" else reads
-        self._preprocess = Preprocess.none() if self._of_latents else Preprocess.from_folder(texts)
-        self.fingerprint = placement.mark(
-            folder_fingerprint(folder, "clip", self.reads, *([processor] if processor else []))
-        )
+        self._process = None if self._of_latents else ImageProcessor(texts, placement.device)
+        parts = ["clip", self.reads, *([processor] if processor else [])]
+        if self._process and self.reads != "image":
+            parts.append("8 bits")  # to which what is no image yet is rounded
+        self.fingerprint = placement.mark(folder_fingerprint(folder, *parts))
         self.scale = self._model.logit_scale.exp().item() if scaled else 1.0
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit-norm text embeddings float32 [P, D]; prompts longer than the model reads are cut."""
+        if self._model.config.model_type in ONE_AT_A_TIME and len(prompts) > 1:
+            return torch.cat([self.embed_text([prompt]) for prompt in prompts])
         config, device = self._model.config, self._placement.device
         full = config.model_type in MAX_LENGTH_PADDED
         tokens = self._tokenizer(
             list(prompts),
             padding="max_length" if full else True,
             truncation=True,
-            max_length=config.text_config.max_position_embeddings,
+            max_length=min(config.text_config.max_position_embeddings, self._tokenizer.model_max_length),
             return_tensors="pt",
         )
         mask = {} if full else {"attention_mask": tokens.attention_mask.to(device)}
-        output = self._model.get_text_features(input_ids=tokens.input_ids.to(device), **mask)
-        return functional.normalize(output.pooler_output.float(), dim=-1)
+        return _unit(self._model.get_text_features(input_ids=tokens.input_ids.to(device), **mask))
 
     @torch.inference_mode()
     def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1, or of latents [B, C, h, w]."""
-        pixels = self._preprocess.model_input(inputs.to(self._placement.device), self._model.dtype)
-        return functional.normalize(self._model.get_image_features(**pixels).pooler_output.float(), dim=-1)
+        device, dtype = self._placement.device, self._model.dtype
+        pixels = self._process(inputs, dtype) if self._process else {"pixel_values": inputs.to(device, dtype)}
+        return _unit(self._model.get_image_features(**pixels))
+
+
+def _unit(output: Any) -> torch.Tensor:
+    """A tower's embeddings [B, D] as unit-norm float32; of FLAVA's, one for each token, the first."""
+    embeddings = output.pooler_output
+    return functional.normalize((embeddings[:, 0] if embeddings.ndim == 3 else embeddings).float(), dim=-1)

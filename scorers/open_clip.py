@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn import functional
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
+from .image_processor import to_8_bits
 from .placement import CPU, Placement
-from .preprocess import Mode, Preprocess
 from .protocols import Reads
 
 HPSV2 = ("xswu/HPSv2", "HPS_v2.1_compressed.pt")
 
 
 class OpenCLIPScorer:
-    """A TwinTower of an open_clip model.
+    """A TwinTower of an open_clip model; images go through the transform that open_clip makes for it.
 
     Args:
         model: as open_clip calls it: ViT-H-14, hf-hub:ORG/NAME.
@@ -40,18 +41,16 @@ class OpenCLIPScorer:
         try:
             import open_clip
         except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError where torch is of another kind
-            reason = str(error).partition("\n")[0]
-            raise NbenchError(f"{name} needs open_clip ({reason}): pip install 'nbench[open_clip]'") from None
+            raise NbenchError(f"{name} needs open_clip ({reason_of(error)}): pip install 'nbench[open_clip]'") from None
         self.name, self.reads, self._device = name, reads, placement.device
         try:
-            network: Any = open_clip.create_model(model, pretrained=None if weights is None else str(weights))
+            network, _, self._transform = open_clip.create_model_and_transforms(
+                model, pretrained=None if weights is None else str(weights)
+            )
             self._tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError) as error:
-            raise NbenchError(
-                f"open_clip has no {model} {weights or ''} ({str(error).partition(chr(10))[0]})"
-            ) from None
-        self._model = network.to(placement.device, placement.torch_dtype).eval()
-        self._preprocess = _preprocess(network.visual.preprocess_cfg)
+            raise NbenchError(f"open_clip has no {model} {weights or ''} ({reason_of(error)})") from None
+        self._model: Any = network.to(placement.device, placement.torch_dtype).eval()
         self.fingerprint = placement.mark(_digest(network, model))
 
     @torch.inference_mode()
@@ -63,7 +62,9 @@ class OpenCLIPScorer:
     @torch.inference_mode()
     def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1."""
-        pixels = self._preprocess(inputs.to(self._device)).to(next(self._model.parameters()).dtype)
+        images = map(Image.fromarray, to_8_bits(inputs).permute(0, 2, 3, 1).cpu().numpy())
+        pixels = torch.stack([self._transform(image) for image in images])
+        pixels = pixels.to(self._device, next(self._model.parameters()).dtype)
         return functional.normalize(self._model.encode_image(pixels).float(), dim=-1)
 
 
@@ -74,25 +75,8 @@ def hpsv2(placement: Placement) -> OpenCLIPScorer:
     try:
         weights = hf_hub_download(*HPSV2)
     except Exception as error:  # the Hub client raises many unrelated kinds, all for a file out of reach
-        raise NbenchError(
-            f"hpsv2: the Hub does not give {'/'.join(HPSV2)} ({str(error).partition(chr(10))[0]})"
-        ) from None
+        raise NbenchError(f"hpsv2: the Hub does not give {'/'.join(HPSV2)} ({reason_of(error)})") from None
     return OpenCLIPScorer("ViT-H-14", weights, "hpsv2", "image", placement)
-
-
-def _preprocess(config: dict[str, Any]) -> Preprocess:
-    size = config["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    shortest = config.get("resize_mode", "shortest") == "shortest"
-    if config.get("resize_mode") == "longest":
-        raise NbenchError("open_clip models that pad the longest side are not supported: choose another")
-    return Preprocess(
-        size=min(height, width) if shortest else (height, width),
-        crop=(height, width) if shortest else None,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        mode=cast(Mode, config.get("interpolation", "bicubic")),
-    )
 
 
 def _digest(network: torch.nn.Module, model: str) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
+from .image_processor import ImageProcessor, to_8_bits
 from .placement import CPU, Placement
-from .preprocess import Preprocess
 from .protocols import PairScorer, Reads
 from .weights import folder_fingerprint, model_folder
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
+Inputs = dict[str, torch.Tensor]
+"""What a model's forward takes, by argument."""
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
 
 
@@ -32,7 +36,7 @@ class VQAScorer:
         folder = model_folder(source)
         self.name, self.device = name, torch.device(placement.device)
         self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
-        self._preprocess = Preprocess.from_folder(folder)
+        self._process = ImageProcessor(folder, placement.device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._yes = self._tokenizer("yes", add_special_tokens=False).input_ids[0]
         self._model = (
@@ -43,7 +47,7 @@ class VQAScorer:
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """P("yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each asked about its own prompt."""
-        pixels = self._preprocess(inputs.to(self.device))
+        pixels = self._process(inputs)["pixel_values"]
         return answer_logits(self._model, self._tokenizer, pixels, prompts).softmax(-1)[:, self._yes]
 
 
@@ -73,11 +77,11 @@ def answer_logits(
 class ChatVQAScorer:
     """A PairScorer of any transformers image-text-to-text model: P(first answer token is "Yes") over its vocabulary.
 
-    Images go through the model's own processor, and the question through its chat template where it has one. Questions
-    are padded on the right and each is read at its own end, so that no answer depends on the others in the batch.
+    Each image and its question go through the model's processor (and chat template, where it has one) by themselves;
+    rows of equal shapes are then answered together. So nothing is padded, and no answer depends on the other rows.
 
     Raises:
-        NbenchError: transformers cannot open it.
+        NbenchError: transformers cannot open it; of `score`: it does not take an image with a question.
     """
 
     reads: Reads = "image"
@@ -86,44 +90,82 @@ class ChatVQAScorer:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         folder = model_folder(source)
-        self.name, self._device = name, placement.device
+        self.name, self._source, self._device = name, source, placement.device
         self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
         try:
-            self._processor = AutoProcessor.from_pretrained(folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=placement.torch_dtype)
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise NbenchError(
-                f"{source} cannot be asked about images ({reason}): name an image-text-to-text model"
-            ) from None
-        self._model = model.to(placement.device).eval()
-        self._processor.tokenizer.padding_side = "right"
-        self._yes = self._processor.tokenizer("Yes", add_special_tokens=False).input_ids[0]
+            self._processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=placement.torch_dtype, trust_remote_code=False
+            )
+            yes = self._processor.tokenizer("Yes", add_special_tokens=False).input_ids
+        except Exception as error:  # processors and models raise many unrelated kinds
+            raise self._refusal(error) from error
+        if not yes or yes[0] == self._processor.tokenizer.unk_token_id:
+            raise NbenchError(f"{source} has no token for Yes: name a model that answers in English")
+        self._model, self._yes = model.to(placement.device).eval(), yes[0]
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """P("Yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each asked about its own prompt."""
-        images = list((inputs * 255).round().to(torch.uint8).cpu())
-        texts = [self._asked(QUESTION.format(prompt=prompt)) for prompt in prompts]
-        given = self._processor(images=images, text=texts, padding=True, return_tensors="pt").to(self._device)
-        given = {
-            key: value.to(self._model.dtype) if value.is_floating_point() else value for key, value in given.items()
-        }
-        if getattr(self._model.config.get_text_config(), "is_encoder_decoder", False):
-            start = self._model.generation_config.decoder_start_token_id
-            given["decoder_input_ids"] = torch.full((len(texts), 1), start, device=self._device)
-            logits = self._model(**given).logits[:, 0]
-        else:
-            ends = given["attention_mask"].sum(1) - 1
-            logits = self._model(**given).logits[torch.arange(len(texts), device=self._device), ends]
-        return logits.float().softmax(-1)[:, self._yes]
+        images = map(Image.fromarray, to_8_bits(inputs).permute(0, 2, 3, 1).cpu().numpy())
+        scores = torch.empty(len(prompts), device=self._device)
+        try:
+            rows = [self._inputs(*row) for row in zip(images, prompts, strict=True)]
+            for group in _of_equal_shapes(rows):
+                batch = {key: torch.cat([rows[row][key] for row in group]) for key in rows[group[0]]}
+                scores[group] = self._first_logits(batch).softmax(-1)[:, self._yes]
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # processors and models raise many unrelated kinds
+            raise self._refusal(error) from error
+        return scores
 
-    def _asked(self, question: str) -> str:
-        if not getattr(self._processor, "chat_template", None):
-            return f"{getattr(self._processor, 'image_token', '')}{question}"
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        chat = [{"role": "user", "content": content}]
-        return str(self._processor.apply_chat_template(chat, add_generation_prompt=True))
+    def _inputs(self, image: Image.Image, prompt: str) -> Inputs:
+        """The model's inputs, a batch of one, for an image and the question about it."""
+        question = QUESTION.format(prompt=prompt)
+        if getattr(self._processor, "chat_template", None):
+            content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+            # the template writes the special tokens: tokenised in the same call, none is added a second time
+            inputs = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        else:
+            text = question if self._places_images(image) else f"{self._processor.image_token}{question}"
+            inputs = self._processor(images=[[image]], text=[text], return_tensors="pt")
+        return {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+
+    def _places_images(self, image: Image.Image) -> bool:
+        """Whether the processor puts an image before the text unasked, where the text has no token for it."""
+        token = getattr(self._processor, "image_token", None)
+        if token is None:
+            return True
+        try:
+            ids = self._processor(images=[[image]], text=["?"], return_tensors="pt").input_ids
+        except ValueError:
+            return False
+        return bool((ids == self._processor.tokenizer.convert_tokens_to_ids(str(token))).any())
+
+    def _first_logits(self, batch: Inputs) -> torch.Tensor:
+        """Logits float32 [B, V] of the first token that the model would answer."""
+        dtype = self._model.dtype
+        inputs = {
+            key: value.to(self._device, dtype if value.is_floating_point() else None) for key, value in batch.items()
+        }
+        answer = self._model.generate(
+            **inputs, max_new_tokens=1, do_sample=False, num_beams=1, output_logits=True, return_dict_in_generate=True
+        )
+        logits: torch.Tensor = answer.logits[0]
+        return logits.float()
+
+    def _refusal(self, error: Exception) -> NbenchError:
+        reason = reason_of(error)
+        if isinstance(error, ImportError):
+            return NbenchError(f"{self._source} needs a missing package ({reason.partition('. ')[0]}): install it")
+        return NbenchError(f"{self._source} cannot be asked about images ({reason}): name an image-text-to-text model")
 
 
 def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
@@ -149,3 +191,11 @@ def heed_question_mask(model: BlipForQuestionAnswering) -> None:
 
     for layer in model.text_decoder.bert.encoder.layer:
         layer.crossattention.self.register_forward_pre_hook(rename, with_kwargs=True)
+
+
+def _of_equal_shapes(rows: Sequence[Inputs]) -> Iterable[list[int]]:
+    """The numbers of the rows, grouped so that each group can be concatenated."""
+    groups = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[tuple((key, *value.shape) for key, value in row.items())].append(number)
+    return groups.values()

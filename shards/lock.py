@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from ..errors import NbenchError
 
@@ -21,24 +22,24 @@ def locked(folder: Path, taken: str) -> Iterator[None]:
         NbenchError: `taken`, if somebody else holds it.
         OSError: the folder cannot be made.
     """
-    try:
-        handle = _locked(folder)
-    except BlockingIOError:
-        raise NbenchError(taken) from None
+    handle = None
+    while handle is None:
+        handle = _lock(folder, taken)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _locked(folder: Path) -> int:
-    """A handle of `folder` that has its lock."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError), ExitStack() as opened:  # its holder may just be removing it
-            handle = os.open(folder, os.O_RDONLY)
-            opened.callback(os.close, handle)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(handle), folder.stat()):
-                opened.pop_all()
-                return handle
+def _lock(folder: Path, taken: str) -> int | None:
+    """A handle of `folder` that has its lock; None if its last holder removed it meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError), ExitStack() as opened:
+        handle = os.open(folder, os.O_RDONLY)
+        opened.callback(os.close, handle)
+        if not lock_descriptor(handle, blocking=False):
+            raise NbenchError(taken)
+        if os.path.samestat(os.fstat(handle), folder.stat()):
+            opened.pop_all()
+            return handle
+    return None

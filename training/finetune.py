@@ -19,7 +19,7 @@ import torch
 from ..errors import NbenchError, reason_of
 from ..progress import BuildProgress
 from ..scorers.decoders import preview
-from ..scorers.preprocess import Preprocess
+from ..scorers.image_processor import ImageProcessor
 from ..scorers.weights import folder_fingerprint
 from ..shards.atomic import atomic_write, commit, temporary, writing_to
 from ..shards.lock import locked
@@ -54,7 +54,7 @@ class FineTuning(ABC):
         torch.manual_seed(config.seed)
         self.config, self.bench, self.positions = config, bench, positions
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer, self.preprocess = AutoTokenizer.from_pretrained(folder), Preprocess.from_folder(folder)
+        self.tokenizer, self.process = AutoTokenizer.from_pretrained(folder), ImageProcessor(folder, self.device)
         self.model = self.open(folder).to(self.device).eval().requires_grad_(False)
         self.trained = self.to_train()
         self.trained.requires_grad_(True)
@@ -173,7 +173,9 @@ def _train(run: FineTuning, recipe: dict[str, Any], folder: Path, shown: bool) -
             progress.advance(1)
     save_half(run.model, config.out)
     for path in folder.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config")):
+        if path.name.startswith(
+            ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config", "processor_config")
+        ):
             shutil.copyfile(path, config.out / path.name)
     atomic_write(config.out / "training.json", (json.dumps(recipe, indent=2) + "\n").encode())
 

@@ -62,5 +62,4 @@ class NoisyCLIPTraining(FineTuning):
         return contrast(noisy @ texts.T, captions, teacher)
 
     def _embed(self, model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
-        pixels = self.preprocess(images).to(self.device)
-        return functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+        return functional.normalize(model.get_image_features(**self.process(images)).pooler_output, dim=-1)

@@ -67,5 +67,5 @@ class X0VQATraining(FineTuning):
         return functional.binary_cross_entropy_with_logits(said, wanted, weight), agreed
 
     def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        logits = answer_logits(model, self.tokenizer, self.preprocess(images), prompts)
+        logits = answer_logits(model, self.tokenizer, self.process(images)["pixel_values"], prompts)
         return logits[:, self._words[0]] - logits[:, self._words[1]]

@@ -18,12 +18,12 @@ from ...shards.scores import PROMPT, read_scores, scores_metadata
 from .. import metrics
 from ..metrics import Array
 from ..metrics.arrays import scattered
+from ..metrics.declaration import or_none
 from ..metrics.model_figures import YARDSTICK, checked_yardstick, final_chooser
-from ..metrics.prompt_values import known
 from ..metrics.statistics import bootstrap_means, holm, percentiles
 from .result_file import EvaluationResult, read_result
 
-METRICS = ("spearman", "best_of_n", "recovered_gain")
+COMPARED = ("spearman", "best_of_n", "recovered_gain")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _measured(
     chooser, _ = final_chooser(references, None, by)
     random, final = metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
     positions = [position for position in ours if position in theirs]
-    for metric in METRICS:
+    for metric in COMPARED:
         columns = []  # of each position: ours, theirs, and, of a share of a gain, random and final
         for position in positions:
             sides = [side[position] for side in (ours, theirs)]
@@ -180,7 +180,7 @@ def _tested(values: Array, metric: str, positions: list[int], label: str) -> Ite
     tail = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
     p_values = np.where(np.isfinite(draws).all(0), np.minimum(1, 2 * (tail + 1) / (len(draws) + 1)), np.nan)
     for k, figures in enumerate(zip(a, b, a - b, low, high, p_values, holm(p_values), strict=True)):
-        yield Difference(positions[k], label, metric, *map(known, figures))
+        yield Difference(positions[k], label, metric, *map(or_none, figures))
 
 
 def _figure(metric: str, means: Array, side: int) -> Array:
@@ -192,7 +192,7 @@ def _figure(metric: str, means: Array, side: int) -> Array:
 
 def _stated(ours: EvaluationResult, theirs: EvaluationResult, labels: list[str]) -> Iterator[Difference]:
     sides = [{(row.reference, row.position): row for row in side.rows} for side in (ours, theirs)]
-    for label, metric in product(labels, METRICS):
+    for label, metric in product(labels, COMPARED):
         for (reference, position), row in sides[0].items():
             other = sides[1].get((reference, position))
             if other is not None and reference == label:

@@ -90,8 +90,8 @@ class WritableRepo:
     def send(self, files: Sequence[PublishedFile], message: str) -> str:
         """Commit `files`; the id of the commit. What of them the Hub has stored already is not sent again.
 
-        `upload_large_folder`, where the client still has it, would keep its state in the user's folder; the Hub's own
-        answer to what it has is state enough.
+        `upload_folder` resumes as well, but with Xet storage alone; it takes one folder as it is, and reads and hashes
+        all of it again, where the manifest has the hashes.
         """
         from huggingface_hub import CommitOperationAdd
 

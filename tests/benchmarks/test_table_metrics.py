@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from nbench.benchmarks.results.evaluation_tables import report_table
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.table_metrics import measure_tables
 from nbench.benchmarks.table_metrics_config import MetricsConfig
 from nbench.errors import NbenchError

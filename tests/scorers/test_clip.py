@@ -22,7 +22,7 @@ def scorer() -> CLIPScorer:
 
 
 def test_cosine_equals_the_models_logits(scorer: CLIPScorer) -> None:
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     model = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).eval()
     tokens = AutoTokenizer.from_pretrained(WEIGHTS / "clip")(PROMPTS, padding=True, return_tensors="pt")
     with torch.no_grad():

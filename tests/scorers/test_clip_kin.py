@@ -23,7 +23,7 @@ def cosines(scorer: CLIPScorer, inputs: torch.Tensor) -> torch.Tensor:
 
 def test_siglip_pads_prompts_to_the_length_it_was_trained_on(tmp_path: Path) -> None:
     scorer = CLIPScorer(save_siglip(tmp_path), "siglip")
-    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     model: Any = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = AutoTokenizer.from_pretrained(tmp_path)(
         PROMPTS, padding="max_length", max_length=16, return_tensors="pt"
@@ -60,7 +60,7 @@ def test_a_clip_whose_first_layer_takes_latents_reads_latents(tmp_path: Path) ->
 
 def test_pickscore_is_the_scaled_cosine_of_a_clip(tmp_path: Path) -> None:
     scorer = CLIPScorer(save_clip(tmp_path), "pickscore", "image", scaled=True)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     model: Any = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = AutoTokenizer.from_pretrained(tmp_path)(PROMPTS, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_half_precision_is_another_scorer_with_nearly_the_same_scores(tmp_path: 
     whole, half = (
         CLIPScorer(save_clip(tmp_path), placement=Placement("cpu", kind)) for kind in ("float32", "bfloat16")
     )
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     assert whole.fingerprint != half.fingerprint
     assert half.embed_inputs(images).dtype == torch.float32
     torch.testing.assert_close(cosines(half, images), cosines(whole, images), atol=0.05, rtol=0)
@@ -98,7 +98,7 @@ def test_blip_itm_is_the_matching_heads_probability(tmp_path: Path) -> None:
     from nbench.scorers.blip import BLIPMatchScorer
 
     scorer = BLIPMatchScorer(save_blip_itm(tmp_path))
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
     model = BlipForImageTextRetrieval.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     for image, prompt, score in zip(images, PROMPTS, scorer.score(images, PROMPTS), strict=True):

@@ -45,6 +45,29 @@ def test_t2v_metrics_is_handed_files_with_their_own_prompts(monkeypatch: pytest.
         get_scorer("t2v:unknown", WORLD)
 
 
+def test_open_clip_models_are_given_what_their_own_transform_makes_of_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Network(torch.nn.Linear):
+        encode_image = encode_text = torch.nn.Linear.forward
+
+    def transform(image: Image.Image) -> torch.Tensor:
+        assert (image.mode, image.size) == ("RGB", (4, 8))
+        return torch.from_numpy(np.asarray(image.resize((1, 1)))).float().reshape(3)
+
+    torch.manual_seed(0)
+    network = Network(3, 5)
+    module = ModuleType("open_clip")
+    module.create_model_and_transforms = lambda name, pretrained: (network, None, transform)  # type: ignore[attr-defined]
+    module.get_tokenizer = lambda name: lambda prompts: torch.eye(3)[: len(prompts)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "open_clip", module)
+    scorer: Any = get_scorer("open_clip:any", WORLD)
+    colours = torch.tensor([[10, 200, 30], [250, 0, 90]])
+    seen = scorer.embed_inputs((colours / 255)[:, :, None, None].expand(2, 3, 8, 4))
+    torch.testing.assert_close(seen, torch.nn.functional.normalize(network(colours.float()), dim=-1))
+    assert scorer.embed_text(["a", "b"]).shape == (2, 5)
+
+
 def _brightness(file: str) -> float:
     return float(np.asarray(Image.open(file)).mean() / 255)
 

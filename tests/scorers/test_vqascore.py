@@ -18,7 +18,7 @@ PROMPTS = ["two red circles on gray background", "one blue square left of three 
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,13 @@ def save_llava(path: Path) -> Path:
     return path
 
 
-_NORMAL = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True, "do_rescale": True}
+_NORMAL = {
+    "do_center_crop": False,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "do_normalize": True,
+    "do_rescale": True,
+}
 
 
 def _save(path: Path, kind: Any, config: Any, processing: dict[str, Any]) -> Path:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
-from nbench.benchmarks.results.evaluation_tables import report_table
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.scorer_cost import time_steps
 from nbench.cli import app
 from nbench.errors import NbenchError

@@ -20,8 +20,8 @@ from scipy import stats
 
 from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
-from nbench.benchmarks.results.evaluation_tables import report_table
 from nbench.benchmarks.results.result_file import read_result
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.options import ScoreOptions, parse_batch_size
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store
