@@ -1,14 +1,11 @@
-"""What a build is asked for, and the fingerprint of all that changes its output."""
+"""What a build is asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from ..errors import NbenchError, check_range
 from ..options import Argument, Option, panel, words
@@ -16,10 +13,6 @@ from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
 from .prompts.request import SOURCES, PromptRequest, PromptSelection, prompt_option
-
-if TYPE_CHECKING:
-    from ..pipelines.aliases import PipelineEntry
-    from .prompts.rows import Prompt
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS = 50
@@ -48,8 +41,6 @@ _images, _denoising, _data_set = panel("Images"), panel("Denoising"), panel("Dat
 class BuildConfig(PromptSelection):
     """A build as a person asks for it; None means the default of the kind or of the pipeline.
 
-    `guidance` is that of `options`, if it is given.
-
     Raises:
         NbenchError: a value out of range.
     """
@@ -62,6 +53,7 @@ class BuildConfig(PromptSelection):
     _: KW_ONLY
     fresh: Annotated[bool, Option("Start over, or resume an interrupted build.", flag="--fresh/--resume")] = False
     retry_failed: Annotated[bool, Option("Retry the candidates that failed.")] = False
+    extend: Annotated[bool, Option("Add the prompts and candidates that the data set lacks, in new shards.")] = False
     prompts: Annotated[
         str | Path | None,
         prompt_option(f"genai-bench, genai-bench-527, cc12m, {SOURCES}. [default: those of the embedded world]"),
@@ -82,7 +74,6 @@ class BuildConfig(PromptSelection):
         _images("Image column of a data set on the Hub; repeatable: one per candidate.", flag="--image-column"),
     ] = ()
     steps: Annotated[int | None, _denoising("Denoising steps T. [default: the pipeline's, or 50]")] = None
-    guidance: float | None = None
     candidates: Annotated[int | None, _denoising("Candidates (seeds) per prompt. [default: 6; 1 for ncc]")] = None
     seed: Annotated[int, _denoising("Base seed; each candidate's own seed is derived from it.")] = 0
     batch_size: Annotated[int | None, _denoising("Images per batch. [default: the pipeline's]")] = None
@@ -135,7 +126,7 @@ class BuildConfig(PromptSelection):
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
         denoised: dict[str, Any] = {
-            "--guidance": self.pipeline_options.guidance,
+            "--guidance": self.options.guidance,
             "--eta": self.options.eta,
             "--quantize": self.options.quantize,
         }
@@ -164,11 +155,6 @@ class BuildConfig(PromptSelection):
         return self.steps or (entry.steps if entry else DEFAULT_STEPS)
 
     @property
-    def pipeline_options(self) -> PipelineOptions:
-        """What is asked of the pipeline, the guidance included."""
-        return replace(self.options, guidance=self.guidance) if self.guidance is not None else self.options
-
-    @property
     def image_request(self) -> PromptRequest:
         """Which of the captions that come with images are asked for."""
         return replace(self.prompt_request, source=self.images or "")
@@ -183,47 +169,3 @@ class BuildConfig(PromptSelection):
         """The positions to keep; a bench always keeps the finished latent, which every evaluation compares with."""
         asked = parse_positions(self.positions, self.n_steps)
         return asked if self.kind == "ncc" else tuple(sorted({*asked, self.n_steps}))
-
-
-def build_spec(
-    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
-) -> dict[str, Any]:
-    """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
-    from ..pipelines.find import scheduler_spec
-
-    backends = {"quantize": entry.quantize, "attention": entry.attention}
-    return {
-        "kind": config.kind,
-        "pipeline": {"name": entry.name, "content": entry.content},
-        "scheduler": scheduler_spec(entry),
-        "steps": config.n_steps,
-        "guidance": entry.guidance if config.guidance is None else config.guidance,
-        "call_kwargs": entry.call_kwargs,
-        "dtype": config.dtype or entry.dtype,
-        "seed": config.seed,
-        "prompts": {"source": source, "count": len(prompts), "sha256": prompts_digest(prompts)},
-        "candidates": config.n_candidates,
-        "positions": list(config.stored),
-        "rows_per_shard": config.rows_per_shard,
-        "format": config.format,
-        "latent_dtype": config.latent_dtype,
-        # only where asked for, so that builds of before have the fingerprint of before
-        **{name: backend for name, backend in backends.items() if backend is not None},
-        **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
-    }
-
-
-def forward_spec(spec: dict[str, Any], images: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """The spec of a build of the forward process, whose denoiser is not run: what that one is asked is left out."""
-    said: dict[str, Any] = {"guidance": None, "call_kwargs": {}, "process": "forward"}
-    return {**spec, **said, "images": {**images, "size": list(size), "fit": "cover, centre", "encoded": "mean"}}
-
-
-def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
-    total, comma = hashlib.sha256(b"["), b""
-    for prompt in prompts:
-        total.update(comma + json.dumps(asdict(prompt), sort_keys=True).encode())
-        comma = b", "
-    total.update(b"]")
-    return total.hexdigest()

@@ -49,7 +49,7 @@ def build(
 
 @command(build_app, panel=BUILD, no_args_is_help=True)
 def plan(
-    config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed"))],
+    config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed", "extend"))],
     devices: Annotated[int, Option("Number of such devices in parallel.", min=1)] = 1,
     price: Annotated[float | None, Option("Price of one device per hour.", min=0)] = None,
     timing: Annotated[
@@ -70,9 +70,9 @@ def plan(
     _check(config)
     costs, timed = estimate_costs(config), None
     if timing:
-        from ..builders.planning.timing import time_build
+        from ..builders.process import process_of
 
-        timed = time_build(config)
+        timed = process_of(config).time()
     if as_json:
         print(json.dumps(_told(costs, timed, devices, price)))
         return
@@ -106,7 +106,7 @@ def _print(costs: Costs, timed: Timing | None, devices: int, price: float | None
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
     work = f"{costs.steps} steps, {costs.rows_a_step} a step"
-    if costs.process == "forward":
+    if costs.encoder_rows:
         work = f"{costs.encoder_rows:,} images go through the autoencoder's encoder"
     facts = {
         "prompts": f"{costs.prompts:,} ({costs.prompts_known_from})",

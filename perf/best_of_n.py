@@ -27,8 +27,7 @@ from nbench.benchmarks.metrics import Array, statistics
 from nbench.benchmarks.metrics.model_figures import YARDSTICK
 from nbench.benchmarks.results.compare import final_references, score_arrays
 from nbench.benchmarks.results.result_file import result_path
-from nbench.builders.candidates import call_arguments
-from nbench.builders.regenerate import maker_of
+from nbench.builders.spec import call_arguments, maker_of
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline
 from nbench.pipelines.latent_layout import float32_noise

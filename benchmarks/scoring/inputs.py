@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...builders.regenerate import maker_of
+from ...builders.spec import maker_of
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder

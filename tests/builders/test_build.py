@@ -19,12 +19,13 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.candidate_noise import candidate_noise
 from nbench.pipelines.find import resolve_pipeline
+from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import save_sd15
-from .conftest import DIES, run_python
+from .conftest import DIES, Hooked, run_python
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
@@ -87,10 +88,11 @@ def test_what_the_record_says(quick: Path) -> None:
     assert str(quick) not in (quick / "dataset.json").read_text()
 
 
-def test_again_costs_nothing_and_changes_nothing(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_again_costs_nothing_and_changes_nothing(quick: Path) -> None:
     before = files(quick)
-    monkeypatch.setattr("nbench.builders.build.load_pipeline", None)
-    assert build(replace(QUICK, out=quick), progress=False).built == 0
+    config = replace(QUICK, out=quick)
+    unloaded = Hooked(config, lambda pipe: pytest.fail("a pipeline was loaded"))
+    assert build(config, progress=False, process=unloaded).built == 0
     assert files(quick) == before
 
 
@@ -183,7 +185,7 @@ def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path: Pat
 def test_fresh_removes_only_what_nbench_made(quick: Path, tmp_path: Path) -> None:
     out = shutil.copytree(quick, tmp_path / "bench")
     (out / "notes.txt").write_text("mine")
-    other = replace(QUICK, out=out, guidance=1.0)
+    other = replace(QUICK, out=out, options=PipelineOptions(guidance=1.0))
     with pytest.raises(NbenchError, match=r"another build \(guidance .* there, 1\.0 now\)"):
         build(other, progress=False)
     assert build(replace(other, fresh=True), progress=False).built == 6

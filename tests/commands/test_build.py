@@ -22,7 +22,7 @@ def test_plan_takes_what_build_takes() -> None:
     build, plan = (
         {option for one in every[f"nbench {name}"].params for option in one.opts} for name in ("build", "plan")
     )
-    assert plan == build - {"--dry-run", "--out", "--fresh", "--retry-failed"} | {
+    assert plan == build - {"--dry-run", "--out", "--fresh", "--retry-failed", "--extend"} | {
         "--devices",
         "--price",
         "--timing",
