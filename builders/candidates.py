@@ -73,7 +73,7 @@ class Plan:
             seeds=candidates.seeds,
             tags=[prompt.tags for prompt in prompts],
             corruptions=[prompt.corruptions for prompt in prompts],
-            errors=[error or other for error, other in zip(made.errors, found, strict=True)],
+            errors=[other or error for error, other in zip(made.errors, found, strict=True)],
             latents=latents,
             images=made.images,
             x0=x0,

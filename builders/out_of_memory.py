@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 
+from ..pipelines.calling import is_out_of_memory
+
 Made = TypeVar("Made")
 
 OUT_OF_MEMORY = "out of memory"
@@ -18,7 +20,7 @@ def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
     try:
         return make()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
     # out of the except clause, which keeps the frames and all that is in them alive
     if torch.cuda.is_available():

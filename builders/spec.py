@@ -28,7 +28,7 @@ def build_spec(
     config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
 ) -> dict[str, Any]:
     """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
-    backends = {"quantize": entry.quantize, "attention": entry.attention}
+    parts = {"quantize": entry.quantize, "attention": entry.attention, "vae_dtype": entry.vae_dtype}
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
@@ -45,7 +45,7 @@ def build_spec(
         "format": config.format,
         "latent_dtype": config.latent_dtype,
         # only where asked for, so that builds of before have the fingerprint of before
-        **{name: backend for name, backend in backends.items() if backend is not None},
+        **{name: value for name, value in parts.items() if value is not None},
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
 

@@ -24,7 +24,8 @@ class PipelineEntry:
     `guidance` None leaves the pipeline's own; `scheduler` names a diffusers class to use in place of the stock one;
     `preview` None is fitted by the build. `latent_shape` [C, H, W] and `image_size` (height, width) are those of a call
     without options, None where only the pipeline's files can tell; `patch` latents a side are one of the denoiser's
-    tokens, where that limits sizes. `quantize` and `attention` name backends of diffusers.
+    tokens, where that limits sizes. `quantize` and `attention` name backends of diffusers; `vae_dtype` None is that of
+    the other parts.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PipelineEntry:
     patch: int = 1
     quantize: str | None = None
     attention: str | None = None
+    vae_dtype: str | None = None
 
     @property
     def side_multiple(self) -> int:

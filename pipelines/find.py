@@ -95,6 +95,10 @@ def load_pipeline(
             f"({index.get('_class_name')}): update diffusers; code that comes with a pipeline is not run"
         )
     given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if entry.vae_dtype:
+        if "vae" not in index:
+            raise NbenchError(f"pipeline {entry.name} has no VAE: leave --vae-dtype out")
+        given["dtype"] = {"default": given["dtype"], "vae": getattr(torch, entry.vae_dtype)}
     if "safety_checker" in index:
         # it blackens images, and a bench must show what was made
         given |= {"safety_checker": None, "requires_safety_checker": False}
@@ -107,6 +111,10 @@ def load_pipeline(
         raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from error
     if entry.scheduler:
         pipe.scheduler = swapped(pipe, entry.scheduler)
+    if entry.vae_dtype:
+        from .vae import take_any_dtype
+
+        take_any_dtype(pipe.vae)
     pipe.set_progress_bar_config(disable=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return applied(pipe, options or PipelineOptions(), entry.attention, device)

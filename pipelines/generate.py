@@ -12,6 +12,7 @@ import torch
 from ..errors import NbenchError
 from ..shards.schema import PositionInfo
 from ..shards.signals import DEFAULT_SIGNALS
+from .calling import NOT_FINITE, as_pixels, call_pipeline
 from .latent_layout import float32_noise
 from .options import as_called
 from .recorder import Recorder
@@ -61,23 +62,18 @@ def generate(
 
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     called = as_called(pipe, {**arguments, "generator": generators}, len(prompts))
-    try:
-        with (
-            tapped(pipe, check),
-            Recorder(pipe, positions, signals) as recorder,
-            float32_noise(pipe),
-            own_noise(pipe, generators),
-        ):
-            images = pipe(prompt=list(prompts), output_type="np", **called).images
-    except (TypeError, ValueError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NbenchError(f"{type(pipe).__name__} does not run ({reason}): check its scheduler and options") from error
-    pixels = (np.nan_to_num(images).clip(0, 1) * 255).round().astype(np.uint8)
+    with (
+        tapped(pipe, check),
+        Recorder(pipe, positions, signals) as recorder,
+        float32_noise(pipe),
+        own_noise(pipe, generators),
+    ):
+        images = call_pipeline(pipe, prompt=list(prompts), **called)
     return Trajectories(
         recorder.latents,
-        pixels,
+        as_pixels(images.values),
         recorder.positions,
-        ("",) * len(seeds),
+        tuple("" if finite else NOT_FINITE for finite in images.finite),
         recorder.x0,
         recorder.cfg_gap,
         recorder.activations,

@@ -9,6 +9,7 @@ import torch
 
 from ..shards.schema import LatentSpace, PreviewMap
 from .aliases import ALIASES
+from .calling import RunEnded
 from .find import folder_entry
 from .latent_layout import LatentLayout
 from .options import as_called
@@ -38,7 +39,7 @@ def space_from(pipe: Any, latents: torch.Tensor, preview: PreviewMap | None) -> 
     return LatentSpace((channels, height, width), preview, name)
 
 
-class _Drawn(Exception):
+class _Drawn(RunEnded):
     """Ends a call of a pipeline that has drawn its noise, which it carries."""
 
     def __init__(self, noise: torch.Tensor) -> None:

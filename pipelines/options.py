@@ -102,6 +102,10 @@ class PipelineOptions:
     offload: Annotated[Literal["model", "sequential", "group"] | None, _speed("Keep unused weights off the GPU.")] = (
         None
     )
+    vae_dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        _option("Weights of the VAE; float32 where it overflows in float16. [default: --dtype]"),
+    ] = None
     vae_slicing: Annotated[bool, _speed("Decode images one at a time.")] = False
     vae_tiling: Annotated[bool, _speed("Decode large images in tiles.")] = False
 
@@ -149,6 +153,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
         call_kwargs=called,
         quantize=options.quantize or entry.quantize,
         attention=options.attention or entry.attention,
+        vae_dtype=options.vae_dtype or entry.vae_dtype,
     )
 
 

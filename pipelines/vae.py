@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +29,40 @@ def encode(vae: Any, images: np.ndarray) -> torch.Tensor:
     return _scaling(vae, raw).scaled(raw)
 
 
-@torch.inference_mode()
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """RGB float32 [B, 3, h, w] in 0..1 of latents [B, C, H, W], as the pipelines of this VAE decode them."""
-    latents = latents.to(vae.device, vae.dtype)
-    frames = _has_frames(vae)
-    raw = _scaling(vae, latents).raw(latents)
-    pixels = vae.decode(raw[:, :, None] if frames else raw).sample
-    return ((pixels[:, :, 0] if frames else pixels).float() / 2 + 0.5).clamp(0, 1)
+    """RGB float32 [B, 3, h, w] in 0..1 of latents [B, C, H, W], as the pipelines of this VAE decode them.
+
+    A VAE in float16 whose configuration says `force_upcast` decodes in float32, as SDXL's own pipeline lets it.
+    """
+    with _upcast(vae), torch.inference_mode():
+        latents = latents.to(vae.device, vae.dtype)
+        frames = _has_frames(vae)
+        raw = _scaling(vae, latents).raw(latents)
+        pixels = vae.decode(raw[:, :, None] if frames else raw).sample
+        return ((pixels[:, :, 0] if frames else pixels).float() / 2 + 0.5).clamp(0, 1)
+
+
+def take_any_dtype(vae: Any) -> None:
+    """Make `decode` of a VAE cast latents to its own dtype: pipelines hand over those of the denoiser's."""
+    decode = vae.decode
+
+    @functools.wraps(decode)
+    def cast(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return decode(latents.to(vae.dtype), *args, **kwargs)
+
+    vae.decode = cast
+
+
+@contextlib.contextmanager
+def _upcast(vae: Any) -> Iterator[None]:
+    if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..benchmarks.metrics.declaration import or_none
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
+from ..pipelines.calling import NOT_FINITE
 from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
@@ -195,6 +196,8 @@ def _result(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOf
     from PIL import Image
 
     rules, selected = task.waves.rules, task.waves.selected()
+    if not selected:
+        raise NbenchError(f"no candidate is left of {one_line(task.prompt, 60)!r}: {NOT_FINITE}")
     seen = task.previews | task.images
     left = {number: rules.steps for number in task.scores if number not in selected} | task.left_at
     return BestOfNResult(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.calling import RunEnded, as_pixels, call_pipeline, is_out_of_memory
 from ..pipelines.latent_layout import float32_noise
 from ..pipelines.options import as_called
 from ..pipelines.pruning import Pruner
@@ -52,7 +53,7 @@ class Task:
         return kept
 
 
-class _Ended(Exception):
+class _Ended(RunEnded):
     """Nobody goes on."""
 
 
@@ -80,17 +81,24 @@ class Batch:
             try:
                 called = self._called()
                 with self._watch, float32_noise(self._pipe), own_noise(self._pipe, called["generator"]):
-                    images = self._pipe(output_type="np", **called).images
+                    made = call_pipeline(self._pipe, **called)
+                self._drop(np.flatnonzero(~made.finite), steps)
                 if self._live.reads_images:
-                    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+                    pixels = torch.from_numpy(made.values).permute(0, 3, 1, 2)
                     self._stage(steps, lambda: pixels, pixels)
             except _Ended:
                 if hasattr(self._pipe, "maybe_free_model_hooks"):
                     self._pipe.maybe_free_model_hooks()  # as the pipeline does at its own end
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise NbenchError(
+                    f"out of memory with {len(self.rows)} candidates at a time: use a smaller batch (--max-batch)"
+                ) from error
             else:
                 for row in self._pruner.living:
                     task, number = self.rows[row]
-                    task.images[number] = _pixels(images[row])
+                    task.images[number] = as_pixels(made.values[row])
         for task, _ in self._drawn:
             task.rows += round(self._pruner.rows * self._calls[id(task)] / sum(self._calls.values()))
 
@@ -114,6 +122,16 @@ class Batch:
             self._calls[id(task)] += 1
         for at, what in known.items():
             self._stage(at, what, latents)
+
+    def _drop(self, rows: Collection[int], position: int) -> None:
+        """Stop the living of `rows`, whose images are not finite, so that none of them is selected."""
+        for row in (row for row in self._pruner.living if row in rows):
+            task, number = self.rows[row]
+            task.left_at[number] = position
+            task.waves.drop(number)
+        self._pruner.keep([row for row in self._pruner.living if row not in rows])
+        if not self._pruner.living:
+            raise _Ended
 
     def _stage(self, position: int, what: Known, latents: torch.Tensor) -> None:
         """Score the living, if the policy says so here, and stop those who leave."""
@@ -143,10 +161,6 @@ class Batch:
 
     def _remember(self, task: Task, number: int, shown: torch.Tensor) -> None:
         if self._live.reads_images:
-            task.images[number] = _pixels(shown.permute(1, 2, 0).numpy())
+            task.images[number] = as_pixels(shown.permute(1, 2, 0).numpy())
         elif self._live.preview_map is not None:
             task.previews[number] = preview_image(shown.float().cpu().numpy(), self._live.preview_map)
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    return (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)

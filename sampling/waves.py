@@ -112,6 +112,13 @@ class Waves:
         self._wave.append({candidate: scores[candidate] for candidate in kept})
         return kept
 
+    def drop(self, candidate: int) -> None:
+        """Take a candidate that goes on out of the competition, as no image has become of it."""
+        for scores in self._wave:
+            scores.pop(candidate, None)
+        if self._wave and len(self._wave[-1]) < self.rules.keep:
+            self._accepted = False
+
     def selected(self) -> list[int]:
         """The `keep` best of all that stayed to the end, best first."""
         self._close()

@@ -135,7 +135,8 @@ class Forward:
         return time_batches(make, size)
 
     def _load(self, images: ChosenImages) -> LoadedAutoencoder:
-        entry, dtype = self._entry, self.config.dtype or self._entry.dtype
+        entry = self._entry
+        dtype = entry.vae_dtype or self.config.dtype or entry.dtype
         quieten_diffusers()
         folder = Path(entry.source)
         index = read_json(folder / "model_index.json")

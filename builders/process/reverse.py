@@ -98,7 +98,9 @@ class Reverse:
             entry = maker_of(spec, pipeline)
         except NbenchError as error:
             raise NbenchError(f"{error}; --pipeline says where it lies") from None
-        entry = replace(entry, quantize=spec.get("quantize"), attention=spec.get("attention"))
+        entry = replace(
+            entry, quantize=spec.get("quantize"), attention=spec.get("attention"), vae_dtype=spec.get("vae_dtype")
+        )
         if spec["scheduler"]["class"] != scheduler_spec(entry)["class"]:
             entry = replace(entry, scheduler=spec["scheduler"]["class"])
         return LoadedPipeline(load_pipeline(entry, spec["dtype"]), call_arguments(spec))

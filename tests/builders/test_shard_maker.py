@@ -74,7 +74,7 @@ def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:
 
     config = replace(TINY, out=tmp_path / "bench")
     hooked = Hooked(config, lambda pipe: pipe.transformer.register_forward_pre_hook(fail))
-    with pytest.raises(RuntimeError, match="shapes differ"):
+    with pytest.raises(NbenchError, match=r"does not run \(RuntimeError: shapes differ\)"):
         build(config, progress=False, process=hooked)
 
 

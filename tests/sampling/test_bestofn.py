@@ -246,3 +246,49 @@ def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) ->
         with pytest.raises(NbenchError, match=reason):
             BestOfN(pipe, scorer, policy=policy).best(PROMPT, **arguments, **kwargs)
         del pipe.unet.forward
+
+
+def spoil(pipe: Any, rows: int | list[int]) -> list[int]:
+    """Make images of these rows of each decoded batch NaN, all where `rows` is -1; counts what was decoded."""
+    decoded: list[int] = []
+
+    def hook(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        decoded.append(len(output))
+        output = output.clone()
+        output[slice(None) if rows == -1 else rows] = math.nan
+        return output
+
+    pipe.vae.decoder.register_forward_hook(hook)
+    return decoded
+
+
+@pytest.mark.parametrize("reads", ["image", "latent"])
+def test_an_image_that_is_not_finite_is_never_selected(sd15_folder: Path, reads: Any) -> None:
+    pipe, arguments = opened(sd15_folder)
+    whole = BestOfN(pipe, Mean(reads), n=4, policy=f"{STEPS}:4", keep=4).best(PROMPT, **arguments)
+    best = [one.seed for one in whole.candidates].index(whole.seeds[0])
+    spoil(pipe, [best])
+    scorer = Mean(reads)
+    result = BestOfN(pipe, scorer, n=4, policy=f"{STEPS}:4", keep=4).best(PROMPT, **arguments)
+    assert result.seeds == whole.seeds[1:]
+    assert np.array_equal(np.asarray(result.images[0]), np.asarray(whole.images[1]))
+    assert result.candidates[best].left_at == STEPS
+    assert all(inputs.isfinite().all() for inputs in scorer.seen)
+
+
+def test_none_at_all_is_one_line(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    decoded = spoil(pipe, -1)
+    with pytest.raises(
+        NbenchError, match=r"no candidate is left of 'two red .*': image not finite: decode it in float32"
+    ):
+        BestOfN(pipe, Mean(), n=4, policy="2:1").best(PROMPT, **arguments)
+    assert decoded == [1]
+
+
+def test_others_are_drawn_where_the_accepted_one_is_not_finite(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    decoded = spoil(pipe, -1)
+    with pytest.raises(NbenchError, match="no candidate is left"):
+        BestOfN(pipe, Mean(), n=4, policy="2:1", max_batch=2, accept=-100).best(PROMPT, **arguments)
+    assert decoded == [1, 1]
