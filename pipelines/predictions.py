@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -36,7 +37,11 @@ class PredictionWatch:
         self._layers, self._projections = layers, dict[str, torch.Tensor]()
         self._conditional: int | None = None
         self._handles = [denoiser.register_forward_hook(self._predicted)]
-        self._handles += [modules[layer.layer].register_forward_hook(self._activated(layer)) for layer in layers]
+        for layer in layers:
+            masks: dict[tuple[int, int], torch.Tensor] = {}
+            around = [modules[name] for name in _around(layer.layer) if name in modules]
+            self._handles += [module.register_forward_pre_hook(_masked(masks), with_kwargs=True) for module in around]
+            self._handles.append(modules[layer.layer].register_forward_hook(self._activated(layer, masks)))
 
     def close(self) -> None:
         """Take the hooks away."""
@@ -86,12 +91,12 @@ class PredictionWatch:
     def _predicted(self, module: torch.nn.Module, given: Any, output: Any) -> None:
         self._predictions.append(_rows(output).detach())
 
-    def _activated(self, layer: Activations) -> Any:
+    def _activated(self, layer: Activations, masks: dict[tuple[int, int], torch.Tensor]) -> Any:
         def hook(module: torch.nn.Module, given: Any, output: Any) -> None:
             values = _rows(output)
             if not isinstance(values, torch.Tensor) or values.ndim < 2:
                 raise _unfit(layer.layer)
-            self._pooled[layer.layer].append(self._projected(layer, _pool(values.detach())))
+            self._pooled[layer.layer].append(self._projected(layer, _pool(values.detach(), masks)))
 
         return hook
 
@@ -138,10 +143,49 @@ def _rows(output: Any) -> Any:
     return torch.stack(first) if isinstance(first, list) else first
 
 
-def _pool(output: torch.Tensor) -> torch.Tensor:
-    """Float32 [rows, channels]: the mean over places of [rows, channels, ...] or tokens of [rows, tokens, channels]."""
+def _around(layer: str) -> list[str]:
+    """A layer by its name, and the modules that it is part of, outermost first; the denoiser itself has no name.
+
+    >>> _around("blocks.0.attn")
+    ['', 'blocks', 'blocks.0', 'blocks.0.attn']
+    """
+    parts = layer.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _masked(masks: dict[tuple[int, int], torch.Tensor]) -> Any:
+    """A hook that notes by shape the attention masks, bool [rows, tokens], of the tokens that a module computes.
+
+    Masks of what it attends to beside them (`encoder_attention_mask`) are none of its own tokens.
+    """
+
+    def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        named = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        for name, value in named.items():
+            if "mask" in name and not name.startswith("encoder") and isinstance(value, torch.Tensor):
+                tokens = value.flatten(1) if value.ndim > 1 and value[0].numel() == value.shape[-1] else None
+                if tokens is not None:
+                    masks[tuple(tokens.shape)] = _real(tokens.detach())  # type: ignore[index]
+
+    return hook
+
+
+def _real(mask: torch.Tensor) -> torch.Tensor:
+    """Where a mask says that there is a token: true, or 1; of one that is added to attention scores, 0."""
+    added = mask.is_floating_point() and bool((mask <= 0).all())
+    return mask == 0 if added else mask > 0
+
+
+def _pool(output: torch.Tensor, masks: Mapping[tuple[int, int], torch.Tensor]) -> torch.Tensor:
+    """Float32 [rows, channels]: the mean over places of [rows, channels, ...] or tokens of [rows, tokens, channels].
+
+    Tokens that are padding by one of the `masks` do not count.
+    """
     values = output.float()
     if values.ndim == 3:
+        mask = masks.get((values.shape[0], values.shape[1]))
+        if mask is not None and not mask.all():
+            return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return values.mean(1)
     return values.flatten(2).mean(2) if values.ndim > 3 else values
 

@@ -14,6 +14,7 @@ from ..benchmarks.metrics.declaration import or_none
 from ..errors import NbenchError, one_line
 from ..pipelines.calling import NOT_FINITE
 from ..pipelines.latent_space import preview_of, space_of
+from ..pipelines.prompt_groups import prompt_groups
 from ..pipelines.pruning import is_compiled
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
@@ -165,11 +166,14 @@ class BestOfN:
         live.check([stage.position for stage in rules.stages], steps)
         named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
         at_once = max(1, self.max_batch // drawn if self.max_batch else len(named))
-        return [
-            result
-            for first in range(0, len(named), at_once)
-            for result in self._together(self.scorer, named[first : first + at_once], rules, pipe_kwargs)
-        ]
+        results: dict[int, BestOfNResult] = {}
+        pooled = live.reads.startswith("activations")
+        for group in prompt_groups(self.pipe, [prompt for prompt, _ in named], pipe_kwargs, pooled):
+            for first in range(0, len(group), at_once):
+                some = group[first : first + at_once]
+                made = self._together(self.scorer, [named[i] for i in some], rules, pipe_kwargs)
+                results.update(zip(some, made, strict=True))
+        return [results[i] for i in range(len(named))]
 
     def _together(
         self, scorer: Scorer, named: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]

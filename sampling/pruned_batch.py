@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,10 +104,13 @@ class Batch:
             task.rows += round(self._pruner.rows * self._calls[id(task)] / sum(self._calls.values()))
 
     def _called(self) -> dict[str, Any]:
-        prompts = [task.prompt for task, _ in self._drawn]  # each is embedded once
-        called = as_called(self._pipe, self._arguments, len(prompts))
         generators = [torch.Generator().manual_seed(task.seed_of(number)) for task, number in self.rows]
-        return {**called, "prompt": prompts, "num_images_per_prompt": len(self._drawn[0][1]), "generator": generators}
+        prompts, several = [task.prompt for task, _ in self.rows], {}
+        if len(self._drawn) == 1 and "num_images_per_prompt" in inspect.signature(self._pipe.__call__).parameters:
+            # embedded once; of several prompts some pipelines repeat the masks in another order than the embeddings
+            prompts, several = prompts[:1], {"num_images_per_prompt": len(self.rows)}
+        called = as_called(self._pipe, self._arguments, len(prompts))
+        return {**called, **several, "prompt": prompts, "generator": generators}
 
     def _computed(self) -> list[int]:
         return self._pruner.computed(self.rows[0][0].waves.rules.compiled)
