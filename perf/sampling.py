@@ -65,7 +65,7 @@ def main() -> None:
         return monitor.scorer_seconds
 
     def pruner() -> None:
-        with Pruner(pipe, given.n * given.prompts):
+        with Pruner(pipe, given.n * given.prompts, call):
             run()
 
     def best(policy: str) -> None:

@@ -2,21 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..errors import NbenchError
 
-_SHARED = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
-"""Places of tokens, the same for every row: their first axis may happen to be as long as the batch."""
+Path = tuple[Any, ...]
+"""Where in a call's arguments something stands: number or name, then keys of what is nested."""
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def batch_of(arguments: Sequence[Any]) -> tuple[int, bool]:
-    """How many rows a denoiser is called with, and whether they come as a list (Z-Image): its first argument says."""
-    first = arguments[0]
-    return len(first), isinstance(first, (list, tuple))
+@dataclass(frozen=True)
+class BatchAxes:
+    """Which axis of each tensor in a denoiser's arguments holds the batch, and which lists have an entry per row (0).
+
+    `compared` names all tensors of which it is known whether they hold it. Where a call has one entry for all rows
+    (Qwen-Image, of several images of one prompt), it stays.
+    """
+
+    axes: Mapping[Path, int]
+    compared: frozenset[Path]
+
+    def cut(self, call: Call, rows: Sequence[int], total: int) -> Call:
+        """The arguments of a call of `total` rows, each cut to `rows`.
+
+        Raises:
+            NbenchError: an argument of which it cannot be told whether it holds the batch.
+        """
+        args, kwargs = call
+        return tuple(self._cut((i,), value, rows, total) for i, value in enumerate(args)), {
+            name: self._cut((name,), value, rows, total) for name, value in kwargs.items()
+        }
+
+    def _cut(self, path: Path, value: Any, rows: Sequence[int], total: int) -> Any:
+        axis = self.axes.get(path)
+        if isinstance(value, torch.Tensor):
+            if axis is not None and value.ndim > axis and value.shape[axis] == total:
+                # by an index tensor, which copies: the rows of a compiled module then lie as a batch of their own would
+                return value.index_select(axis, torch.tensor(rows, device=value.device))
+            if (axis is not None and value.shape[axis : axis + 1] != (1,)) or (
+                path not in self.compared and total in value.shape
+            ):
+                raise _unclear(path)
+            return value
+        if isinstance(value, Mapping):
+            return {name: self._cut((*path, name), item, rows, total) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            if axis is not None and len(value) == total:
+                return type(value)(value[row] for row in rows)
+            if axis is not None and len(value) != 1:
+                raise _unclear(path)
+            return type(value)(self._cut((*path, i), item, rows, total) for i, item in enumerate(value))
+        return value
+
+
+def batch_of(arguments: Sequence[Any]) -> int:
+    """How many rows a denoiser is called with: the length of its first argument, which may be a list (Z-Image)."""
+    return len(arguments[0])
+
+
+def batch_axes(one: Call, other: Call) -> BatchAxes:
+    """Where the batch is in a denoiser's arguments, as two calls show that differ in the number of their rows alone.
+
+    So an axis that is as long as the batch by chance is none of it, and one that holds it may be any.
+
+    Raises:
+        NbenchError: an argument changes with the batch in another way.
+    """
+    totals = batch_of((*one[0], *one[1].values())), batch_of((*other[0], *other[1].values()))
+    axes: dict[Path, int] = {}
+    compared: set[Path] = set()
+    items = [dict(enumerate(call[0])) | call[1] for call in (one, other)]
+    for path, first, second in _pairs((), *items):
+        if isinstance(first, torch.Tensor):
+            compared.add(path)
+            sizes = list(zip(first.shape, second.shape, strict=False))
+            differing = [axis for axis, (here, there) in enumerate(sizes) if here != there]
+            if first.ndim != second.ndim or len(differing) > 1 or any(sizes[axis] != totals for axis in differing):
+                raise _unclear(path)
+            if differing:
+                axes[path] = differing[0]
+        elif (len(first), len(second)) == totals:
+            axes[path] = 0
+        else:
+            raise _unclear(path)
+    return BatchAxes(axes, frozenset(compared))
+
+
+def _pairs(path: Path, one: Any, other: Any) -> Iterator[tuple[Path, Any, Any]]:
+    """The tensors of two calls, and the lists that are not equally long, wherever they are."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        yield path, one, other
+    elif isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in one.keys() & other.keys():
+            yield from _pairs((*path, name), one[name], other[name])
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if len(one) != len(other):
+            yield path, one, other
+            return
+        for i, parts in enumerate(zip(one, other, strict=True)):
+            yield from _pairs((*path, i), *parts)
+
+
+def _unclear(path: Path) -> NbenchError:
+    name = ".".join(map(str, path))
+    return NbenchError(
+        f"which rows of the denoiser's argument {name} belong to which candidate cannot be told: "
+        "candidates of this pipeline cannot be stopped early"
+    )
 
 
 def rows_of(candidates: Sequence[int], batch: int, total: int) -> list[int]:
@@ -28,28 +124,6 @@ def rows_of(candidates: Sequence[int], batch: int, total: int) -> list[int]:
     if total % batch:
         raise NbenchError(f"the denoiser is called with {total} rows for {batch} candidates: whose they are is unclear")
     return [part + candidate for part in range(0, total, batch) for candidate in candidates]
-
-
-def cut_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], rows: Sequence[int], total: int, as_list: bool
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call of `total` rows, each cut to `rows`."""
-    return tuple(cut(value, rows, total, as_list) for value in args), cut(kwargs, rows, total, as_list)
-
-
-def cut(value: Any, rows: Sequence[int], total: int, as_list: bool) -> Any:
-    """`value` with those of its tensors and lists that have an entry for each of `total` rows cut to `rows`."""
-    if isinstance(value, torch.Tensor):
-        # by an index tensor, which copies: the rows of a compiled module then lie as a batch of their own would
-        return value[torch.tensor(rows, device=value.device)] if value.ndim and len(value) == total else value
-    if isinstance(value, dict):
-        return {name: item if name in _SHARED else cut(item, rows, total, as_list) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        # a list of tensors is a batch where the denoiser takes lists; elsewhere each tensor holds the batch
-        if len(value) == total and (as_list or not any(isinstance(item, torch.Tensor) for item in value)):
-            return type(value)(value[row] for row in rows)
-        return type(value)(cut(item, rows, total, as_list) for item in value)
-    return value
 
 
 def scatter(value: Any, rows: Sequence[int], total: int) -> Any:

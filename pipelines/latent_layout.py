@@ -60,6 +60,19 @@ class LatentLayout:
         return prepared
 
 
+def check_prepares(pipe: Any) -> None:
+    """Refuse to watch a pipeline that leaves its noise to others, as those of several stages do.
+
+    Raises:
+        NbenchError: it has no `prepare_latents`.
+    """
+    if not hasattr(pipe, "prepare_latents"):
+        raise NbenchError(
+            f"{type(pipe).__name__} runs other pipelines and draws no noise of its own: it can be recorded "
+            "(nbench build), but not watched or pruned; use the pipeline of its last stage"
+        )
+
+
 @contextlib.contextmanager
 def float32_noise(pipe: Any) -> Iterator[None]:
     """While entered, `pipe` draws its first noise in float32 and casts it then, whatever type it computes in.

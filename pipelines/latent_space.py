@@ -11,7 +11,7 @@ from ..shards.schema import LatentSpace, PreviewMap
 from .aliases import ALIASES
 from .calling import RunEnded
 from .find import folder_entry
-from .latent_layout import LatentLayout
+from .latent_layout import LatentLayout, check_prepares
 from .options import as_called
 
 
@@ -48,6 +48,7 @@ class _Drawn(RunEnded):
 
 
 def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
+    check_prepares(pipe)
     prepare = pipe.prepare_latents
 
     def seen(*args: Any, **kwargs: Any) -> None:

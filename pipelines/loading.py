@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import NbenchError
+from .denoisers import DENOISERS, denoisers
 from .options import PipelineOptions, check_quantizer
-from .sizes import DENOISERS
-
-
-def denoiser(pipe: Any) -> Any:
-    """The model that a pipeline calls at every step."""
-    return next(model for name in DENOISERS if (model := getattr(pipe, name, None)) is not None)
 
 
 def quantization(backend: str, index: Mapping[str, Any], dtype: str) -> Any:
@@ -41,7 +36,9 @@ def quantization(backend: str, index: Mapping[str, Any], dtype: str) -> Any:
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise NbenchError(f"--quantize {backend} does not work here ({reason}): update its package") from None
-    return diffusers.PipelineQuantizationConfig(quant_mapping={name: settings for name in DENOISERS if name in index})
+    return diffusers.PipelineQuantizationConfig(
+        quant_mapping={name: settings for name in DENOISERS if index.get(name, [None])[0]}
+    )
 
 
 def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: str) -> Any:
@@ -54,7 +51,8 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
         _divide_vae(pipe, options)
     if attention is not None:
         try:
-            denoiser(pipe).set_attention_backend(attention)
+            for model in denoisers(pipe):
+                model.set_attention_backend(attention)
         except (ValueError, ImportError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise NbenchError(f"attention {attention} is not to be had ({reason}): leave --attention out") from None
@@ -63,7 +61,8 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
     else:
         _offload(pipe, options.offload, device)
     if options.compile:
-        _compile(denoiser(pipe))
+        for model in denoisers(pipe):
+            _compile(model)
     return pipe
 
 

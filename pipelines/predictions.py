@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from ..errors import NbenchError
 from ..shards.signals import Activations
+from .denoisers import DENOISERS, denoisers
 
 _PROJECTION_SEED = 0
 
@@ -24,20 +26,22 @@ class PredictionWatch:
 
     def __init__(self, pipe: Any, layers: Sequence[Activations]) -> None:
         self._pipe = pipe
-        denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-        if not isinstance(denoiser, torch.nn.Module):
-            raise NbenchError(f"{type(pipe).__name__} has neither unet nor transformer: do without such signals")
-        modules = dict(denoiser.named_modules())
+        models = denoisers(pipe)
+        if not models:
+            name = type(pipe).__name__
+            raise NbenchError(f"{name} has none of {', '.join(DENOISERS)}: record without cfg_gap and activations")
+        named = [dict(model.named_modules()) for model in models]
         for layer in layers:
-            if layer.layer not in modules:
-                near = get_close_matches(layer.layer, modules, 3) or list(modules)[1:4]
-                raise NbenchError(f"no layer {layer.layer!r} in {type(denoiser).__name__}: near it {', '.join(near)}")
+            for model, modules in zip(models, named, strict=True):
+                if layer.layer not in modules:
+                    near = get_close_matches(layer.layer, modules, 3) or list(modules)[1:4]
+                    raise NbenchError(f"no layer {layer.layer!r} in {type(model).__name__}: near it {', '.join(near)}")
         self._predictions: list[torch.Tensor] = []
         self._pooled: dict[str, list[torch.Tensor]] = {layer.layer: [] for layer in layers}
         self._layers, self._projections = layers, dict[str, torch.Tensor]()
         self._conditional: int | None = None
-        self._handles = [denoiser.register_forward_hook(self._predicted)]
-        for layer in layers:
+        self._handles = [model.register_forward_hook(self._predicted) for model in models]
+        for layer, modules in itertools.product(layers, named):
             masks: dict[tuple[int, int], torch.Tensor] = {}
             around = [modules[name] for name in _around(layer.layer) if name in modules]
             self._handles += [module.register_forward_pre_hook(_masked(masks), with_kwargs=True) for module in around]

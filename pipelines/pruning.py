@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks import ModelHook
 
 from ..errors import NbenchError
-from .batch_rows import batch_of, cut_call, rows_of, scatter
+from .batch_axes import Hooked, axes_of
+from .batch_rows import BatchAxes, Call, batch_of, rows_of, scatter
+from .denoisers import DENOISERS, denoisers
 from .padded_batch import padded
 
 _HOOK = "nbench_pruning"
-_DENOISERS = ("unet", "transformer", "transformer_2")
 
 
 class Pruner:
@@ -25,22 +26,24 @@ class Pruner:
     last bits, as a matrix product of another size rounds otherwise. Of a compiled denoiser the batch shrinks to powers
     of two only, so that it is compiled a few times and not for every number of survivors.
 
+    Args:
+        arguments: what the pipeline is called with beside prompts and generators.
+
     Attributes:
         living: the candidates not stopped, ascending; all at first.
         rows: what the denoiser has computed; guidance doubles them.
         asked: what the pipeline has asked of it, as it would compute without pruning.
 
     Raises (on entering):
-        NbenchError: the pipeline has no denoiser, or one that caches what a batch of another size would not fit.
+        NbenchError: the pipeline has no denoiser, one that caches what a batch of another size would not fit, or one
+            of whose arguments it cannot be told where they hold the batch.
     """
 
-    def __init__(self, pipe: Any, batch: int) -> None:
+    def __init__(self, pipe: Any, batch: int, arguments: Mapping[str, Any]) -> None:
         self.living = list(range(batch))
         self.batch, self.rows, self.asked = batch, 0, 0
-        self._name = type(pipe).__name__
-        self._denoisers = [
-            module for module in (getattr(pipe, name, None) for name in _DENOISERS) if module is not None
-        ]
+        self._pipe, self._arguments, self._denoisers = pipe, arguments, denoisers(pipe)
+        self._axes: BatchAxes | None = None
         self._vae = getattr(pipe, "vae", None)
         self._undo: list[Callable[[], None]] = []
 
@@ -50,12 +53,13 @@ class Pruner:
 
     def __enter__(self) -> Pruner:
         if not self._denoisers:
-            raise NbenchError(f"{self._name} has no {' or '.join(_DENOISERS[:2])}: there is nothing to prune in")
+            name = type(self._pipe).__name__
+            raise NbenchError(f"{name} has none of {', '.join(DENOISERS)}: candidates cannot be stopped early")
         for module in self._denoisers:
-            if getattr(module, "is_cache_enabled", False):
-                raise NbenchError(f"the cache of {type(module).__name__} keeps whole batches: disable_cache() to prune")
+            _refuse_caches(module)
+        self._axes = axes_of(self._pipe, self._arguments)
         for module in self._denoisers:
-            self._hook(module)
+            self._undo.append(Hooked(module, _LivingRows(self, _is_compiled(module)), _HOOK).remove)
         if self._vae is not None:
             self._wrap_decode(self._vae)
         return self
@@ -64,20 +68,6 @@ class Pruner:
         while self._undo:
             self._undo.pop()()
 
-    def _hook(self, module: torch.nn.Module) -> None:
-        new = not hasattr(module, "_diffusers_hook")
-        outer = vars(module).get("forward")
-        HookRegistry.check_if_exists_or_initialize(module).register_hook(_LivingRows(self, _is_compiled(module)), _HOOK)
-
-        def undo() -> None:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook(_HOOK, recurse=False)
-            if outer is None:
-                del module.forward  # the registry leaves the bound method behind
-            if new:
-                del module._diffusers_hook
-
-        self._undo.append(undo)
-
     def _wrap_decode(self, vae: Any) -> None:
         decode, outer = vae.decode, vars(vae).get("decode")
 
@@ -85,8 +75,8 @@ class Pruner:
         def living(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if len(latents) != self.batch or len(self.living) == self.batch:
                 return decode(latents, *args, **kwargs)
-            args, kwargs = cut_call((latents, *args), kwargs, self.living, self.batch, as_list=False)
-            return scatter(decode(*args, **kwargs), self.living, self.batch)
+            rows = torch.tensor(self.living, device=latents.device)
+            return scatter(decode(latents[rows], *args, **kwargs), self.living, self.batch)
 
         def undo() -> None:
             del vae.decode
@@ -95,6 +85,11 @@ class Pruner:
 
         vae.decode = living
         self._undo.append(undo)
+
+    def cut(self, call: Call, rows: Sequence[int], total: int) -> Call:
+        """The arguments of a call of a denoiser with `total` rows, cut to `rows`."""
+        assert self._axes is not None
+        return self._axes.cut(call, rows, total)
 
     def computed(self, compiled: bool) -> list[int]:
         """The candidates that a call computes: the living, and under compilation some dead to fill the batch up."""
@@ -114,20 +109,30 @@ class _LivingRows(ModelHook):
     @torch.compiler.disable(recursive=False)
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         pruner, forward = self._pruner, self.fn_ref.original_forward
-        total, as_list = batch_of((*args, *kwargs.values()))
+        total = batch_of((*args, *kwargs.values()))
         rows = rows_of(pruner.computed(self._compiled), pruner.batch, total)
         pruner.rows, pruner.asked = pruner.rows + len(rows), pruner.asked + total
         if len(rows) == total:
             return forward(*args, **kwargs)
-        args, kwargs = cut_call(args, kwargs, rows, total, as_list)
+        args, kwargs = pruner.cut((args, kwargs), rows, total)
         return scatter(forward(*args, **kwargs), rows, total)
 
 
 def is_compiled(pipe: Any) -> bool:
     """Whether the denoiser, or any block of it, is compiled."""
-    return any(
-        _is_compiled(module) for module in (getattr(pipe, name, None) for name in _DENOISERS) if module is not None
-    )
+    return any(map(_is_compiled, denoisers(pipe)))
+
+
+def _refuse_caches(denoiser: torch.nn.Module) -> None:
+    """Every cache of diffusers is a hook that keeps a state from call to call, put on by whichever function."""
+    for module in denoiser.modules():
+        hooks = getattr(module, "_diffusers_hook", None)
+        cache = next((hook for hook in (hooks.hooks.values() if hooks else ()) if hook._is_stateful), None)
+        if cache is not None:
+            raise NbenchError(
+                f"{type(denoiser).__name__} has a cache ({type(cache).__name__}), which keeps whole batches: "
+                "open the pipeline without it"
+            )
 
 
 def _is_compiled(module: torch.nn.Module) -> bool:

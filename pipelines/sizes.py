@@ -10,8 +10,7 @@ from typing import Any
 
 from ..errors import NbenchError
 from .aliases import ALIASES, PipelineEntry
-
-DENOISERS = ("transformer", "unet")
+from .denoisers import DENOISERS
 
 
 def read_json(path: Path) -> dict[str, Any]:

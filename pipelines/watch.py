@@ -11,7 +11,7 @@ import torch
 from ..shards.schema import PositionInfo
 from ..shards.signals import activations_of
 from .batch_rows import scatter
-from .latent_layout import LatentLayout
+from .latent_layout import LatentLayout, check_prepares
 from .noise_levels import NoiseLevels
 from .predictions import PredictionWatch
 from .step_tap import Step, tapped
@@ -36,7 +36,8 @@ class Watch:
         computed: the rows that the denoiser computes at a step, of the B; None: all.
 
     Raises (on entering, or in the run):
-        NbenchError: the scheduler does not call the denoiser once a step, or the denoiser has no such layer or gap.
+        NbenchError: the pipeline is made of several, its scheduler does not call the denoiser once a step, or the
+            denoiser has no such layer or gap.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Watch:
         return self._levels.at(position)
 
     def __enter__(self) -> Watch:
+        check_prepares(self._pipe)
         with contextlib.ExitStack() as entered:
             entered.enter_context(tapped(self._pipe, after=self._after))
             entered.enter_context(self._layout)

@@ -13,6 +13,7 @@ import numpy as np
 from ..benchmarks.metrics.declaration import or_none
 from ..errors import NbenchError, one_line
 from ..pipelines.calling import NOT_FINITE
+from ..pipelines.latent_layout import check_prepares
 from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.prompt_groups import prompt_groups
 from ..pipelines.pruning import is_compiled
@@ -141,6 +142,7 @@ class BestOfN:
         fill a batch which one prompt's do not, and a device that a small batch does not fill takes as long for it.
         Seconds are equal shares of those of the prompts that ran together.
         """
+        check_prepares(self.pipe)
         taken = inspect.signature(self.pipe.__call__).parameters
         self._refuse(pipe_kwargs, taken)
         steps = int(pipe_kwargs.get("num_inference_steps", taken["num_inference_steps"].default))

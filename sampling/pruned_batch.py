@@ -69,7 +69,7 @@ class Batch:
         self._drawn = [(task, numbers) for task, numbers in drawn if numbers]
         self.rows = [(task, number) for task, numbers in self._drawn for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
-        self._pruner = Pruner(pipe, len(self.rows))
+        self._pruner = Pruner(pipe, len(self.rows), arguments)
         self._watch = Watch(pipe, lambda _: live.reads, self._seen, self._computed)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's place in memory
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from nbench.errors import NbenchError
-from nbench.pipelines.batch_rows import batch_of, cut, cut_call, rows_of, scatter
+from nbench.pipelines.batch_rows import Call, batch_axes, rows_of, scatter
 
 
 def test_guidance_repeats_the_batch() -> None:
@@ -17,39 +19,71 @@ def test_guidance_repeats_the_batch() -> None:
         rows_of([0, 2], 3, 4)
 
 
-def test_every_batched_argument_is_cut() -> None:
-    rows, total = [0, 3], 4
-    batch, shared = torch.arange(4.0)[:, None], torch.zeros(1, 4)
-    given = {
-        "sample": batch,
+def call(total: int, **more: Any) -> Call:
+    """Arguments of `total` rows, of which the first place of each tensor of a batch tells the number."""
+    batch = torch.arange(total).float()[:, None].repeat(1, 4)  # 4 channels, as many as there may be rows
+    named = {
         "timestep": torch.tensor(7),
         "added_cond_kwargs": {"text_embeds": batch, "image_embeds": [batch, batch]},
-        "residuals": (batch, batch, batch, batch),
-        "img_ids": batch,
-        "shapes": [[(1, 8, 8)]] * 3 + [[(1, 4, 4)]],
-        "mask": shared,
+        "residuals": (batch,) * 4,
+        "layers": torch.stack([batch] * 3),  # HiDream: [layers, B, D]
+        "ids": torch.arange(4.0)[:, None],
+        "places": torch.zeros(1, 4),
+        "shapes": [[(1, 8, 8)]] * (total - 1) + [[(1, 4, 4)]],
+        "lengths": [3, 5, 7, 9],
         "flag": None,
     }
-    found = cut(given, rows, total, as_list=False)
-    expected = batch[[0, 3]]
-    assert torch.equal(found["sample"], expected)
+    return (batch,), named | more
+
+
+def test_every_argument_with_the_batch_is_cut_on_its_axis_and_no_other() -> None:
+    (sample,), found = batch_axes(call(2), call(3)).cut(call(4), [0, 3], 4)
+    given = call(4)[1]
+    expected = call(4)[0][0][[0, 3]]
+    assert torch.equal(sample, expected)
     assert torch.equal(found["added_cond_kwargs"]["text_embeds"], expected)
     assert all(torch.equal(part, expected) for part in found["added_cond_kwargs"]["image_embeds"])
     assert len(found["residuals"]) == 4
     assert all(torch.equal(part, expected) for part in found["residuals"])
-    assert found["img_ids"] is batch
+    assert torch.equal(found["layers"], torch.stack([expected] * 3))
     assert found["shapes"] == [[(1, 8, 8)], [(1, 4, 4)]]
-    assert (found["mask"] is shared, found["timestep"], found["flag"]) == (True, torch.tensor(7), None)
+    for name in ("timestep", "ids", "places"):
+        assert torch.equal(found[name], given[name])
+    assert (found["lengths"], found["flag"]) == ([3, 5, 7, 9], None)
 
 
 def test_a_denoiser_that_takes_lists() -> None:
-    latents = [torch.full((2, 4), float(i)) for i in range(2)]
-    assert batch_of([latents]) == (2, True)
-    found, _ = cut_call((latents, torch.arange(2)), {}, [1], 2, as_list=True)  # two arguments, two rows
-    assert torch.equal(found[0][0], latents[1])
-    assert found[1].tolist() == [1]
-    whole = scatter((found[0], {}), [1], 2)[0]
-    assert torch.equal(torch.stack(whole), torch.stack([torch.zeros(2, 4), latents[1]]))
+    def listed(total: int) -> Call:
+        return ([torch.full((2, 4), float(i)) for i in range(total)], torch.arange(total)), {}
+
+    (latents, timesteps), _ = batch_axes(listed(2), listed(3)).cut(listed(2), [1], 2)
+    assert [float(one[0, 0]) for one in latents] == [1.0]
+    assert timesteps.tolist() == [1]
+    whole = scatter((latents, {}), [1], 2)[0]
+    assert torch.equal(torch.stack(whole), torch.stack([torch.zeros(2, 4), latents[0]]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda total: torch.zeros(5 * total, 4),  # rows and tokens in one axis
+        lambda total: torch.zeros(total, total),
+        lambda total: [1] * (total + 1),
+        lambda total: torch.zeros((4,) * total),
+    ],
+)
+def test_what_changes_with_the_batch_in_another_way_is_refused(odd: Any) -> None:
+    with pytest.raises(NbenchError, match=r"denoiser's argument more\.odd belong to which candidate cannot be told"):
+        batch_axes(call(2, more={"odd": odd(2)}), call(3, more={"odd": odd(3)}))
+
+
+def test_so_is_what_comes_later_and_may_hold_the_batch() -> None:
+    axes = batch_axes(call(2), call(3))
+    axes.cut(call(4, extra=torch.zeros(3, 5)), [0], 4)
+    assert axes.cut(call(4, shapes=[[(1, 8, 8)]]), [0], 4)[1]["shapes"] == [[(1, 8, 8)]]  # one for all
+    for later in ({"extra": torch.zeros(4, 5)}, {"layers": torch.zeros(3, 2, 4)}, {"shapes": [[(1, 8, 8)]] * 3}):
+        with pytest.raises(NbenchError, match=f"argument {next(iter(later))} belong"):
+            axes.cut(call(4, **later), [0], 4)
 
 
 def test_scatter_undoes_cut_with_zeros_for_the_rest() -> None:

@@ -16,8 +16,8 @@ from nbench.sampling.bestofn import BestOfN
 
 from ..sampling.live import Mean
 from ..sampling.live import opened as live_pipeline
-from ..tiny_padded import save_cogview4, save_lumina2
 from ..tiny_pipelines import FAMILIES, Family
+from ..tiny_unusual import save_cogview4, save_lumina2
 from .conftest import only
 
 STEPS = 3

@@ -17,8 +17,8 @@ from nbench.builders.planning.costs import estimate_costs
 from nbench.builders.planning.counts import KNOWN_IMAGES, KNOWN_PROMPTS
 from nbench.builders.process.forward import Forward, LoadedAutoencoder
 from nbench.errors import NbenchError
+from nbench.pipelines.denoisers import denoisers
 from nbench.pipelines.find import resolve_pipeline
-from nbench.pipelines.loading import denoiser
 from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import read_info
 from nbench.shards.schema import array_columns
@@ -95,7 +95,7 @@ def test_planned_rows_are_those_the_denoiser_computes(family: Family, family_fol
     def count(module: Any, args: Any, kwargs: Any) -> None:
         counted.append(len(args[0] if args else next(iter(kwargs.values()))))
 
-    hooked = Hooked(config, lambda pipe: denoiser(pipe).register_forward_pre_hook(count, with_kwargs=True))
+    hooked = Hooked(config, lambda pipe: denoisers(pipe)[0].register_forward_pre_hook(count, with_kwargs=True))
     with torch.no_grad():
         build(config, progress=False, process=hooked)
     planned, info = estimate_costs(config), read_info(config.folder)

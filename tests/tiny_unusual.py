@@ -1,4 +1,4 @@
-"""Tiny randomly initialised pipelines whose prompts are padded to the longest one of a call."""
+"""Tiny randomly initialised pipelines that differ from the usual: prompts padded to the longest, frames for images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from nbench.shapes.tokenizer import build_tokenizer
 
-from .tiny_parts import decoder, vae
+from .tiny_parts import decoder, t5, vae
 
 LENGTH = 64
 
@@ -73,7 +73,51 @@ def save_lumina2(path: Path) -> Path:
     return _called(path)
 
 
-def _called(path: Path) -> Path:
-    arguments: dict[str, Any] = {"height": 16, "width": 16, "max_sequence_length": LENGTH}
+def save_wan(path: Path, two: bool = False) -> Path:
+    """A random WanPipeline, of videos of one frame, with `two` denoisers for the two parts of its schedule."""
+    import diffusers
+
+    torch.manual_seed(0)
+
+    def denoiser() -> Any:
+        return diffusers.WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            text_dim=32,
+            freq_dim=16,
+            ffn_dim=16,
+            num_layers=1,
+            rope_max_seq_len=32,
+        )
+
+    coder = diffusers.AutoencoderKLWan(
+        base_dim=3,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    diffusers.WanPipeline(
+        tokenizer=build_tokenizer(LENGTH),
+        text_encoder=t5(32),
+        vae=coder,
+        scheduler=scheduler,
+        transformer=denoiser(),
+        transformer_2=denoiser() if two else None,
+        boundary_ratio=0.875 if two else None,
+    ).save_pretrained(path)
+    return _called(path, num_frames=1, height=32, width=32)
+
+
+def _called(path: Path, **more: int) -> Path:
+    arguments: dict[str, Any] = {"height": 16, "width": 16, "max_sequence_length": LENGTH, **more}
     (path / "nbench.json").write_text(json.dumps({"call_kwargs": arguments}))
     return path
