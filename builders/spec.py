@@ -28,7 +28,7 @@ def build_spec(
     config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
 ) -> dict[str, Any]:
     """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
-    parts = {"quantize": entry.quantize, "attention": entry.attention, "vae_dtype": entry.vae_dtype}
+    parts = {name: getattr(entry, name) for name in ("quantize", "attention", "vae_dtype", "variant")}
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
@@ -120,7 +120,7 @@ def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEn
         raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
     if not is_folder and not commit:
         raise NbenchError(f"this data set was made with a folder, and {name} is none here")
-    entry = resolve_pipeline(name, PipelineOptions(revision=commit))
+    entry = resolve_pipeline(name, PipelineOptions(revision=commit, variant=spec.get("variant")))
     if entry.content != content:
         raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")
     return entry

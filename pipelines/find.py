@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..shards.schema import PreviewMap
 from .aliases import ALIASES, PipelineEntry
 from .loading import applied, quantization
@@ -22,6 +23,7 @@ from .quiet import quieten_diffusers
 from .schedulers import swapped
 from .sizes import check_sides, read_json
 
+_TEXT_PARTS = ("text_encoder", "tokenizer")
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
 
@@ -61,7 +63,7 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
         raise NbenchError(f"no pipeline {name!r}: it is neither a name nor a folder here; {hint}")
     check_sides(name, {**entry.call_kwargs, **options.call_kwargs}, entry.side_multiple)  # before it is fetched
-    folder = _fetch(entry.source, options.revision, parts)
+    folder = _fetch(entry.source, options.revision, options.variant, parts)
     # the folder of a snapshot is named by its commit
     return replace(entry, name=name, source=str(folder), content=folder.name)
 
@@ -89,12 +91,15 @@ def load_pipeline(
     import diffusers
 
     index = json.loads((Path(entry.source) / "model_index.json").read_bytes())
-    if pipeline_class(index) is None:
+    kind = pipeline_class(index)
+    if kind is None:
         raise NbenchError(
             f"pipeline {entry.name} is of a class that diffusers {diffusers.__version__} lacks "
             f"({index.get('_class_name')}): update diffusers; code that comes with a pipeline is not run"
         )
-    given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, **_left_out(entry, index, kind)}
+    if entry.variant:
+        given["variant"] = entry.variant
     if entry.vae_dtype:
         if "vae" not in index:
             raise NbenchError(f"pipeline {entry.name} has no VAE: leave --vae-dtype out")
@@ -107,7 +112,7 @@ def load_pipeline(
     try:
         pipe = diffusers.DiffusionPipeline.from_pretrained(entry.source, **given)
     except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
-        reason = _first_line(error)
+        reason = reason_of(error)
         raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from error
     if entry.scheduler:
         pipe.scheduler = swapped(pipe, entry.scheduler)
@@ -118,6 +123,27 @@ def load_pipeline(
     pipe.set_progress_bar_config(disable=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return applied(pipe, options or PipelineOptions(), entry.attention, device)
+
+
+def _left_out(entry: PipelineEntry, index: Mapping[str, Any], kind: Any) -> dict[str, None]:
+    """Parts that a folder was saved without on purpose, as SD3's third text encoder: the pipeline does without them.
+
+    Raises:
+        NbenchError: the folder of a part that model_index.json names is missing.
+    """
+    left_out: dict[str, None] = {}
+    for name, part in index.items():
+        if not isinstance(part, list) or name == "safety_checker":
+            continue
+        if part[0] is None:
+            left_out[name] = None
+        elif not (Path(entry.source) / name).is_dir():
+            without = f', or write "{name}": [null, null] there to do without' if name.startswith(_TEXT_PARTS) else ""
+            lacks = f"pipeline {entry.name} lacks the folder {name}, which its model_index.json names"
+            raise NbenchError(f"{lacks}: add it{without}")
+    required = [name for name, one in inspect.signature(kind).parameters.items() if one.default is one.empty]
+    texts = [name for name in required if name.startswith(_TEXT_PARTS) and name not in index]
+    return left_out | dict.fromkeys(texts)
 
 
 def folder_entry(folder: Path) -> FolderEntry:
@@ -155,20 +181,16 @@ def _hash(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _fetch(hub_id: str, revision: str | None, parts: Sequence[str] | None) -> Path:
+def _fetch(hub_id: str, revision: str | None, variant: str | None, parts: Sequence[str] | None) -> Path:
     import diffusers
     from huggingface_hub import snapshot_download
 
     try:
         if parts is not None:
             return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(parts)))
-        return Path(diffusers.DiffusionPipeline.download(hub_id, revision=revision))
+        return Path(diffusers.DiffusionPipeline.download(hub_id, revision=revision, variant=variant))
     except Exception as error:  # the Hub's client raises a dozen unrelated types
-        reason, at = _first_line(error), f" at {revision}" if revision else ""
+        reason, at = reason_of(error), f" at {revision}" if revision else ""
         raise NbenchError(
             f"no pipeline {hub_id!r}{at}: no such folder, and the Hub does not give it ({reason})"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

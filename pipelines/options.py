@@ -73,6 +73,9 @@ class PipelineOptions:
     """
 
     revision: Annotated[str | None, _option("Branch, tag or commit of a Hub id.")] = None
+    variant: Annotated[
+        str | None, _option("Weight files to load, as fp16 for model.fp16.safetensors. [default: those without]")
+    ] = None
     scheduler: Annotated[
         str | None, _option("First-order scheduler of diffusers: Euler, DDIM, UniPC. [default: the pipeline's]")
     ] = None
@@ -154,16 +157,26 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
         quantize=options.quantize or entry.quantize,
         attention=options.attention or entry.attention,
         vae_dtype=options.vae_dtype or entry.vae_dtype,
+        variant=options.variant or entry.variant,
     )
 
 
 def pipeline_class(index: dict[str, Any]) -> Any:
-    """The class of diffusers that a model_index.json names, None where it is none of diffusers' own."""
+    """The class of diffusers that a model_index.json names, None where it is none of diffusers' own.
+
+    Raises:
+        NbenchError: it needs a package that is not installed.
+    """
     quieten_diffusers()
     import diffusers
+    from diffusers.utils.import_utils import BACKENDS_MAPPING, DummyObject
 
     name = index.get("_class_name")
-    return getattr(diffusers, name, None) if isinstance(name, str) else None
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if isinstance(kind, DummyObject):  # what diffusers puts in the place of a class that lacks a package
+        missing = [package for package in kind._backends if not BACKENDS_MAPPING[package][0]()]
+        raise NbenchError(f"{name} needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}")
+    return kind
 
 
 def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any]:

@@ -141,7 +141,10 @@ class Forward:
         folder = Path(entry.source)
         index = read_json(folder / "model_index.json")
         try:
-            vae = _part(index, "vae").from_pretrained(folder / "vae", torch_dtype=getattr(torch, dtype))
+            variant = entry.variant if any((folder / "vae").glob(f"*.{entry.variant}*")) else None
+            vae = _part(index, "vae").from_pretrained(
+                folder / "vae", torch_dtype=getattr(torch, dtype), variant=variant
+            )
             scheduler = _part(index, "scheduler").from_pretrained(folder / "scheduler")
         except NbenchError:
             raise

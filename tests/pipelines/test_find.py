@@ -5,14 +5,25 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
+import torch
+from diffusers.utils.import_utils import BACKENDS_MAPPING, DummyObject
 
+from nbench.builders.config import BuildConfig
+from nbench.builders.spec import build_spec
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import ALIASES
 from nbench.pipelines.find import load_pipeline, resolve_pipeline, scheduler_spec
+from nbench.pipelines.generate import generate
+from nbench.pipelines.options import PipelineOptions
+
+from ..tiny_pipelines import Family
+from .conftest import only
 
 
 def test_the_world(world: object) -> None:
@@ -90,5 +101,72 @@ def test_the_hub_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_diffusers_cannot_open(sd15_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(sd15_folder, tmp_path / "copy")
     shutil.rmtree(copy / "unet")
-    with pytest.raises(NbenchError, match="diffusers cannot open pipeline copy"):
+    with pytest.raises(
+        NbenchError, match="pipeline copy lacks the folder unet, which its model_index.json names: add it$"
+    ):
         load_pipeline(resolve_pipeline(str(copy)), "float32")
+
+
+def stripped(folder: Path, **parts: Any) -> Path:
+    """`folder` with other parts in its model_index.json; None takes one out of it."""
+    index = json.loads((folder / "model_index.json").read_text())
+    changed = {name: part for name, part in {**index, **parts}.items() if part is not None}
+    (folder / "model_index.json").write_text(json.dumps(changed))
+    return folder
+
+
+@only("sd3")
+def test_without_the_third_text_encoder(family: Family, family_folder: Path, tmp_path: Path) -> None:
+    """Left null by `save_pretrained`, or left out of the file by hand; stock diffusers is told so by its caller."""
+    stock = diffusers.StableDiffusion3Pipeline.from_pretrained(family_folder, text_encoder_3=None, tokenizer_3=None)
+    called = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(1), "output_type": "latent"}
+    latents = stock("one red circle", **called).images
+    for number, part in enumerate(([None, None], None)):
+        folder = shutil.copytree(family_folder, tmp_path / str(number))
+        for name in ("text_encoder_3", "tokenizer_3"):
+            shutil.rmtree(folder / name)
+        entry = resolve_pipeline(str(stripped(folder, text_encoder_3=part, tokenizer_3=part)))
+        pipe = load_pipeline(entry, "float32", "cpu")
+        made = generate(pipe, ["one red circle"], [1], [2], {"num_inference_steps": 2})
+        assert torch.allclose(made.latents[2], latents, atol=1e-5)
+        assert entry.content != resolve_pipeline(str(family_folder)).content
+
+
+@only("sd3")
+def test_a_part_whose_folder_is_missing_is_named(family: Family, family_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(family_folder, tmp_path / "copy")
+    shutil.rmtree(folder / "text_encoder_3")
+    with pytest.raises(
+        NbenchError, match=r'lacks the folder text_encoder_3, .* write "text_encoder_3": \[null, null\]'
+    ):
+        load_pipeline(resolve_pipeline(str(folder)), "float32", "cpu")
+
+
+def test_a_package_that_a_pipeline_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Needy(metaclass=DummyObject):
+        _backends = ("torch", "sentencepiece", "note_seq")
+
+    monkeypatch.setattr(diffusers, "Needy", Needy, raising=False)
+    for package in ("sentencepiece", "note_seq"):
+        monkeypatch.setitem(BACKENDS_MAPPING, package, (lambda: False, "{0} requires another package"))
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Needy"}))
+    for options in (PipelineOptions(), PipelineOptions(height=32)):
+        with pytest.raises(
+            NbenchError, match="Needy needs sentencepiece, note_seq, not installed here: pip install sent"
+        ):
+            resolve_pipeline(str(tmp_path), options)
+
+
+@only("sd15")
+def test_weight_files_of_a_variant(family: Family, family_folder: Path, tmp_path: Path) -> None:
+    pipe = load_pipeline(resolve_pipeline(str(family_folder)), "float32", "cpu")
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    with pytest.raises(NbenchError, match="cannot open pipeline half"):
+        load_pipeline(resolve_pipeline(str(tmp_path / "half")), "float32", "cpu")
+    entry = resolve_pipeline(str(tmp_path / "half"), PipelineOptions(variant="fp16"))
+    same = load_pipeline(entry, "float32", "cpu").unet.state_dict()
+    assert all(torch.equal(weight, same[name]) for name, weight in pipe.unet.state_dict().items())
+    with pytest.raises(NbenchError, match=r"cannot open pipeline half .*variant=fp8"):
+        load_pipeline(replace(entry, variant="fp8"), "float32", "cpu")
+    config = BuildConfig("genai-bench", pipeline="half", options=PipelineOptions(variant="fp16"))
+    assert build_spec(config, entry, [])["variant"] == "fp16"
