@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from ..errors import NbenchError
 from ..shards.schema import LatentSpace, PreviewMap
 from .aliases import ALIASES
-from .calling import RunEnded
+from .calling import RunEnded, call_pipeline
 from .find import folder_entry
 from .latent_layout import LatentLayout, check_prepares
 from .options import as_called
@@ -59,9 +60,9 @@ def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
     try:
         with LatentLayout(pipe) as layout:
             try:
-                pipe(prompt=[""], output_type="latent", **as_called(pipe, arguments, 1))
+                call_pipeline(pipe, prompt=[""], **as_called(pipe, arguments, 1))
             except _Drawn as drawn:
                 return layout.chw(drawn.noise)
     finally:
         del pipe.prepare_latents
-    raise AssertionError(f"{type(pipe).__name__} draws no noise")
+    raise NbenchError(f"{type(pipe).__name__} prepares no latents: use a pipeline that denoises latents")

@@ -41,7 +41,7 @@ class Recorder:
 
     def __init__(self, pipe: Any, positions: Collection[int], signals: Collection[str] = ("latent",)) -> None:
         self._pipe, self._wanted = pipe, frozenset(positions)
-        self._layout = LatentLayout(pipe)
+        self._layout = LatentLayout(pipe, lambda noise: None)  # refuses what is no image's before the denoiser runs
         self._layers, self._x0, self._gap = activations_of(signals), "x0" in signals, "cfg_gap" in signals
         self._watch: PredictionWatch | None = None
         self._entered = contextlib.ExitStack()

@@ -16,11 +16,14 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.calling import call_pipeline
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.generate import generate
+from nbench.pipelines.latent_space import space_of
 from nbench.pipelines.options import PipelineOptions
 from nbench.pipelines.vae import decode
 from nbench.shards.reader import open_bench
 
 from ..tiny_pipelines import Family
+from ..tiny_unusual import save_wan
 from .conftest import only
 
 
@@ -133,6 +136,18 @@ def test_memory_that_does_not_suffice_stays_what_it_is(sd15_folder: Path, error:
     pipe.unet.register_forward_pre_hook(fail)
     with pytest.raises(type(error)):
         call_pipeline(pipe, prompt=["a"], num_inference_steps=1)
+
+
+def test_the_latent_space_is_asked_for_in_the_same_way(sd15_folder: Path) -> None:
+    with pytest.raises(NbenchError, match=r"StableDiffusionPipeline does not run \(ValueError: .*divisible by 8"):
+        space_of(opened(sd15_folder), None, {"height": 17, "width": 16})
+
+
+def test_several_frames_are_refused_before_the_denoiser_runs(tmp_path: Path) -> None:
+    pipe = opened(save_wan(tmp_path))
+    pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+    with pytest.raises(NbenchError, match="have several frames: record pipelines of images"):
+        generate(pipe, ["a"], [1], [2], {"num_inference_steps": 2, "num_frames": 5, "height": 32, "width": 32})
 
 
 class Returning:

@@ -102,7 +102,7 @@ def test_a_folder_that_diffusers_cannot_open(sd15_folder: Path, tmp_path: Path) 
     copy = shutil.copytree(sd15_folder, tmp_path / "copy")
     shutil.rmtree(copy / "unet")
     with pytest.raises(
-        NbenchError, match="pipeline copy lacks the folder unet, which its model_index.json names: add it$"
+        NbenchError, match=r"pipeline copy lacks the folder unet, which its model_index.json names: add it$"
     ):
         load_pipeline(resolve_pipeline(str(copy)), "float32")
 
