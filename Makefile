@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all lint build-ncc build-genai-bench evaluate train world perf clean help
+.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -46,6 +46,9 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(READY) ## write the tables of docs/metrics.md from the declarations of the metrics
+	$(BIN)/python -m nbench.benchmarks.metrics.docs_tables docs/metrics.md
 
 build-ncc: $(READY) ## build Noisy-Conceptual-Captions: captions, corruptions, latents (PIPELINE, PROMPTS, OUT, LIMIT, ...)
 	$(BIN)/nbench build ncc $(call flags,$(BUILD))

@@ -158,6 +158,9 @@ def build(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make the candidates that failed once more.")
     ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add the prompts and candidates that the data set lacks, in new shards.")
+    ] = False,
     *,
     options: PipelineOptions,
 ) -> BuildConfig:
@@ -202,6 +205,7 @@ def build(
             references=None if references is None else tuple(filter(None, references.split(","))),
             fresh=fresh,
             retry_failed=retry_failed,
+            extend=extend,
             options=options,
             signals=tuple(",".join(signals).split(",")) if signals else DEFAULT_SIGNALS,
         )
@@ -291,9 +295,9 @@ def evaluate(
     if as_json:
         print(report.to_json())
         return
-    from .benchmarks.results.evaluation_tables import print_report
+    from .benchmarks.results.terminal import print_wide, report_table
 
-    print_report(report)
+    print_wide(report_table(report))
     print("written:", *report.files, *([plot] if plot else []))
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from ..errors import NbenchError
@@ -24,10 +22,12 @@ from ..shards.scores import PROMPT, scores_metadata
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import YARDSTICK, ModelScores, Setting, checked_yardstick
-from .results.compare import final_references, score_arrays
+from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
+from .score_tables.bench import bench_layout, final_references
+from .score_tables.layout import by_caption
+from .score_tables.table import ScoreTable
 from .scoring.inputs import ScoreOptions
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
@@ -62,7 +62,8 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
-    added to them. `progress`: tell on stderr how far it is.
+    added to them. The files hold the figures of all positions that were ever scored, the report those of
+    `config.latents` and the final one. `progress`: tell on stderr how far it is.
 
     Raises:
         NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
@@ -96,16 +97,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             if not config.fresh:
                 stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: _scored(config, store, positions, progress) for model, store in stores.items()}
+        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
-
-
-def _scored(config: EvaluateConfig, store: Store, positions: Sequence[int], progress: bool) -> Scored:
-    found = store.scored(positions, config.fresh, progress)
-    asked = pc.is_in(found.table["position"], pa.array(positions, pa.int32()))
-    rows = tuple(row for row in found.retrieval if row.position in positions)
-    return replace(found, table=found.table.filter(asked), retrieval=rows)
 
 
 def _measured(
@@ -120,15 +114,18 @@ def _measured(
     started: datetime,
 ) -> EvaluationReport:
     info, name, (references, fingerprints) = bench.info, bench.name, known
-    by = config.yardstick or YARDSTICK
-    by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
-    scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
+    by, layout = config.yardstick or YARDSTICK, bench_layout(bench)
+    captioned = {
+        model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
+        for model, found in scored.items()
+    }
+    scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
     found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
-    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
+    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
@@ -155,18 +152,19 @@ def _measured(
         )
         files.append(result_path(config.out, name, model))
         write_result(files[-1], result)
+    shown = set(positions)
     return EvaluationReport(
         bench=name,
         n_prompts=info.n_prompts,
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=tuple(found.rows),
-        comparisons=comparisons,
+        rows=tuple(row for row in found.rows if row.position in shown),
+        comparisons=tuple(row for row in comparisons if row.position in shown),
         yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
-        separation=tuple(row for rows in separation.values() for row in rows),
-        retrieval=tuple(row for one in scored.values() for row in one.retrieval),
+        separation=tuple(row for rows in separation.values() for row in rows if row.position in shown),
+        retrieval=tuple(row for one in scored.values() for row in one.retrieval if row.position in shown),
         costs=costs,
     )
 
@@ -189,12 +187,5 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
     """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
     if not bench.references:
         raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
-    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    arrays = final_references(bench, bench_layout(bench))
     return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}
-
-
-def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
-    """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
-    prompts = pa.array([prompt.prompt_id for prompt in bench.prompts])
-    names = pc.unique(table["caption"]).to_pylist()
-    return {name: score_arrays(table, prompts, bench.info.candidates, name) for name in names}

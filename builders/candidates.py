@@ -1,4 +1,4 @@
-"""Which candidate is row number r of a build, and how it is to be made."""
+"""The candidates of a build: what they are made of, and as they go to disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from ..shards.rows import FLOAT16_MAX
 from ..shards.schema import TrajectoryBatch
 from ..shards.seeds import candidate_seed
 from .config import BuildConfig
-from .prompts.choose import Prompt
+from .prompts.rows import Prompt
 
-SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
-PREVIEW_ROWS = 16
-"""Images that are enough to fit a preview to."""
+
+@dataclass(frozen=True)
+class Candidates:
+    """Some candidates: the numbers of prompt and candidate, the texts, and the seeds."""
+
+    cells: Sequence[tuple[int, int]]
+    prompts: Sequence[str]
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows are numbered prompt by prompt, candidate by candidate."""
+    """What the rows of a build are made of."""
 
     config: BuildConfig
     entry: PipelineEntry
@@ -32,22 +37,19 @@ class Plan:
     spec: dict[str, Any]
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What the pipeline is called with."""
-        return call_arguments(self.spec)
+    def batch_size(self) -> int:
+        """Rows to make at a time, as far as memory allows."""
+        return self.config.batch_size or self.entry.batch_size
 
-    def of(self, rows: Sequence[int]) -> list[Prompt]:
-        """The prompts of rows."""
-        return [self.prompts[row // self.config.n_candidates] for row in rows]
+    def candidates(self, cells: Sequence[tuple[int, int]]) -> Candidates:
+        """What is to be made for prompts and candidates with these numbers."""
+        named = [(self.prompts[number], candidate) for number, candidate in cells]
+        seeds = [candidate_seed(self.config.seed, prompt.id, candidate) for prompt, candidate in named]
+        return Candidates(cells, [prompt.text for prompt, _ in named], seeds)
 
-    def seeds(self, rows: Sequence[int]) -> list[int]:
-        """The seeds of rows."""
-        named = zip(self.of(rows), rows, strict=True)
-        return [candidate_seed(self.config.seed, prompt.id, row % self.config.n_candidates) for prompt, row in named]
-
-    def batch(self, rows: Sequence[int], made: Trajectories) -> TrajectoryBatch:
-        """Rows as they go to disk."""
-        prompts = self.of(rows)
+    def batch(self, candidates: Candidates, made: Trajectories) -> TrajectoryBatch:
+        """Candidates as they go to disk."""
+        prompts = [self.prompts[number] for number, _ in candidates.cells]
         kind = self.config.latent_dtype
         latents = {position: as_kept(latent, kind) for position, latent in made.latents.items()}
         x0 = {position: as_kept(latent, kind) for position, latent in made.x0.items()}
@@ -62,13 +64,13 @@ class Plan:
             or next(
                 filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in others.items())), ""
             )
-            for i in range(len(rows))
+            for i in range(len(prompts))
         ]
         return TrajectoryBatch(
             prompt_ids=[prompt.id for prompt in prompts],
             prompts=[prompt.text for prompt in prompts],
-            candidates=[row % self.config.n_candidates for row in rows],
-            seeds=self.seeds(rows),
+            candidates=[candidate for _, candidate in candidates.cells],
+            seeds=candidates.seeds,
             tags=[prompt.tags for prompt in prompts],
             corruptions=[prompt.corruptions for prompt in prompts],
             errors=[error or other for error, other in zip(made.errors, found, strict=True)],
@@ -80,12 +82,6 @@ class Plan:
         )
 
 
-def call_arguments(spec: dict[str, Any]) -> dict[str, Any]:
-    """What a build's pipeline is called with; a guidance of None is left to the pipeline."""
-    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
-    return {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
-
-
 def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
     """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds.
 
@@ -94,16 +90,6 @@ def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
     if latent_dtype == "int8":
         latents = torch.where(latents.abs() > FLOAT16_MAX, torch.inf, latents)
     return latents.to(torch.float16 if latent_dtype == "float16" else torch.float32).numpy()
-
-
-def rows_a_shard(row_bytes: int, n_candidates: int) -> int:
-    """So many that a prompt's candidates stay together, and that a shard is small enough to be lost without grief."""
-    return max(1, min(SHARD_ROWS, SHARD_BYTES // row_bytes) // n_candidates) * n_candidates
-
-
-def first_look(has_preview: bool, n_prompts: int) -> int:
-    """How many trajectories a build makes twice: its first ones, to which it fits the preview that it lacks."""
-    return min(1 if has_preview else PREVIEW_ROWS, n_prompts)
 
 
 def not_finite(latents: dict[int, np.ndarray], signal: str = "latent") -> str:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import NbenchError, check_range
-from ..pipelines.aliases import ALIASES, PipelineEntry
-from ..pipelines.find import scheduler_spec
+from ..pipelines.aliases import ALIASES
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
-from .prompts.choose import Prompt, PromptRequest
+from .prompts.choose import PromptRequest
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS = 50
@@ -68,6 +64,7 @@ class BuildConfig:
     latent_dtype: Literal["float16", "float32", "int8"] = "float16"
     fresh: bool = False
     retry_failed: bool = False
+    extend: bool = False
     references: tuple[str, ...] | None = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
     signals: tuple[str, ...] = DEFAULT_SIGNALS
@@ -151,45 +148,3 @@ class BuildConfig:
         """The positions to keep; a bench always keeps the finished latent, which every evaluation compares with."""
         asked = parse_positions(self.positions, self.n_steps)
         return asked if self.kind == "ncc" else tuple(sorted({*asked, self.n_steps}))
-
-
-def build_spec(
-    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
-) -> dict[str, Any]:
-    """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
-    backends = {"quantize": entry.quantize, "attention": entry.attention}
-    return {
-        "kind": config.kind,
-        "pipeline": {"name": entry.name, "content": entry.content},
-        "scheduler": scheduler_spec(entry),
-        "steps": config.n_steps,
-        "guidance": entry.guidance if config.guidance is None else config.guidance,
-        "call_kwargs": entry.call_kwargs,
-        "dtype": config.dtype or entry.dtype,
-        "seed": config.seed,
-        "prompts": {"source": source, "count": len(prompts), "sha256": prompts_digest(prompts)},
-        "candidates": config.n_candidates,
-        "positions": list(config.stored),
-        "rows_per_shard": config.rows_per_shard,
-        "format": config.format,
-        "latent_dtype": config.latent_dtype,
-        # only where asked for, so that builds of before have the fingerprint of before
-        **{name: backend for name, backend in backends.items() if backend is not None},
-        **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
-    }
-
-
-def forward_spec(spec: dict[str, Any], images: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """The spec of a build of the forward process, whose denoiser is not run: what that one is asked is left out."""
-    said: dict[str, Any] = {"guidance": None, "call_kwargs": {}, "process": "forward"}
-    return {**spec, **said, "images": {**images, "size": list(size), "fit": "cover, centre", "encoded": "mean"}}
-
-
-def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
-    total, comma = hashlib.sha256(b"["), b""
-    for prompt in prompts:
-        total.update(comma + json.dumps(asdict(prompt), sort_keys=True).encode())
-        comma = b", "
-    total.update(b"]")
-    return total.hexdigest()

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from ..errors import NbenchError
-from ..pipelines.aliases import ALIASES, PipelineEntry
-from ..pipelines.find import load_pipeline, resolve_pipeline, scheduler_spec
-from ..pipelines.generate import Trajectories, generate
-from ..pipelines.options import PipelineOptions
+from ..pipelines.generate import Trajectories
 from ..shards.reader import Bench
 from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
 from ..shards.verify import Defect
-from .candidates import call_arguments
-from .forward import PROCESS
+from .candidates import Candidates
+from .process import PROCESSES
 
 TOLERANCE = 0.02
 """Times the standard deviation of a latent, if that is above 1. A candidate is made alone here and was made in a batch,
@@ -37,59 +29,24 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
         NbenchError: the pipeline is not within reach, or is another by now; or a data set that no pipeline made.
     """
     spec, info = bench.info.spec, bench.info
-    if spec.get("process") == PROCESS:
-        raise NbenchError(
-            "its latents are made of images that are not kept as they were: to compare, build once more with the same "
-            "--images and another --out"
-        )
     if "seed" not in spec:
         raise NbenchError("it was imported, and nobody knows the seeds of its candidates: they cannot be made again")
-    try:
-        entry = maker_of(spec, pipeline)
-    except NbenchError as error:
-        raise NbenchError(f"{error}; --pipeline says where it lies") from None
-    entry = replace(entry, quantize=spec.get("quantize"), attention=spec.get("attention"))
-    stated = scheduler_spec(entry)["class"]
-    if spec["scheduler"]["class"] != stated:
-        entry = replace(entry, scheduler=spec["scheduler"]["class"])
-    pipe = load_pipeline(entry, spec["dtype"])
+    process = PROCESSES[spec.get("process", "reverse")].reload(spec, pipeline)
     defects = []
     for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
-        made = generate(pipe, stored.prompts, stored.seeds, info.stored, call_arguments(spec), info.signals)
+        candidates = Candidates([info.cell(number)], stored.prompts, stored.seeds)
+        made = process.make(candidates, info.stored, info.signals)
         defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
     return defects
 
 
-def maker_of(spec: dict[str, Any], given: str | None = None) -> PipelineEntry:
-    """The pipeline that made a data set, by the name that its spec has, or as `given`: a folder or Hub id.
-
-    Raises:
-        NbenchError: it is not within reach, or what is there is another one.
-    """
-    if "pipeline" not in spec:
-        raise NbenchError("this data set says of no pipeline that it was made with it")
-    recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
-    name = given or recorded
-    known = ALIASES.get(name)
-    here = Path(known.source if known else name).is_dir()
-    # one of the Hub is known by its commit, which may not be the newest; a folder by a hash of its files
-    commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
-    if here and commit:
-        raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
-    if not here and not commit:
-        raise NbenchError(f"this data set was made with a folder, and {name} is none here")
-    entry = resolve_pipeline(name, PipelineOptions(revision=commit))
-    if entry.content != content:
-        raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")
-    return entry
-
-
 def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
     info = bench.info
-    index, offset = divmod(number, info.rows_per_shard)
+    index = info.shard_of(number)
+    offset = number - info.shard_rows(index).start
     columns = ["id", *columns_of(info, info.stored, True, info.signals)]
     for rows in bench.shard_rows(index, columns, 16):
         if offset < len(rows):

@@ -1,39 +1,39 @@
-"""Makes the rows of shards: batch after batch through the pipeline, one being written while the next is made."""
+"""Makes the rows of shards: batch after batch, one being written while the next is made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from ..pipelines.generate import Trajectories, generate
+from ..pipelines.generate import Trajectories
 from ..progress import BuildProgress
 from ..shards.reader import Bench
 from ..shards.rows import to_arrow
 from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
 from ..shards.signals import activations_of
 from ..shards.writer import ShardWriter
-from .candidates import Plan
-from .forward import ForwardProcess
+from .candidates import Candidates, Plan
+from .out_of_memory import OUT_OF_MEMORY, halved_note, unless_out_of_memory
 
-Made = TypeVar("Made")
+if TYPE_CHECKING:
+    from .process import LoadedProcess
 
-OUT_OF_MEMORY = "out of memory"
 _READ_ROWS = 64
 
 
 @dataclass
 class Maker:
-    """A pipeline, or forward process, at work on a build. `batch_size` halves for good when a batch does not fit."""
+    """A loaded process at work on a build. `batch_size` halves for good when a batch does not fit."""
 
     plan: Plan
-    pipe: Any
+    process: LoadedProcess
     info: DatasetInfo
     batch_size: int
     progress: BuildProgress
@@ -48,30 +48,30 @@ class Maker:
         rows = self._mended(bench, index)
         return self._write((partial(writer.write_rows, row) for row in rows), writer, pool)
 
-    def _take(self, writer: ShardWriter, rows: Sequence[int], made: Trajectories) -> None:
-        writer.write(self.plan.batch(rows, made))
+    def _take(self, writer: ShardWriter, candidates: Candidates, made: Trajectories) -> None:
+        writer.write(self.plan.batch(candidates, made))
 
-    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Sequence[int], Trajectories]]:
+    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Candidates, Trajectories]]:
         """`rows`, in batches, with what became of them; one that cannot be made says why."""
         start = 0
         while start < len(rows):
-            now = rows[start : start + self.batch_size]
+            now = self.plan.candidates([self.info.cell(row) for row in rows[start : start + self.batch_size]])
             made = self._generate(now)
             if made is None:
                 continue  # in smaller batches
-            start += len(now)
-            self.progress.advance(len(now))
+            start += len(now.cells)
+            self.progress.advance(len(now.cells))
             yield now, made
 
-    def _generate(self, rows: Sequence[int]) -> Trajectories | None:
+    def _generate(self, candidates: Candidates) -> Trajectories | None:
         """None where the batch did not fit and the batch size has been halved."""
-        info = self.info
-        made = unless_out_of_memory(lambda: candidates(self.plan, self.pipe, rows, info.stored, info.signals))
+        info, count = self.info, len(candidates.cells)
+        made = unless_out_of_memory(lambda: self.process.make(candidates, info.stored, info.signals))
         if made is not None:
             return made
-        if len(rows) > 1:
-            self.batch_size = max(1, len(rows) // 2)
-            self.progress.say(halved_note(len(rows), self.batch_size))
+        if count > 1:
+            self.batch_size = max(1, count // 2)
+            self.progress.say(halved_note(count, self.batch_size))
             return None
         return _nothing(info)
 
@@ -85,8 +85,8 @@ class Maker:
             number += len(rows)
 
     def _arrow(self, row: int) -> pa.RecordBatch:
-        ((rows, made),) = self._made([row])
-        return to_arrow(self.plan.batch(rows, made), self.info)
+        ((candidates, made),) = self._made([row])
+        return to_arrow(self.plan.batch(candidates, made), self.info)
 
     def _write(
         self, batches: Iterator[Callable[[], None]], writer: ShardWriter, pool: ThreadPoolExecutor
@@ -106,34 +106,6 @@ class Maker:
                 writing.exception()
             writer.discard()
             raise
-
-
-def candidates(
-    plan: Plan, pipe: Any, rows: Sequence[int], positions: Collection[int], signals: Collection[str]
-) -> Trajectories:
-    """The candidates of rows, of which `pipe` is the pipeline or the forward process."""
-    if isinstance(pipe, ForwardProcess):
-        return pipe.make(rows, plan.seeds(rows), positions)
-    texts = [prompt.text for prompt in plan.of(rows)]
-    return generate(pipe, texts, plan.seeds(rows), positions, plan.arguments, signals)
-
-
-def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
-    """What `make` returns; None where it did not fit into memory."""
-    try:
-        return make()
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
-            raise
-    # out of the except clause, which keeps the frames and all that is in them alive
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
-
-
-def halved_note(images: int, now: int) -> str:
-    """What is said when a batch did not fit."""
-    return f"{OUT_OF_MEMORY} with {images} images at a time: going on with {now}"
 
 
 def _nothing(info: DatasetInfo) -> Trajectories:

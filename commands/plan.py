@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..builders.planning.costs import Costs
     from ..builders.planning.timing import Timing
 
-NOT_PLANNED = ("out", "fresh", "retry_failed")
+NOT_PLANNED = ("out", "fresh", "retry_failed", "extend")
 """Options of a build that change nothing of what it costs."""
 
 
@@ -54,9 +54,9 @@ def plan(
 
     costs, timed = estimate_costs(config), None
     if timing:
-        from ..builders.planning.timing import time_build
+        from ..builders.process import process_of
 
-        timed = time_build(config)
+        timed = process_of(config).time()
     if as_json:
         print(json.dumps(_told(costs, timed, devices, price)))
         return
@@ -83,7 +83,7 @@ def _print(costs: Costs, timed: Timing | None, devices: int, price: float | None
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
     work = f"{costs.steps} steps, {costs.rows_a_step} a step"
-    if costs.process == "forward":
+    if costs.encoder_rows:
         work = f"{costs.encoder_rows:,} images go through the autoencoder's encoder"
     facts = {
         "prompts": f"{costs.prompts:,} ({costs.prompts_known_from})",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..builders.prompts.leakage import LeakReport
     from ..shards.reader import Bench
 
@@ -50,9 +48,9 @@ def compare(
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    from ..benchmarks.results.comparison_tables import comparison_table, digest_table
+    from ..benchmarks.results.terminal import comparison_table, digest_table, print_wide
 
-    _print_table((comparison_table if positions else digest_table)(found))
+    print_wide((comparison_table if positions else digest_table)(found))
     if found.note:
         print(found.note, file=sys.stderr)
 
@@ -60,9 +58,11 @@ def compare(
 @results_app.command()
 def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where results lie.")] = Path("results"),
-    format: Annotated[Literal["table", "md", "html", "csv", "json"], typer.Option(help="To print.")] = "table",
+    format: Annotated[str, typer.Option(help="To print.", metavar="[table|md|csv|json]")] = "table",
     sort: Annotated[str, typer.Option(help="A metric: spearman, recovered_gain, best_of_n, ...")] = "spearman",
-    position: Annotated[int | None, typer.Option(help="To compare at. [default: half way]")] = None,
+    position: Annotated[
+        int | None, typer.Option(help="To compare at. [default: half way, or the nearest that all models have]")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="To compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
     yardstick: Annotated[
@@ -75,20 +75,22 @@ def leaderboard(
 
     `nbench leaderboard --sort recovered_gain --position 20`
 
-    `nbench leaderboard results --format html > leaderboard.html`
+    `nbench leaderboard results --format md`
     """
     from ..benchmarks.results.leaderboard import leaderboard
-    from ..benchmarks.results.leaderboard_formats import FORMATS
+    from ..benchmarks.results.leaderboard_formats import write_leaderboard
 
     board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    for note in board.notes:
+        print(note, file=sys.stderr)
     if as_json or format != "table":
-        sys.stdout.write(FORMATS["json" if as_json else format](board))
+        sys.stdout.write(write_leaderboard(board, "json" if as_json else format))
         return
-    from ..benchmarks.results.comparison_tables import board_table
+    from ..benchmarks.results.terminal import board_table, print_wide
 
-    _print_table(board_table(board))
+    print_wide(board_table(board))
 
 
 @results_app.command("check-leak")
@@ -143,9 +145,9 @@ def agreement(
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.results.comparison_tables import agreement_table
+    from ..benchmarks.results.terminal import agreement_table, print_wide
 
-    _print_table(agreement_table(found))
+    print_wide(agreement_table(found))
 
 
 def _bench_of(result: Path, named: str | None) -> Bench | None:
@@ -178,12 +180,3 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
         f"{report.n_train} captions against {report.n_prompts} prompts: {kinds}; "
         f"{counts['corruption']} of {report.n_corruptions} corruptions"
     )
-
-
-def _print_table(table: Table) -> None:
-    """As wide as it is: a narrow terminal wraps lines, a narrow table would lose figures."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)

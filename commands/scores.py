@@ -12,8 +12,8 @@ scores_app = typer.Typer()
 
 @scores_app.command(no_args_is_help=True)
 def metrics(
-    scores: Annotated[Path, typer.Argument(help="Parquet: prompt_id, candidate, position, score.")],
-    reference: Annotated[Path, typer.Argument(help="Parquet: prompt_id, candidate, score of the final image.")],
+    scores: Annotated[Path, typer.Argument(help="Parquet, CSV or JSONL: prompt_id, candidate, position, score.")],
+    reference: Annotated[Path, typer.Argument(help="Table: prompt_id, candidate, score of the final image.")],
     calls_per_position: Annotated[
         int, typer.Option(min=1, help="Denoiser calls that going from one position to the next costs.")
     ] = 1,
@@ -38,7 +38,7 @@ def metrics(
     if as_json:
         print(found.to_json())
         return
-    from ..benchmarks.results.evaluation_tables import print_report
+    from ..benchmarks.results.terminal import print_wide, report_table
 
-    print_report(found.report)
+    print_wide(report_table(found.report))
     print(found.yardstick)

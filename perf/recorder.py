@@ -28,11 +28,9 @@ from unittest.mock import patch
 import torch
 
 from nbench.builders.build import build
-from nbench.builders.candidates import Plan
 from nbench.builders.config import BuildConfig
-from nbench.builders.prompts.choose import load_prompts
+from nbench.builders.process.reverse import Reverse
 from nbench.builders.shard_maker import Maker
-from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.pipelines.options import as_called
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.pipelines.recorder import Recorder
@@ -76,16 +74,16 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: in
         rows_per_shard=rows,
     )
     build(config, progress=False)  # warms up, and tells what the maker needs to know
-    info, entry = read_info(config.folder), resolve_pipeline(pipeline, config.pipeline_options)
-    plan = Plan(config, entry, load_prompts(config.prompt_request, config.kind).prompts, info.spec)
-    pipe = load_pipeline(entry, info.spec["dtype"])
+    info, process = read_info(config.folder), Reverse(config)
+    plan = process.plan(process.choose())
+    loaded = process.load(plan)
 
     def plain() -> None:
         for start in range(0, rows, batch_size):
-            batch = range(start, start + batch_size)
-            texts = [prompt.text for prompt in plan.of(batch)]
-            generators = [torch.Generator().manual_seed(seed) for seed in plan.seeds(batch)]
-            pipe(texts, generator=generators, output_type="np", **as_called(pipe, plan.arguments, len(texts)))
+            batch = plan.candidates([(number, 0) for number in range(start, start + batch_size)])
+            generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+            called = as_called(loaded.pipe, loaded.arguments, batch_size)
+            loaded.pipe(list(batch.prompts), generator=generators, output_type="np", **called)
 
     def recorded() -> None:
         with (
@@ -93,7 +91,7 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: in
             BuildProgress("ncc", rows, shown=False) as progress,
             ThreadPoolExecutor(1) as pool,
         ):
-            maker = Maker(plan, pipe, info, batch_size, progress)
+            maker = Maker(plan, loaded, info, batch_size, progress)
             maker.shard(0, shard_writer(Path(folder), info, 0), pool)
 
     return [plain, recorded]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..benchmarks.metrics.prompt_values import known
+from ..benchmarks.metrics.declaration import or_none
 from ..errors import NbenchError
 from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.pruning import is_compiled
@@ -64,7 +64,11 @@ class BestOfNResult:
         return {
             "selected": self.seeds,
             "candidates": [
-                {"seed": one.seed, "scores": {str(k): known(v) for k, v in one.scores.items()}, "left_at": one.left_at}
+                {
+                    "seed": one.seed,
+                    "scores": {str(k): or_none(v) for k, v in one.scores.items()},
+                    "left_at": one.left_at,
+                }
                 for one in self.candidates
             ],
             "denoiser_rows": self.denoiser_rows,

@@ -11,7 +11,7 @@ from typing import IO, Any, TextIO
 
 import torch
 
-from ..benchmarks.metrics.prompt_values import known
+from ..benchmarks.metrics.declaration import or_none
 from ..errors import NbenchError
 from ..pipelines.latent_space import preview_of, space_from
 from ..pipelines.watch import Known, Watch
@@ -146,7 +146,7 @@ class AlignmentMonitor:
     def _tell(self, position: int, scores: list[float]) -> None:
         steps = self._watch.steps
         if self._stream is not None:
-            line = {"position": position, "steps": steps, "scores": list(map(known, scores))}
+            line = {"position": position, "steps": steps, "scores": list(map(or_none, scores))}
             self._stream.write(json.dumps(line) + "\n")
             self._stream.flush()
         if self._show:

@@ -78,14 +78,15 @@ def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
         "rows_per_shard": per_shard,
     }
     spec = old.spec | change | {"positions": list(stored), "converted_from": old.fingerprint}
-    return replace(
+    info = replace(
         old,
         **change,
         fingerprint=fingerprint(spec),
         spec=spec,
         positions=tuple(place for place in old.positions if place.position in stored),
-        shards=(None,) * -(-old.rows // per_shard),
+        blocks=tuple(replace(block, fingerprint=fingerprint(spec)) for block in old.blocks),
     )
+    return replace(info, shards=(None,) * info.n_shards)
 
 
 def _convert_to_folder(
@@ -145,7 +146,7 @@ def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBat
     kept = set(arrow_schema(replace(old, positions=info.positions)).names)
     columns = [name for name in arrow_schema(old).names if name in kept]
     size = max(1, _BATCH_BYTES // (4 * info.row_bytes))
-    for number in range(wanted.start // old.rows_per_shard, -(-wanted.stop // old.rows_per_shard)):
+    for number in range(old.shard_of(wanted.start), old.shard_of(wanted.stop - 1) + 1):
         start = old.shard_rows(number).start
         for rows in source.shard_rows(number, columns, size):
             first, last = max(wanted.start - start, 0), min(wanted.stop - start, len(rows))

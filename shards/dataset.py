@@ -94,6 +94,10 @@ class DatasetFolder:
         # as it will be read back, or numbers given as int would change their bytes when a build is resumed
         self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
 
+    def extend(self, info: DatasetInfo) -> None:
+        """Go on with the record of a data set that has all shards of this one, and further ones; none is touched."""
+        self._save(info)
+
     def check(self, fingerprint: str, spec: dict[str, Any]) -> None:
         """Make sure that what is here is the beginning of the same data set.
 
@@ -101,9 +105,19 @@ class DatasetFolder:
             NbenchError: another fingerprint; the message names what differs.
         """
         if fingerprint != self.info.fingerprint:
-            told = "; ".join(_differences(self.info.spec, spec)) or "dataset.json was edited"
+            self.check_same(spec, self.info.spec)
+            raise NbenchError(f"{self.path} holds another build (dataset.json was edited): use --fresh")
+
+    def check_same(self, spec: dict[str, Any], present: dict[str, Any]) -> None:
+        """Make sure that a build of `spec` is one of `present`, what is here.
+
+        Raises:
+            NbenchError: naming what differs.
+        """
+        if differences := "; ".join(_differences(present, spec)):
             raise NbenchError(
-                f"{self.path} holds another build ({told}): repeat its settings, use --fresh, or choose another --out"
+                f"{self.path} holds another build ({differences}): repeat its settings, add prompts or candidates by "
+                "--extend, use --fresh, or choose another --out"
             )
 
     def missing(self) -> list[int]:

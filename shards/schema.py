@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -85,11 +85,35 @@ class ShardRecord:
 
 @_strict
 @dataclass(frozen=True)
+class Block:
+    """Rows that were added together, prompt by prompt: the half-open ranges of their prompts and candidates.
+
+    `fingerprint` is that of the data set when they were added, which their shards state.
+    """
+
+    fingerprint: str
+    prompts: tuple[int, int]
+    candidates: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return (self.prompts[1] - self.prompts[0]) * self.width
+
+    @property
+    def width(self) -> int:
+        """Candidates of each prompt."""
+        return self.candidates[1] - self.candidates[0]
+
+
+@_strict
+@dataclass(frozen=True)
 class DatasetInfo:
     """What dataset.json says. No times and no machine's paths: the same spec gives the same bytes.
 
     `positions` are those stored of 0..`steps`; `shards` has one entry a shard, None until it is committed. `signals`
-    are in the order of `normal_signals`, activations with their width.
+    are in the order of `normal_signals`, activations with their width. `blocks` are those of an extended data set, each
+    of which adds candidates to all prompts before it or prompts with all candidates before it; () is one block.
     """
 
     format_version: Literal[1]
@@ -110,6 +134,17 @@ class DatasetInfo:
     preview: PreviewMap | None
     shards: tuple[ShardRecord | None, ...]
     signals: tuple[str, ...] = DEFAULT_SIGNALS
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def all_blocks(self) -> tuple[Block, ...]:
+        """The blocks, of which there is at least one."""
+        return self.blocks or (Block(self.fingerprint, (0, self.n_prompts), (0, self.candidates)),)
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards hold the rows; none holds rows of two blocks."""
+        return sum(-(-block.rows // self.rows_per_shard) for block in self.all_blocks)
 
     @property
     def complete(self) -> bool:
@@ -135,11 +170,62 @@ class DatasetInfo:
 
     def shard_path(self, index: int) -> str:
         """Where shard `index` lies in the data set folder."""
-        return f"data/{self.split}-{index:05d}-of-{len(self.shards):05d}.{SUFFIXES[self.format]}"
+        _, _, count = self._shard(index)
+        return f"data/{self.split}-{index:05d}-of-{count:05d}.{SUFFIXES[self.format]}"
 
     def shard_rows(self, index: int) -> range:
-        """The numbers of the rows (prompt-major, candidate minor) of shard `index`."""
-        return range(index * self.rows_per_shard, min((index + 1) * self.rows_per_shard, self.rows))
+        """The numbers of the rows (block by block, prompt-major, candidate minor) of shard `index`."""
+        return self._shard(index)[1]
+
+    def shard_fingerprint(self, index: int) -> str:
+        """What shard `index` states as that of its data set."""
+        return self._shard(index)[0].fingerprint
+
+    def shard_of(self, row: int) -> int:
+        """The shard that holds row number `row`."""
+        shards = 0
+        for block in self.all_blocks:
+            if row < block.rows:
+                return shards + row // self.rows_per_shard
+            row -= block.rows
+            shards += -(-block.rows // self.rows_per_shard)
+        raise IndexError(row)
+
+    def shards_since(self, fingerprint: str) -> range | None:
+        """The shards that were added after those with `fingerprint`; None if none has it."""
+        last = max((i for i, block in enumerate(self.all_blocks) if block.fingerprint == fingerprint), default=None)
+        if last is None:
+            return None
+        return range(replace(self, blocks=self.all_blocks[: last + 1]).n_shards, self.n_shards)
+
+    def cell(self, row: int) -> tuple[int, int]:
+        """The numbers of the prompt and the candidate of row number `row`."""
+        for block in self.all_blocks:
+            if row < block.rows:
+                return block.prompts[0] + row // block.width, block.candidates[0] + row % block.width
+            row -= block.rows
+        raise IndexError(row)
+
+    def rows_of(self, prompt: int) -> list[int]:
+        """The numbers of the rows of prompt number `prompt`, ascending, and so are their candidates."""
+        rows, first = list[int](), 0
+        for block in self.all_blocks:
+            if prompt in range(*block.prompts):
+                start = first + (prompt - block.prompts[0]) * block.width
+                rows += range(start, start + block.width)
+            first += block.rows
+        return rows
+
+    def _shard(self, index: int) -> tuple[Block, range, int]:
+        """The block of shard `index`, the numbers of its rows, and how many shards there are up to the block's end."""
+        rows = shards = 0
+        for block in self.all_blocks:
+            first, rows, before = rows, rows + block.rows, shards
+            shards += -(-block.rows // self.rows_per_shard)
+            if index < shards:
+                break
+        start = first + (index - before) * self.rows_per_shard
+        return block, range(start, min(start + self.rows_per_shard, rows)), shards
 
     def check(self) -> None:
         """Make sure that the numbers fit each other and that no path leads out of the folder.
@@ -152,7 +238,8 @@ class DatasetInfo:
             raise ValueError("a size out of all bounds")
         if not 0 <= self.rows <= _MOST**2 or self.rows != self.n_prompts * self.candidates:
             raise ValueError(f"rows {self.rows} are not {self.n_prompts} prompts x {self.candidates} candidates")
-        if len(self.shards) != -(-self.rows // self.rows_per_shard):
+        self._check_blocks()
+        if len(self.shards) != self.n_shards:
             raise ValueError(f"{len(self.shards)} shards cannot hold {self.rows} rows, {self.rows_per_shard} each")
         if list(self.stored) != sorted({k for k in self.stored if 0 <= k <= self.steps}) or not self.stored:
             raise ValueError(f"positions are not some of 0..{self.steps} in order")
@@ -164,6 +251,17 @@ class DatasetInfo:
         for index, record in enumerate(self.shards):
             if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
                 raise ValueError(f"the record of shard {index} is another's")
+
+    def _check_blocks(self) -> None:
+        prompts = candidates = 0
+        for block in self.all_blocks:
+            more_prompts = block.prompts[0] == prompts and block.candidates == (0, candidates or block.candidates[1])
+            more_candidates = block.candidates[0] == candidates and block.prompts == (0, prompts)
+            if not (more_prompts or more_candidates) or min(block.width, block.prompts[1] - block.prompts[0]) < 0:
+                raise ValueError("a block of rows neither adds prompts nor candidates")
+            prompts, candidates = block.prompts[1], block.candidates[1]
+        if (prompts, candidates) != (self.n_prompts, self.candidates):
+            raise ValueError(f"its blocks hold {prompts} prompts x {candidates} candidates")
 
     def _numbers(self) -> int:
         """How many numbers a row has."""
@@ -179,6 +277,8 @@ class DatasetInfo:
         content = asdict(self)
         if self.signals == DEFAULT_SIGNALS:
             del content["signals"]  # as files were before there were others
+        if not self.blocks:
+            del content["blocks"]
         return (json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -308,7 +408,7 @@ def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
     layout = {
         "positions": info.stored,
         "latent_shape": info.latent_shape,
-        "fingerprint": info.fingerprint,
+        "fingerprint": info.fingerprint if index is None else info.shard_fingerprint(index),
         **({} if info.signals == DEFAULT_SIGNALS else {"signals": info.signals}),
         **({} if index is None else {"shard": index}),
     }

@@ -50,10 +50,11 @@ class Verification:
 
 @dataclass
 class _State:
-    """What is known of the rows before: they stand prompt by prompt, candidate by candidate."""
+    """The prompt of the row before, its number, and the numbers of all prompts by their ids."""
 
     prompt: tuple[str, str] | None = None
-    seen: set[str] = field(default_factory=set)
+    number: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
 
 
 def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> Verification:
@@ -77,7 +78,7 @@ def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> 
         defects += [Defect(name, "", what) for what in _file(location, info, index, record)]
         if location.size(name) is not None:
             defects += _rows(bench, index, state, progress)
-    defects += _scores(bench, not defects)
+    defects += _scores(bench, all(defect.file == INFO_FILE for defect in defects))
     return Verification(info.rows, len(info.shards), tuple(defects))
 
 
@@ -145,13 +146,13 @@ def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, state: _State) -
         name = str(row["id"])
         if row["id"] != f"{prompt}/{candidate}":
             yield name, f"its id is not that of prompt {prompt}, candidate {candidate}"
-        if candidate != number % info.candidates:
-            yield name, f"candidate {candidate} stands where candidate {number % info.candidates} should"
-        if number % info.candidates == 0 or state.prompt is None:
-            if prompt in state.seen:
+        prompt_number, expected = info.cell(number)
+        if candidate != expected:
+            yield name, f"candidate {candidate} stands where candidate {expected} should"
+        if state.prompt is None or state.number != prompt_number:
+            if state.seen.setdefault(prompt, prompt_number) != prompt_number:
                 yield name, f"prompt {prompt} was there before"
-            state.prompt = (prompt, row["prompt"])
-            state.seen.add(prompt)
+            state.prompt, state.number = (prompt, row["prompt"]), prompt_number
         elif state.prompt != (prompt, row["prompt"]):
             yield name, f"is of prompt {prompt}, in the middle of the candidates of {state.prompt[0]}"
         if isinstance(base, int) and row["seed"] != candidate_seed(base, str(prompt), int(candidate or 0)):

@@ -75,3 +75,12 @@ def test_shards_need_neither_torch_nor_diffusers() -> None:
     for module, tree in modules():
         if package(module) == "shards":
             assert not {name.partition(".")[0] for _, name in imported(module, tree)} & {"torch", "diffusers"}, module
+
+
+def test_metrics_know_nothing_of_files() -> None:
+    for module, tree in modules():
+        if module.startswith("benchmarks.metrics."):
+            names = {name.removeprefix("nbench.") for _, name in imported(module, tree) if name.startswith("nbench.")}
+            assert {
+                name for name in names if not name.startswith(("benchmarks.metrics", "shards.schema", "errors"))
+            } == set(), module

@@ -1,4 +1,4 @@
-"""All metrics in one place: pure functions over float [P, N], by topic in the modules named here (docs/metrics.md)."""
+"""Pure functions over float [P, N], by topic in the modules named here, and `METRICS`, what of them results hold."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .agreement import (
     top1_hit,
 )
 from .arrays import Array, mean_over_prompts
+from .catalogue import METRICS
 from .retrieval import retrieval_recall
 from .selection import (
     best_of_n,
@@ -34,6 +35,7 @@ from .separation import (
 )
 
 __all__ = [
+    "METRICS",
     "Array",
     "auroc",
     "average_precision",

@@ -5,15 +5,21 @@ Rows are prompts for what counts within prompts; all candidates pooled are one l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from .arrays import Array, Indices, highest, mean_over_prompts, paired, ratio, standing
+from .declaration import CORRELATION, SHARE, Cell, Mean, Metric, Pooled
 from .selection import best_of_n
 
 MAX_PAIRS = 2**20
 """Pairs that `pairwise_accuracy` looks at before it draws some."""
+
+POOLED_PAIRS = 2**18
+"""Pairs drawn of all candidates pooled: a share of them is good to 0.001."""
 
 _LONG_ROW = 512  # from here on the n log n of scipy beats the vectorised count of all pairs
 _BLOCK_PAIRS = 2**21
@@ -182,3 +188,118 @@ def _centred(values: Array) -> Array:
     middle = mean_over_prompts(values.T)[:, None]
     centred = np.where(known & (span > 0)[:, None], values - middle, 0.0)
     return centred / np.where(span > 0, span, 1.0)[:, None]
+
+
+def calibrated_pairs(cell: Cell) -> tuple[Array, float]:
+    """Pairwise accuracy within prompts, and its tie threshold."""
+    return pairwise_accuracy(cell.scores, cell.reference)
+
+
+def _self_consistency(cell: Cell) -> Array:
+    if cell.own_final is None:
+        return np.full(len(cell.scores), np.nan)
+    return self_consistency(cell.all_scores, cell.own_final)
+
+
+def _pooled_pairs(cell: Cell) -> Callable[[Array, Array], Array]:
+    _, tie = pairwise_accuracy(cell.scores.reshape(1, -1), cell.reference.reshape(1, -1), max_pairs=POOLED_PAIRS)
+    return lambda scores, reference: pairwise_accuracy(scores, reference, tie, POOLED_PAIRS)[0]
+
+
+def _within(function: Callable[[Array, Array], Array]) -> Mean:
+    return Mean(lambda cell: function(cell.scores, cell.reference))
+
+
+def _pooled(function: Callable[[Array, Array], Array]) -> Pooled:
+    return Pooled(lambda cell: function)
+
+
+_TOO_FEW = "fewer than 2 candidates"
+_ONE_SIDE = f"{_TOO_FEW}, or either side constant"
+
+METRICS = (
+    Metric(
+        "spearman",
+        "Spearman",
+        "rank correlation within a prompt, mean over prompts",
+        "-1..1, 0 is chance",
+        _ONE_SIDE,
+        bounds=CORRELATION,
+        core=True,
+        estimate=_within(spearman),
+    ),
+    Metric("kendall", "Kendall", "tau-b, likewise", "-1..1", "the same", bounds=CORRELATION, estimate=_within(kendall)),
+    Metric(
+        "pearson",
+        "Pearson",
+        "linear correlation, likewise",
+        "-1..1",
+        "the same",
+        bounds=CORRELATION,
+        estimate=_within(pearson),
+    ),
+    Metric(
+        "pairwise_accuracy",
+        "pairwise accuracy",
+        "share of a prompt's pairs ordered or tied as the reference does; two scores tie within `tie_threshold`, the "
+        "one (for all prompts) with the highest mean: Deutsch et al. 2023, "
+        "[arXiv 2305.14324](https://arxiv.org/abs/2305.14324)",
+        "0..1",
+        _TOO_FEW,
+        bounds=SHARE,
+        estimate=Mean(lambda cell: cell.once(calibrated_pairs)[0]),
+    ),
+    Metric(
+        "top1",
+        "top-1",
+        "chance that the pick is one the reference holds best",
+        "0..1",
+        "no candidate",
+        bounds=SHARE,
+        estimate=_within(top1_hit),
+    ),
+    Metric(
+        "regret",
+        "regret",
+        "reference of the best minus that of the pick",
+        "0 and up",
+        "no candidate",
+        bounds=(0, np.inf),
+        higher_is_better=False,
+        estimate=_within(regret),
+    ),
+    Metric(
+        "gap",
+        "gap",
+        "score of the candidate the reference holds best minus score of its worst; in the scorer's own units",
+        "any",
+        "reference constant",
+        estimate=_within(best_worst_gap),
+    ),
+    Metric(
+        "self_consistency",
+        "self-consistency",
+        "Spearman of a model's scores with its own at the final position",
+        "-1..1",
+        "as `spearman`, or no final scores",
+        bounds=CORRELATION,
+        estimate=Mean(_self_consistency),
+    ),
+    *(
+        Metric(
+            f"{metric}_global",
+            f"{heading}, pooled",
+            f"`{metric}` of all candidates pooled",
+            words,
+            "as above",
+            bounds=bounds,
+            estimate=estimate,
+        )
+        for metric, heading, words, bounds, estimate in (
+            ("spearman", "Spearman", "-1..1", CORRELATION, _pooled(spearman)),
+            ("kendall", "Kendall", "-1..1", CORRELATION, _pooled(kendall)),
+            ("pearson", "Pearson", "-1..1", CORRELATION, _pooled(pearson)),
+            ("pairwise_accuracy", "pairwise accuracy", "0..1", SHARE, Pooled(_pooled_pairs)),
+        )
+    ),
+)

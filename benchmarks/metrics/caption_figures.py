@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results.result_file import RetrievalRow, SeparationRow
 from .arrays import Array, Indices, mean_over_prompts
 from .model_figures import ModelScores
-from .prompt_values import ci, figure, known
-from .retrieval import retrieval_recall
-from .separation import Labels, auroc, average_precision, preferred
+from .prompt_values import with_interval
+from .retrieval import RECALL, retrieval_recall
+from .rows import RetrievalRow, SeparationRow
+from .separation import AUROC, AVERAGE_PRECISION, PREFERENCE, Labels, auroc, average_precision, preferred
 from .statistics import bootstrap_ci, bootstrap_means, grouped_ci
 
 ALL = "all"
@@ -46,7 +46,7 @@ def retrieval_rows(
         interval = bootstrap_ci(recall)
         for k, mean, low, high in zip(ks, *interval, strict=True):
             figures = {"model": model, "position": position, "direction": direction, "k": k}
-            found.append(RetrievalRow.model_validate(figures | {"recall": known(mean), "recall_ci": ci(low, high)}))
+            found.append(RetrievalRow.model_validate(figures | RECALL.fields(mean, low, high)))
     return found
 
 
@@ -55,10 +55,9 @@ def _separation(model: str, position: int, kind: str, true: Array, corrupted: Ar
     pairs = preferred(again, corrupted)[:, None]
     both = np.concatenate([true, corrupted], axis=1)
     labels = np.concatenate([np.ones_like(true), np.zeros_like(corrupted)], axis=1)
-    figures = figure("pairwise_accuracy", mean_over_prompts(pairs)[0], bootstrap_means(pairs)[:, 0])
-    for name, statistic in (("auroc", auroc), ("average_precision", average_precision)):
-        value, low, high = grouped_ci(partial(_by_label, statistic), both, labels)
-        figures |= {name: known(value[0]), f"{name}_ci": ci(low[0], high[0])}
+    figures = with_interval(PREFERENCE, mean_over_prompts(pairs)[0], bootstrap_means(pairs)[:, 0])
+    for figure, statistic in ((AUROC, auroc), (AVERAGE_PRECISION, average_precision)):
+        figures |= figure.fields(*(end[0] for end in grouped_ci(partial(_by_label, statistic), both, labels)))
     n_pairs = int(np.isfinite(again - corrupted).sum())
     return SeparationRow.model_validate(
         figures | {"model": model, "position": position, "kind": kind, "n_pairs": n_pairs}

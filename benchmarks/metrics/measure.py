@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 
 import numpy as np
 
-from .. import metrics
-from ..results.result_file import Comparison, ResultRow, SelectionRow, SkillRow, Summary, Yardstick
-from . import pooled
+from .agreement import spearman
 from .arrays import Array, at_once
+from .catalogue import METRICS
+from .declaration import CI, or_none
 from .model_figures import YARDSTICK, ModelScores, Part, Setting, final_chooser
-from .prompt_values import ci, known
+from .rows import Comparison, ResultRow, SelectionRow, SkillRow, Summary, Yardstick
+from .selection import best_of_n, random_pick
+from .separation import misalignment_cut
 from .statistics import bootstrap_ci, holm, paired_difference, paired_test
 
 
@@ -60,7 +62,7 @@ def compare(scores: Mapping[str, ModelScores], references: Mapping[str, Array]) 
         if not common:
             continue
         first, second = (
-            np.stack([metrics.spearman(side[position], references[label]) for position, label in common], axis=1)
+            np.stack([spearman(side[position], references[label]) for position, label in common], axis=1)
             for side in (ours, theirs)
         )
         cells += [(model, other, *cell) for cell in common]
@@ -73,11 +75,11 @@ def compare(scores: Mapping[str, ModelScores], references: Mapping[str, Array]) 
             other=other,
             position=position,
             reference=label,
-            difference=known(mean),
-            low=known(low),
-            high=known(high),
-            p_value=known(p),
-            p_holm=known(adjusted),
+            difference=or_none(mean),
+            low=or_none(low),
+            high=or_none(high),
+            p_value=or_none(p),
+            p_holm=or_none(adjusted),
         )
         for (model, other, position, label), (mean, low, high), p, adjusted in zip(
             cells, intervals, p_values, corrected, strict=True
@@ -96,20 +98,13 @@ def yardstick(
     `label`."""
     reference = references[label]
     scores, chooser = final_chooser(references, own, by)
-    picks = [metrics.random_pick(reference), metrics.best_of_n(scores, reference)]
-    interval = bootstrap_ci(np.stack([*picks, metrics.best_of_n(reference, reference)], axis=1))
-    values = [known(value) for value in interval.mean]
-    ends = [ci(low, high) for low, high in zip(interval.low, interval.high, strict=True)]
-    return Yardstick(
-        random=values[0],
-        final=values[1],
-        oracle=values[2],
-        random_ci=ends[0],
-        final_ci=ends[1],
-        oracle_ci=ends[2],
-        chooser=chooser,
-        misaligned_below=known(pooled.misalignment_cut(reference, misaligned_below)),
-    )
+    picks = [random_pick(reference), best_of_n(scores, reference)]
+    intervals = bootstrap_ci(np.stack([*picks, best_of_n(reference, reference)], axis=1))
+    figures: dict[str, float | CI] = {}
+    for name, *ends in zip(("random", "final", "oracle"), *intervals, strict=True):
+        figures |= replace(METRICS["best_of_n"], name=name).fields(*ends)
+    cut = or_none(misalignment_cut(reference, misaligned_below))
+    return Yardstick.model_validate(figures | {"chooser": chooser, "misaligned_below": cut})
 
 
 def _of(row: ResultRow, model: str, label: str) -> bool:

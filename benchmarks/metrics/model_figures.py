@@ -9,11 +9,15 @@ import numpy as np
 
 from ...errors import NbenchError
 from ...shards.schema import Tags
-from .. import metrics
-from ..results.result_file import CI, ResultRow, SelectionRow, SkillRow, Summary
-from . import pooled
+from .agreement import calibrated_pairs
 from .arrays import Array, Indices, at_once, paired
-from .prompt_values import Columns, figure, known
+from .catalogue import METRICS
+from .declaration import CI, Cell, Pooled, or_none
+from .prompt_values import Columns, with_interval
+from .rows import ResultRow, SelectionRow, SkillRow, Summary
+from .selection import GAIN_AREA, best_of_n, best_of_subsets, cost_steps, gain_area, random_pick
+from .separation import detection_threshold, earliest, misalignment_cut
+from .statistics import grouped_ci
 
 YARDSTICK = "clip"
 """The reference that final-image selection goes by unless another is named: frozen CLIP on finished images, as in the
@@ -86,24 +90,7 @@ def skill_groups(tags: Sequence[Tags | None]) -> dict[tuple[str, str], Indices]:
     return {key: np.array(found[key]) for key in sorted(found)}
 
 
-_MEANS = (
-    "spearman",
-    "kendall",
-    "gap",
-    "best_of_n",
-    "pearson",
-    "pairwise_accuracy",
-    "top1",
-    "regret",
-    "self_consistency",
-)
-_RATIOS = {
-    "retention": "retention",
-    "recovered_gain": "recovered_gain",
-    "oracle_gain": "oracle_gain",
-    "misaligned_precision": "precision",
-    "misaligned_recall": "recall",
-}
+_BEST, _GAIN = METRICS["best_of_n"], METRICS["recovered_gain"]
 
 
 class Part:
@@ -116,80 +103,49 @@ class Part:
         self.reference = references[label]
         self.n = self.reference.shape[1]
         self.sizes = _sizes(self.n)
-        self.cut = pooled.misalignment_cut(self.reference, setting.misaligned_below)
+        self.cut = misalignment_cut(self.reference, setting.misaligned_below)
         self.own = scores.get(setting.steps)
-        self.random = metrics.random_pick(self.reference)
-        self.final = metrics.best_of_n(final_chooser(references, self.own, setting.yardstick)[0], self.reference)
-        self.oracle = metrics.best_of_n(self.reference, self.reference)
-        self.ties: dict[int, float] = {}
+        self.random = random_pick(self.reference)
+        self.final = best_of_n(final_chooser(references, self.own, setting.yardstick)[0], self.reference)
+        self.oracle = best_of_n(self.reference, self.reference)
+        self.fields: dict[int, dict[str, float | CI]] = {}
         self.columns = Columns()
-        for position, (columns, tie) in zip(scores, at_once(self._columns, scores.values()), strict=True):
-            self.columns.add(position, **columns)
-            self.ties[position] = tie
+        for position, (columns, fields) in zip(scores, at_once(self._measured, scores.values()), strict=True):
+            self.columns.add(position, columns)
+            self.fields[position] = fields
         self.means = self.columns.means()
 
-    def _columns(self, values: Array) -> tuple[dict[str, Array], float]:
-        """The columns of one position, and the threshold of its ties."""
-        x, y = paired(values, self.reference)
-        accuracy, tie = metrics.pairwise_accuracy(x, y)
-        right, alarms, misaligned = metrics.held_out_detection(x, y < self.cut).T
-        best = metrics.best_of_n(x, y)
-        oracle = np.where(np.isfinite(best), self.oracle, np.nan)
-        blind = np.where(np.isfinite(best), self.random, np.nan)
-        columns = dict(
-            spearman=metrics.spearman(x, y),
-            kendall=metrics.kendall(x, y),
-            gap=metrics.best_worst_gap(x, y),
-            best_of_n=best,
-            pearson=metrics.pearson(x, y),
-            pairwise_accuracy=accuracy,
-            top1=metrics.top1_hit(x, y),
-            regret=metrics.regret(x, y),
-            self_consistency=np.full(len(x), np.nan)
-            if self.own is None
-            else metrics.self_consistency(values, self.own),
-            right=right,
-            alarms=alarms,
-            misaligned=misaligned,
-            blind=blind,
-            oracle=oracle,
-            whole=oracle - blind,
-            **self._chosen(best),
-        )
-        for n, values_of_n in zip(self.sizes, metrics.best_of_subsets(x, y, self.sizes).T, strict=True):
-            columns |= {f"{name}_{n}": column for name, column in self._chosen(values_of_n).items()}
-            columns[f"best_{n}"] = values_of_n
-        return columns, tie
-
-    def _chosen(self, selected: Array) -> dict[str, Array]:
-        """What ratios of means are taken of: they need the same prompts in each."""
-        both = np.isfinite(selected) & np.isfinite(self.random) & np.isfinite(self.final)
-        parts = {"selected": selected, "random": self.random, "final": self.final, "gain": self.final - self.random}
-        return {name: np.where(both, values, np.nan) for name, values in parts.items()}
+    def _measured(self, scores: Array) -> tuple[dict[str, Array], dict[str, float | CI]]:
+        """The columns of one position, and the fields of its row that are no means over prompts."""
+        x, y = paired(scores, self.reference)
+        picks = best_of_n(x, y)
+        cell = Cell(x, y, scores, self.own, self.random, self.final, self.oracle, picks, self.cut)
+        columns: dict[str, Array] = {}
+        n_scored = int(np.isfinite(x).sum())
+        fields: dict[str, float | CI] = {
+            "n_scored": n_scored,
+            "n_unscored": int((np.isfinite(scores) | np.isfinite(self.reference)).sum()) - n_scored,
+            "tie_threshold": or_none(cell.once(calibrated_pairs)[1]),
+            "misaligned_threshold": or_none(detection_threshold(x, y < self.cut)),
+        }
+        for metric in METRICS.values():
+            columns |= {name: values(cell) for name, values in metric.columns().items()}
+            if isinstance(metric.estimate, Pooled):
+                fields |= metric.fields(*(end[0] for end in grouped_ci(metric.estimate.statistic(cell), x, y)))
+        for n, picks_of_n in zip(self.sizes, best_of_subsets(x, y, self.sizes).T, strict=True):
+            cell_of_n = cell.picking(picks_of_n)
+            for metric in (_GAIN, _BEST):
+                columns |= {f"{name}_{n}": values(cell_of_n) for name, values in metric.columns().items()}
+        return columns, fields
 
     def row(self, position: int) -> ResultRow:
         """The figures at one position."""
-        x, y = paired(self.scores[position], self.reference)
-        n_scored = int(np.isfinite(x).sum())
-        n_either = int((np.isfinite(self.scores[position]) | np.isfinite(self.reference)).sum())
-        figures: dict[str, float | CI] = {}
-        for name in _MEANS:
-            figures |= figure(name, *self.means.mean_of(position, name))
-        for name, kind in _RATIOS.items():
-            figures |= figure(name, *self.means.ratio_of(position, kind))
-        figures |= pooled.pooled_figures(x, y, self.cut)
-        return ResultRow.model_validate(
-            figures
-            | {
-                "model": self.model,
-                "position": position,
-                "reference": self.label,
-                "cost_steps": self._cost(self.n, position),
-                "n_scored": n_scored,
-                "n_unscored": n_either - n_scored,
-                "tie_threshold": known(self.ties[position]),
-            }
-        )
+        figures: dict[str, object] = {"model": self.model, "position": position, "reference": self.label}
+        for metric in METRICS.values():
+            if not isinstance(metric.estimate, Pooled):
+                figures |= with_interval(metric, *self.means.of(metric, position))
+        cost = self._cost(self.n, position)
+        return ResultRow.model_validate(figures | self.fields[position] | {"cost_steps": cost})
 
     def selection(self, position: int) -> list[SelectionRow]:
         """Best-of-n at one position."""
@@ -197,44 +153,44 @@ class Part:
             SelectionRow.model_validate(
                 {"model": self.model, "position": position, "reference": self.label, "n": n}
                 | {"cost_steps": self._cost(n, position)}
-                | figure("best_of_n", *self.means.mean_of(position, f"best_{n}"))
-                | figure("recovered_gain", *self.means.ratio_of(position, "recovered_gain", f"_{n}"))
+                | with_interval(_BEST, *self.means.of(_BEST, position, f"_{n}"))
+                | with_interval(_GAIN, *self.means.of(_GAIN, position, f"_{n}"))
             )
             for n in self.sizes
         ]
 
     def skills(self) -> list[SkillRow]:
         """The figures on the prompts of each skill, at all positions."""
-        found = []
+        shown = METRICS["spearman"], _GAIN
+        names = [name for metric in shown for name in metric.columns()]
+        rows = []
         for (level, skill), prompts in skill_groups(self.setting.tags).items():
-            means = self.columns.means(prompts, ("spearman", "selected", "random", "final", "gain"))
+            means = self.columns.means(prompts, names)
             for position in self.scores:
-                figures = {"model": self.model, "position": position, "reference": self.label}
+                figures: dict[str, object] = {"model": self.model, "position": position, "reference": self.label}
                 figures |= {"level": level, "skill": skill, "n_prompts": len(prompts)}
-                figures |= figure("spearman", *means.mean_of(position, "spearman"))
-                figures |= figure("recovered_gain", *means.ratio_of(position, "recovered_gain"))
-                found.append(SkillRow.model_validate(figures))
-        return found
+                for metric in shown:
+                    figures |= with_interval(metric, *means.of(metric, position))
+                rows.append(SkillRow.model_validate(figures))
+        return rows
 
     def summary(self, rows: Sequence[ResultRow]) -> Summary:
         """The figures over all positions, from the `rows` of this part."""
         positions = sorted(self.scores)
         costs = np.array([self._cost(self.n, position) for position in positions], float)
-        gains = [self.means.ratio_of(position, "recovered_gain") for position in positions]
-        area = metrics.gain_area(costs, np.array([mean for mean, _ in gains]))
-        draws = metrics.gain_area(costs, np.stack([draw for _, draw in gains], axis=1))
-        found = {
-            f"{name}>={level}": metrics.earliest(
-                [row.position for row in rows], [getattr(row, name) for row in rows], level
-            )
+        gains = [self.means.of(_GAIN, position) for position in positions]
+        area = gain_area(costs, np.array([mean for mean, _ in gains]))
+        draws = gain_area(costs, np.stack([draw for _, draw in gains], axis=1))
+        reached = {
+            f"{name}>={level}": earliest([row.position for row in rows], [getattr(row, name) for row in rows], level)
             for name, level in EARLIEST
         }
-        figures = figure("gain_area", area, draws)
-        return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": found} | figures)
+        figures = with_interval(GAIN_AREA, area, draws)
+        return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": reached} | figures)
 
     def _cost(self, n: int, position: int) -> int:
         known = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
-        return metrics.cost_steps(n, known, self.setting.steps, self.setting.calls_per_position)
+        return cost_steps(n, known, self.setting.steps, self.setting.calls_per_position)
 
 
 def _sizes(n: int) -> list[int]:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..results.result_file import CI
-from .arrays import Array, Indices, mean_over_prompts, ratio
-from .selection import recovered_gain, retention, share_of_gain
+from .arrays import Array, Indices, mean_over_prompts
+from .declaration import CI, Figure, Metric, OfMeans
 from .statistics import bootstrap_means, percentiles
+
+_ORDER = (
+    "spearman", "kendall", "gap", "best_of_n", "pearson", "pairwise_accuracy", "top1", "regret", "self_consistency",
+    "right", "alarms", "misaligned", "blind", "oracle", "whole", "selected", "random", "final", "gain",
+)  # fmt: skip
+"""Order of resampling: sums in float32 differ in the seventh digit with the place of a column, and the intervals of
+results are to stay what they were. Other columns follow."""
 
 
 class Columns:
@@ -21,8 +27,9 @@ class Columns:
         self._values: list[Array] = []
         self._index: dict[tuple[int, str], int] = {}
 
-    def add(self, position: int, **columns: Array) -> None:
-        for name, values in columns.items():
+    def add(self, position: int, columns: Mapping[str, Array]) -> None:
+        for name in sorted(columns, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
+            values = columns[name]
             number = self._kept.setdefault(values.tobytes(), len(self._values))
             if number == len(self._values):
                 self._values.append(values)
@@ -41,45 +48,22 @@ class Columns:
 
 @dataclass(frozen=True)
 class Means:
+    """Means of the columns, and their bootstrap draws [R, columns]."""
+
     index: Mapping[tuple[int, str], int]
     means: Array
     draws: Array
 
-    def ratio_of(self, position: int, kind: str, size: str = "") -> tuple[Array, Array]:
-        """A ratio of means, and its draws [R]."""
-
-        def at(name: str) -> tuple[Array, Array]:
-            column = self.index[position, name + size]
-            return np.asarray(self.means[column]), self.draws[:, column]
-
-        if kind == "retention":
-            return tuple(map(retention, at("selected"), at("final")))  # type: ignore[return-value]
-        if kind in ("precision", "recall"):
-            return tuple(map(ratio, at("right"), at("alarms" if kind == "precision" else "misaligned")))  # type: ignore[return-value]
-        chosen, best, gain = (
-            ("best_of_n", "oracle", "whole") if kind == "oracle_gain" else ("selected", "final", "gain")
-        )
-        blind = at("blind" if kind == "oracle_gain" else "random")
-        (selected, drawn), (best_mean, _), (_, whole) = at(chosen), at(best), at(gain)
-        # a gain of nothing is exactly 0 in the draws only if prompts' gains were summed
-        return recovered_gain(selected, blind[0], best_mean), share_of_gain(drawn - blind[1], whole)
-
-    def mean_of(self, position: int, name: str) -> tuple[Array, Array]:
-        """A mean, and its draws [R]."""
-        column = self.index[position, name]
-        return np.asarray(self.means[column]), self.draws[:, column]
+    def of(self, metric: Metric, position: int, suffix: str = "") -> tuple[Array, Array]:
+        """A metric at a position, and its draws [R]; `suffix`: of the names of its columns."""
+        columns = [self.index[position, name + suffix] for name in metric.columns()]
+        means, draws = [np.asarray(self.means[column]) for column in columns], [self.draws[:, c] for c in columns]
+        if isinstance(metric.estimate, OfMeans):
+            return metric.estimate.of(*means), metric.estimate.drawn(*draws)
+        return means[0], draws[0]
 
 
-def known(value: float | Array) -> float | None:
-    """As a figure of a result: null where it cannot be told."""
-    return float(value) if np.isfinite(value) else None
-
-
-def ci(low: float | Array, high: float | Array) -> CI:
-    """As an interval of a result."""
-    return (float(low), float(high)) if np.isfinite(low) and np.isfinite(high) else None
-
-
-def figure(name: str, value: Array, draws: Array) -> dict[str, float | CI]:
+def with_interval(figure: Figure, value: Array, draws: Array) -> dict[str, float | CI]:
+    """A figure as fields of a row, with the percentile interval of its draws [R]."""
     low, high = percentiles(draws) if np.isfinite(value) and np.isfinite(draws).all() else (np.nan, np.nan)
-    return {name: known(value), f"{name}_ci": ci(low, high)}
+    return figure.fields(value, low, high)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Indices, ratio
+from .declaration import SHARE, Figure
+
+RECALL = Figure("recall", "recall", "chance that what belongs to a query is among the k nearest", "0..1", bounds=SHARE)
 
 _SAME = 1e-6
 """Similarities this near are equal: products of float32 differ by as much with the shape of a block."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .arrays import ROUNDING, Array, highest, paired, ratio, standing
+from .declaration import Cell, Figure, Mean, Metric, OfMeans
 
 
 def best_of_n(scores: Array, reference: Array) -> Array:
@@ -108,3 +109,85 @@ def gain_area(costs: Array, gains: Array) -> Array:
     if len(costs) < 2 or costs[0] == costs[-1]:
         return np.full(gains.shape[:-1], np.nan)
     return np.asarray(np.trapezoid(gains, costs, axis=-1) / (costs[-1] - costs[0]))
+
+
+def _comparable(cell: Cell) -> dict[str, Array]:
+    """The picks, a random pick, final-image selection and what it gains, of the prompts that have all of them."""
+    complete = np.isfinite(cell.picks) & np.isfinite(cell.random) & np.isfinite(cell.final)
+    values = {"selected": cell.picks, "random": cell.random, "final": cell.final, "gain": cell.final - cell.random}
+    return {name: np.where(complete, value, np.nan) for name, value in values.items()}
+
+
+def _compared(name: str) -> Callable[[Cell], Array]:
+    return lambda cell: cell.once(_comparable)[name]
+
+
+def _where_picked(cell: Cell, values: Array) -> Array:
+    return np.where(np.isfinite(cell.picks), values, np.nan)
+
+
+# a gain of nothing is exactly 0 in a bootstrap draw only if the gains of the prompts are summed
+METRICS = (
+    Metric(
+        "best_of_n",
+        "Best-of-N",
+        "reference of the pick among all candidates of a prompt; constant scores give the random pick",
+        "as the reference",
+        "nothing scored",
+        core=True,
+        estimate=Mean(lambda cell: cell.picks),
+    ),
+    Metric(
+        "retention",
+        "retention",
+        "mean of the picks / mean of final-image selection",
+        "1: as good; a random pick is not far below",
+        "no chooser",
+        core=True,
+        estimate=OfMeans(retention, selected=_compared("selected"), final=_compared("final")),
+    ),
+    Metric(
+        "recovered_gain",
+        "recovered gain",
+        "(picks - random) / (final-image selection - random), of means",
+        "0: random, 1: as good, above 1: better",
+        "no chooser, or it gains nothing, as with one candidate",
+        core=True,
+        estimate=OfMeans(
+            lambda selected, random, final, gain: recovered_gain(selected, random, final),
+            lambda selected, random, final, gain: share_of_gain(selected - random, gain),
+            **{name: _compared(name) for name in ("selected", "random", "final", "gain")},
+        ),
+    ),
+    Metric(
+        "oracle_gain",
+        "oracle gain",
+        "the same with the reference's own best in place of final-image selection",
+        "up to 1",
+        "no gain to be had",
+        bounds=(-np.inf, 1),
+        estimate=OfMeans(
+            lambda best_of_n, blind, oracle, whole: recovered_gain(best_of_n, blind, oracle),
+            lambda best_of_n, blind, oracle, whole: share_of_gain(best_of_n - blind, whole),
+            best_of_n=lambda cell: cell.picks,
+            blind=lambda cell: _where_picked(cell, cell.random),
+            oracle=lambda cell: _where_picked(cell, cell.oracle),
+            whole=lambda cell: _where_picked(cell, cell.oracle - cell.random),
+        ),
+    ),
+)
+
+COST_STEPS = Figure(
+    "cost_steps",
+    "steps",
+    "denoiser calls: (N k + T - k) times the calls a position costs",
+    higher_is_better=False,
+    whole=True,
+)
+GAIN_AREA = Figure(
+    "gain_area",
+    "gain area",
+    "area under recovered gain over cost, by trapezoids, divided by the span of costs",
+    "1: all gain at every cost",
+    "one position, or a gain that is null",
+)

@@ -8,28 +8,30 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...shards.reader import Bench
+from ..metrics.catalogue import CORE, COUNTS, METRICS, ROW_FIGURES
+from ..metrics.declaration import Figure
+from ..metrics.rows import Yardstick
+from ..metrics.selection import COST_STEPS, GAIN_AREA
+from ..metrics.separation import AUROC, AVERAGE_PRECISION, PREFERENCE
+from ..results.leaderboard import common_position
 from ..results.result_file import EvaluationResult
+from ..results.yardsticks import yardstick_lines
 from .inputs import Inputs, Scored, scored
 from .trajectories import SIZES, Size, Trajectories, spread, trajectories
 
-_FIGURES = (
-    "spearman",
-    "kendall",
-    "pairwise_accuracy",
-    "top1",
-    "regret",
-    "best_of_n",
-    "retention",
-    "recovered_gain",
-    "oracle_gain",
-    "misaligned_auroc",
-)
+_SEPARATION = (AUROC, AVERAGE_PRECISION, PREFERENCE)
+_FIRST = [*(METRICS[name] for name in CORE), COST_STEPS]
+_LEADERBOARD = [
+    *_FIRST,
+    *(figure for figure in (*METRICS.values(), GAIN_AREA, *COUNTS.values()) if figure not in _FIRST),
+]
 _TABLES = {
-    "rows": ("model", "position", "reference", "cost_steps", "n_scored", "n_unscored", *_FIGURES),
+    "rows": ("model", "position", "reference", *ROW_FIGURES),
     "skills": ("model", "position", "reference", "level", "skill", "n_prompts", "spearman", "recovered_gain"),
-    "separation": ("model", "position", "kind", "n_pairs", "auroc", "average_precision", "pairwise_accuracy"),
-    "summaries": ("model", "reference", "gain_area"),
+    "separation": ("model", "position", "kind", "n_pairs", *(figure.name for figure in _SEPARATION)),
+    "summaries": ("model", "reference", GAIN_AREA.name),
 }
+_ENDS = ("low", "high")
 _DIGITS = 5
 _MOST_POSITIONS = 101
 
@@ -38,7 +40,7 @@ def figures(inputs: Inputs) -> dict[str, Any]:
     """Everything but the trajectories."""
     results = [result for _, result in inputs.results]
     first = inputs.first
-    yardsticks = {label: mark.model_dump() for result in results for label, mark in result.yardsticks.items()}
+    yardsticks = {label: mark for result in results for label, mark in result.yardsticks.items()}
     return {
         "bench": first.bench,
         "fingerprint": first.bench_fingerprint,
@@ -49,7 +51,11 @@ def figures(inputs: Inputs) -> dict[str, Any]:
         "models": [result.model for result in results],
         "references": list(dict.fromkeys(row.reference for result in results for row in result.rows)),
         "positions": inputs.positions(),
-        "yardsticks": rounded(yardsticks),
+        "position": common_position(results),
+        "figures": {figure.name: _shown(figure) for figure in (*_SEPARATION, *_LEADERBOARD)},
+        "leaderboard": [figure.name for figure in _LEADERBOARD],
+        "measures": list(METRICS),
+        "yardsticks": rounded({label: _yardsticks(mark, first) for label, mark in yardsticks.items()}),
         "made": [_made(result) for result in results],
         **{name: _columns(results, name, columns) for name, columns in _TABLES.items()},
     }
@@ -119,6 +125,20 @@ def _entry(found: Trajectories, told: Scored, row: int, places: Sequence[int], s
     }
 
 
+def _shown(figure: Figure) -> dict[str, Any]:
+    """What the page needs to show a figure and sort by it."""
+    return {name: getattr(figure, name) for name in ("heading", "higher_is_better", "whole")}
+
+
+def _yardsticks(mark: Yardstick, result: EvaluationResult) -> list[dict[str, Any]]:
+    """Lines of the leaderboard that are no models."""
+    lines = []
+    for line in yardstick_lines(mark, result.n_candidates, result.steps).values():
+        ends = {f"{name}_{end}": x for name, ci in line.intervals.items() for end, x in zip(_ENDS, ci, strict=True)}
+        lines.append({"model": line.name, "yardstick": True, **line.figures, **ends})
+    return lines
+
+
 def _columns(results: Iterable[EvaluationResult], table: str, names: Sequence[str]) -> dict[str, Any]:
     """A table of all results; a figure's interval follows it as `<name>_low` and `<name>_high`."""
     rows = [row.model_dump() for result in results for row in getattr(result, table)]
@@ -136,7 +156,7 @@ def _columns(results: Iterable[EvaluationResult], table: str, names: Sequence[st
 
 
 def _heads(name: str, interval: bool) -> tuple[str, ...]:
-    return (name, f"{name}_low", f"{name}_high") if interval else (name,)
+    return (name, *(f"{name}_{end}" for end in _ENDS)) if interval else (name,)
 
 
 def _made(result: EvaluationResult) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -86,24 +89,23 @@ def trajectories(bench: Bench, numbers: Sequence[int], positions: Sequence[int])
     info = bench.info
     read = tuple(positions) if info.preview is not None else ()
     columns = columns_of(info, read, images=True)
-    wanted = {number * info.candidates + candidate for number in numbers for candidate in range(info.candidates)}
-    current: _Canvas | None = None
+    prompts = {row: number for number in numbers for row in info.rows_of(number)}
+    canvases, left = dict[int, _Canvas](), Counter(prompts.values())
     for index in range(len(info.shards)):
-        row = info.shard_rows(index).start
-        if wanted.isdisjoint(info.shard_rows(index)):
+        first = info.shard_rows(index).start
+        if prompts.keys().isdisjoint(info.shard_rows(index)):
             continue
         for rows in bench.shard_rows(index, columns, _BATCH_ROWS):
-            for number in sorted({n // info.candidates for n in wanted.intersection(range(row, row + len(rows)))}):
-                if current is None or current.number != number:
-                    if current is not None:
-                        yield current.done()
-                    current = _Canvas(bench, number, read)
-                first = max(number * info.candidates - row, 0)
-                last = min((number + 1) * info.candidates - row, len(rows))
-                current.add(rows.slice(first, last - first))
-            row += len(rows)
-    if current is not None:
-        yield current.done()
+            wanted = [(prompts[row], row - first) for row in range(first, first + len(rows)) if row in prompts]
+            for number, places in groupby(wanted, itemgetter(0)):
+                offsets = [offset for _, offset in places]
+                if number not in canvases:
+                    canvases[number] = _Canvas(bench, number, read)
+                canvases[number].add(rows.slice(offsets[0], len(offsets)))
+                left[number] -= len(offsets)
+                if not left[number]:
+                    yield canvases.pop(number).done()
+            first += len(rows)
 
 
 class _Canvas:

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import NbenchError
-from ..metrics import cost_steps, recovered_gain, retention
+from ..metrics.catalogue import ROW_FIGURES
 from ..metrics.model_figures import YARDSTICK
-from .result_file import EvaluationResult, ResultRow, Yardstick, read_result
-
-COLUMNS = {
-    "spearman": "Spearman",
-    "kendall": "Kendall",
-    "pearson": "Pearson",
-    "pairwise_accuracy": "pairwise accuracy",
-    "top1": "top-1",
-    "regret": "regret",
-    "gap": "gap",
-    "best_of_n": "Best-of-N",
-    "retention": "retention",
-    "recovered_gain": "recovered gain",
-    "oracle_gain": "oracle gain",
-    "cost_steps": "steps",
-    "n_scored": "scored",
-    "n_unscored": "unscored",
-}
-"""What can be sorted by, and its heading."""
-
-COUNTS = {"cost_steps", "n_scored", "n_unscored"}
-"""Those that are whole numbers, without an interval."""
-
-_LOWER_IS_BETTER = {"regret", "cost_steps", "n_unscored"}
+from ..metrics.rows import ResultRow
+from .cells import whole, with_ends
+from .result_file import EvaluationResult, read_result
+from .yardsticks import yardstick_lines
 
 
 @dataclass(frozen=True)
 class Line:
-    """A model on a bench, at one position by one reference; figures and intervals by the names in `COLUMNS`.
+    """A model on a bench, at one position by one reference; figures and intervals by the names in `ROW_FIGURES`.
 
     yardstick: no model, but what a random pick, final-image selection or the reference itself would reach.
     """
@@ -55,16 +33,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines, bench by bench, best first; `left_out` says which files have none, and why."""
+    """Lines, bench by bench, best first; `left_out` says which files have none, and why; `notes`: what to mind."""
 
     sort: str
     lines: tuple[Line, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
         """The columns that any line has."""
-        return [name for name in COLUMNS if any(name in line.figures for line in self.lines)]
+        return [name for name in ROW_FIGURES if any(name in line.figures for line in self.lines)]
 
 
 def leaderboard(
@@ -78,8 +57,9 @@ def leaderboard(
     """Read every result under `folder`.
 
     Args:
-        sort: one of `COLUMNS`; what is unknown comes last.
-        position: which to compare at. Default: half way, or the nearest before it that a file has.
+        sort: one of `ROW_FIGURES`; what is unknown comes last.
+        position: which to compare at. Default: of those that all models of a bench have the one half way, or the
+            nearest before it; without such a one each model is shown at its own.
         reference: which to compare by. Default: vqascore where a file has it, else its first.
         bench: the only one to show.
         yardstick: what final-image selection goes by; results that went by another are left out, since their gains are
@@ -88,8 +68,8 @@ def leaderboard(
     Raises:
         NbenchError: nothing there, or nothing that was asked for.
     """
-    if sort not in COLUMNS:
-        raise NbenchError(f"cannot sort by {sort!r}: there are {', '.join(COLUMNS)}")
+    if sort not in ROW_FIGURES:
+        raise NbenchError(f"cannot sort by {sort!r}: there are {', '.join(ROW_FIGURES)}")
     left_out, lines = list[str](), list[Line]()
     results = list(_results(folder, left_out))
     if not results:
@@ -99,8 +79,14 @@ def leaderboard(
         raise NbenchError(f"no results of {bench}: there are {', '.join(sorted({r.bench for _, r in results}))}")
     names = _bench_names([result for _, result in wanted])
     rows = list[tuple[Path, EvaluationResult, ResultRow]]()
+    common = {
+        build: common_position([result for _, result in wanted if (result.bench, result.bench_fingerprint) == build])
+        for build in names
+    }
+    notes = [_apart(names[build]) for build, shared in common.items() if shared is None and position is None]
     for path, result in wanted:
-        row = _row(result, position, reference)
+        shared = common[result.bench, result.bench_fingerprint]
+        row = _row(result, shared if position is None else position, reference)
         if isinstance(row, str):
             left_out.append(f"{path}: {row}")
         else:
@@ -117,11 +103,31 @@ def leaderboard(
         mark = result.yardsticks.get(row.reference)
         if mark and (name, row.reference) not in seen:
             seen.add((name, row.reference))
-            lines += _yardsticks(mark, result, row, name)
+            lines += [
+                Line(f"({one.name})", name, one.position, row.reference, True, one.figures, one.intervals)
+                for one in yardstick_lines(mark, result.n_candidates, result.steps).values()
+            ]
     if not lines:
         raise NbenchError(f"no result has what was asked for{_why(left_out)}")
     lines.sort(key=lambda line: (line.bench, line.reference, *_order(line, sort), line.model))
-    return Leaderboard(sort, tuple(lines), tuple(left_out))
+    return Leaderboard(sort, tuple(lines), tuple(left_out), tuple(notes))
+
+
+def common_position(results: Sequence[EvaluationResult]) -> int | None:
+    """Where to compare results of one bench: of the positions that all of them have, the one half way, the nearest
+    before it, or the first after it; position 0, pure noise, only if there is no other. None without any."""
+    places = [{row.position for row in result.rows} for result in results if result.rows]
+    shared = set.intersection(*places) if places else set()
+    later = sorted(shared - {0})
+    before = [place for place in later if place <= results[0].steps // 2]
+    return before[-1] if before else later[0] if later else min(shared, default=None)
+
+
+def line_cell(line: Line, name: str, interval: bool = True) -> str:
+    """A figure of a line as text, its interval in brackets if wanted."""
+    if ROW_FIGURES[name].whole:
+        return whole(line.figures.get(name))
+    return with_ends(line.figures.get(name), line.intervals.get(name) if interval else None)
 
 
 def _results(folder: Path, left_out: list[str]) -> Iterable[tuple[Path, EvaluationResult]]:
@@ -141,10 +147,7 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
     if label not in labels:
         return f"no reference {label} (it has {', '.join(labels) or 'none'})"
     by_position = {row.position: row for row in result.rows if row.reference == label}
-    chosen = position
-    if chosen is None:
-        half = result.steps // 2
-        chosen = max((k for k in by_position if k <= half), default=min(by_position))
+    chosen = common_position([result]) if position is None else position
     if chosen not in by_position:
         return f"no position {chosen} (it has {', '.join(map(str, sorted(by_position)))})"
     return by_position[chosen]
@@ -170,34 +173,15 @@ def _choosers(
     }
 
 
+def _apart(bench: str) -> str:
+    why = "its models have no position in common, so each is shown at its own"
+    return f"{bench}: {why}; evaluate them at the same --latents"
+
+
 def _line(row: ResultRow, bench: str) -> Line:
-    figures = {name: value for name in COLUMNS if (value := getattr(row, name)) is not None}
+    figures = {name: value for name in ROW_FIGURES if (value := getattr(row, name)) is not None}
     intervals = {name: ci for name in figures if (ci := getattr(row, f"{name}_ci", None)) is not None}
     return Line(row.model, bench, row.position, row.reference, False, figures, intervals)
-
-
-def _yardsticks(mark: Yardstick, result: EvaluationResult, row: ResultRow, bench: str) -> Iterable[Line]:
-    """What is reached without a model, where the file says it."""
-    every = cost_steps(result.n_candidates, result.steps, result.steps)
-    chooser = f" by {mark.chooser}" if mark.chooser else ""
-    known = (
-        ("(random pick)", mark.random, mark.random_ci, result.steps),
-        (f"(final-image selection{chooser})", mark.final, mark.final_ci, every),
-        ("(oracle)", mark.oracle, mark.oracle_ci, every),
-    )
-    for name, value, ci, cost in known:
-        if value is None:
-            continue
-        random, final, oracle = (np.nan if x is None else x for x in (mark.random, mark.final, mark.oracle))
-        shares = {
-            "retention": retention(value, final),
-            "recovered_gain": recovered_gain(value, random, final),
-            "oracle_gain": recovered_gain(value, random, oracle),
-        }
-        figures = {"best_of_n": value, "cost_steps": float(cost)}
-        figures |= {share: float(told) for share, told in shares.items() if np.isfinite(told)}
-        position = 0 if name == "(random pick)" else result.steps
-        yield Line(name, bench, position, row.reference, True, figures, {"best_of_n": ci} if ci else {})
 
 
 def _bench_names(results: Iterable[EvaluationResult]) -> dict[tuple[str, str], str]:
@@ -211,7 +195,7 @@ def _order(line: Line, sort: str) -> tuple[bool, float]:
     value = line.figures.get(sort)
     if value is None:
         return (True, 0.0)
-    return (False, value if sort in _LOWER_IS_BETTER else -value)
+    return (False, -value if ROW_FIGURES[sort].higher_is_better else value)
 
 
 def _why(left_out: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A leaderboard in the formats that people paste elsewhere: Markdown, a page, CSV, JSON."""
+"""A leaderboard in the formats that people paste elsewhere: Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from .leaderboard import COLUMNS, COUNTS, Leaderboard, Line
-from .result_file import CI
+from ...errors import NbenchError
+from ..metrics.catalogue import ROW_FIGURES
+from .leaderboard import Leaderboard, line_cell
 
 _WITHOUT_NUMBERS = ("model", "bench", "reference")
 
 
 def as_json(board: Leaderboard) -> str:
-    """One object: `lines`, with `<metric>_ci` beside each metric, and `left_out`."""
+    """One object: `lines`, with `<metric>_ci` beside each metric, `left_out` and `notes`."""
     lines = []
     for line in board.lines:
-        told: dict[str, Any] = {name: getattr(line, name) for name in ("model", "bench", "position", "reference")}
-        told["yardstick"] = line.yardstick
-        for name in COLUMNS:
-            told[name] = line.figures.get(name)
-            if name not in COUNTS:
-                told[f"{name}_ci"] = line.intervals.get(name)
-        lines.append(told)
-    return json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out)}) + "\n"
+        fields: dict[str, Any] = {name: getattr(line, name) for name in ("model", "bench", "position", "reference")}
+        fields["yardstick"] = line.yardstick
+        for name, figure in ROW_FIGURES.items():
+            fields[name] = line.figures.get(name)
+            if not figure.whole:
+                fields[f"{name}_ci"] = line.intervals.get(name)
+        lines.append(fields)
+    return (
+        json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out), "notes": list(board.notes)})
+        + "\n"
+    )
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -50,49 +54,27 @@ def as_csv(board: Leaderboard) -> str:
 
 def as_markdown(board: Leaderboard) -> str:
     """A table that GitHub and the Hub show."""
-    head, rows = cells(board)
+    head, rows = _cells(board)
     aligned = ["---" if name in _WITHOUT_NUMBERS else "---:" for name in head]
     return "".join(f"| {' | '.join(map(_markdown, row))} |\n" for row in (head, aligned, *rows))
 
 
-def as_html(board: Leaderboard) -> str:
-    """A page of one table; needs nothing else."""
-    head, rows = cells(board)
-    titles = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
-    body = ""
-    for line, row in zip(board.lines, rows, strict=True):
-        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        kind = ' class="yardstick"' if line.yardstick else ""
-        body += f'<tr{kind}><th scope="row">{html.escape(row[0])}</th>{told}</tr>\n'
-    table = f"<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}</tbody>"
-    return f"{_PAGE}<table>\n<caption>{_caption(board)}</caption>\n{table}\n</table>\n"
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": as_markdown, "csv": as_csv, "json": as_json}
 
 
-FORMATS: dict[str, Callable[[Leaderboard], str]] = {
-    "md": as_markdown,
-    "html": as_html,
-    "csv": as_csv,
-    "json": as_json,
-}
+def write_leaderboard(board: Leaderboard, format: str) -> str:
+    """A leaderboard in one of `FORMATS`.
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nbench leaderboard</title>
-<style>
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
-body { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-caption { text-align: left; padding: .5em }
-th, td { padding: .3em .7em; text-align: right; white-space: nowrap; border-bottom: 1px solid #8885 }
-th[scope=row], td:nth-child(2) { text-align: left }
-.yardstick { font-style: italic; opacity: .8 }
-</style>
-"""
+    Raises:
+        NbenchError: there is no such format.
+    """
+    if format not in FORMATS:
+        page = "; nbench report makes a page" if format == "html" else ""
+        raise NbenchError(f"no format {format!r}: there are table, {', '.join(FORMATS)}{page}")
+    return FORMATS[format](board)
 
 
-def cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+def _cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     """Headings and lines as text, intervals in brackets."""
     references = len({line.reference for line in board.lines}) > 1
     head = [
@@ -100,35 +82,20 @@ def cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         "bench",
         "position",
         *(["reference"] if references else ()),
-        *(COLUMNS[name] for name in board.columns),
+        *(ROW_FIGURES[name].heading for name in board.columns),
     ]
     rows = [
         [line.model, line.bench, str(line.position), *([line.reference] if references else ())]
-        + [cell(line, name) for name in board.columns]
+        + [line_cell(line, name) for name in board.columns]
         for line in board.lines
     ]
     return head, rows
 
 
-def cell(line: Line, name: str, interval: bool = True) -> str:
-    """A figure as text, its interval in brackets; `-` where there is none."""
-    value = line.figures.get(name)
-    if value is None:
-        return "-"
-    if name in COUNTS:
-        return f"{value:.0f}"
-    ci: CI = line.intervals.get(name) if interval else None
-    return f"{value:z.3f} [{ci[0]:z.3f}, {ci[1]:z.3f}]" if ci else f"{value:z.3f}"
-
-
 def _spread(metric: str) -> tuple[str, ...]:
-    return (metric,) if metric in COUNTS else (metric, f"{metric}_low", f"{metric}_high")
+    return (metric,) if ROW_FIGURES[metric].whole else (metric, f"{metric}_low", f"{metric}_high")
 
 
 def _markdown(text: str) -> str:
     plain = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{char}" if char in "\\|`*_[]" and text not in ("---", "---:") else char for char in plain)
-
-
-def _caption(board: Leaderboard) -> str:
-    return html.escape(f"Sorted by {COLUMNS[board.sort]}; 95 % intervals over prompts in brackets.")

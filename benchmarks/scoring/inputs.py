@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...builders.regenerate import maker_of
+from ...builders.spec import maker_of
 from ...errors import NbenchError, check_range
 from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder

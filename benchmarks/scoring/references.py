@@ -135,15 +135,16 @@ def score_reference(
     """
     origin = _origin(bench.info, reference, scorer)
     parts = reference_parts(bench.path, reference.name)
-    paths = [parts / f"{shard}.parquet" for shard in range(len(bench.info.shards))]
-    missing = [shard for shard, path in enumerate(paths) if _origin_at(path) != origin]
+    kept, shards = _scores_before_extension(reference_path(bench.path, reference.name), bench.info, origin)
+    paths = {shard: parts / f"{shard}.parquet" for shard in shards}
+    missing = [shard for shard, path in paths.items() if _origin_at(path) != origin]
     tell = progress or (lambda count: None)
-    tell(sum(len(bench.info.shard_rows(shard)) for shard in range(len(paths)) if shard not in missing))
+    tell(bench.info.rows - sum(len(bench.info.shard_rows(shard)) for shard in missing))
     for shard, table in score_shards(
         bench, scorer, [bench.info.steps], lambda _, count: tell(count), options or ScoreOptions(), missing
     ):
         write_scores(paths[shard], table, origin)
-    table = pa.concat_tables(read_scores(path).replace_schema_metadata() for path in paths)
+    table = pa.concat_tables([*kept, *(read_scores(path).replace_schema_metadata() for path in paths.values())])
     if not table.num_rows:
         raise NbenchError(f"{bench.location.url} has no image for {reference.name} to score: all trajectories failed")
     write_scores(reference_path(bench.path, reference.name), table, origin)
@@ -205,6 +206,17 @@ def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str
     """The metadata of the score table; "model": the scorer, where the reference is called otherwise."""
     named = {} if reference.scorer == reference.name else {"model": reference.scorer_label}
     return score_metadata(info, scorer) | {"scorer": reference.name} | named
+
+
+def _scores_before_extension(
+    path: Path, info: DatasetInfo, origin: dict[str, Any]
+) -> tuple[list[pa.Table], Sequence[int]]:
+    """The scores of a table of the same scorer from before its data set was extended, and the shards that it lacks."""
+    there = _origin_at(path)
+    shards = info.shards_since(str(there.get("bench_fingerprint"))) if info.blocks else None
+    if shards and there | {"bench_fingerprint": info.fingerprint} == origin:
+        return [read_scores(path).replace_schema_metadata()], shards
+    return [], range(len(info.shards))
 
 
 def _origin_at(path: Path) -> dict[str, Any]:

@@ -33,8 +33,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     Raises:
         NbenchError: too few steps, or the pipeline cannot be had.
     """
-    from ...builders.candidates import call_arguments
-    from ...builders.regenerate import maker_of
+    from ...builders.spec import call_arguments, maker_of
     from ...pipelines.find import load_pipeline
     from ...pipelines.generate import generate
     from ...pipelines.step_tap import tapped

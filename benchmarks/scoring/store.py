@@ -28,7 +28,8 @@ from ...shards.lock import locked
 from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
-from ..results.result_file import EvaluationResult, RetrievalRow, read_result
+from ..metrics.rows import RetrievalRow
+from ..results.result_file import EvaluationResult, read_result
 from .inputs import ScoreOptions, readable
 from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
@@ -97,7 +98,8 @@ class Store:
             raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
 
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions`, of which only those that are missing are made; to be asked for while `held`.
+        """The scores at `positions` and at all that were scored before; only those that are missing are made. To be
+        called while `held`.
 
         `fresh`: forget what there is; `shown`: tell on stderr how far it is.
 
@@ -109,6 +111,7 @@ class Store:
             raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
+        wanted = sorted({*wanted, *self._made_anew()})
         old, result = self._kept()
         if old is None:
             result = None
@@ -163,8 +166,8 @@ class Store:
 
     def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
         """The table that is there, if it is of the same origin, and the result beside it."""
-        if self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:"):
-            return None, None  # their scores cost nothing, and a reference may be another one now
+        if self._costs_nothing:
+            return None, None
         try:
             table = read_scores(self.path)
         except NbenchError:
@@ -189,6 +192,22 @@ class Store:
             return read_result(self.path.with_suffix(".json"))
         except NbenchError:
             return None
+
+    @property
+    def _costs_nothing(self) -> bool:
+        """Whether scores are made anew every time: a reference that they are read from may be another one now."""
+        return self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:")
+
+    def _made_anew(self) -> set[int]:
+        """Positions scored before by a scorer whose scores are not kept."""
+        if not self._costs_nothing:
+            return set()
+        try:
+            table = read_scores(self.path)
+        except NbenchError:
+            return set()
+        same_bench = scores_metadata(table).get("bench_fingerprint") == self.bench.info.fingerprint
+        return set(pc.unique(table["position"]).to_pylist()) if same_bench else set()
 
     def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
         if old is None or position not in set(pc.unique(old["position"]).to_pylist()):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ...errors import NbenchError
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import digest
-from ...shards.scores import PROMPT, SCORE_SCHEMA, reference_path, write_scores
+from ...shards.scores import PROMPT, SCORE_SCHEMA, read_scores, reference_path, scores_metadata, write_scores
 from ..candidates import Plan
 from ..config import BuildConfig
 from ..prompts.choose import PromptSet
@@ -40,8 +40,10 @@ def on_hub(images: str | Path | None) -> bool:
 
 
 def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
-    """Write `scores/human.parquet` of a whole data set, if anybody rated its images: means, as they were given."""
-    ratings = images.ratings()
+    """Write `scores/human.parquet` of a whole data set unless it is there: people's mean ratings, if there are any."""
+    path = reference_path(folder.path, HUMAN)
+    present = path.exists() and scores_metadata(read_scores(path)).get("bench_fingerprint") == folder.info.fingerprint
+    ratings = None if present else images.ratings()
     if ratings is None:
         return
     count, n = len(plan.prompts), images.candidates
@@ -60,7 +62,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
         "bench_fingerprint": folder.info.fingerprint,
         "source": plan.spec["images"]["source"],
     }
-    write_scores(reference_path(folder.path, HUMAN), pa.table(columns, schema=SCORE_SCHEMA), told)
+    write_scores(path, pa.table(columns, schema=SCORE_SCHEMA), told)
 
 
 def _open(config: BuildConfig) -> ImageSource:

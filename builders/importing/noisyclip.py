@@ -21,13 +21,13 @@ from ...shards.formats import shard_writer
 from ...shards.positions import parse_positions
 from ...shards.reader import open_bench
 from ...shards.rows import to_arrow
-from ...shards.schema import BYTES, DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
+from ...shards.schema import DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
 from ...shards.stream import prefetch
-from ..candidates import PREVIEW_ROWS, as_kept, not_finite, rows_a_shard
-from ..config import KINDS, prompts_digest
+from ..candidates import as_kept, not_finite
 from ..corruption.world import corrupt_prompts
-from ..preview_map import fit_preview
+from ..first_look import PREVIEW_ROWS, fit_preview
 from ..prompts.choose import read_prompts
+from ..spec import empty_dataset, prompts_digest
 from .noisyclip_layout import (
     DEFAULT_PATTERN,
     BadFileError,
@@ -179,29 +179,9 @@ class _Import:
 
     def begin(self, spec: dict[str, Any]) -> DatasetInfo:
         """The record of an empty data set."""
-        config, candidates, kind = self.config, self.layout.n_candidates, KINDS[self.config.kind]
-        _, shape, size = self.form
-        row_bytes = BYTES[config.latent_dtype] * int(np.prod(shape)) * len(self.positions)
-        rows, per_shard = len(self.layout.files), config.rows_per_shard or rows_a_shard(row_bytes, candidates)
-        return DatasetInfo(
-            format_version=1,
-            name=kind.name,
-            split=kind.split,
-            fingerprint=fingerprint(spec),
-            spec=spec,
-            latent_shape=(shape[0], shape[1], shape[2]),
-            format=config.format,
-            latent_dtype=config.latent_dtype,
-            image_size=size,
-            steps=config.steps,
-            candidates=candidates,
-            n_prompts=len(self.layout.prompts),
-            rows=rows,
-            rows_per_shard=per_shard,
-            positions=self.positions,
-            preview=ALIASES["sdxl"].preview if shape == _SDXL_SHAPE else self._fitted_preview(),
-            shards=(None,) * -(-rows // per_shard),
-        )
+        _, (channels, height, width), size = self.form
+        preview = ALIASES["sdxl"].preview if self.form[1] == _SDXL_SHAPE else self._fitted_preview()
+        return empty_dataset(spec, (channels, height, width), size, self.positions, preview)
 
     def shard(self, info: DatasetInfo, index: int, progress: BuildProgress) -> ShardRecord:
         """Write and commit shard `index`."""

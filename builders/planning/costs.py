@@ -9,10 +9,12 @@ from typing import Literal
 
 from ...shards.schema import DatasetInfo, PositionInfo, array_columns, column_bytes
 from ...shards.signals import ArrayColumn, activations_of
-from ..candidates import first_look, rows_a_shard
-from ..config import KINDS, BuildConfig
-from .counts import Count, count
-from .pipeline_config import Setup, read_setup
+from ..config import BuildConfig
+from ..first_look import first_look_rows
+from ..process import process_of
+from ..spec import empty_dataset
+from .counts import Count
+from .pipeline_config import read_setup
 
 SHARES = {"float16": 0.85, "float32": 0.83, "int8": 1.33}
 """Stored bytes of a raw one in Parquet (byte stream split and zstd), measured on latents of the embedded world and on
@@ -87,14 +89,21 @@ def estimate_costs(config: BuildConfig) -> Costs:
         NbenchError: a pipeline whose configuration cannot be read, or prompts or images that cannot, or cannot be
             counted without being fetched.
     """
-    setup = read_setup(config.pipeline, config.pipeline_options)
-    counted = count(config, setup.image_size)
-    info = _info(config, setup, counted)
-    per_shard = config.rows_per_shard or rows_a_shard(info.row_bytes, info.candidates)
-    shards = -(-info.rows // per_shard)
-    looked_at = first_look(setup.has_preview, counted.prompts)
-    made, forward = info.rows + looked_at, config.process == "forward"
-    rows_a_step = 0 if forward else setup.rows_a_step
+    process, setup = process_of(config), read_setup(config.pipeline, config.pipeline_options)
+    counted = process.count(setup.image_size)
+    spec = {
+        "kind": config.kind,
+        "steps": config.n_steps,
+        "prompts": {"count": counted.prompts},
+        "candidates": counted.candidates,
+        "rows_per_shard": config.rows_per_shard,
+        "format": config.format,
+        "latent_dtype": config.latent_dtype,
+    }
+    positions = [PositionInfo(k, None, None, 1.0) for k in config.stored]
+    info = empty_dataset(spec, setup.latent_shape, setup.image_size, positions, signals=config.signals)
+    looked_at = first_look_rows(setup.has_preview, counted.prompts)
+    made, (rows_a_step, encoded) = info.rows + looked_at, process.row_work(setup.rows_a_step)
     notes = [
         f"{layer.name}: its width is the layer's, which only the weights tell; not counted"
         for layer in activations_of(config.signals)
@@ -112,45 +121,20 @@ def estimate_costs(config: BuildConfig) -> Costs:
         steps=config.n_steps,
         rows_a_step=rows_a_step,
         denoiser_rows=made * config.n_steps * rows_a_step,
-        encoder_rows=made if forward else 0,
+        encoder_rows=made * encoded,
         batch_size=config.batch_size or setup.batch_size,
         latent_shape=setup.latent_shape,
         image_size=setup.image_size,
         format=config.format,
         latent_dtype=config.latent_dtype,
-        rows_per_shard=per_shard,
-        shards=shards,
-        columns=tuple(_columns(info, shards, counted)),
+        rows_per_shard=info.rows_per_shard,
+        shards=len(info.shards),
+        columns=tuple(_columns(info, counted)),
         notes=tuple(notes),
     )
 
 
-def _info(config: BuildConfig, setup: Setup, counted: Count) -> DatasetInfo:
-    """The record that the build would begin with, as far as its columns and sizes go."""
-    kind = KINDS[config.kind]
-    return DatasetInfo(
-        format_version=1,
-        name=kind.name,
-        split=kind.split,
-        fingerprint="",
-        spec={},
-        latent_shape=setup.latent_shape,
-        format=config.format,
-        latent_dtype=config.latent_dtype,
-        image_size=setup.image_size,
-        steps=config.n_steps,
-        candidates=counted.candidates,
-        n_prompts=counted.prompts,
-        rows=counted.prompts * counted.candidates,
-        rows_per_shard=1,
-        positions=tuple(PositionInfo(k, None, None, 1.0) for k in config.stored),
-        preview=None,
-        shards=(),
-        signals=config.signals,
-    )
-
-
-def _columns(info: DatasetInfo, shards: int, counted: Count) -> Iterable[ColumnCost]:
+def _columns(info: DatasetInfo, counted: Count) -> Iterable[ColumnCost]:
     arrays, tar, text_bytes = array_columns(info), info.format == "webdataset", counted.text_bytes
     for name, column in arrays.items():
         raw = _numbers(column)
@@ -162,7 +146,7 @@ def _columns(info: DatasetInfo, shards: int, counted: Count) -> Iterable[ColumnC
     kept = _member(text_bytes) if tar else round(text_bytes * TEXT_SHARE)
     yield ColumnCost("texts", text_bytes * info.rows, kept * info.rows)
     ends = 2 * _TAR_BLOCK if tar else _FOOTER_BYTES * (len(arrays) + _TEXT_COLUMNS)
-    yield ColumnCost("ends of files", ends * shards, ends * shards)
+    yield ColumnCost("ends of files", ends * len(info.shards), ends * len(info.shards))
 
 
 def _numbers(column: ArrayColumn) -> int:

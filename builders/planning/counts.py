@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ...errors import NbenchError
 from ...shards.rows import encode_image
 from ..config import BuildConfig
 from ..corruption.world import corrupt_prompts
-from ..images.given import given_images, on_hub
 from ..images.source import ChosenImages, load_image
-from ..prompts.choose import Prompt, PromptRequest, load_prompts
+from ..prompts.choose import Prompt, PromptRequest
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
 """Prompts of the sets that have a name, as known when this was written: none is fetched to be counted."""
@@ -41,65 +40,53 @@ class Count:
     png_share: float
 
 
-def count(config: BuildConfig, image_size: tuple[int, int]) -> Count:
-    """What `config` asks for; of images on this machine a few are read, to see how well they compress.
-
-    Raises:
-        NbenchError: prompts or images that cannot be read, or a data set on the Hub of unknown size.
-    """
-    if config.process == "forward":
-        return _published_images(config) if on_hub(config.images) else _images_here(config, image_size)
-    request, n = config.prompt_request, config.n_candidates
-    share = WORLD_PNG_SHARE if config.pipeline == "shapes" else PNG_SHARE
-    known = _known(request)
-    if known is not None:
-        return Count(_asked(request, known), n, _uncounted(request, known), UNSEEN_TEXT_BYTES, share)
-    prompts = load_prompts(request, config.kind).prompts
-    return Count(len(prompts), n, "counted", _text_bytes(config, prompts), share)
-
-
-def _images_here(config: BuildConfig, size: tuple[int, int]) -> Count:
-    chosen, images = given_images(config)
-    texts = _text_bytes(config, chosen.prompts)
-    return Count(len(chosen.prompts), images.candidates, "counted", texts, _png_share(images, size))
-
-
-def _published_images(config: BuildConfig) -> Count:
-    request, name = config.image_request, str(config.images)
-    known = _known(request) if name in KNOWN_IMAGES else None
-    most = known or request.limit or request.sample
-    if most is None:
-        raise NbenchError(f"how many images {name} has is not known until it is read: plan with so many by --limit")
-    candidates = config.candidates or len(config.image_columns) or KNOWN_IMAGES.get(name, 1)
-    return Count(_asked(request, most), candidates, _uncounted(request, known), UNSEEN_TEXT_BYTES, PNG_SHARE)
-
-
-def _known(request: PromptRequest) -> int | None:
+def published_prompts(request: PromptRequest) -> int | None:
+    """Prompts of a published set; None of any other one, and where tags choose among them."""
     return None if request.tags else KNOWN_PROMPTS.get(str(request.source))
 
 
-def _asked(request: PromptRequest, there: int) -> int:
-    return min(there, request.limit or there, request.sample or there)
+def count_known(request: PromptRequest, published: int | None, candidates: int, share: float) -> Count:
+    """What `request` leaves of a set of which nothing is fetched; without a `published` number its limit tells.
+
+    Raises:
+        NbenchError: it has no limit.
+    """
+    most = published or request.limit or request.sample
+    if most is None:
+        raise NbenchError(
+            f"how many images {request.source} has is not known until it is read: plan with so many by --limit"
+        )
+    source = f"{'as asked' if published is None else f'{published:,}'} in {request.source}, not counted now"
+    prompts = min(most, request.limit or most, request.sample or most)
+    return Count(prompts, candidates, source, UNSEEN_TEXT_BYTES, share)
 
 
-def _uncounted(request: PromptRequest, known: int | None) -> str:
-    return f"{'as asked' if known is None else f'{known:,}'} in {request.source}, not counted now"
+def count_read(kind: str, prompts: Sequence[Prompt], candidates: int, share: float) -> Count:
+    """Prompts that are at hand."""
+    return Count(len(prompts), candidates, "counted", _text_bytes(kind, prompts), share)
 
 
-def _text_bytes(config: BuildConfig, prompts: list[Prompt]) -> int:
-    """Of a row, on average, as JSON."""
-    chosen: Iterable[Prompt] = corrupt_prompts(prompts) if config.kind == "ncc" else prompts
-    rows = [{**asdict(one), "candidate": 0, "seed": 2**62, "status": "ok", "key": one.id} for one in chosen]
-    return -(-sum(len(json.dumps(row).encode()) for row in rows) // len(rows))
+def count_published_images(config: BuildConfig) -> Count:
+    """Images on the Hub, of which nothing is fetched."""
+    request, name = config.image_request, str(config.images)
+    candidates = config.candidates or len(config.image_columns) or KNOWN_IMAGES.get(name, 1)
+    return count_known(request, published_prompts(request) if name in KNOWN_IMAGES else None, candidates, PNG_SHARE)
 
 
-def _png_share(images: ChosenImages, size: tuple[int, int]) -> float:
+def png_share(images: ChosenImages, size: tuple[int, int]) -> float:
     """Of some images, spread over all, as a build keeps them; what is assumed where none of them can be read."""
-    rows, found = len(images.numbers) * images.candidates, list[float]()
+    rows, shares = len(images.numbers) * images.candidates, list[float]()
     for row in range(0, rows, -(-rows // _LOOKED_AT)):
         try:
             pixels = load_image(images.encoded(row), size)
         except ValueError:
             continue  # a failed row, which has no image
-        found.append(len(encode_image(pixels)) / pixels.size)
-    return sum(found) / len(found) if found else PNG_SHARE
+        shares.append(len(encode_image(pixels)) / pixels.size)
+    return sum(shares) / len(shares) if shares else PNG_SHARE
+
+
+def _text_bytes(kind: str, prompts: Sequence[Prompt]) -> int:
+    """Of a row, on average, as JSON."""
+    chosen = corrupt_prompts(prompts) if kind == "ncc" else prompts
+    rows = [{**asdict(one), "candidate": 0, "seed": 2**62, "status": "ok", "key": one.id} for one in chosen]
+    return -(-sum(len(json.dumps(row).encode()) for row in rows) // len(rows))

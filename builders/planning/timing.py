@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...errors import NbenchError
-from ...pipelines.find import load_pipeline, resolve_pipeline
-from ...pipelines.generate import Trajectories, generate
-from ..config import BuildConfig
-from ..forward import PARTS, PROCESS, open_forward
-from ..images.given import given_images
-from ..images.source import ChosenImages
-from ..shard_maker import OUT_OF_MEMORY, unless_out_of_memory
-from .costs import Costs
+from ..out_of_memory import ONE_DOES_NOT_FIT, unless_out_of_memory
 
-TEXT = "two red circles above one blue square on gray background"
+if TYPE_CHECKING:
+    from .costs import Costs
+
 _FEW, _MORE = 2, 6
 
 
@@ -51,47 +46,27 @@ class Timing:
         return self.device_hours(costs) * rounds / costs.shards
 
 
-def time_build(config: BuildConfig) -> Timing:
-    """Make batches as large as those of the build, which halve until they fit.
+def time_steps(make: Callable[[int, int], Any], steps: int, batch: int) -> Timing:
+    """Of `make(steps, batch)`, from few and from more steps than the `steps` of the build, if it has so many.
 
     Raises:
-        NbenchError: a pipeline that cannot be had or run, images that cannot be read, or not even one image fits.
+        NbenchError: not even one image fits into memory.
     """
-    return _time_forward(config) if config.process == PROCESS else _time_pipeline(config)
-
-
-def _time_pipeline(config: BuildConfig) -> Timing:
-    """Run the pipeline for few and for more steps."""
-    entry = resolve_pipeline(config.pipeline, config.pipeline_options)
-    pipe = load_pipeline(entry, config.dtype or entry.dtype, None, config.options)
-    guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
-    arguments = {**guidance, **entry.call_kwargs}
-
-    def make(steps: int, batch: int) -> Trajectories:
-        called = {**arguments, "num_inference_steps": steps}
-        return generate(pipe, [TEXT] * batch, range(batch), range(steps + 1), called, config.signals)
-
-    more = min(_MORE, config.n_steps)
+    more = min(_MORE, steps)
     few = min(_FEW, max(1, more - 1))
-    batch, (short, long) = _seconds([partial(make, few), partial(make, more)], config.batch_size or entry.batch_size)
+    batch, (short, long) = _seconds([partial(make, few), partial(make, more)], batch)
     step = max(0.0, long - short) / (more - few) if more > few else long / more
     return _timing(batch, step, max(0.0, long - more * step))
 
 
-def _time_forward(config: BuildConfig) -> Timing:
-    """Encode images of the build and add noise for all positions that it keeps; a few are repeated to fill a batch."""
-    entry = resolve_pipeline(config.pipeline, config.pipeline_options, PARTS)
-    asked = config.batch_size or entry.batch_size
-    images = _in_memory(given_images(replace(config, limit=min(asked, config.limit or asked), sample=None))[1], asked)
-    process = open_forward(entry, images, config.n_steps, config.dtype or entry.dtype)
-    batch, (seconds,) = _seconds([lambda batch: process.make(range(batch), range(batch), config.stored)], asked)
+def time_batches(make: Callable[[int], Any], batch: int) -> Timing:
+    """Of `make(batch)`, which has no steps.
+
+    Raises:
+        NbenchError: not even one image fits into memory.
+    """
+    batch, (seconds,) = _seconds([make], batch)
     return _timing(batch, 0.0, seconds)
-
-
-def _in_memory(images: ChosenImages, most: int) -> ChosenImages:
-    """The first ones, at most so many, over and over: how fast a disk or the Hub gives them is not what is timed."""
-    held = [images.encoded(row) for row in range(min(most, len(images.numbers) * images.candidates))]
-    return ChosenImages(replace(images.source, read=lambda row, _: held[row % len(held)]), range(most), 1)
 
 
 def _seconds(makes: list[Callable[[int], Any]], batch: int) -> tuple[int, list[float]]:
@@ -109,7 +84,7 @@ def _seconds(makes: list[Callable[[int], Any]], batch: int) -> tuple[int, list[f
         if len(found) > len(makes):
             return batch, found[1:]
         if batch == 1:
-            raise NbenchError(f"{OUT_OF_MEMORY} with one image: use --dtype float16, a smaller size or another machine")
+            raise NbenchError(ONE_DOES_NOT_FIT)
         batch //= 2
 
 

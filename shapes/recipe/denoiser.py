@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from ...builders.preview_map import fit_preview
+from ...builders.first_look import fit_preview
 from ...training.saving import declare_float32
 from ..grammar import scenes
 from ..render import SIZE, render

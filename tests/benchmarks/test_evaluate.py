@@ -15,9 +15,9 @@ from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
 from nbench.benchmarks.metrics.measure import compare, measure, yardstick
 from nbench.benchmarks.metrics.model_figures import Setting
-from nbench.benchmarks.results.evaluation_tables import report_table
 from nbench.benchmarks.results.plot import plot_report
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
 from nbench.errors import NbenchError
@@ -61,7 +61,7 @@ def test_json_is_the_one_object_with_a_row_for_each_model_position_and_reference
     told = json.loads(report.to_json())
     assert list(told) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows", "costs"]
     assert (told["bench"], told["n_prompts"], told["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
-    assert all(list(row)[: len(COLUMNS)] == COLUMNS for row in told["rows"])
+    assert all(set(COLUMNS) <= set(row) for row in told["rows"])
     cells = [(row["model"], row["position"], row["reference"]) for row in told["rows"]]
     models, positions, references = ("random", "brightness"), (0, 5, STEPS), ("clip", "vqascore")  # final always added
     assert sorted(cells) == sorted((m, k, r) for m in models for k in positions for r in references)
@@ -152,6 +152,27 @@ def test_tables_alone_give_the_rows_of_the_evaluation(report: EvaluationReport, 
         for name, value in row.items():
             same = expected[name] if isinstance(value, str) else pytest.approx(expected[name], abs=1e-6)
             assert value == same, name
+
+
+def test_evaluating_fewer_positions_later_shrinks_nothing(
+    bench: tuple[Bench, Quality], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"brightness": Brightness()}
+    monkeypatch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
+    models = ("random", "brightness")
+    first = evaluate(EvaluateConfig(bench[0].path, models, "0,5", tmp_path))
+    before = [read_result(path) for path in first.files]
+    again = evaluate(EvaluateConfig(bench[0].path, models, "8", tmp_path))
+    assert {row.position for row in again.rows} == {row.position for row in again.comparisons} == {8, STEPS}
+    for path, old in zip(again.files, before, strict=True):
+        new = read_result(path)
+        assert {row.position for row in new.rows} == {0, 5, 8, STEPS}
+        spearman = {(row.position, row.reference): row.spearman for row in new.rows}
+        assert {key: spearman[key] for key in ((row.position, row.reference) for row in old.rows)} == {
+            (row.position, row.reference): row.spearman for row in old.rows
+        }
+        assert {row.position for row in new.comparisons} == {0, 5, 8, STEPS}
+        assert set(read_scores(path.with_suffix(".parquet"))["position"].to_pylist()) == {0, 5, 8, STEPS}
 
 
 def test_all_means_the_stored_positions(bench: tuple[Bench, Quality], tmp_path: Path) -> None:

@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from nbench.builders.candidates import Plan
+from nbench.builders.process.reverse import LoadedPipeline, Reverse
 from nbench.builders.prompts.choose import world_prompts
 from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
@@ -28,6 +33,18 @@ def dies(owner, name, calls):
     setattr(owner, name, method)
 """
 """For programs of `run_python` that are to be killed when a method has been called so many times."""
+
+
+@dataclass(frozen=True)
+class Hooked(Reverse):
+    """The reverse process, which hands its pipeline to `hook` when it is loaded."""
+
+    hook: Callable[[Any], object]
+
+    def load(self, plan: Plan) -> LoadedPipeline:
+        loaded = super().load(plan)
+        self.hook(loaded.pipe)
+        return loaded
 
 
 def save_scenes(folder: Path, count: int) -> Path:

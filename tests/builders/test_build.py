@@ -24,7 +24,7 @@ from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import save_sd15
-from .conftest import DIES, run_python
+from .conftest import DIES, Hooked, run_python
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
@@ -87,10 +87,11 @@ def test_what_the_record_says(quick: Path) -> None:
     assert str(quick) not in (quick / "dataset.json").read_text()
 
 
-def test_again_costs_nothing_and_changes_nothing(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_again_costs_nothing_and_changes_nothing(quick: Path) -> None:
     before = files(quick)
-    monkeypatch.setattr("nbench.builders.build.load_pipeline", None)
-    assert build(replace(QUICK, out=quick), progress=False).built == 0
+    config = replace(QUICK, out=quick)
+    unloaded = Hooked(config, lambda pipe: pytest.fail("a pipeline was loaded"))
+    assert build(config, progress=False, process=unloaded).built == 0
     assert files(quick) == before
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from nbench.builders.config import BuildConfig, build_spec
+from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import Prompt
+from nbench.builders.spec import build_spec
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import PipelineEntry
 from nbench.shards.fingerprint import fingerprint

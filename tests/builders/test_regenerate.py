@@ -12,7 +12,8 @@ import pytest
 
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.regenerate import maker_of, regenerate
+from nbench.builders.regenerate import regenerate
+from nbench.builders.spec import maker_of
 from nbench.cli import main
 from nbench.errors import NbenchError
 from nbench.shards.reader import open_bench

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,29 @@ import numpy as np
 import pytest
 import torch
 
-from nbench.builders import build as build_module
 from nbench.builders import shard_maker as make_module
 from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
-from nbench.pipelines.find import load_pipeline
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
-from .conftest import run_python
+from .conftest import Hooked, run_python
 from .test_build import QUICK, files, latents
 
 TINY = replace(QUICK, limit=4, batch_size=None)
 
 
-@pytest.fixture
-def fits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
-    """Makes the denoiser run out of memory where a test says that a batch of so many images does not fit."""
+def fitting(config: BuildConfig, most: int) -> Hooked:
+    """The process of `config`, whose denoiser runs out of memory with more than `most` images at a time."""
+    calls = itertools.count(1)
 
-    def install(fit: Callable[[int], bool]) -> None:
-        def load(*arguments: Any) -> Any:
-            pipe, calls = load_pipeline(*arguments), itertools.count(1)
+    def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        looking = next(calls) <= TINY.n_steps  # at the schedule, with one image, before the build begins
+        if not looking and len(kwargs["hidden_states"]) // 2 > most:  # guidance doubles the batch
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-            def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-                looking = next(calls) <= TINY.n_steps  # at the schedule, with one image, before the build begins
-                if not looking and not fit(len(kwargs["hidden_states"]) // 2):  # guidance doubles the batch
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-            pipe.transformer.register_forward_pre_hook(check, with_kwargs=True)
-            return pipe
-
-        monkeypatch.setattr(build_module, "load_pipeline", load)
-
-    return install
+    return Hooked(config, lambda pipe: pipe.transformer.register_forward_pre_hook(check, with_kwargs=True))
 
 
 @pytest.fixture(scope="module")
@@ -56,47 +45,44 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(
-    undisturbed: Path, tmp_path: Path, fits: Any, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fits(lambda images: images <= 1)
-    report = build(replace(TINY, out=tmp_path / "bench"))
+    config = replace(TINY, out=tmp_path / "bench")
+    report = build(config, process=fitting(config, 1))
     assert (report.rows, report.failed) == (8, 0)
     assert "out of memory with 3 images at a time: going on with 1" in capsys.readouterr().err
     np.testing.assert_allclose(latents(tmp_path / "bench"), latents(undisturbed), atol=0.02)
     assert verify(tmp_path / "bench").defects == ()
 
 
-def test_what_never_fits_is_a_failed_row_that_can_be_tried_again(
-    undisturbed: Path, tmp_path: Path, fits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_never_fits_is_a_failed_row_that_can_be_tried_again(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench"
-    fits(lambda images: False)
-    report = build(replace(TINY, out=out), progress=False)
+    config = replace(TINY, out=out)
+    report = build(config, progress=False, process=fitting(config, 0))
     assert report.failed == report.rows == 8
     assert {str(row) for rows in open_bench(out).rows(["error"], 9) for row in rows["error"]} == {"out of memory"}
     assert verify(out).defects == ()
-    monkeypatch.setattr(build_module, "load_pipeline", load_pipeline)
     again = build(replace(TINY, out=out, retry_failed=True), progress=False)
     assert (again.failed, again.built) == (0, 8)
     np.testing.assert_allclose(latents(out), latents(undisturbed), atol=0.02)
     assert verify(out).defects == ()
 
 
-def test_other_errors_are_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*arguments: Any) -> Any:
-        pipe = load_pipeline(*arguments)
-        pipe.transformer.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
-        return pipe
+def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(build_module, "load_pipeline", load)
+    config = replace(TINY, out=tmp_path / "bench")
+    hooked = Hooked(config, lambda pipe: pipe.transformer.register_forward_pre_hook(fail))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        build(replace(TINY, out=tmp_path / "bench"), progress=False)
+        build(config, progress=False, process=hooked)
 
 
 FULL = """
 import resource, sys
 from pathlib import Path
 from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 config = BuildConfig("genai-bench", out=Path(sys.argv[1]), limit=4, candidates=2, steps=4, rows_per_shard=2,
@@ -146,6 +132,7 @@ from dataclasses import replace
 from pathlib import Path
 import diffusers, torch, transformers
 from nbench.builders.build import build
+from nbench.builders.config import BuildConfig
 from nbench.builders.config import BuildConfig
 
 # children are forks of a process that has loaded the libraries, so that what is killed is work, and no import

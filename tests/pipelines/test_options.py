@@ -19,8 +19,9 @@ from transformers import CLIPConfig
 from typer.testing import CliRunner
 
 from nbench.builders.build import build
-from nbench.builders.config import BuildConfig, build_spec
+from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import Prompt
+from nbench.builders.spec import build_spec
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import ALIASES

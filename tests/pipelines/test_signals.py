@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from nbench.builders import build as build_module
 from nbench.builders.build import build
-from nbench.builders.config import BuildConfig, build_spec
+from nbench.builders.config import BuildConfig
 from nbench.builders.regenerate import regenerate
+from nbench.builders.spec import build_spec
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.pipelines.predictions import projection
@@ -27,6 +27,7 @@ from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.verify import verify
 
+from ..builders.conftest import Hooked
 from ..builders.test_config import CONFIG, ENTRY, GOLDEN, PROMPTS
 from ..tiny_parts import TOKENS, t5
 
@@ -281,26 +282,19 @@ def test_a_gap_that_there_is_not_stops_the_build_before_it_begins(tmp_path: Path
 
 
 @pytest.mark.parametrize("most", [5, 0])
-def test_the_first_look_halves_what_does_not_fit(
-    tmp_path: Path, sd15_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, most: int
-) -> None:
-    def load(*arguments: Any) -> Any:
-        def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-            if len(args[0] if args else kwargs["sample"]) // 2 > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-        pipe = load_pipeline(*arguments)
-        pipe.unet.register_forward_pre_hook(check, with_kwargs=True)
-        return pipe
+def test_the_first_look_halves_what_does_not_fit(tmp_path: Path, sd15_folder: Path, capsys: Any, most: int) -> None:
+    def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if len(args[0] if args else kwargs["sample"]) // 2 > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     config = replace(config_of("sd15", tmp_path / "bench", sd15_folder), limit=12, candidates=1)
     build(replace(config, out=tmp_path / "calm"), progress=False)
-    monkeypatch.setattr(build_module, "load_pipeline", load)
+    hooked = Hooked(config, lambda pipe: pipe.unet.register_forward_pre_hook(check, with_kwargs=True))
     if not most:
         with pytest.raises(NbenchError, match="out of memory with one image"):
-            build(config, progress=False)
+            build(config, progress=False, process=hooked)
         return
-    assert build(config).failed == 0
+    assert build(config, process=hooked).failed == 0
     assert "out of memory with 12 images at a time: going on with 6" in capsys.readouterr().err
     mine, calm = (open_bench(tmp_path / name).info for name in ("bench", "calm"))
     assert mine.preview is not None

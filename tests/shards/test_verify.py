@@ -188,11 +188,11 @@ def test_too_few_rows(sound: Path) -> None:
 def test_score_tables(sound: Path) -> None:
     columns = [["p0", "p0"], [0, 0], [50, 50], ["prompt", "prompt"], [0.25, 0.5], ["ok", "ok"]]
     table = pa.table(dict(zip(SCORE_SCHEMA.names, columns, strict=True)))
-    for fingerprint, flaw in (
+    for bench_fingerprint, flaw in (
         ("another", "it scores another build"),
         (open_bench(sound).info.fingerprint, "more than once"),
     ):
-        origin = {"bench_fingerprint": fingerprint, "scorer_fingerprint": "s"}
+        origin = {"bench_fingerprint": bench_fingerprint, "scorer_fingerprint": "s"}
         write_scores(reference_path(sound, "clip"), table, origin)
         (line,) = told(sound)
         assert line.startswith("scores/clip.parquet: ")

@@ -2,12 +2,7 @@
 // Data, names and the small elements that all parts use. Whatever a person wrote is set as text, never as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const NAMES = {
-  spearman: "Spearman", kendall: "Kendall", pairwise_accuracy: "pairwise accuracy", top1: "top-1", regret: "regret",
-  best_of_n: "Best-of-N", retention: "retention", recovered_gain: "recovered gain", oracle_gain: "oracle gain",
-  misaligned_auroc: "AUROC misaligned", cost_steps: "steps", gain_area: "gain area", n_scored: "scored",
-  n_unscored: "unscored", auroc: "AUROC",
-};
+const heading = (name) => data.figures[name].heading;
 // Okabe and Ito's colours without yellow: told apart with any colour vision; symbols and dashes say the same
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "cross", "wye"];
@@ -25,7 +20,7 @@ function rows(name) {
   return values.map((line) => Object.fromEntries(columns.map((column, index) => [column, line[index]])));
 }
 
-const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number.isInteger(value) && Math.abs(value) > 1 ? String(value) : value.toFixed(digits));
+const number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const interval = (row, name) => (row[`${name}_low`] === null || row[`${name}_low`] === undefined ? "" : `[${number(row[`${name}_low`])}, ${number(row[`${name}_high`])}]`);
 const option = (value, text) => element("option", { value }, text ?? String(value));
 const style = (model) => {
@@ -44,7 +39,7 @@ const redraw = () => listeners.forEach((draw) => draw());
 byId("reference").append(...data.references.map((label) => option(label)));
 if (data.references.includes("vqascore")) byId("reference").value = "vqascore";
 byId("position").append(...data.positions.map((place) => option(place)));
-byId("position").value = String(data.positions.filter((place) => place <= data.steps / 2).at(-1) ?? data.positions[0]);
+byId("position").value = String(data.position ?? data.positions[0]);
 byId("reference").addEventListener("change", redraw);
 byId("position").addEventListener("change", redraw);
 byId("facts").textContent = `${data.n_prompts} prompts × ${data.n_candidates} candidates, ${data.steps} steps, ` +

@@ -1,6 +1,4 @@
 // Plots as SVG, each with a name for screen readers and its figures as a table that opens below it.
-const MEASURES = ["spearman", "kendall", "pairwise_accuracy", "top1", "best_of_n", "misaligned_auroc"];
-
 const unwanted = new Set();
 
 function swatches(id, models) {
@@ -63,12 +61,12 @@ function curves(models, lines, x, y) {
 
 function drawCurves(id, x, y, label, rules) {
   const lines = rows("rows").filter((row) => row.reference === choice.reference && row[y] !== null);
-  if (!lines.length) return absent(id, `No ${NAMES[y]} in these results.`);
+  if (!lines.length) return absent(id, `No ${heading(y)} in these results.`);
   const models = data.models.filter((model) => lines.some((line) => line.model === model));
-  const table = figureTable(["model", "position", "steps", NAMES[y], "95 % interval"],
+  const table = figureTable(["model", "position", heading("cost_steps"), heading(y), "95 % interval"],
     lines.map((line) => [line.model, String(line.position), String(line.cost_steps), number(line[y]), interval(line, y)]));
   return show(id, label, {
-    height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps a prompt)" }, y: { label: NAMES[y] },
+    height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps a prompt)" }, y: { label: heading(y) },
     marks: [Plot.ruleY(rules, { stroke: "currentColor", strokeOpacity: 0.6 }), ...curves(models.filter((model) => !unwanted.has(model)), lines, x, y)],
   }, swatches(id, models), table);
 }
@@ -82,14 +80,14 @@ function drawSkills() {
   const places = [...new Set(lines.map((line) => line.position))];
   const narrow = byId("skills").clientWidth < 560;
   const roomy = byId("skills").clientWidth / places.length > 52;
-  const table = figureTable(["skill", "position", "Spearman", "95 % interval", "recovered gain"],
+  const table = figureTable(["skill", "position", heading("spearman"), "95 % interval", heading("recovered_gain")],
     lines.map((line) => [line.name, String(line.position), number(line.spearman), interval(line, "spearman"), number(line.recovered_gain)]));
   const every = Math.ceil(places.length / (narrow ? 6 : 15));
   return show("skills", `Heat map of ${model}: Spearman with ${choice.reference} by skill and position`, {
     grid: false, height: 80 + 26 * names.length, marginLeft: narrow ? 130 : 220,
     x: { type: "band", label: "position", ticks: places.filter((_, index) => index % every === 0) },
     y: { label: null, domain: names, tickFormat: narrow ? (name) => name.split(" (")[0].slice(0, 20) : undefined },
-    color: { scheme: "PuOr", domain: [-1, 1], legend: true, label: "Spearman", clamp: true },
+    color: { scheme: "PuOr", domain: [-1, 1], legend: true, label: heading("spearman"), clamp: true },
     marks: [
       Plot.cell(lines, { x: "position", y: "name", fill: "spearman", inset: 0.5, tip: true, title: (line) => `${line.name}\nposition ${line.position}\n${number(line.spearman)} ${interval(line, "spearman")}` }),
       ...(roomy ? [Plot.text(lines, { x: "position", y: "name", text: (line) => number(line.spearman, 2), fill: (line) => (Math.abs(line.spearman) > 0.6 ? "white" : "black") })] : []),
@@ -103,10 +101,10 @@ function drawSeparation() {
   const lines = all.filter((row) => row.position === choice.position);
   if (!lines.length) return absent("separation", `No corrupted captions were scored at position ${choice.position}.`);
   const models = data.models.filter((model) => lines.some((line) => line.model === model));
-  const table = figureTable(["kind", "model", "pairs", "AUROC", "95 % interval", "pairwise accuracy"],
+  const table = figureTable(["kind", "model", "pairs", heading("auroc"), "95 % interval", heading("pairwise_accuracy")],
     lines.map((line) => [line.kind, line.model, String(line.n_pairs), number(line.auroc), interval(line, "auroc"), number(line.pairwise_accuracy)]));
   return show("separation", `AUROC of true against corrupted captions by kind at position ${choice.position}`, {
-    height: 80 + 22 * lines.length, marginLeft: 110, marginRight: 20, x: { label: "AUROC of true against corrupted caption" },
+    height: 80 + 22 * lines.length, marginLeft: 110, marginRight: 20, x: { label: `${heading("auroc")} of true against corrupted caption` },
     y: { label: null, axis: null }, fy: { label: null },
     marks: [
       Plot.ruleX([0.5], { stroke: "currentColor", strokeOpacity: 0.6 }),
@@ -123,10 +121,10 @@ function drawSeparation() {
   }, swatches("separation", models), table);
 }
 
-byId("measure").append(...MEASURES.filter((name) => rows("rows").some((row) => row[name] !== null)).map((name) => option(name, NAMES[name])));
+byId("measure").append(...data.measures.filter((name) => rows("rows").some((row) => row[name] !== null)).map((name) => option(name, heading(name))));
 byId("skill-model").append(...data.models.map((model) => option(model)));
 const drawGain = () => drawCurves("gain", "cost_steps", "recovered_gain", `Recovered gain of each model against cost, by ${choice.reference}`, [0, 1]);
-const drawAgreement = () => drawCurves("agreement", "position", byId("measure").value, `${NAMES[byId("measure").value]} of each model with ${choice.reference} against position`, [0]);
+const drawAgreement = () => drawCurves("agreement", "position", byId("measure").value, `${heading(byId("measure").value)} of each model with ${choice.reference} against position`, [0]);
 byId("measure").addEventListener("change", drawAgreement);
 byId("skill-model").addEventListener("change", drawSkills);
 const drawPlots = () => [drawGain, drawAgreement, drawSkills, drawSeparation].forEach((draw) => draw());

@@ -16,15 +16,14 @@ from nbench.benchmarks.metrics import (
     agreement,
     arrays,
     model_figures,
-    pooled,
     retrieval,
     selection,
     separation,
     statistics,
 )
-from nbench.benchmarks.results import provenance
+from nbench.benchmarks.results import cells, provenance
 
-MODULES = (agreement, arrays, model_figures, pooled, provenance, retrieval, selection, separation, statistics)
+MODULES = (agreement, arrays, cells, model_figures, provenance, retrieval, selection, separation, statistics)
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

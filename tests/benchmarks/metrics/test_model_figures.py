@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from nbench.benchmarks.metrics.model_figures import Part, Setting
-from nbench.benchmarks.results.result_file import ResultRow
+from nbench.benchmarks.metrics.rows import ResultRow
 
 from .test_counted import brute_accuracy
 from .test_metrics import known, noisy_scores

@@ -8,7 +8,8 @@ import pytest
 
 from nbench.benchmarks import evaluate as module
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.benchmarks.results.result_file import SeparationRow, SkillRow, read_result, write_result
+from nbench.benchmarks.metrics.rows import SeparationRow, SkillRow
+from nbench.benchmarks.results.result_file import read_result, write_result
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench

@@ -16,8 +16,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from nbench.benchmarks.metrics.catalogue import ROW_FIGURES
 from nbench.benchmarks.report.inputs import gather
 from nbench.benchmarks.report.page import make_page, write_page
+from nbench.benchmarks.results.leaderboard import leaderboard
 from nbench.benchmarks.results.result_file import read_result
 from nbench.shards.reader import Bench
 
@@ -128,6 +130,18 @@ def test_the_leaderboard_has_the_results_figures_at_any_position(opened: webdriv
                     if line.text.startswith("random") and "pick" not in line.text
                 )
                 assert line.find_element(By.CSS_SELECTOR, "td").text.split("\n")[0] == f"{row.spearman:.3f}"
+
+
+def test_the_leaderboard_has_the_yardsticks_of_nbench_leaderboard(opened: webdriver.Chrome, results: Path) -> None:
+    headings = texts(opened, "#leaderboard thead button")
+    lines = {line.model[1:-1]: line.figures for line in leaderboard(results).lines if line.yardstick}
+    assert set(lines) == {"random pick", "final-image selection by clip", "oracle"}
+    for row in opened.find_elements(By.CSS_SELECTOR, "#leaderboard tr.yardstick"):
+        name, *cells = (cell.text.split("\n")[0] for cell in row.find_elements(By.CSS_SELECTOR, "th, td"))
+        shown = dict(zip(headings[1:], cells, strict=True))
+        for metric, value in lines.pop(name).items():
+            assert shown[ROW_FIGURES[metric].heading] == (f"{value:.0f}" if metric == "cost_steps" else f"{value:z.3f}")
+    assert lines == {}
 
 
 def test_the_slider_moves_by_keyboard_and_the_picks_with_it(opened: webdriver.Chrome, results: Path) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from nbench.benchmarks.results.leaderboard import COLUMNS, Leaderboard, leaderboard
-from nbench.benchmarks.results.leaderboard_formats import FORMATS
+from nbench.benchmarks.metrics.rows import ResultRow, Yardstick
+from nbench.benchmarks.results.leaderboard import Leaderboard, leaderboard
+from nbench.benchmarks.results.leaderboard_formats import write_leaderboard
 from nbench.benchmarks.results.result_file import (
     EvaluationResult,
-    ResultRow,
-    Yardstick,
     read_result,
     result_path,
     write_result,
@@ -68,8 +66,20 @@ def models(board: Leaderboard) -> list[str]:
     return [line.model for line in board.lines if not line.yardstick]
 
 
-def test_best_first_half_way_or_the_nearest_before(folder: Path) -> None:
+def test_models_are_compared_where_all_were_scored(tmp_path: Path) -> None:
+    for one in (result("a", {0: 0.0, 4: 0.3, 5: 0.9, 10: 0.9}), result("b", {0: 0.0, 3: 0.1, 4: 0.5, 10: 0.5})):
+        write_result(result_path(tmp_path, one.bench, one.model), one)
+    board = leaderboard(tmp_path)
+    assert ([line.position for line in board.lines if not line.yardstick], board.notes) == ([4, 4], ())
+    assert models(board) == ["b", "a"]
+    write_result(result_path(tmp_path, "small", "c"), result("c", {0: 0.0, 8: 0.4, 10: 0.4}))
+    assert {line.position for line in leaderboard(tmp_path).lines if not line.yardstick} == {10}  # 0 is pure noise
+
+
+def test_best_first_and_without_a_common_position_each_at_its_own(folder: Path) -> None:
     board = leaderboard(folder)
+    assert board.notes[0].startswith("small: its models have no position in common")
+    assert leaderboard(folder, position=5).notes == ()
     assert models(board) == ["noisyclip", "clip", "constant"]
     assert [line.position for line in board.lines if not line.yardstick] == [4, 5, 5]
     assert models(leaderboard(folder, "recovered_gain")) == ["clip", "noisyclip", "constant"]
@@ -102,56 +112,26 @@ def test_benches_stand_apart_and_builds_of_one_name_too(folder: Path) -> None:
 
 def test_json_and_csv_hold_every_figure(folder: Path) -> None:
     board = leaderboard(folder)
-    told = json.loads(FORMATS["json"](board))
+    told = json.loads(write_leaderboard(board, "json"))
     assert [line["model"] for line in told["lines"]] == [line.model for line in board.lines]
     best = told["lines"][0]
     assert (best["spearman"], best["spearman_ci"], best["kendall"]) == (0.5, [0.4, 0.6], None)
-    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](board))))
+    rows = list(csv.DictReader(io.StringIO(write_leaderboard(board, "csv"))))
     assert [row["model"] for row in rows] == [line.model for line in board.lines]
     assert (rows[0]["spearman"], rows[0]["spearman_low"], rows[0]["spearman_high"]) == ("0.5", "0.4", "0.6")
     assert (rows[0]["n_scored"], rows[0]["n_unscored"]) == ("4", "2")
     assert "kendall" not in rows[0]  # no line has it
 
 
-class Tables(HTMLParser):
-    """Cells by row, and every element met."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.elements: set[str] = set()
-        self.inside = False
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.elements.add(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        self.inside = tag in ("td", "th")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.rows[-1][-1] += data
-
-
 def test_names_that_mean_harm_stay_text(folder: Path) -> None:
     write_result(folder / "hostile.json", result(HOSTILE, {5: 0.9}, "a|b"))
     board = leaderboard(folder)
-    page = Tables()
-    page.feed(FORMATS["html"](board))
-    assert page.rows[1][:2] == [HOSTILE, "a|b"]
-    assert "script" not in page.elements
-    assert len({len(row) for row in page.rows}) == 1
-    markdown = FORMATS["md"](board).splitlines()
+    markdown = write_leaderboard(board, "md").splitlines()
     assert "<script" not in markdown[2]
     assert r"\| \`x\`" in markdown[2]
     bars = {line.count("|") - line.count(r"\|") for line in markdown}
     assert len(bars) == 1
-    rows = list(csv.reader(io.StringIO(FORMATS["csv"](board))))
+    rows = list(csv.reader(io.StringIO(write_leaderboard(board, "csv"))))
     assert rows[1][0] == HOSTILE
 
 
@@ -175,4 +155,3 @@ def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(NbenchError, match=words):
             leaderboard(where, **asked)
-    assert set(COLUMNS) <= set(ResultRow.model_fields)

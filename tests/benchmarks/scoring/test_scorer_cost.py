@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.benchmarks.results.evaluation_tables import report_table
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.scorer_cost import time_steps
 from nbench.cli import app
 from nbench.errors import NbenchError

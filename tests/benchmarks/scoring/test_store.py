@@ -19,8 +19,8 @@ from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.benchmarks.results.evaluation_tables import report_table
 from nbench.benchmarks.results.result_file import read_result
+from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.inputs import ScoreOptions, score_options
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store

@@ -10,21 +10,21 @@ import diffusers
 import pytest
 import torch
 
-from nbench.builders import build as build_module
 from nbench.builders.build import build
+from nbench.builders.candidates import Plan
 from nbench.builders.config import BuildConfig
-from nbench.builders.forward import open_forward
 from nbench.builders.planning.costs import estimate_costs
 from nbench.builders.planning.counts import KNOWN_IMAGES, KNOWN_PROMPTS
+from nbench.builders.process.forward import Forward, LoadedAutoencoder
 from nbench.errors import NbenchError
-from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.find import resolve_pipeline
 from nbench.pipelines.loading import denoiser
 from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import read_info
 from nbench.shards.schema import array_columns
 
 from ...tiny_pipelines import Family
-from ..conftest import save_scenes
+from ..conftest import Hooked, save_scenes
 
 SMALL = BuildConfig("ncc", limit=40, steps=6, batch_size=40, signals=("latent", "image", "x0", "cfg_gap"))
 
@@ -47,9 +47,7 @@ def test_planned_bytes_are_those_of_a_build(tmp_path: Path, format: Any, latent_
 
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 @pytest.mark.parametrize("latent_dtype", ["float16", "int8"])
-def test_a_plan_of_the_forward_process_is_what_its_build_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Any, latent_dtype: Any
-) -> None:
+def test_a_plan_of_the_forward_process_is_what_its_build_makes(tmp_path: Path, format: Any, latent_dtype: Any) -> None:
     (tmp_path / "scenes").mkdir()
     images, encoded = save_scenes(tmp_path / "scenes", 40), list[int]()
     config = BuildConfig(
@@ -57,13 +55,13 @@ def test_a_plan_of_the_forward_process_is_what_its_build_makes(
         format=format, latent_dtype=latent_dtype,
     )  # fmt: skip
 
-    def hooked(*arguments: Any) -> Any:
-        process = open_forward(*arguments)
-        process.vae.encoder.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
-        return process
+    class Counted(Forward):
+        def load(self, plan: Plan) -> LoadedAutoencoder:
+            loaded = super().load(plan)
+            loaded.vae.encoder.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
+            return loaded
 
-    monkeypatch.setattr(build_module, "open_forward", hooked)
-    build(config, progress=False)
+    build(config, progress=False, process=Counted(config))
     info, planned = read_info(config.folder), estimate_costs(config)
     assert (planned.trajectories, planned.latent_shape, planned.image_size) == (40, info.latent_shape, (32, 32))
     assert (planned.shards, planned.denoiser_rows, planned.encoder_rows) == (len(info.shards), 0, sum(encoded))
@@ -86,9 +84,7 @@ def test_images_on_the_hub_are_not_fetched_to_be_counted(monkeypatch: pytest.Mon
     assert (planned.trajectories, planned.prompts_known_from) == (300, "as asked in lab/photos, not counted now")
 
 
-def test_planned_rows_are_those_the_denoiser_computes(
-    family: Family, family_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planned_rows_are_those_the_denoiser_computes(family: Family, family_folder: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle\na blue square\n")
     config = BuildConfig(
@@ -96,19 +92,12 @@ def test_planned_rows_are_those_the_denoiser_computes(
     )
     counted = []
 
-    def hooked(*arguments: Any) -> Any:
-        pipe = load_pipeline(*arguments)
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        counted.append(len(args[0] if args else next(iter(kwargs.values()))))
 
-        def count(module: Any, args: Any, kwargs: Any) -> None:
-            first = args[0] if args else next(iter(kwargs.values()))
-            counted.append(len(first))
-
-        denoiser(pipe).register_forward_pre_hook(count, with_kwargs=True)
-        return pipe
-
-    monkeypatch.setattr(build_module, "load_pipeline", hooked)
+    hooked = Hooked(config, lambda pipe: denoiser(pipe).register_forward_pre_hook(count, with_kwargs=True))
     with torch.no_grad():
-        build(config, progress=False)
+        build(config, progress=False, process=hooked)
     planned, info = estimate_costs(config), read_info(config.folder)
     assert planned.denoiser_rows == sum(counted)
     assert (planned.latent_shape, planned.image_size, planned.trajectories) == (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbench.builders.preview_map import fit_preview
+from nbench.builders.first_look import fit_preview
 
 
 def test_a_linear_decoder_is_found_again() -> None:

@@ -1,0 +1,69 @@
+"""How the trajectories of a data set come about: by denoising of prompts, or by adding noise to images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from ...pipelines.generate import Trajectories
+from ...shards.dataset import DatasetFolder
+from ..candidates import Candidates, Plan
+from ..config import BuildConfig
+from ..planning.counts import Count
+from ..planning.timing import Timing
+from ..prompts.choose import PromptSet
+from ..prompts.rows import Prompt
+from .forward import Forward
+from .reverse import Reverse
+
+
+class LoadedProcess(Protocol):
+    """A process whose models are in memory."""
+
+    def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
+        """The latents of `candidates` at `positions`, their images, and `signals`, in one batch."""
+
+    def note(self, prompts: Sequence[Prompt]) -> str:
+        """What a person should know of these prompts before the work; "" if nothing."""
+
+
+class Process(Protocol):
+    """The process of one build: nothing is read, fetched or loaded before a method needs it.
+
+    Its methods raise `NbenchError` for prompts, images or a pipeline that the user must mend.
+    """
+
+    def __init__(self, config: BuildConfig) -> None: ...
+
+    def choose(self) -> PromptSet:
+        """The prompts, or the captions of the images."""
+
+    def plan(self, chosen: PromptSet) -> Plan:
+        """The rows of a build of `chosen`, and its spec."""
+
+    def load(self, plan: Plan) -> LoadedProcess:
+        """The models that make the rows of `plan`."""
+
+    def finish(self, plan: Plan, folder: DatasetFolder) -> None:
+        """Write the tables that come with the rows, once all of these are there."""
+
+    def count(self, image_size: tuple[int, int]) -> Count:
+        """How many rows there will be; published sets are not fetched to be counted."""
+
+    def row_work(self, rows_a_step: int) -> tuple[int, int]:
+        """What one trajectory takes: denoiser rows per step, of a pipeline that runs `rows_a_step`; images encoded."""
+
+    def time(self) -> Timing:
+        """Make batches as large as those of the build, which halve until they fit."""
+
+    @staticmethod
+    def reload(spec: Mapping[str, Any], pipeline: str | None) -> LoadedProcess:
+        """The models that made the data set with this spec; `pipeline` is where its pipeline now lies."""
+
+
+PROCESSES: Mapping[str, type[Process]] = {"reverse": Reverse, "forward": Forward}
+
+
+def process_of(config: BuildConfig) -> Process:
+    """The process that `config` asks for."""
+    return PROCESSES[config.process](config)

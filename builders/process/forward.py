@@ -1,0 +1,189 @@
+"""The forward process: noise is added to encoded images, by the autoencoder and the scheduler of a pipeline alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from ...errors import NbenchError, reason_of
+from ...pipelines.aliases import PipelineEntry
+from ...pipelines.candidate_noise import initial_noise
+from ...pipelines.find import resolve_pipeline
+from ...pipelines.generate import Trajectories
+from ...pipelines.noise_levels import noise_scales, run_positions, set_timesteps
+from ...pipelines.options import pipeline_class
+from ...pipelines.quiet import quieten_diffusers
+from ...pipelines.schedulers import swapped
+from ...pipelines.sizes import image_size, read_json
+from ...pipelines.vae import encode
+from ...shards.dataset import DatasetFolder
+from ...shards.schema import PositionInfo
+from ..candidates import Candidates, Plan
+from ..config import BuildConfig
+from ..images.given import given_images, on_hub, write_ratings
+from ..images.source import ChosenImages, load_image
+from ..planning.counts import Count, count_published_images, count_read, png_share
+from ..planning.timing import Timing, time_batches
+from ..prompts.choose import PromptSet
+from ..prompts.rows import Prompt
+from ..spec import build_spec
+
+_FILES = ("model_index.json", "*/config.json", "vae/*.safetensors", "scheduler/*")
+"""What is fetched of a pipeline on the Hub: no denoiser, no text encoder."""
+
+
+@dataclass(frozen=True)
+class LoadedAutoencoder:
+    """An autoencoder and a scheduler at work on images; `size` is their height and width.
+
+    Position k of a run of T steps is alpha_k x0 + sigma_k eps: x0 is the encoded image, as pipelines scale latents, and
+    eps the noise of the candidate's seed, the same at all positions. Position T is x0 itself.
+    """
+
+    vae: Any
+    images: ChosenImages
+    size: tuple[int, int]
+    positions: list[PositionInfo]
+    scales: list[tuple[float, float]]
+
+    def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
+        """The candidates; an image that cannot be read is black, with its reason among the errors."""
+        count = len(candidates.cells)
+        pixels, errors = np.zeros((count, *self.size, 3), np.uint8), [""] * count
+        for i, (number, candidate) in enumerate(candidates.cells):
+            try:
+                pixels[i] = load_image(self.images.encoded(number * self.images.candidates + candidate), self.size)
+            except ValueError as error:
+                errors[i] = str(error)
+        x0 = encode(self.vae, pixels)
+        noise = torch.stack([initial_noise(seed, tuple(x0.shape[1:])) for seed in candidates.seeds])
+        latents = {k: self.scales[k][0] * x0 + self.scales[k][1] * noise for k in positions}
+        return Trajectories(latents, pixels, self.positions, tuple(errors))
+
+    def note(self, prompts: Sequence[Prompt]) -> str:
+        """Nothing: captions are not encoded."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The build of `config` of images and their captions; see `Process`."""
+
+    config: BuildConfig
+
+    @cached_property
+    def _captions_and_images(self) -> tuple[PromptSet, ChosenImages]:
+        return given_images(self.config)
+
+    @cached_property
+    def _entry(self) -> PipelineEntry:
+        return resolve_pipeline(self.config.pipeline, self.config.pipeline_options, _FILES)
+
+    def choose(self) -> PromptSet:
+        """The captions asked for."""
+        return self._captions_and_images[0]
+
+    def plan(self, chosen: PromptSet) -> Plan:
+        """Each caption with its images; what the denoiser, which does not run, is asked is left out of the spec."""
+        whole = self._captions_and_images[1]
+        images = replace(whole, numbers=whole.numbers[: len(chosen.prompts)])
+        config, size = replace(self.config, candidates=images.candidates), image_size(self._entry)
+        spec = build_spec(config, self._entry, chosen.prompts, chosen.source) | {
+            "guidance": None,
+            "call_kwargs": {},
+            "process": "forward",
+            "images": {**images.spec(), "size": list(size), "fit": "cover, centre", "encoded": "mean"},
+        }
+        return Plan(config, self._entry, chosen.prompts, spec)
+
+    def load(self, plan: Plan) -> LoadedAutoencoder:
+        """The autoencoder, at work on the images."""
+        return self._load(self._captions_and_images[1])
+
+    def finish(self, plan: Plan, folder: DatasetFolder) -> None:
+        """Write people's ratings of the images, if there are any."""
+        write_ratings(plan, self._captions_and_images[1], folder)
+
+    def count(self, image_size: tuple[int, int]) -> Count:
+        """The captions and images, read unless they are published; of some it is seen how well they compress."""
+        if on_hub(self.config.images):
+            return count_published_images(self.config)
+        captions, images = self._captions_and_images
+        return count_read(self.config.kind, captions.prompts, images.candidates, png_share(images, image_size))
+
+    def row_work(self, rows_a_step: int) -> tuple[int, int]:
+        """No denoiser row; one image is encoded."""
+        return 0, 1
+
+    def time(self) -> Timing:
+        """Encode images of the build and add noise for all positions that it keeps; a few are repeated in a batch."""
+        config, size = self.config, self.config.batch_size or self._entry.batch_size
+        few = replace(config, limit=min(size, config.limit or size), sample=None)
+        loaded = self._load(_in_memory(given_images(few)[1], size))
+
+        def make(batch: int) -> Trajectories:
+            candidates = Candidates([(number, 0) for number in range(batch)], [""] * batch, range(batch))
+            return loaded.make(candidates, config.stored, config.signals)
+
+        return time_batches(make, size)
+
+    def _load(self, images: ChosenImages) -> LoadedAutoencoder:
+        entry, dtype = self._entry, self.config.dtype or self._entry.dtype
+        quieten_diffusers()
+        folder = Path(entry.source)
+        index = read_json(folder / "model_index.json")
+        try:
+            vae = _part(index, "vae").from_pretrained(folder / "vae", torch_dtype=getattr(torch, dtype))
+            scheduler = _part(index, "scheduler").from_pretrained(folder / "scheduler")
+        except NbenchError:
+            raise
+        except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
+            raise NbenchError(
+                f"diffusers cannot open vae and scheduler of {entry.name} ({reason_of(error)})"
+            ) from error
+        if vae.config.get("force_upcast"):
+            vae = vae.float()  # SDXL's overflows in float16
+        vae = vae.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
+        if entry.scheduler:
+            scheduler = swapped(SimpleNamespace(scheduler=scheduler), entry.scheduler)
+        size = image_size(entry)
+        shape = encode(vae, np.zeros((1, *size, 3), np.uint8)).shape
+        set_timesteps(scheduler, index["_class_name"], self.config.n_steps, (shape[2], shape[3]))
+        positions = run_positions(scheduler)
+        return LoadedAutoencoder(vae, images, size, positions, [*noise_scales(scheduler), (1.0, 0.0)])
+
+    @staticmethod
+    def reload(spec: Mapping[str, Any], pipeline: str | None) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            NbenchError: always, since a data set keeps its images as they were cut.
+        """
+        raise NbenchError(
+            "its latents are made of images that are not kept as they were: to compare, build once more with the same "
+            "--images and another --out"
+        )
+
+
+def _in_memory(images: ChosenImages, most: int) -> ChosenImages:
+    """The first ones, at most so many, over and over: how fast a disk or the Hub gives them is not what is timed."""
+    held = [images.encoded(row) for row in range(min(most, len(images.numbers) * images.candidates))]
+    return ChosenImages(replace(images.source, read=lambda row, _: held[row % len(held)]), range(most), 1)
+
+
+def _part(index: dict[str, Any], name: str) -> Any:
+    """The class of a pipeline's part; only diffusers' own are run."""
+    import diffusers
+
+    library, kind = (index.get(name) or (None, None))[:2]
+    found = getattr(diffusers, kind, None) if library == "diffusers" and isinstance(kind, str) else None
+    if found is None or pipeline_class(index) is None:
+        raise NbenchError(f"the pipeline has no {name} of diffusers, which the forward process needs: choose another")
+    return found

@@ -1,0 +1,126 @@
+"""What the record of a data set says of how it was made, and the pipeline found again by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import NbenchError
+from ..pipelines.aliases import ALIASES, PipelineEntry
+from ..pipelines.find import resolve_pipeline, scheduler_spec
+from ..pipelines.options import PipelineOptions
+from ..shards.fingerprint import fingerprint
+from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
+from ..shards.signals import DEFAULT_SIGNALS
+from .config import KINDS, BuildConfig
+from .prompts.rows import Prompt
+
+SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
+"""Of a shard at most, unless its rows are given: redoing one is cheap."""
+
+
+def build_spec(
+    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
+) -> dict[str, Any]:
+    """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
+    backends = {"quantize": entry.quantize, "attention": entry.attention}
+    return {
+        "kind": config.kind,
+        "pipeline": {"name": entry.name, "content": entry.content},
+        "scheduler": scheduler_spec(entry),
+        "steps": config.n_steps,
+        "guidance": entry.guidance if config.guidance is None else config.guidance,
+        "call_kwargs": entry.call_kwargs,
+        "dtype": config.dtype or entry.dtype,
+        "seed": config.seed,
+        "prompts": {"source": source, "count": len(prompts), "sha256": prompts_digest(prompts)},
+        "candidates": config.n_candidates,
+        "positions": list(config.stored),
+        "rows_per_shard": config.rows_per_shard,
+        "format": config.format,
+        "latent_dtype": config.latent_dtype,
+        # only where asked for, so that builds of before have the fingerprint of before
+        **{name: backend for name, backend in backends.items() if backend is not None},
+        **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
+    }
+
+
+def empty_dataset(
+    spec: dict[str, Any],
+    latent_shape: tuple[int, int, int],
+    image_size: tuple[int, int],
+    positions: Iterable[PositionInfo],
+    preview: PreviewMap | None = None,
+    signals: tuple[str, ...] = DEFAULT_SIGNALS,
+) -> DatasetInfo:
+    """The record that a data set with `spec` begins with; one that is only planned names no pipeline there."""
+    kind, candidates, prompts = KINDS[spec["kind"]], spec["candidates"], spec["prompts"]["count"]
+    info = DatasetInfo(
+        format_version=1,
+        name=kind.name,
+        split=kind.split,
+        fingerprint=fingerprint(spec) if "pipeline" in spec else "",
+        spec=spec,
+        latent_shape=latent_shape,
+        format=spec["format"],
+        latent_dtype=spec["latent_dtype"],
+        image_size=image_size,
+        steps=spec["steps"],
+        candidates=candidates,
+        n_prompts=prompts,
+        rows=prompts * candidates,
+        rows_per_shard=1,
+        positions=tuple(positions),
+        preview=preview,
+        shards=(),
+        signals=signals,
+    )
+    # a prompt's candidates stay together
+    usual = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates
+    info = replace(info, rows_per_shard=spec["rows_per_shard"] or usual)
+    return replace(info, shards=(None,) * info.n_shards)
+
+
+def prompts_digest(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
+    total, comma = hashlib.sha256(b"["), b""
+    for prompt in prompts:
+        total.update(comma + json.dumps(asdict(prompt), sort_keys=True).encode())
+        comma = b", "
+    total.update(b"]")
+    return total.hexdigest()
+
+
+def call_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pipeline of a build is called with; a guidance of None is left to the pipeline."""
+    guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
+    return {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
+
+
+def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEntry:
+    """The pipeline that made a data set, by the name in its spec, or at `location`: a folder or Hub id.
+
+    Raises:
+        NbenchError: it is not within reach, or what is there is another one.
+    """
+    if "pipeline" not in spec:
+        raise NbenchError("this data set says of no pipeline that it was made with it")
+    recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
+    name = location or recorded
+    alias = ALIASES.get(name)
+    is_folder = Path(alias.source if alias else name).is_dir()
+    # one of the Hub is known by its commit, which may not be the newest; a folder by a hash of its files
+    commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
+    if is_folder and commit:
+        raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
+    if not is_folder and not commit:
+        raise NbenchError(f"this data set was made with a folder, and {name} is none here")
+    entry = resolve_pipeline(name, PipelineOptions(revision=commit))
+    if entry.content != content:
+        raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")
+    return entry
