@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from ..errors import NbenchError
@@ -24,10 +22,12 @@ from ..shards.scores import PROMPT, scores_metadata
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import YARDSTICK, ModelScores, Setting, checked_yardstick
-from .results.compare import final_references, score_arrays
+from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
+from .score_tables.bench import bench_layout, final_references
+from .score_tables.layout import by_caption
+from .score_tables.table import ScoreTable
 from .scoring.inputs import ScoreOptions
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
@@ -114,15 +114,18 @@ def _measured(
     started: datetime,
 ) -> EvaluationReport:
     info, name, (references, fingerprints) = bench.info, bench.name, known
-    by = config.yardstick or YARDSTICK
-    by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
-    scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
+    by, layout = config.yardstick or YARDSTICK, bench_layout(bench)
+    captioned = {
+        model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
+        for model, found in scored.items()
+    }
+    scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
     found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
-    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
+    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
@@ -184,12 +187,5 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
     """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
     if not bench.references:
         raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
-    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    arrays = final_references(bench, bench_layout(bench))
     return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}
-
-
-def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
-    """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
-    prompts = pa.array([prompt.prompt_id for prompt in bench.prompts])
-    names = pc.unique(table["caption"]).to_pylist()
-    return {name: score_arrays(table, prompts, bench.info.candidates, name) for name in names}

@@ -12,8 +12,8 @@ scores_app = typer.Typer()
 
 @scores_app.command(no_args_is_help=True)
 def metrics(
-    scores: Annotated[Path, typer.Argument(help="Parquet: prompt_id, candidate, position, score.")],
-    reference: Annotated[Path, typer.Argument(help="Parquet: prompt_id, candidate, score of the final image.")],
+    scores: Annotated[Path, typer.Argument(help="Parquet, CSV or JSONL: prompt_id, candidate, position, score.")],
+    reference: Annotated[Path, typer.Argument(help="Table: prompt_id, candidate, score of the final image.")],
     calls_per_position: Annotated[
         int, typer.Option(min=1, help="Denoiser calls that going from one position to the next costs.")
     ] = 1,

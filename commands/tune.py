@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 tune_app = typer.Typer()
 
-Scores = Annotated[Path | None, typer.Argument(help="Table: prompt_id, candidate, position, score.")]
+Scores = Annotated[Path | None, typer.Argument(help="Parquet, CSV or JSONL: prompt_id, candidate, position, score.")]
 Reference = Annotated[Path | None, typer.Argument(help="Table: prompt_id, candidate, score.")]
 Bench = Annotated[
     str | None, typer.Option(envvar="NBENCH_BENCH", help="Folder, URL or Hub id. [default: data/noisy-genai-bench]")

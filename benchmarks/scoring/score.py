@@ -16,7 +16,7 @@ import torch
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import Scorer
+from ...scorers.protocols import NameScorer, Scorer
 from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
@@ -147,7 +147,7 @@ def _tables(
     rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
     for position in at:
         found = run.score(rows, position, partial(inputs.recorded, batch, position.position))
-        if by_products is not None:
+        if by_products is not None and not isinstance(run.scorer, NameScorer):  # which costs nothing
             by_products.note(position.position, found)
         for kind, scores in found.by_caption.items():
             numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])
