@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,18 +17,7 @@ from .metrics.rows import SeparationRow, Yardstick
 from .results.result_file import EvaluationReport
 from .score_tables.layout import Layout, by_caption, image_values
 from .score_tables.table import REFERENCE, final_position, nothing_shared, read_score_table
-
-
-@dataclass(frozen=True)
-class MetricsConfig:
-    """scores, reference: files as `read_score_table` takes; calls_per_position: denoiser calls between two positions;
-    final_position: of the finished image (default: the last one there is); misaligned_below: see `Setting`."""
-
-    scores: Path
-    reference: Path
-    calls_per_position: int = 1
-    final_position: int | None = None
-    misaligned_below: float | None = None
+from .table_metrics_config import MetricsConfig
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
-from .inputs import BenchInputs, ScoreOptions, applied, readable
+from .inputs import BenchInputs, applied, readable
+from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
 """Told the scorer's name and how many trajectories it has just scored."""

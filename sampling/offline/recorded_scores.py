@@ -24,8 +24,9 @@ from ...errors import NbenchError
 from ...shards.positions import describe_positions, parse_positions
 from ...shards.reader import open_bench
 from ...shards.scores import read_scores
+from .config import ScoreSource
 
-_DEFAULT_REFERENCES = ("vqascore", YARDSTICK)
+_DEFAULT_BENCH, _DEFAULT_REFERENCES = "data/noisy-genai-bench", ("vqascore", YARDSTICK)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,15 @@ class Recorded:
     def _map(self, change: Callable[[Array], Array]) -> Recorded:
         scores = {position: change(values) for position, values in self.scores.items()}
         return replace(self, scores=scores, reference=change(self.reference), final=change(self.final))
+
+
+def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -> Recorded:
+    """What a person names, at `positions`, or at all of them; see `from_bench` and `from_tables`."""
+    if source.scores is not None and source.reference_table is not None:
+        return from_tables(source.scores, source.reference_table, source.steps, positions)
+    assert source.model is not None  # as `ScoreSource` makes sure
+    bench = source.bench or _DEFAULT_BENCH
+    return from_bench(bench, source.model, source.results, source.reference, positions, source.yardstick)
 
 
 def from_bench(

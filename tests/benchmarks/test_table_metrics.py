@@ -17,7 +17,8 @@ from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks.results.terminal import report_table
-from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
+from nbench.benchmarks.table_metrics import measure_tables
+from nbench.benchmarks.table_metrics_config import MetricsConfig
 from nbench.errors import NbenchError
 from nbench.shards.scores import write_scores
 

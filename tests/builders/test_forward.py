@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from nbench.benchmarks.human_agreement import human_agreement, open_inputs
-from nbench.benchmarks.scoring.references import AddConfig, add_references
+from nbench.benchmarks.scoring.references import add_references
+from nbench.benchmarks.scoring.references_config import AddConfig
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.regenerate import regenerate

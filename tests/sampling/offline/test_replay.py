@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from nbench.cli import app
 from nbench.errors import NbenchError
+from nbench.sampling.offline.config import Costs
 from nbench.sampling.offline.recorded_scores import Recorded, from_bench, from_tables
-from nbench.sampling.offline.replay import Costs, Replay, ReplayRow, replay, replay_budget, selections
+from nbench.sampling.offline.replay import Replay, ReplayRow, replay, replay_budget, selections
 from nbench.sampling.policy import parse_policy
 from nbench.shards.scores import write_scores
 
