@@ -87,7 +87,8 @@ def _finite_decodes(vae: Any) -> Iterator[list[torch.Tensor]]:
     @functools.wraps(decode)
     def watched(*args: Any, **kwargs: Any) -> Any:
         output = decode(*args, **kwargs)
-        decodes.append(torch.isfinite(output[0]).flatten(1).all(1))
+        pixels = output if isinstance(output, torch.Tensor) else output[0]
+        decodes.append(torch.isfinite(pixels).flatten(1).all(1))
         return output
 
     vae.decode = watched

@@ -58,6 +58,10 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
         if options.revision is not None:
             raise NbenchError(f"pipeline {name} is a folder, which has no revisions: leave --revision out")
         return _from_folder(entry, folder)
+    if folder.is_file():
+        raise NbenchError(
+            f"{name} is a single file: make a folder of it with from_single_file and save_pretrained of its class"
+        )
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", entry.source):
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
@@ -164,6 +168,10 @@ def folder_entry(folder: Path) -> FolderEntry:
 
 
 def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
+    if (folder / "modular_model_index.json").is_file() and not (folder / "model_index.json").is_file():
+        raise NbenchError(
+            f"{folder} is of Modular Diffusers, which is not supported: use a folder with model_index.json"
+        )
     if not (folder / "model_index.json").is_file():
         raise NbenchError(f"{folder} is not a diffusers pipeline: it has no model_index.json")
     told = folder_entry(folder)

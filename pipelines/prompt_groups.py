@@ -13,7 +13,7 @@ from .options import as_called
 
 Padding = Literal["none", "masked", "unmasked"]
 _SHORT, _LONG = "red", " ".join(["red"] * 64)
-_PADDING: WeakKeyDictionary[Any, Padding] = WeakKeyDictionary()
+_PADDING: WeakKeyDictionary[Any, dict[str, Padding]] = WeakKeyDictionary()
 
 
 def prompt_groups(
@@ -49,12 +49,13 @@ def _tokenizes(part: Any) -> bool:
 
 
 def _padding(pipe: Any, arguments: Mapping[str, Any]) -> Padding:
-    if pipe not in _PADDING:
+    known, key = _PADDING.setdefault(pipe, {}), repr(sorted(arguments.items()))
+    if key not in known:
         alone, beside = (_encoded(pipe, prompts, arguments) for prompts in ([_SHORT], [_SHORT, _LONG]))
         padded = [one.shape[1:] for one in alone] != [one.shape[1:] for one in beside]
         masked = any(one.ndim == 2 and not one.is_floating_point() for one in beside)
-        _PADDING[pipe] = "none" if not padded else "masked" if masked else "unmasked"
-    return _PADDING[pipe]
+        known[key] = "none" if not padded else "masked" if masked else "unmasked"
+    return known[key]
 
 
 class _Encoded(RunEnded):

@@ -170,3 +170,14 @@ def test_weight_files_of_a_variant(family: Family, family_folder: Path, tmp_path
         load_pipeline(replace(entry, variant="fp8"), "float32", "cpu")
     config = BuildConfig("genai-bench", pipeline="half", options=PipelineOptions(variant="fp16"))
     assert build_spec(config, entry, [])["variant"] == "fp16"
+
+
+def test_files_and_modular_folders_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/tiny.safetensors").write_bytes(b"")  # as a Hub id would be written
+    with pytest.raises(NbenchError, match="is a single file: make a folder of it with from_single_file"):
+        resolve_pipeline("models/tiny.safetensors")
+    Path("models/modular_model_index.json").write_text("{}")
+    with pytest.raises(NbenchError, match="models is of Modular Diffusers, which is not supported"):
+        resolve_pipeline("models")
