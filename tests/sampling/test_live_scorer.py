@@ -178,7 +178,7 @@ def test_a_run_that_was_broken_off_leaves_no_gaps_behind(sd15_folder: Path) -> N
 
 def test_what_no_run_gives_is_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
-    pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser has run"))
+    pipe.unet.conv_in.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser has run"))
     for reads, policy, keep, reason in (
         ("reference:clip", "2:1", 1, "mean reads reference:clip, which a run does not give"),
         ("activations:mid_block", f"{STEPS}:1", 1, f"of which the finished position {STEPS} has none"),
