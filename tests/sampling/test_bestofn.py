@@ -62,7 +62,7 @@ def test_plain_best_of_n_by_finished_images(sd15_folder: Path) -> None:
 def test_a_scorer_of_images_sees_survivors_only(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     scorer = Mean("image")
-    with pytest.raises(NbenchError, match="mean reads finished images, of which position 2 has none: score at 5"):
+    with pytest.raises(NbenchError, match="mean reads finished images, which position 2 does not have: score at 5"):
         BestOfN(pipe, scorer, n=4, policy="2:1").best(PROMPT, **arguments)
     assert not scorer.seen
 
@@ -236,11 +236,11 @@ def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) ->
     assert resolve_pipeline(str(sd15_folder)).preview is None
     for scorer, policy, kwargs, reason in (
         (Mean(), "20:1", {}, "position 20 not in 0..5"),
-        (Mean(), "0:1", {}, "position 0 is noise"),
+        (Mean(), "0:1", {}, "position 0 is pure noise"),
         (Mean("preview"), "2:1", {}, "no preview map"),
         ("noisyclip", "2:1", {}, "no noisyclip weights fit latents of 4x8x8"),
         (Mean(), "2:1", {"latents": None}, "latents is set by BestOfN"),
-        (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline takes no colour"),
+        (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline has no argument colour"),
     ):
         pipe.unet.forward = None  # would fail if it were called
         with pytest.raises(NbenchError, match=reason):

@@ -180,10 +180,10 @@ def test_what_no_run_gives_is_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser has run"))
     for reads, policy, keep, reason in (
-        ("reference:clip", "2:1", 1, "mean reads reference:clip, which a run does not give"),
-        ("activations:mid_block", f"{STEPS}:1", 1, f"of which the finished position {STEPS} has none"),
-        ("activations:mid_block", "2:3", 2, f"of which the finished position {STEPS} has none"),
-        ("cfg_gap", "0:1", 1, "position 0 is noise"),
+        ("reference:clip", "2:1", 1, "mean reads reference:clip, which a running pipeline does not have"),
+        ("activations:mid_block", f"{STEPS}:1", 1, f"which the finished position {STEPS} does not have"),
+        ("activations:mid_block", "2:3", 2, f"which the finished position {STEPS} does not have"),
+        ("cfg_gap", "0:1", 1, "position 0 is pure noise"),
         ("activations:mid_blocks", "2:1", 1, "no layer 'mid_blocks' in UNet2DConditionModel: near it mid_block"),
     ):
         with pytest.raises(NbenchError, match=reason):
@@ -203,5 +203,5 @@ def test_what_a_scorer_gives_is_checked_in_a_run_as_on_a_bench(sd15_folder: Path
         one = r"scorer mean: score gives shape \[1, 1\] for 1 rows, not \[B\]"
         with pytest.raises(NbenchError, match=one), AlignmentMonitor(pipe, scorer, PROMPT):
             plain(pipe, [1], arguments)
-    with pytest.raises(NbenchError, match="mean reads decoded images and this pipeline has no VAE: read previews"):
+    with pytest.raises(NbenchError, match="mean reads decoded images and this pipeline has no VAE: use a scorer that reads previews"):
         LiveScorer(Mean("x0_image"), None)

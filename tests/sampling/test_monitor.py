@@ -130,7 +130,7 @@ def test_misfits_are_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     with pytest.raises(NbenchError, match="mean reads finished images"):
         AlignmentMonitor(pipe, Mean("image"), PROMPT)
-    with pytest.raises(NbenchError, match="position 0 is noise"):
+    with pytest.raises(NbenchError, match="position 0 is pure noise"):
         AlignmentMonitor(pipe, Mean(), PROMPT, positions=[0, 5])
     with AlignmentMonitor(pipe, Mean(), ["a", "b", "c"]), pytest.raises(NbenchError, match="2 images for 3 prompts"):
         plain(pipe, SEEDS, arguments)

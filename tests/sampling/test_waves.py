@@ -104,7 +104,7 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
             data.draw(st.booleans()),
         )
     except NbenchError as error:
-        assert "makes no image" in str(error)  # noqa: PT017 - which budgets are too small is what is drawn
+        assert "is too small for an image" in str(error)  # noqa: PT017 - which budgets are too small is what is drawn
         return
     drawn_scores: dict[tuple[int, int], float] = {}
     numbers = st.one_of(st.floats(-1, 1), st.just(math.nan))
@@ -123,8 +123,8 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
     [
         ({"keep": 7}, "keep 7 of 6"),
         ({"keep": 3, "max_batch": 2}, "max_batch 2"),
-        ({"restart": 0.5}, "give a budget too"),
-        ({"budget": 9}, "10 steps take 10 or more"),
+        ({"restart": 0.5}, "set a budget too"),
+        ({"budget": 9}, "give 10 or more for 10 steps"),
     ],
 )
 def test_rules_that_cannot_be_kept_are_refused(arguments: dict[str, Any], reason: str) -> None:

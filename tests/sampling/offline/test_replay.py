@@ -212,7 +212,7 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
         from_bench(bench.path, "mine", tmp_path / "results", positions=[7])
     for model, reference, reason in (
         ("stale", None, "scores another build"),
-        ("absent", None, "no scores of absent in .*: there are .*; nbench evaluate"),
+        ("absent", None, "no scores of absent in .*: available: .*; nbench evaluate"),
         ("mine", "human", "no reference human"),
     ):
         with pytest.raises(NbenchError, match=reason):

@@ -110,7 +110,7 @@ def test_more_budget_is_never_worse() -> None:
 def test_the_beam_comes_near_the_whole_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     made = recorded(60, 6, range(11), STEPS, ties=False)
     [whole] = tune(made, TuneConfig())
-    monkeypatch.setattr(module, "_EXHAUSTIVE_CELLS", 0)
+    monkeypatch.setattr(module, "_MAX_LOOKUPS", 0)
     [beam] = tune(made, TuneConfig())
     assert whole.exhaustive
     assert not beam.exhaustive
@@ -142,10 +142,10 @@ def test_candidates_without_all_scores_are_left_out() -> None:
         (TuneConfig(1), "nothing to choose"),
         (TuneConfig(budget=0.0), "not a share"),
         (TuneConfig(budget=1.5), "not a share"),
-        (TuneConfig(max_stages=0), "a stage at least"),
-        (TuneConfig(folds=1), "two folds"),
+        (TuneConfig(max_stages=0), "--max-stages 0 is out of range"),
+        (TuneConfig(folds=1), "--folds 1 is out of range: give 2 or more"),
         (TuneConfig(7), "0 prompts have 7"),
-        (TuneConfig(budget=0.1), "one image alone is 0.167"),
+        (TuneConfig(budget=0.1), "one image alone costs 0.167"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(config: TuneConfig, reason: str) -> None:
