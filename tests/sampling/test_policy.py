@@ -1,4 +1,4 @@
-"""Policies: how they are written and read, what they refuse, what they cost by a candidate-by-candidate count."""
+"""Policies: how they are written and read, what they refuse, and their cost counted candidate by candidate."""
 
 import json
 from pathlib import Path
