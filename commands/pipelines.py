@@ -40,14 +40,13 @@ def pipelines(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"pipelines": rows}))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from ..benchmarks.results.terminal import print_wide
 
     table = Table("name", "source", "steps", "guidance", "dtype", "image", "latent", "MB per trajectory")
     for row in rows:
         sizes = ["x".join(map(str, row[name])) for name in ("image", "latent")]
         plain = [str(row[name]) for name in ("name", "source", "steps", "guidance", "dtype")]
         table.add_row(*plain, *sizes, f"{row['bytes'] / 1e6:.1f}")
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    print_wide(table)

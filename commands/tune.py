@@ -45,6 +45,7 @@ def replay_command(
     """
     import json
 
+    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.replay import replay, replay_budget
     from ..sampling.policy import parse_policy
@@ -58,7 +59,7 @@ def replay_command(
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        _print(_replay_table(result))
+        print_wide(_replay_table(result))
 
 
 @command(tune_app, "tune", panel=SAMPLE, no_args_is_help=True)
@@ -81,6 +82,9 @@ def tune_command(
     """
     import json
 
+    from rich.console import Group
+
+    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
 
@@ -97,7 +101,7 @@ def tune_command(
         result = best.to_dict()
         print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    _print(_replay_table(best.in_sample), _tuned_table([best, *others], config.n))
+    print_wide(Group(_replay_table(best.in_sample), _tuned_table([best, *others], config.n)))
     if out is not None:
         print("written:", out)
 
@@ -105,15 +109,6 @@ def tune_command(
 def _note(recorded: Recorded) -> None:
     if recorded.note:
         print(recorded.note, file=sys.stderr)
-
-
-def _print(*tables: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, 80)
-    for table in tables:
-        console.print(table)
 
 
 def _table(title: str, caption: str, *headings: str) -> Table:
