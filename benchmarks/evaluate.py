@@ -5,57 +5,35 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
+from ..builders.config import BuildConfig
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..scorers.weights import file_name, source_digest
+from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
 from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata
+from .evaluate_config import EvaluateConfig
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
-from .metrics.model_figures import YARDSTICK, ModelScores, Setting, checked_yardstick
-from .results.compare import final_references, score_arrays
+from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
-from .scoring.inputs import ScoreOptions
+from .score_tables.bench import bench_layout, final_references
+from .score_tables.layout import by_caption
+from .score_tables.table import ScoreTable
+from .scoring.references import build
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What to evaluate: `models` as `get_scorer` takes them, at the positions `latents` and at the final one.
-
-    Attributes:
-        placement: where scorers compute; None for the GPU where there is one.
-        options: how to score; latents are decoded at `placement`, too.
-        retrieval: tell the recall of twin towers.
-        time_steps: denoiser steps to time on this machine; None for none.
-        fresh: score anew what has been scored before.
-        yardstick: the reference that final-image selection goes by; None for clip.
-    """
-
-    bench: str | Path
-    models: tuple[str, ...] = ("clip", "noisyclip")
-    latents: str = "all"
-    out: Path = Path("results")
-    placement: Placement | None = None
-    options: ScoreOptions = field(default_factory=ScoreOptions)
-    retrieval: bool = False
-    time_steps: int | None = None
-    fresh: bool = False
-    yardstick: str | None = None
 
 
 def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
@@ -70,7 +48,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             evaluation is writing scores of the same model and bench to it, or it has those of others of the same name.
     """
     started = datetime.now(UTC)
-    bench = open_bench(config.bench)
+    bench = open_bench(config.bench or _default_bench(progress))
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
@@ -102,6 +80,20 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
+def _default_bench(progress: bool) -> Path:
+    """Where a bench is when none is named; the embedded one is built or finished there first if need be."""
+    config = BuildConfig("genai-bench")
+    if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
+        console = Console(stderr=True, quiet=not progress)
+        console.print(
+            f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        build(config, progress)
+    return config.folder
+
+
 def _measured(
     config: EvaluateConfig,
     bench: Bench,
@@ -114,15 +106,18 @@ def _measured(
     started: datetime,
 ) -> EvaluationReport:
     info, name, (references, fingerprints) = bench.info, bench.name, known
-    by = config.yardstick or YARDSTICK
-    by_caption = {model: _by_caption(found.table, bench) for model, found in scored.items()}
-    scores = {model: of.pop(PROMPT) for model, of in by_caption.items()}
+    by, layout = config.yardstick or YARDSTICK, bench_layout(bench)
+    captioned = {
+        model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
+        for model, found in scored.items()
+    }
+    scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
     found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
-    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in by_caption.items()}
+    separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = found.of(model), scores[model].get(info.steps)
@@ -184,12 +179,5 @@ def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
     """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
     if not bench.references:
         raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
-    arrays = final_references(bench, pa.array([prompt.prompt_id for prompt in bench.prompts]))
+    arrays = final_references(bench, bench_layout(bench))
     return arrays, {name: scores_metadata(bench.references[name])["scorer_fingerprint"] for name in arrays}
-
-
-def _by_caption(table: pa.Table, bench: Bench) -> dict[str, ModelScores]:
-    """Scores [P, N] by caption (the prompt, kinds of corruption) and position."""
-    prompts = pa.array([prompt.prompt_id for prompt in bench.prompts])
-    names = pc.unique(table["caption"]).to_pylist()
-    return {name: score_arrays(table, prompts, bench.info.candidates, name) for name in names}

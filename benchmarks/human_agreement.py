@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from ..builders.prompts.choose import read_prompts
 from ..errors import NbenchError
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
-from ..shards.scores import scores_metadata
-from .metrics.arrays import Array
+from .metrics.arrays import Array, Indices
 from .metrics.declaration import CI
 from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .metrics.statistics import bootstrap_ci, percentiles
-from .rating_tables import Ratings, Scores, read_table
+from .score_tables.bench import finished_table
+from .score_tables.layout import Layout, image_values, of_prompts
+from .score_tables.table import RATINGS, ScoreTable, nothing_shared, read_score_table
 
 HUMAN = "human"
 """The score table of a bench that holds people's ratings of its images."""
@@ -66,17 +66,46 @@ class HumanAgreement:
         return json.dumps({**asdict(self), "rows": [asdict(row) for row in self.rows]})
 
 
-def human_agreement(scores: Scores, ratings: Ratings, skills: Skills | None = None) -> HumanAgreement:
+@dataclass(frozen=True)
+class _Rated:
+    """R rated images, prompt by prompt: ids of the prompts, the number of each image's prompt [R], mean ratings [R]."""
+
+    prompts: tuple[str, ...]
+    of_prompt: Indices
+    values: Array
+
+
+def human_agreement(scores: ScoreTable, ratings: ScoreTable, skills: Skills | None = None) -> HumanAgreement:
     """Agreement of scores with ratings at every position that the scores have, by skill.
 
     Raises:
-        NbenchError: no image has both, or no rated prompt has a skill.
+        NbenchError: no image has both, one has two of a kind, or no rated prompt has a skill.
     """
-    table = scores.joined(ratings)
+    rated, table = _joined(scores, ratings)
     n_scored = int(np.isfinite(np.stack(list(table.values()))).all(0).sum())
-    groups = {ALL: np.ones(len(ratings.prompts), bool)} | _groups(skills or {}, ratings)
-    rows = [row for position, values in table.items() for row in _at(position, values, ratings, groups)]
-    return HumanAgreement(len(ratings.values), n_scored, tuple(rows))
+    groups = {ALL: np.ones(len(rated.prompts), bool)} | _groups(skills or {}, rated)
+    rows = [row for position, values in table.items() for row in _at(position, values, rated, groups)]
+    return HumanAgreement(len(rated.values), n_scored, tuple(rows))
+
+
+def _joined(scores: ScoreTable, ratings: ScoreTable) -> tuple[_Rated, dict[int | None, Array]]:
+    """The rated images, and their scores [R] by position (None where the scores have none), NaN where there is none."""
+    ratings = ratings.finals()
+    layout = Layout.flat(ratings, scores)
+    values = image_values(ratings, layout)
+    known = np.isfinite(values)
+    if not known.any():
+        raise NbenchError(f"{ratings.place} has no rating: it needs at least one")
+    ids, of_prompt = np.unique(layout.pairs[known] // len(layout.images), return_inverse=True)
+    rated = _Rated(tuple(layout.prompts.take(ids).to_pylist()), of_prompt, values[known])
+    table: dict[int | None, Array] = {}
+    if scores.positions is None:
+        table[None] = image_values(scores.of_prompts(), layout)[known]
+    else:
+        table |= {position: array[known] for position, array in of_prompts(scores, layout).items()}
+    if not any(np.isfinite(array).any() for array in table.values()):
+        raise nothing_shared(scores, ratings, layout.column)
+    return rated, table
 
 
 def bench_skills(bench: Bench) -> Skills:
@@ -101,7 +130,7 @@ def read_skills(path: Path) -> Skills:
         raise NbenchError(f'{path} has no skills: write JSON like {{"counting": [0, 7, 12]}}') from None
 
 
-def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple[Scores, Ratings]:
+def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple[ScoreTable, ScoreTable]:
     """The scores and ratings that a person means: files, or tables of a bench by name, `HUMAN` if no ratings are named.
 
     Raises:
@@ -109,32 +138,20 @@ def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple
     """
     if bench is not None:
         _require_published(bench)
-    if bench is None or Path(scores).suffix:
-        table, place = read_table(Path(scores)), scores
-    else:
-        table, place = _bench_table(bench, scores)
-    _require_same(bench, table, place)
+    table = read_score_table(Path(scores)) if bench is None or Path(scores).suffix else finished_table(bench, scores)
+    _require_same(bench, table)
     if ratings is not None:
-        return Scores(place, table), Ratings.of(read_table(ratings), str(ratings))
+        return table, read_score_table(ratings, RATINGS)
     if bench is None:
         raise NbenchError("no ratings: name a table of them, or with --bench a bench that carries them")
-    given, origin = _bench_table(bench, HUMAN)
-    _require_same(bench, given, origin)
-    return Scores(place, table), Ratings.of(given, origin)
+    return table, finished_table(bench, HUMAN)
 
 
-def _bench_table(bench: Bench, name: str) -> tuple[pa.Table, str]:
-    if name not in bench.references:
-        there = ", ".join(bench.references) or "none"
-        raise NbenchError(f"no scores {name!r} at {bench.location.url} (there are: {there}): name a table of them")
-    return bench.references[name], f"scores/{name}.parquet of {bench.location.url}"
-
-
-def _require_same(bench: Bench | None, table: pa.Table, place: str) -> None:
-    scored = scores_metadata(table).get("bench_fingerprint")
-    if bench is None and scored is not None:
+def _require_same(bench: Bench | None, table: ScoreTable) -> None:
+    build, place = table.metadata.get("bench_fingerprint"), table.place
+    if bench is None and build is not None:
         raise NbenchError(f"{place} scores the images of a bench: name it with --bench, to see if they are those rated")
-    if bench is not None and scored not in (None, bench.info.fingerprint):
+    if bench is not None and build not in (None, bench.info.fingerprint):
         raise NbenchError(f"{place} scores another build than {bench.location.url}: score this one")
 
 
@@ -148,7 +165,7 @@ def _require_published(bench: Bench) -> None:
 
 
 def _at(
-    position: int | None, values: Array, ratings: Ratings, groups: Mapping[str, np.ndarray]
+    position: int | None, values: Array, ratings: _Rated, groups: Mapping[str, np.ndarray]
 ) -> Iterable[AgreementRow]:
     known = np.isfinite(values)
     ids, prompts = np.unique(ratings.of_prompt[known], return_inverse=True)
@@ -191,7 +208,7 @@ def _row(position: int | None, skill: str, scope: str, counts: PairCounts, limit
     )
 
 
-def _groups(skills: Skills, ratings: Ratings) -> dict[str, np.ndarray]:
+def _groups(skills: Skills, ratings: _Rated) -> dict[str, np.ndarray]:
     """Which of the rated prompts ask for each skill, the levels first."""
     ids = [_plain_id(prompt) for prompt in ratings.prompts]
     ordered = sorted(skills, key=lambda skill: (skill not in SKILL_LEVELS, skill))

@@ -1,18 +1,18 @@
-"""What a build is asked for, and the fingerprint of all that changes its output."""
+"""What a build is asked for."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ..errors import NbenchError, check_range
-from ..pipelines.aliases import ALIASES
+from ..options import Argument, Option, panel, words
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
-from .prompts.choose import PromptRequest
+from .prompts.request import SOURCES, PromptRequest, PromptSelection, prompt_option
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS = 50
@@ -34,46 +34,78 @@ KINDS = {
 }
 
 
+_images, _denoising, _data_set = panel("Images"), panel("Denoising"), panel("Data set")
+
+
 @dataclass(frozen=True)
-class BuildConfig:
+class BuildConfig(PromptSelection):
     """A build as a person asks for it; None means the default of the kind or of the pipeline.
 
     Raises:
         NbenchError: a value out of range.
     """
 
-    kind: Literal["genai-bench", "ncc"]
-    pipeline: str = "shapes"
-    out: Path | None = None
-    prompts: str | Path | None = None
-    prompt_column: str | None = None
-    id_column: str | None = None
-    sample: int | None = None
-    filter_tags: tuple[str, ...] = ()
-    skip_bad: bool = False
-    limit: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    candidates: int | None = None
-    positions: str = "all"
-    batch_size: int | None = None
-    dtype: str | None = None
-    seed: int = 0
-    rows_per_shard: int | None = None
-    format: Literal["parquet", "webdataset"] = "parquet"
-    latent_dtype: Literal["float16", "float32", "int8"] = "float16"
-    fresh: bool = False
-    retry_failed: bool = False
-    extend: bool = False
-    references: tuple[str, ...] | None = None
+    kind: Annotated[Literal["genai-bench", "ncc"], Argument("A bench to evaluate on, or a data set to train on.")]
+    pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
+        "shapes"
+    )
+    out: Annotated[Path | None, Option("Output folder. [default: data/noisy-genai-bench, data/ncc]")] = None
+    _: KW_ONLY
+    fresh: Annotated[bool, Option("Start over, or resume an interrupted build.", flag="--fresh/--resume")] = False
+    retry_failed: Annotated[bool, Option("Retry the candidates that failed.")] = False
+    extend: Annotated[bool, Option("Add the prompts and candidates that the data set lacks, in new shards.")] = False
+    prompts: Annotated[
+        str | Path | None,
+        prompt_option(f"genai-bench, genai-bench-527, cc12m, {SOURCES}. [default: those of the embedded world]"),
+    ] = None
+    process: Annotated[
+        Literal["reverse", "forward"],
+        _images("Generate images, or add noise to given ones: one VAE encoding instead of T denoiser calls."),
+    ] = "reverse"
+    images: Annotated[
+        str | Path | None,
+        _images(
+            "Images for --process forward: a folder with captions.jsonl or with NAME.txt beside NAME.png, tar shards, "
+            "genai-bench (with human ratings), or a data set on the Hub."
+        ),
+    ] = None
+    image_columns: Annotated[
+        tuple[str, ...],
+        _images("Image column of a data set on the Hub; repeatable: one per candidate.", flag="--image-column"),
+    ] = ()
+    steps: Annotated[int | None, _denoising("Denoising steps T. [default: the pipeline's, or 50]")] = None
+    candidates: Annotated[int | None, _denoising("Candidates (seeds) per prompt. [default: 6; 1 for ncc]")] = None
+    seed: Annotated[int, _denoising("Base seed; each candidate's own seed is derived from it.")] = 0
+    batch_size: Annotated[int | None, _denoising("Images per batch. [default: the pipeline's]")] = None
+    dtype: Annotated[str | None, _denoising("Weights: float32, float16 or bfloat16. [default: the pipeline's]")] = None
+    positions: Annotated[str, _data_set("Positions to store: all, 20,30 or 0:50:5.")] = "all"
+    signals: Annotated[
+        tuple[str, ...],
+        _data_set(
+            "Stored at each position: latent, image, x0 (estimate of the finished latent), cfg_gap (norm of "
+            "conditional minus unconditional prediction), activations:LAYER[:DIM]; repeatable. [default: latent,image]",
+            text=list[str] | None,
+            parse=words,
+        ),
+    ] = DEFAULT_SIGNALS
+    latent_dtype: Annotated[
+        Literal["float16", "float32", "int8"], _data_set("Latent storage dtype; int8 adds one scale per channel.")
+    ] = "float16"
+    format: Annotated[Literal["parquet", "webdataset"], _data_set("Shard format.")] = "parquet"
+    rows_per_shard: Annotated[int | None, _data_set("Trajectories per shard. [default: by their size]")] = None
+    references: Annotated[
+        tuple[str, ...] | None,
+        _data_set(
+            "References of a bench: SCORER or NAME=SCORER, any scorer of images. [default: clip,vqascore]",
+            text=str | None,
+            parse=words,
+        ),
+    ] = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
-    signals: tuple[str, ...] = DEFAULT_SIGNALS
-    process: Literal["reverse", "forward"] = "reverse"
-    images: str | Path | None = None
-    image_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("limit", "sample", "steps", "candidates", "batch_size", "rows_per_shard"):
+        super().__post_init__()
+        for name in ("steps", "candidates", "batch_size", "rows_per_shard"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.out and re.match(r"\w\w+:/", str(self.out)):
             url = str(self.out).replace(":/", "://", 1)
@@ -94,7 +126,7 @@ class BuildConfig:
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
         denoised: dict[str, Any] = {
-            "--guidance": self.guidance,
+            "--guidance": self.options.guidance,
             "--eta": self.options.eta,
             "--quantize": self.options.quantize,
         }
@@ -111,27 +143,16 @@ class BuildConfig:
     @property
     def prompt_request(self) -> PromptRequest:
         """Which prompts are asked for."""
-        return PromptRequest(
-            self.prompts or "shapes",
-            self.prompt_column,
-            self.id_column,
-            self.limit,
-            self.sample,
-            self.seed,
-            self.filter_tags,
-            self.skip_bad,
-        )
+        selection = {each.name: getattr(self, each.name) for each in fields(PromptSelection)}
+        return PromptRequest(self.prompts or "shapes", **selection)
 
     @property
     def n_steps(self) -> int:
         """Denoising steps T: the pipeline's usual number unless another is asked for."""
-        known = ALIASES.get(self.pipeline)
-        return self.steps or (known.steps if known else DEFAULT_STEPS)
+        from ..pipelines.aliases import ALIASES
 
-    @property
-    def pipeline_options(self) -> PipelineOptions:
-        """What is asked of the pipeline, the guidance included."""
-        return replace(self.options, guidance=self.guidance) if self.guidance is not None else self.options
+        entry = ALIASES.get(self.pipeline)
+        return self.steps or (entry.steps if entry else DEFAULT_STEPS)
 
     @property
     def image_request(self) -> PromptRequest:

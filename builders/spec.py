@@ -34,7 +34,7 @@ def build_spec(
         "pipeline": {"name": entry.name, "content": entry.content},
         "scheduler": scheduler_spec(entry),
         "steps": config.n_steps,
-        "guidance": entry.guidance if config.guidance is None else config.guidance,
+        "guidance": entry.guidance if config.options.guidance is None else config.options.guidance,
         "call_kwargs": entry.call_kwargs,
         "dtype": config.dtype or entry.dtype,
         "seed": config.seed,

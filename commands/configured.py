@@ -1,55 +1,162 @@
-"""Commands that share their options: one function turns what is given into a configuration, others carry it out."""
+"""Commands whose options are the fields of the configuration that they take."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
-from typing import Any, get_type_hints
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import partial
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ..options import Fields, Option
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+AsJson = Annotated[bool, Option("Print one JSON object and nothing else.", flag="--json")]
 
 
-class Configured:
-    """`carry_out` with the parameters of `options` in place of the one that is annotated with what `options` returns.
+class _PlainFlags:
+    """`--help` shows no type for a flag."""
 
-    typer sees it as a function of all of them, and it may itself be the options of another; `without` keeps parameters
-    of `options` at their defaults.
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the command that this is mixed into
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Command(_PlainFlags, TyperCommand):
+    """A command of nbench."""
+
+
+class Group(_PlainFlags, TyperGroup):
+    """A group of commands of nbench."""
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, panel: str | None = None, **settings: Any
+) -> Callable[[Function], Function]:
+    """Make a function a command of `app`, listed in `panel`; for the options see `configured`."""
+
+    def add(function: Function) -> Function:
+        app.command(name, cls=Command, rich_help_panel=panel, **settings)(configured(function))
+        return function
+
+    return add
+
+
+def configured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` for typer: options as their `Option` says, and those of its configurations in place of these.
+
+    A parameter, or a field of a configuration, is a configuration itself if it is a dataclass or says `Fields`. Fields
+    of dataclasses without an `Option` are no options; parameters of functions without one are left to typer.
     """
+    whole = _configuration(function)
 
-    def __init__(
-        self, name: str, options: Callable[..., Any], carry_out: Callable[..., Any], without: Collection[str] = ()
-    ) -> None:
-        self.options, self._carry_out = options, carry_out
-        configuration = options.__annotations__["return"]
-        shared = [each for each in _parameters(options, {"return"}) if each.name not in without]
-        (self._taken,) = (each for each, kind in carry_out.__annotations__.items() if kind == configuration)
-        own = _parameters(carry_out, {self._taken, "return"})
-        place = [each.name for each in own].index(self._taken)
-        self._shared = {each.name for each in shared}
-        self.__name__, self.__doc__ = name, carry_out.__doc__ or options.__doc__
-        self.__signature__ = inspect.Signature([*own[:place], *shared, *own[place + 1 :]])
-        self.__annotations__ = {each.name: each.annotation for each in self.__signature__.parameters.values()}
-        self.__annotations__["return"] = carry_out.__annotations__["return"]
+    def run(**values: Any) -> Any:
+        return whole.make(values)
 
-    def __call__(self, **given: Any) -> Any:
-        """Configure, and carry out."""
-        shared = {name: given.pop(name) for name in self._shared}
-        return self._carry_out(**{self._taken: self.options(**shared)}, **given)
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    parameters = list(whole.parameters())
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer goes by
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-def configured(
-    carry_out: Callable[..., Any], without: Collection[str] = ()
-) -> Callable[[Callable[..., Any]], Configured]:
-    """Make a function that returns a configuration a command, which carries the configuration out."""
-    return lambda options: Configured(options.__name__, options, carry_out, without)
+@dataclass(frozen=True)
+class _Field:
+    """A field that is an option: its parameter for typer, and what makes its value of the one given."""
+
+    parameter: inspect.Parameter
+    parse: Callable[[Any], Any]
 
 
-def configured_by(options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Configured]:
-    """Give a function, in place of the configuration that it takes, the parameters of what makes one."""
-    return lambda carry_out: Configured(carry_out.__name__, options, carry_out)
+@dataclass(frozen=True)
+class _Configuration:
+    """What is called with the values of `parts` by name."""
+
+    call: Callable[..., Any]
+    parts: Mapping[str, _Field | _Configuration]
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        for part in self.parts.values():
+            yield from (part.parameter,) if isinstance(part, _Field) else part.parameters()
+
+    def make(self, values: Mapping[str, Any]) -> Any:
+        """The configuration, of the values of all parameters; what was not given keeps the field's default."""
+        arguments = {}
+        for name, part in self.parts.items():
+            if isinstance(part, _Configuration):
+                arguments[name] = part.make(values)
+            elif (value := values[part.parameter.name]) is not None and value != []:
+                arguments[name] = part.parse(value)
+        return self.call(**arguments)
 
 
-def _parameters(function: Callable[..., Any], unresolved: Collection[str]) -> list[inspect.Parameter]:
-    """Those of `function`, by name, with annotations that are objects; names of `unresolved` ones need not exist."""
-    named = {str(function.__annotations__[name]): object for name in unresolved}
-    hints = get_type_hints(function, localns=named, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
-    return [each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+def _configuration(call: Callable[..., Any], instance: Any = None, without: Collection[str] = ()) -> _Configuration:
+    """Of a dataclass, whose defaults are those of `instance` if there is one, or of a function."""
+    parts: dict[str, _Field | _Configuration] = {}
+    for name, (hint, usual) in _fields(call, instance).items():
+        kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        usually = Fields() if is_dataclass(kind) else None
+        match next((extra for extra in extras if isinstance(extra, Option | Fields)), usually):
+            case _ if name in without:
+                pass
+            case Option() as option:
+                parts[name] = _field(name, kind, usual, option)
+            case Fields() as fields_:
+                parts[name] = _configuration(fields_.made_by or kind, usual, fields_.without)
+            case None if not is_dataclass(call):
+                parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=usual, annotation=hint), _as_given)
+    if is_dataclass(instance) and not isinstance(instance, type):
+        call = partial(replace, instance)  # keeps what is no option here
+    return _Configuration(call, parts)
+
+
+def _fields(call: Callable[..., Any], instance: Any) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each field of a dataclass (inherited ones last) or parameter of a function."""
+    hints = get_type_hints(call, include_extras=True)
+    if not is_dataclass(call):
+        return {name: (hints[name], each.default) for name, each in inspect.signature(call).parameters.items()}
+    usual = {each.name: each.default for each in fields(call)}
+    usual |= {each.name: each.default_factory() for each in fields(call) if each.default_factory is not MISSING}
+    if is_dataclass(instance):
+        usual |= {name: getattr(instance, name) for name in usual}
+    own = [name for name in call.__annotations__ if name in usual]
+    return {
+        name: (hints[name], inspect.Parameter.empty if usual[name] is MISSING else usual[name])
+        for name in dict.fromkeys([*own, *usual])
+    }
+
+
+def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
+    parse = option.parse or _as_given
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if option.text is not None:
+        kind, default = option.text, option.default
+    elif any(get_origin(member) is tuple for member in members):
+        kind, default, parse = list[str] | None, None, tuple
+    elif str in members:  # a path may be meant, too
+        kind = str | None if NoneType in members else str
+    if option.argument:
+        described: Any = typer.Argument(help=option.help, rich_help_panel=option.panel)
+        name = option.flag or name
+    else:
+        flag = option.flag or f"--{name.replace('_', '-')}"
+        described = typer.Option(
+            flag, help=option.help, rich_help_panel=option.panel, envvar=option.env, min=option.min
+        )
+    if option.required:
+        default = inspect.Parameter.empty
+    return _Field(inspect.Parameter(name, _BY_NAME, default=default, annotation=Annotated[kind, described]), parse)
+
+
+def _as_given(value: Any) -> Any:
+    return value

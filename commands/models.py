@@ -1,13 +1,16 @@
-"""The commands of the command line that show and check scorers, and train a probe."""
+"""The commands that list, show and check scorers."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-models_app = typer.Typer(invoke_without_command=True, help="List scorers, show one, or check one.")
+from ..options import Argument, Fields, Option
+from ..scorers.placement import Placement
+from .configured import AsJson, Group, command
+
+models_app = typer.Typer(cls=Group, invoke_without_command=True, help="List scorers, show one, or check one.")
 
 
 @models_app.callback()
@@ -37,12 +40,12 @@ def models(
     Console().print(named, "", families)
 
 
-@models_app.command()
+@command(models_app)
 def show(
-    name: Annotated[str, typer.Argument(help="As `nbench models` lists it; of KIND:MODEL the kind is enough.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    name: Annotated[str, Argument("As `nbench models` lists it; of KIND:MODEL the kind is enough.")],
+    as_json: AsJson = False,
 ) -> None:
-    """All there is to say of one scorer: what it reads, its weights, range, paper and package.
+    """Show one scorer: what it reads, its weights, range, paper and package.
 
     `nbench models show noisyclip`
     """
@@ -64,17 +67,17 @@ def show(
     Console().print(grid)
 
 
-@models_app.command()
+@command(models_app)
 def check(
-    model: Annotated[str, typer.Argument(help="A name, folder, Hub id, MODULE:CLASS or FILE.py:CLASS.")],
+    model: Annotated[str, Argument("Scorer: a name, folder, Hub id, MODULE:CLASS or FILE.py:CLASS.")],
     bench: Annotated[
-        str | None, typer.Option(help="Whose first rows it is run on. [default: random rows, as of the embedded world]")
+        str | None, Option("Bench whose first rows it scores. [default: random rows, as of the embedded world]")
     ] = None,
-    position: Annotated[int | None, typer.Option(help="Of the bench. [default: the middle one that is stored]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU where there is one]")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    position: Annotated[int | None, Option("Position in the bench. [default: the middle one that is stored]")] = None,
+    *,
+    placement: Annotated[Placement, Fields(made_by=Placement.best)],
 ) -> None:
-    """Run a scorer on a small batch and say what is wrong with it: shapes, NaN, norms, order, batch size; then exit 1.
+    """Run a scorer on a small batch and report what is wrong: shapes, NaN, norms, order, batch size; then exit 1.
 
     `nbench models check noisyclip`
 
@@ -82,33 +85,11 @@ def check(
     """
     from ..benchmarks.scoring.check_model import check_model
     from ..pipelines.quiet import quieten_transformers
-    from ..scorers.placement import Placement
 
     quieten_transformers()
-    scorer, wrong = check_model(model, bench, position, Placement.best(device, dtype))
+    scorer, wrong = check_model(model, bench, position, placement)
     for line in wrong:
         print(f"{scorer.name}: {line}")
     if wrong:
         raise typer.Exit(1)
     print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
-
-
-def probe(
-    data: Annotated[str, typer.Option(help="A bench with activations and references: folder, URL or Hub id.")],
-    layer: Annotated[str, typer.Option(help="Of the denoiser, as its build was told: --signals activations:LAYER.")],
-    out: Annotated[Path, typer.Option(help="Folder; evaluate takes it as --model probe:FOLDER.")] = Path("data/probe"),
-    positions: Annotated[str, typer.Option(help="To train on: 5,10 or 0:50:5.")] = "5,10",
-    reference: Annotated[str, typer.Option(help="What it learns to foretell: clip, vqascore, ...")] = "vqascore",
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 100,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
-    hidden: Annotated[int, typer.Option(help="Width of the hidden layer.")] = 64,
-    seed: Annotated[int, typer.Option(help="Decides the start and the order of the data.")] = 0,
-) -> None:
-    """Train a small head that foretells a reference from the denoiser's activations.
-
-    `nbench train probe --data data/bench --layer transformer_blocks.3 --positions 5,10 --out data/probe`
-    """
-    from ..training.probe import ProbeTraining, train_probe
-
-    config = ProbeTraining(data, layer, out, positions, reference, epochs, learning_rate, hidden, seed)
-    print("written:", train_probe(config))

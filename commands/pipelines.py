@@ -1,19 +1,20 @@
-"""The command that says which pipelines have a name."""
+"""The command that lists the pipelines that have a name."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+
+from .configured import AsJson, command
+from .panels import SCORERS
 
 pipelines_app = typer.Typer()
 
 
-@pipelines_app.command()
-def pipelines(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-) -> None:
-    """List the pipelines that have a name: source, usual settings, latents, and bytes a trajectory of all positions.
+@command(pipelines_app, panel=SCORERS)
+def pipelines(as_json: AsJson = False) -> None:
+    """List the pipelines that have a name: source, default settings, latents, and bytes per trajectory.
 
     `nbench pipelines`
 

@@ -8,20 +8,24 @@ from typing import Annotated
 
 import typer
 
+from ..options import Argument, Option
+from .configured import command
+from .panels import RESULTS
+
 report_app = typer.Typer()
 
 
-@report_app.command()
+@command(report_app, panel=RESULTS)
 def report(
     results: Annotated[
-        list[Path] | None, typer.Argument(help="Result files, or folders of them; one bench. [default: results]")
+        list[Path] | None, Argument("Result files, or folders of them, all of one bench. [default: results]")
     ] = None,
     bench: Annotated[
-        str | None, typer.Option(help="Folder, URL or Hub id, for prompts and pictures. [default: data/<its name>]")
+        str | None, Option("Bench with the prompts and images: folder, URL or Hub id. [default: data/<its name>]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for index.html. [default: report]")] = None,
-    prompts: Annotated[int, typer.Option(help="At most so many in the trajectory viewer; 0: no viewer.")] = 40,
-    space: Annotated[Path | None, typer.Option(help="Folder to lay out as a static Hugging Face Space.")] = None,
+    out: Annotated[Path | None, Option("Folder for index.html. [default: report]")] = None,
+    prompts: Annotated[int, Option("Prompts in the trajectory viewer at most; 0: no viewer.")] = 40,
+    space: Annotated[Path | None, Option("Folder to lay out as a static Hugging Face Space.")] = None,
 ) -> None:
     """Make one self-contained page: leaderboard, plots, and a viewer of trajectories with what each scorer picks.
 

@@ -1,4 +1,4 @@
-"""The commands of the command line that read results, scores and prompts: compare, rank, check."""
+"""The commands that read results, scores and prompts: compare, rank, check."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..options import Argument, Option
+from .configured import AsJson, command
+from .panels import DATA, MEASURE, RESULTS
+
 if TYPE_CHECKING:
     from ..builders.prompts.leakage import LeakReport
     from ..shards.reader import Bench
 
 results_app = typer.Typer()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
-
-@results_app.command()
+@command(results_app, panel=RESULTS)
 def compare(
-    a: Annotated[str, typer.Argument(help="A result: its file, or model or bench/model under --results.")],
-    b: Annotated[str, typer.Argument(help="The other.")],
-    reference: Annotated[str | None, typer.Option(help="The only one to compare by. [default: all]")] = None,
+    a: Annotated[str, Argument("Result: its file, or MODEL or BENCH/MODEL under --results.")],
+    b: Annotated[str, Argument("Result to compare it with.")],
+    reference: Annotated[str | None, Option("Reference to compare by. [default: all]")] = None,
     bench: Annotated[
-        str | None, typer.Option(help="Folder, URL or Hub id, for its references. [default: data/<its name>]")
+        str | None, Option("Bench with the references: folder, URL or Hub id. [default: data/<its name>]")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where results lie.")] = Path("results"),
-    positions: Annotated[bool, typer.Option("--positions", help="A line for every position.")] = False,
+    results: Annotated[Path, Option("Folder with the results.")] = Path("results"),
+    positions: Annotated[bool, Option("Show a line per position.")] = False,
     yardstick: Annotated[
-        str | None, typer.Option(help="Reference that final-image selection goes by. [default: that of both results]")
+        str | None, Option("Reference that final-image selection goes by. [default: that of both results]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say by how much one model is better than another: paired by prompt, with intervals, corrected for many positions.
+    """Compare two models: differences paired by prompt, with intervals, corrected for many positions.
 
     `nbench compare noisyclip clip --reference vqascore`
 
@@ -55,19 +57,19 @@ def compare(
         print(found.note, file=sys.stderr)
 
 
-@results_app.command()
+@command(results_app, panel=RESULTS)
 def leaderboard(
-    folder: Annotated[Path, typer.Argument(help="Where results lie.")] = Path("results"),
-    format: Annotated[str, typer.Option(help="To print.", metavar="[table|md|csv|json]")] = "table",
-    sort: Annotated[str, typer.Option(help="A metric: spearman, recovered_gain, best_of_n, ...")] = "spearman",
+    folder: Annotated[Path, Argument("Folder with the results.")] = Path("results"),
+    format: Annotated[str, Option("Output format: table, md, csv or json.")] = "table",
+    sort: Annotated[str, Option("Metric to sort by: spearman, recovered_gain, best_of_n, ...")] = "spearman",
     position: Annotated[
-        int | None, typer.Option(help="To compare at. [default: half way, or the nearest that all models have]")
+        int | None, Option("Position to compare at. [default: half way, or the nearest that all models have]")
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="To compare by. [default: vqascore, else the first]")] = None,
-    bench: Annotated[str | None, typer.Option(help="The only one to show. [default: all]")] = None,
+    reference: Annotated[str | None, Option("Reference to compare by. [default: vqascore, else the first]")] = None,
+    bench: Annotated[str | None, Option("Bench to show. [default: all]")] = None,
     yardstick: Annotated[
         str | None,
-        typer.Option(help="Only results whose final-image selection goes by it. [default: clip, else the first]"),
+        Option("Show only results whose final-image selection goes by it. [default: clip, else the first]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,15 +95,15 @@ def leaderboard(
     print_wide(board_table(board))
 
 
-@results_app.command("check-leak")
+@command(results_app, "check-leak", panel=DATA)
 def check_leak(
-    train: Annotated[str, typer.Argument(help="A data set, or prompts as `nbench build --prompts` takes them.")],
-    bench: Annotated[str, typer.Argument(help="The bench, likewise.")],
-    threshold: Annotated[float, typer.Option(help="Jaccard similarity from which two are near duplicates.")] = 0.8,
-    show: Annotated[int, typer.Option(help="At most so many leaks, closest first.")] = 20,
+    train: Annotated[str, Argument("Training set: a data set, or prompts as `nbench build --prompts` takes them.")],
+    bench: Annotated[str, Argument("Bench: a data set or prompts, likewise.")],
+    threshold: Annotated[float, Option("Jaccard similarity from which two prompts are near duplicates.")] = 0.8,
+    show: Annotated[int, Option("Leaks to show at most, closest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Look for prompts of a bench in a training set: exact, normalised and nearly; exit code 1 if there are any.
+    """Find prompts of a bench in a training set: exact, normalised and near duplicates; exit code 1 if there are any.
 
     `nbench check-leak data/ncc data/noisy-genai-bench`
 
@@ -119,13 +121,13 @@ def check_leak(
     raise typer.Exit(1 if report.leaks else 0)
 
 
-@results_app.command()
+@command(results_app, panel=MEASURE)
 def agreement(
-    scores: Annotated[str, typer.Argument(help="A table of scores (Parquet, CSV, JSONL), or the name of a bench's.")],
-    ratings: Annotated[Path | None, typer.Argument(help="A table of ratings. [default: those of --bench]")] = None,
-    bench: Annotated[str | None, typer.Option(help="Whose images are scored: folder, URL or Hub id.")] = None,
+    scores: Annotated[str, Argument("Table of scores (Parquet, CSV, JSONL), or the name of a reference of the bench.")],
+    ratings: Annotated[Path | None, Argument("Table of ratings. [default: those of --bench]")] = None,
+    bench: Annotated[str | None, Option("Bench whose images are scored: folder, URL or Hub id.")] = None,
     tags: Annotated[
-        Path | None, typer.Option(help="Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")
+        Path | None, Option("Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

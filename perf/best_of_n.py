@@ -25,8 +25,9 @@ import torch
 
 from nbench.benchmarks.metrics import Array, statistics
 from nbench.benchmarks.metrics.model_figures import YARDSTICK
-from nbench.benchmarks.results.compare import final_references, score_arrays
 from nbench.benchmarks.results.result_file import result_path
+from nbench.benchmarks.score_tables.bench import final_references, of_bench
+from nbench.benchmarks.score_tables.layout import Layout, of_prompts
 from nbench.builders.spec import call_arguments, maker_of
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline
@@ -130,7 +131,8 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
     told = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
     if told != (bench.info.fingerprint, way.scorer.fingerprint):
         raise NbenchError(f"{path} is of another build or scorer: run nbench evaluate again")
-    scores = score_arrays(table, ids, bench.info.candidates)
+    layout = Layout.of_bench(ids, bench.info.candidates)
+    scores = of_prompts(of_bench(table, bench, str(path), "run nbench evaluate again"), layout)
     try:
         return selections(scores, way.policy, way.n, bench.info.steps)
     except KeyError:
@@ -232,7 +234,7 @@ def main() -> None:
     replays = {name: foretold(bench, way, given.results, ids) for name, way in ways.items()} if given.results else {}
     clock = time.process_time if given.cpu_time else time.perf_counter
     tallies = run(bench, pipe, call, ways, prompts, given.at_once, clock)
-    rows = report(tallies, final_references(bench, ids), ways, replays)
+    rows = report(tallies, final_references(bench, Layout.of_bench(ids, bench.info.candidates)), ways, replays)
     print(table(rows, given.markdown))
     if given.json:
         told = {name: {"chosen": tally.chosen, "seconds": tally.seconds} for name, tally in tallies.items()}

@@ -93,7 +93,7 @@ class Clock:
 
 def ours(bench: Bench, results: Path) -> tuple[tuple[float, float], dict[tuple[str, int, int], float]]:
     """Seconds to score all positions into a table on disk, the model loaded, and the scores."""
-    from nbench.benchmarks.scoring.inputs import ScoreOptions
+    from nbench.benchmarks.scoring.options import ScoreOptions
     from nbench.benchmarks.scoring.store import Store
     from nbench.scorers.registry import get_scorer
 

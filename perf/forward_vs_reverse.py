@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import world_prompts
@@ -30,7 +31,8 @@ from nbench.shapes.grammar import parse
 from nbench.shapes.render import render
 from nbench.shards.positions import parse_positions
 from nbench.shards.reader import open_bench
-from nbench.training.noisyclip import TrainConfig, train
+from nbench.training.config import TrainConfig
+from nbench.training.noisyclip import train
 
 TIMED = 128
 """Rows that are made of trajectories to be timed, where there are some already."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
-from nbench.shards.convert import ConvertConfig, convert
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.reader import Bench, open_bench
 
 MODELS = ("clip", "noisyclip")

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..errors import NbenchError, check_range
-from .aliases import PipelineEntry
+from ..options import panel
 from .quiet import quieten_diffusers
-from .schedulers import check_scheduler, scheduler_class
-from .sizes import check_sides, read_json, side_multiple
+
+if TYPE_CHECKING:
+    from .aliases import PipelineEntry
 
 BLANK = " "
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
@@ -40,41 +41,6 @@ QUANTIZERS = {
 """The package that each backend of diffusers needs."""
 
 
-@dataclass(frozen=True)
-class PipelineOptions:
-    """What is asked of a pipeline beyond its own defaults; None leaves a thing to the pipeline.
-
-    `arguments` are further ones of its `__call__`. `compile`, `offload` and the VAE's change speed and memory only;
-    all else changes what is made.
-    """
-
-    revision: str | None = None
-    scheduler: str | None = None
-    eta: float | None = None
-    guidance: float | None = None
-    height: int | None = None
-    width: int | None = None
-    negative_prompt: str | None = None
-    max_sequence_length: int | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
-    quantize: str | None = None
-    attention: str | None = None
-    compile: bool = False
-    offload: Literal["model", "sequential", "group"] | None = None
-    vae_slicing: bool = False
-    vae_tiling: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width", "max_sequence_length"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
-
-    @property
-    def call_kwargs(self) -> dict[str, Any]:
-        """What of them goes to the pipeline's `__call__`, but for the guidance."""
-        named = {name: getattr(self, name) for name in _CALLED}
-        return {**{name: value for name, value in named.items() if value is not None}, **self.arguments}
-
-
 def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     """Arguments written as key=value, where a value that is not JSON is taken as the text it is.
 
@@ -95,12 +61,70 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+_option, _speed = panel("Pipeline"), panel("Pipeline: speed and memory")
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What is asked of a pipeline beyond its own defaults; None leaves a thing to the pipeline.
+
+    `arguments` are further ones of its `__call__`. `compile`, `offload` and the VAE's change speed and memory only;
+    all else changes what is made.
+    """
+
+    revision: Annotated[str | None, _option("Branch, tag or commit of a Hub id.")] = None
+    scheduler: Annotated[
+        str | None, _option("First-order scheduler of diffusers: Euler, DDIM, UniPC. [default: the pipeline's]")
+    ] = None
+    eta: Annotated[float | None, _option("Noise added by DDIM: 0 for none, 1 for as much as DDPM.")] = None
+    guidance: Annotated[float | None, _option("Guidance scale. [default: the pipeline's]")] = None
+    height: Annotated[int | None, _option("Image height in pixels. [default: the pipeline's]")] = None
+    width: Annotated[int | None, _option("Image width in pixels. [default: the pipeline's]")] = None
+    negative_prompt: Annotated[str | None, _option("Text that guidance steers away from.")] = None
+    max_sequence_length: Annotated[
+        int | None, _option("Longest prompt, in tokens; the rest is cut. [default: the pipeline's]")
+    ] = None
+    arguments: Annotated[
+        dict[str, Any],
+        _option(
+            "Further argument of the pipeline's call, key=value with the value in JSON; repeatable.",
+            flag="--pipeline-arg",
+            text=list[str] | None,
+            parse=parse_arguments,
+        ),
+    ] = field(default_factory=dict)
+    quantize: Annotated[
+        str | None,
+        _option("Quantize the denoiser with bitsandbytes_4bit, bitsandbytes_8bit, torchao or quanto."),
+    ] = None
+    attention: Annotated[str | None, _option("Attention backend of diffusers: native, flash, sage.")] = None
+    compile: Annotated[bool, _speed("Compile the denoiser's repeated blocks with torch.compile.")] = False
+    offload: Annotated[Literal["model", "sequential", "group"] | None, _speed("Keep unused weights off the GPU.")] = (
+        None
+    )
+    vae_slicing: Annotated[bool, _speed("Decode images one at a time.")] = False
+    vae_tiling: Annotated[bool, _speed("Decode large images in tiles.")] = False
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "max_sequence_length"):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+
+    @property
+    def call_kwargs(self) -> dict[str, Any]:
+        """What of them goes to the pipeline's `__call__`, but for the guidance."""
+        named = {name: getattr(self, name) for name in _CALLED}
+        return {**{name: value for name, value in named.items() if value is not None}, **self.arguments}
+
+
 def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:
     """`entry`, whose `source` is a folder, as `options` change it.
 
     Raises:
         NbenchError: an option that this pipeline does not take.
     """
+    from .schedulers import check_scheduler, scheduler_class
+    from .sizes import check_sides, read_json, side_multiple
+
     asked, folder = options.call_kwargs, Path(entry.source)
     for name in sorted(asked.keys() & _OURS.keys()):
         raise NbenchError(f"--pipeline-arg {name} is not to be given: {_OURS[name]} decides it")

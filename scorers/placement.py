@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
+from ..options import panel
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+_device = panel("Device")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,13 @@ class Placement:
         return fingerprint if self.dtype == "float32" else f"{fingerprint}-{self.dtype}"
 
     @classmethod
-    def best(cls, device: str | None = None, dtype: str = "float32") -> Placement:
+    def best(
+        cls,
+        device: Annotated[
+            str | None, _device("Torch device: cpu, cuda, ... [default: the GPU where there is one]")
+        ] = None,
+        dtype: Annotated[str, _device("Dtype of the scorers' weights: float32, float16 or bfloat16.")] = "float32",
+    ) -> Placement:
         """On `device`, or on the GPU where there is one.
 
         Raises:
@@ -53,8 +61,7 @@ class Placement:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise NbenchError(f"no device {device} here ({reason}): give another --device") from None
+            raise NbenchError(f"no device {device} here ({reason_of(error)}): give another --device") from None
         return cls(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
 
 

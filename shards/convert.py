@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import NbenchError, check_range
+from ..errors import NbenchError
+from .convert_config import ConvertConfig
 from .dataset import INFO_FILE, DatasetFolder, intact
 from .fingerprint import fingerprint
 from .formats import shard_writer
@@ -25,22 +26,6 @@ from .storage import Location
 _BATCH_BYTES = 64 * 2**20
 _OF_LATENT_DTYPE = ("latent_", "scale_", "x0_")
 """Prefixes of the columns that `latent_dtype` changes."""
-
-
-@dataclass(frozen=True)
-class ConvertConfig:
-    """What to change; None keeps the value. `source` and `out` are folders or fsspec URLs; `source` may be a Hub id."""
-
-    source: str
-    out: str
-    format: Literal["parquet", "webdataset"] | None = None
-    positions: str | None = None
-    latent_dtype: Literal["float16", "float32", "int8"] | None = None
-    rows_per_shard: int | None = None
-    fresh: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("--rows-per-shard", self.rows_per_shard)
 
 
 def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None) -> DatasetInfo:

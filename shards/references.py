@@ -33,15 +33,6 @@ def finished_scores(bench: Bench, name: str) -> pa.Table:
     return table
 
 
-def all_finished_scores(bench: Bench) -> dict[str, pa.Table]:
-    """`finished_scores` of every reference, by name.
-
-    Raises:
-        NbenchError: a table does not fit the data set.
-    """
-    return {name: finished_scores(bench, name) for name in bench.references}
-
-
 def no_reference(bench: Bench, name: str) -> NbenchError:
     """The error for a reference that a data set does not have."""
     there = ", ".join(bench.references) or "none"

@@ -78,7 +78,7 @@ def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> 
         defects += [Defect(name, "", what) for what in _file(location, info, index, record)]
         if location.size(name) is not None:
             defects += _rows(bench, index, state, progress)
-    defects += _scores(bench, not defects)
+    defects += _scores(bench, all(defect.file == INFO_FILE for defect in defects))
     return Verification(info.rows, len(info.shards), tuple(defects))
 
 

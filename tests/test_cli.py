@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,19 +65,26 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_answers_within_a_second_and_imports_nothing_heavy() -> None:
-    walls = []
+@pytest.mark.parametrize("words", [[], ["build"]])
+def test_help_answers_within_a_second_and_imports_nothing_heavy(words: list[str]) -> None:
+    seconds = []
     for _ in range(3):
-        start = time.perf_counter()
-        command = [sys.executable, "-X", "importtime", "-m", "nbench", "--help"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: others may be at work
+        command = [sys.executable, "-X", "importtime", "-m", "nbench", *words, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        walls.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "typer" in imported
     assert imported & HEAVY == set()
-    assert min(walls) < 1
-    assert "nbench evaluate --model" in done.stdout  # an example
-    assert {"build", "evaluate", "train"} <= set(done.stdout.split())
+    assert min(seconds) < 1
+    assert "nbench build genai-bench" in done.stdout  # an example
+
+
+def test_help_lists_the_commands_by_topic(run: Run) -> None:
+    shown = run("--help").out
+    assert {"build", "evaluate", "train"} <= set(shown.split())
+    assert "─ Commands ─" not in shown  # where one without a topic would be
 
 
 @pytest.mark.parametrize(
@@ -235,7 +242,7 @@ def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--batch-size", "few", "--batch-size few makes no sense"),
+        ("--batch-size", "few", "--batch-size few is out of range: give auto, or 1 or more"),
         ("--num-workers", "-1", "--num-workers -1 is out of range"),
         ("--device", "gpu", "no device gpu here"),
         ("--dtype", "float8", "unknown dtype float8"),
@@ -269,4 +276,4 @@ def test_an_interrupted_build_says_that_it_can_be_resumed(run: Run, monkeypatch:
     monkeypatch.setattr(building, "build", interrupted)
     outcome = run("build", "genai-bench")
     assert outcome.code == 130
-    assert outcome.err == "interrupted: the same command goes on where it stopped\n"
+    assert outcome.err == "interrupted: run the same command again to resume\n"

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FREE = {"errors", "progress", "__version__"}
+FREE = {"errors", "options", "progress", "__version__"}
 """Modules of the root that import no package, and that all may import."""
 MAY_IMPORT = {
     "shards": set[str](),
@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
     "commands": {"shards", "pipelines", "builders", "scorers", "training", "benchmarks", "sampling"},
-    "cli": {"shards", "pipelines", "builders", "scorers", "benchmarks", "commands"},
+    "cli": {"commands"},
     "errors": set[str](),
+    "options": set[str](),
     "progress": set[str](),
     "__init__": {"shards", "benchmarks", "sampling"},
     "__main__": {"cli"},

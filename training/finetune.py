@@ -9,9 +9,9 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ..scorers.weights import folder_fingerprint
 from ..shards.atomic import atomic_write, commit, temporary, writing_to
 from ..shards.lock import locked
 from ..shards.reader import Bench, open_bench
+from .config import FineTuneConfig
 from .saving import save_half
 
 CHUNK = 16
@@ -31,31 +32,6 @@ CHUNK = 16
 VALIDATION_SHARE = 20
 """One prompt in this many is kept from training; its accuracy is logged."""
 WARM_UP = 0.1
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """One training run; `start` None takes the frozen model that fits the data's latent space.
-
-    Raises:
-        NbenchError: a value that makes no sense.
-    """
-
-    reads: ClassVar[Literal["preview", "x0_preview"]] = "preview"
-    """What the model is shown of a position: the preview of the latent, or of the x0 estimate."""
-
-    data: Path
-    out: Path
-    positions: str = "20:30"
-    start: str | None = None
-    epochs: int = 5
-    batch_size: int = 64
-    learning_rate: float = 1e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
-            raise NbenchError("training needs at least 1 epoch, batches of at least 2, and a learning rate above 0")
 
 
 class Examples(NamedTuple):

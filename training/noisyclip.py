@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -13,23 +12,12 @@ from torch.nn import functional
 from ..scorers.builtin import fitting
 from ..scorers.weights import model_folder
 from ..shards.reader import open_bench
+from .config import TrainConfig
 from .contrast import contrast
-from .finetune import Examples, FineTuneConfig, FineTuning, fine_tune
+from .finetune import Examples, FineTuning, fine_tune
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
-
-
-@dataclass(frozen=True)
-class TrainConfig(FineTuneConfig):
-    """One training run of NoisyCLIP.
-
-    `targets` are what the noisy latent is to be matched with: "caption", the caption it was generated for, as in the
-    paper; or "image", every caption as far as the frozen CLIP holds it true of the final image, since many an image is
-    not what its caption says.
-    """
-
-    targets: Literal["image", "caption"] = "image"
 
 
 def train(config: TrainConfig, shown: bool = True) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,24 +15,10 @@ from ..scorers.probe import ProbeConfig, ProbeHead
 from ..shards.reader import Bench, open_bench
 from ..shards.references import finished_scores
 from ..shards.scores import scores_at
+from .config import ProbeTraining
 
 VALIDATION_SHARE = 10
 """One prompt in this many is kept from training."""
-
-
-@dataclass(frozen=True)
-class ProbeTraining:
-    """One training run; all rows are held in memory, D numbers for each position."""
-
-    data: str | Path
-    layer: str
-    out: Path
-    positions: str = "5,10"
-    reference: str = "vqascore"
-    epochs: int = 100
-    learning_rate: float = 1e-3
-    hidden: int = 64
-    seed: int = 0
 
 
 class _Rows(NamedTuple):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,8 @@ from ..scorers.builtin import fitting
 from ..scorers.vqascore import answer_logits, heed_question_mask
 from ..scorers.weights import model_folder
 from ..shards.reader import open_bench
-from .finetune import Examples, FineTuneConfig, FineTuning, fine_tune
-
-
-@dataclass(frozen=True)
-class X0VQAConfig(FineTuneConfig):
-    """One training run, on previews of the x0 estimates of `positions`."""
-
-    reads: ClassVar[Literal["preview", "x0_preview"]] = "x0_preview"
+from .config import X0VQAConfig
+from .finetune import Examples, FineTuning, fine_tune
 
 
 def train(config: X0VQAConfig, shown: bool = True) -> Path:

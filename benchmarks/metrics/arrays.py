@@ -30,20 +30,6 @@ def paired(scores: Array, reference: Array) -> tuple[Array, Array]:
     return np.where(known, scores, np.nan), np.where(known, reference, np.nan)
 
 
-def scattered(values: Array, cells: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> tuple[Array, Indices]:
-    """Rows [M] put into an array, NaN elsewhere, and those of them whose cell (flat, in `shape`) another has, too.
-
-    >>> scattered(np.array([0.5, 0.7]), np.array([2, 0]), (1, 3))[0]
-    array([[0.7, nan, 0.5]])
-    """
-    number = np.arange(len(cells), dtype=np.int32)
-    owner = np.full(int(np.prod(shape)), -1, np.int32)
-    owner[cells] = number
-    filled = np.full(len(owner), np.nan)
-    filled[cells] = values
-    return filled.reshape(shape), np.flatnonzero(owner[cells] != number)
-
-
 _THREADS = 8  # more hold more memory
 _SHORT_ROW = 32  # up to here comparing all with all beats sorting
 

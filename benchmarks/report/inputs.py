@@ -12,8 +12,9 @@ from ...errors import NbenchError
 from ...shards.dataset import INFO_FILE
 from ...shards.reader import Bench, open_bench
 from ..metrics.arrays import Array
-from ..results.compare import final_references, raw_scores, score_arrays
 from ..results.result_file import EvaluationResult, read_result
+from ..score_tables.bench import final_references, raw_scores
+from ..score_tables.layout import Layout, of_prompts
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,6 @@ def scored(inputs: Inputs, bench: Bench, prompt_ids: Sequence[str]) -> Scored:
         NbenchError: score tables gone or of another run.
     """
     ids = pa.array(prompt_ids, pa.string())
-    models = {
-        result.model: score_arrays(raw_scores(path, result), ids, bench.info.candidates)
-        for path, result in inputs.results
-    }
-    return Scored(models, final_references(bench, ids))
+    layout = Layout.of_bench(ids, bench.info.candidates)
+    models = {result.model: of_prompts(raw_scores(path, result, bench), layout) for path, result in inputs.results}
+    return Scored(models, final_references(bench, layout))

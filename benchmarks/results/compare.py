@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from ...errors import NbenchError
 from ...shards.reader import Bench
-from ...shards.references import all_finished_scores, no_reference
-from ...shards.scores import PROMPT, read_scores, scores_metadata
+from ...shards.references import no_reference
 from .. import metrics
 from ..metrics import Array
-from ..metrics.arrays import scattered
 from ..metrics.declaration import or_none
 from ..metrics.model_figures import YARDSTICK, checked_yardstick, final_chooser
 from ..metrics.statistics import bootstrap_means, holm, percentiles
+from ..score_tables.bench import final_references, raw_scores
+from ..score_tables.layout import Layout, of_prompts
 from .result_file import EvaluationResult, read_result
 
 COMPARED = ("spearman", "best_of_n", "recovered_gain")
@@ -110,10 +110,11 @@ def compare_results(
         return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows), note)
     if bench.info.fingerprint != ours.bench_fingerprint:
         raise NbenchError(f"{bench.location.url} is another build than the results' {ours.bench}: evaluate it again")
-    tables = [raw_scores(path, result) for path, result in ((a, ours), (b, theirs))]
-    ids = pc.unique(pa.concat_tables(tables)["prompt_id"])
-    first, second = (score_arrays(table, ids, bench.info.candidates) for table in tables)
-    references = final_references(bench, ids)
+    tables = [raw_scores(path, result, bench) for path, result in ((a, ours), (b, theirs))]
+    ids = pc.unique(pa.chunked_array([table.prompts.dictionary for table in tables]))
+    layout = Layout.of_bench(ids, bench.info.candidates)
+    first, second = (of_prompts(table, layout) for table in tables)
+    references = final_references(bench, layout)
     if yardstick is not None:
         checked_yardstick(yardstick, references, bench.location.url)
     absent = [label for label in labels if label not in references]
@@ -133,18 +134,6 @@ def _chooser(ours: EvaluationResult, theirs: EvaluationResult, label: str, named
             "reference with --yardstick, or evaluate both again"
         )
     return named or (choosers[0] if choosers else YARDSTICK)
-
-
-def score_arrays(table: pa.Table, prompts: pa.Array, candidates: int, caption: str = PROMPT) -> dict[int, Array]:
-    """Scores float [P, N] by position, ascending, of one caption (the prompt, or a kind of corruption); NaN where there
-    is none."""
-    table = table.filter(pc.and_(pc.equal(table["caption"], caption), pc.is_in(table["prompt_id"], prompts)))
-    rows = pc.index_in(table["prompt_id"], prompts).to_numpy()
-    columns, values = table["candidate"].to_numpy(), table["score"].to_numpy()
-    positions, layer = np.unique(table["position"].to_numpy(), return_inverse=True)
-    shape = len(positions), len(prompts), candidates
-    arrays, _ = scattered(values, np.ravel_multi_index((layer, rows, columns), shape), shape)
-    return dict(zip(positions.tolist(), arrays, strict=True))
 
 
 def _measured(
@@ -210,33 +199,3 @@ def _any(rows: tuple[Difference, ...]) -> tuple[Difference, ...]:
     if not rows:
         raise NbenchError("the results have no position in common: evaluate both at the same --latents")
     return rows
-
-
-def raw_scores(path: Path, result: EvaluationResult) -> pa.Table:
-    """The score table beside the result at `path`.
-
-    Raises:
-        NbenchError: gone, or of another run.
-    """
-    place = path.with_name(f"{path.name.removesuffix('.json')}.parquet")
-    if not place.is_file():
-        raise NbenchError(f"no raw scores at {place}: they lie beside the result; run nbench evaluate again")
-    table = read_scores(place)
-    origin = scores_metadata(table)
-    told = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
-    if told != (result.bench_fingerprint, result.model_fingerprint):
-        raise NbenchError(f"{place} is of another run than {path}: run nbench evaluate again")
-    return table
-
-
-def final_references(bench: Bench, prompts: pa.Array) -> dict[str, Array]:
-    """Scores of the finished images [P, N] by each reference of a bench.
-
-    Raises:
-        NbenchError: the table of one does not fit the bench.
-    """
-    unscored = np.full((len(prompts), bench.info.candidates), np.nan)
-    return {
-        name: score_arrays(table, prompts, bench.info.candidates).get(bench.info.steps, unscored)
-        for name, table in all_finished_scores(bench).items()
-    }

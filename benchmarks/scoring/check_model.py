@@ -8,7 +8,8 @@ from ...scorers.placement import Placement
 from ...scorers.protocols import NameScorer, Scorer
 from ...scorers.registry import get_scorer
 from ...shards.reader import open_bench
-from .inputs import BenchInputs, ScoreOptions, applied, readable
+from .inputs import BenchInputs, applied, readable
+from .options import ScoreOptions
 
 
 def check_model(model: str, bench: str | None, position: int | None, placement: Placement) -> tuple[Scorer, list[str]]:

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ...builders.spec import maker_of
-from ...errors import NbenchError, check_range
+from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
-from ...scorers.placement import CPU, Placement
 from ...scorers.protocols import Reads, Scorer, has_input
 from ...shards.reader import Bench
 from ...shards.references import finished_scores
 from ...shards.schema import TrajectoryBatch
 from ...shards.scores import scores_at
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How to score; None and the defaults suit most.
-
-    Attributes:
-        batch_size: rows that a scorer sees at a time; None begins with many and halves them where memory ends.
-        captions: score the corrupted captions too, where a bench has them.
-        preview: linear, tiny or tiny:FOLDER-OR-HUB-ID; see `preview_decoder`.
-        vae: folder of the pipeline or VAE that decodes x0 estimates; None for the bench's own pipeline.
-        ahead: batches that a thread reads in advance.
-        placement: where latents are decoded.
-    """
-
-    batch_size: int | None = None
-    captions: bool = False
-    preview: str = "linear"
-    vae: str | None = None
-    ahead: int = 0
-    placement: Placement = CPU
-
-
-def score_options(batch_size: str, captions: bool, preview: str, vae: str | None, ahead: int) -> ScoreOptions:
-    """Options as a person gives them; `batch_size` is auto or a number.
-
-    Raises:
-        NbenchError: a number out of range.
-    """
-    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
-        raise NbenchError(f"--batch-size {batch_size} makes no sense: give auto, or 1 or more")
-    check_range("--num-workers", ahead, 0)
-    return ScoreOptions(None if batch_size == "auto" else int(batch_size), captions, preview, vae, ahead)
+from .options import ScoreOptions
 
 
 def readable(reads: Reads, wanted: Sequence[int], steps: int) -> list[int]:

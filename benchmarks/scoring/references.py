@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from ...shards.reader import Bench, open_bench
 from ...shards.references import finished_scores, how_to_add
 from ...shards.schema import DatasetInfo
 from ...shards.scores import read_scores, reference_parts, reference_path, scores_metadata, write_scores
-from .inputs import ScoreOptions
+from .options import ScoreOptions
+from .references_config import AddConfig
 from .score import score_metadata, score_shards
 
 
@@ -42,22 +43,6 @@ class ReferenceRow:
     n_scored: int
     n_unscored: int
     flaw: str = ""
-
-
-@dataclass(frozen=True)
-class AddConfig:
-    """Which references to add to a data set; replace: score again by those whose tables are of another scorer.
-
-    Attributes:
-        references: NAME=SCORER each, or SCORER alone.
-        placement: where scorers compute; None for the GPU where there is one.
-    """
-
-    bench: str | Path
-    references: tuple[str, ...]
-    replace: bool = False
-    placement: Placement | None = None
-    options: ScoreOptions = field(default_factory=ScoreOptions)
 
 
 def build(config: BuildConfig, progress: bool = True) -> BuildReport:

@@ -16,12 +16,13 @@ import torch
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import Scorer
+from ...scorers.protocols import NameScorer, Scorer
 from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
-from .inputs import BenchInputs, ScoreOptions, applied, readable
+from .inputs import BenchInputs, applied, readable
+from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
 """Told the scorer's name and how many trajectories it has just scored."""
@@ -147,7 +148,7 @@ def _tables(
     rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
     for position in at:
         found = run.score(rows, position, partial(inputs.recorded, batch, position.position))
-        if by_products is not None:
+        if by_products is not None and not isinstance(run.scorer, NameScorer):  # which costs nothing
             by_products.note(position.position, found)
         for kind, scores in found.by_caption.items():
             numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])

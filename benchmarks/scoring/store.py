@@ -30,7 +30,8 @@ from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
 from ..metrics.rows import RetrievalRow
 from ..results.result_file import EvaluationResult, read_result
-from .inputs import ScoreOptions, readable
+from .inputs import readable
+from .options import ScoreOptions
 from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
 

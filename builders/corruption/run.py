@@ -9,26 +9,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS
-from ..prompts.choose import WORLD, Prompt, PromptRequest, load_prompts
+from ..prompts.choose import Prompt, load_prompts
 from .answers import AnswerFile
 from .change import Change, Engine
+from .config import CorruptConfig
 from .endpoint import Endpoint
 from .llm import ChatModel, LlmEngine
 from .local import LocalModel
-from .rules import MODEL, RulesEngine
+from .rules import RulesEngine
 from .wordnet import CoHyponyms
 from .world import WorldEngine
 
-EngineName = Literal["world", "rules", "llm"]
 _ROWS = 1024
 _TEXTS = pa.list_(pa.string())
 _SCHEMA = pa.schema(
@@ -43,54 +42,6 @@ _SCHEMA = pa.schema(
         ),
     ]
 )
-
-
-@dataclass(frozen=True)
-class CorruptConfig:
-    """What a person asks for. `engine` None: "world" for the world's own prompts, "rules" for others.
-
-    `model` is the endpoint's or, without `endpoint`, a folder or Hub id that transformers loads. `spacy_model` and
-    `wordnet` (a lexicon of the package wn) are for "rules".
-
-    Raises:
-        NbenchError: options that do not go together, a kind that is none, a file of another format.
-    """
-
-    prompts: PromptRequest
-    out: Path
-    engine: EngineName | None = None
-    kinds: tuple[str, ...] = CORRUPTION_KINDS
-    endpoint: str | None = None
-    model: str | None = None
-    revision: str | None = None
-    key_name: str = "OPENAI_API_KEY"
-    concurrency: int = 8
-    timeout_s: float = 120.0
-    retry_failed: bool = False
-    spacy_model: str = MODEL
-    wordnet: str | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in CORRUPTION_KINDS]
-        if unknown or not self.kinds or len(set(self.kinds)) < len(self.kinds):
-            given = ",".join(self.kinds)
-            raise NbenchError(f"--kinds {given!r}: give some of {','.join(CORRUPTION_KINDS)}, each once")
-        if self.out.suffix not in (".jsonl", ".parquet"):
-            raise NbenchError(f"--out {self.out} is neither .jsonl nor .parquet: give it one of these endings")
-        source = Path(self.prompts.source)
-        if source.exists() and self.out.exists() and source.samefile(self.out):
-            raise NbenchError(f"--out {self.out} is the file that is read: give another")
-        if self.concurrency < 1 or self.timeout_s <= 0:
-            raise NbenchError("--concurrency and --timeout need to be more than 0")
-        if (self.chosen == "llm") != (self.model is not None):
-            raise NbenchError("--engine llm needs --model, and no other engine has one")
-        if self.endpoint is not None and (self.chosen != "llm" or self.revision is not None):
-            raise NbenchError("--endpoint goes with --engine llm, and without --revision")
-
-    @property
-    def chosen(self) -> EngineName:
-        """The engine."""
-        return self.engine or ("world" if self.prompts.source == WORLD else "rules")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import NbenchError, one_line, reason_of
 from ..prompts.files import file_table
 from ..prompts.rows import Table
+from ..prompts.text_rows import is_missing
 from .source import MAX_BYTES, ImageSource
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -183,7 +184,7 @@ def _names(value: object, place: str) -> list[str]:
 
 def _numbers(value: object, count: int, place: str) -> list[float]:
     try:
-        found = [math.nan if one is None else float(one) for one in _listed(value)]
+        found = [math.nan if is_missing(one) else float(one) for one in _listed(value)]
     except (TypeError, ValueError):
         raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is no number: mend it") from None
     return (found + [math.nan] * count)[:count]

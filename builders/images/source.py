@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import NbenchError, reason_of
-from ..prompts.choose import PromptRequest, PromptSet, choose
+from ..prompts.choose import PromptSet, choose
+from ..prompts.request import PromptRequest
 from ..prompts.rows import Prompt, Table, table_prompts
 
 FORMATS = ("PNG", "JPEG", "WEBP")

@@ -6,13 +6,13 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ...errors import NbenchError, check_range
+from ...errors import NbenchError
 from ...pipelines.aliases import ALIASES
 from ...progress import BuildProgress
 from ...shards.dataset import DatasetFolder
@@ -28,6 +28,7 @@ from ..corruption.world import corrupt_prompts
 from ..first_look import PREVIEW_ROWS, fit_preview
 from ..prompts.choose import read_prompts
 from ..spec import empty_dataset, prompts_digest
+from .config import ImportConfig
 from .noisyclip_layout import (
     DEFAULT_PATTERN,
     BadFileError,
@@ -39,41 +40,11 @@ from .noisyclip_layout import (
     read_candidate,
     scan,
 )
-from .scheduler_file import EULER_SDXL, schedule
+from .scheduler_file import schedule
 
 SOURCE = "noisyclip-pt"
 _SDXL_SHAPE = (4, 128, 128)
 _AHEAD = 2
-
-
-@dataclass(frozen=True)
-class ImportConfig:
-    """What to import, as a person asks for it; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
-
-    `skip_bad` makes a candidate whose files are not as they should be a failed row.
-
-    Raises:
-        NbenchError: a value out of range.
-    """
-
-    folder: Path
-    out: Path
-    prompts: Path
-    kind: Literal["genai-bench", "ncc"] = "genai-bench"
-    pattern: str = DEFAULT_PATTERN
-    scheduler: str = EULER_SDXL
-    steps: int = 50
-    positions: str = "all"
-    rows_per_shard: int | None = None
-    format: Literal["parquet", "webdataset"] = "parquet"
-    latent_dtype: Literal["float16", "float32", "int8"] = "float16"
-    skip_bad: bool = False
-    fresh: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "rows_per_shard"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
-        parse_positions(self.positions, self.steps)  # refuses positions beyond the run
 
 
 @dataclass(frozen=True)
@@ -100,7 +71,8 @@ def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportRepor
         NbenchError: a folder, file or setting that the user must mend; what is missing is found before the long work.
     """
     prompts = read_prompts(config.prompts)
-    layout = scan(config.folder, config.pattern, corrupt_prompts(prompts) if config.kind == "ncc" else prompts)
+    pattern = config.pattern or DEFAULT_PATTERN
+    layout = scan(config.folder, pattern, corrupt_prompts(prompts) if config.kind == "ncc" else prompts)
     stated, positions = schedule(config.scheduler, config.steps)
     form = _form(config, layout)
     stored = _stored(config, form[0])

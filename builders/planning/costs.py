@@ -89,7 +89,7 @@ def estimate_costs(config: BuildConfig) -> Costs:
         NbenchError: a pipeline whose configuration cannot be read, or prompts or images that cannot, or cannot be
             counted without being fetched.
     """
-    process, setup = process_of(config), read_setup(config.pipeline, config.pipeline_options)
+    process, setup = process_of(config), read_setup(config.pipeline, config.options)
     counted = process.count(setup.image_size)
     spec = {
         "kind": config.kind,

@@ -11,7 +11,8 @@ from ...shards.rows import encode_image
 from ..config import BuildConfig
 from ..corruption.world import corrupt_prompts
 from ..images.source import ChosenImages, load_image
-from ..prompts.choose import Prompt, PromptRequest
+from ..prompts.choose import Prompt
+from ..prompts.request import PromptRequest
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
 """Prompts of the sets that have a name, as known when this was written: none is fetched to be counted."""

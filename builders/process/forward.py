@@ -84,7 +84,7 @@ class Forward:
 
     @cached_property
     def _entry(self) -> PipelineEntry:
-        return resolve_pipeline(self.config.pipeline, self.config.pipeline_options, _FILES)
+        return resolve_pipeline(self.config.pipeline, self.config.options, _FILES)
 
     def choose(self) -> PromptSet:
         """The captions asked for."""

@@ -50,7 +50,7 @@ class Reverse:
 
     def plan(self, chosen: PromptSet) -> Plan:
         """Each prompt with its candidates."""
-        entry = resolve_pipeline(self.config.pipeline, self.config.pipeline_options)
+        entry = resolve_pipeline(self.config.pipeline, self.config.options)
         spec = build_spec(self.config, entry, chosen.prompts, chosen.source)
         return Plan(self.config, entry, chosen.prompts, spec)
 

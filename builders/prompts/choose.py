@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ...errors import NbenchError, check_range, one_line
+from ...errors import NbenchError, one_line
 from ...shapes import grammar
 from ...shards.schema import SKILL_LEVELS
 from .files import SUFFIXES, file_table, stdin_table
 from .hub import NAMES, hub_table, is_hub_name
+from .request import WORLD, PromptRequest
 from .rows import Prompt, Table, table_prompts
 
 __all__ = [
+    "WORLD",
     "WORLD_PROMPTS",
     "Prompt",
     "PromptRequest",
@@ -27,39 +29,10 @@ __all__ = [
     "world_prompts",
 ]
 
-WORLD = "shapes"
 WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
 MAX_REPEATS = 1000
 """So many captions in a row that were there before mean that the grammar, which never ends by itself, is used up."""
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class PromptRequest:
-    """Which prompts a person asks for.
-
-    `source` is "shapes", "genai-bench", "genai-bench-527", "cc12m", `user/name[@revision][:split]` on the Hub, a file,
-    or "-", standard input. Columns that are None have the source's own names. Of the prompts with at least one of
-    `tags` (skills, or "basic" and "advanced"; all prompts without any) the first `limit` are taken, and of these
-    `sample` are drawn without replacement, as `seed` decides, in the order of the source. `skip_bad` leaves out rows
-    without a prompt and those whose id was there before.
-
-    Raises:
-        NbenchError: a number out of range.
-    """
-
-    source: str | Path = WORLD
-    prompt_column: str | None = None
-    id_column: str | None = None
-    limit: int | None = None
-    sample: int | None = None
-    seed: int = 0
-    tags: tuple[str, ...] = ()
-    skip_bad: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("--limit", self.limit)
-        check_range("--sample", self.sample)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import sys
 import tempfile
@@ -17,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import NbenchError, reason_of
-from .rows import Table, json_object
+from .rows import Table
+from .text_rows import DELIMITERS, JSON_LINES, json_rows, opened, separated
 
 _Row = dict[str, Any]
 _Reader = Callable[[TextIO, str], Iterator[_Row]]
@@ -45,14 +44,14 @@ def stdin_table() -> Table:
     shutil.copyfileobj(sys.stdin.buffer, kept)
     kept.seek(0)
     start = kept.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return _scanned(kept, "standard input", _json_lines if start.startswith(b"{") else _lines)
+    return _scanned(kept, "standard input", json_rows if start.startswith(b"{") else _lines)
 
 
 def _scanned(file: Path | BinaryIO, place: str, reader: _Reader) -> Table:
     """A table of text, read once to know that it can be read, its columns, and how long its rows' numbers are."""
 
     def read(names: Sequence[str]) -> Iterator[_Row]:
-        with _told(place), _opened(file) as text:
+        with _told(place), opened(file) as text:
             yield from reader(text, place)
 
     columns, count = dict[str, None](), 0
@@ -80,54 +79,28 @@ def _digits(count: int, place: str) -> int:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO) -> Iterator[TextIO]:
-    if isinstance(file, Path):
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            yield text
-        return
-    file.seek(0)
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()  # or the file would be closed with it
-
-
-@contextmanager
 def _told(place: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        reason = reason_of(error)
-        raise NbenchError(f"cannot read prompts from {place}: {reason}") from None
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise NbenchError(f"cannot read prompts from {place}: {reason_of(error)}") from None
 
 
 def _separated(file: TextIO, place: str, delimiter: str) -> Iterator[_Row]:
-    for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), 1):
-        if None in row:
-            raise NbenchError(f"{place} row {number} has more cells than the header: put texts in double quotes")
-        yield {name: value or None for name, value in row.items()}
-
-
-def _json_lines(file: TextIO, place: str) -> Iterator[_Row]:
-    for number, line in _filled(file):
-        yield json_object(line, f"{place} line {number}")
+    header, rows = separated(file, delimiter, place)
+    for cells in rows:
+        yield {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
 def _lines(file: TextIO, place: str) -> Iterator[_Row]:
-    for _, line in _filled(file):
-        yield {"prompt": line}
-
-
-def _filled(file: TextIO) -> Iterator[tuple[int, str]]:
-    return ((number, text) for number, line in enumerate(file, 1) if (text := line.strip()))
+    for line in file:
+        if text := line.strip():
+            yield {"prompt": text}
 
 
 READERS: dict[str, _Reader] = {
-    ".csv": partial(_separated, delimiter=","),
-    ".tsv": partial(_separated, delimiter="\t"),
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    **{kind: partial(_separated, delimiter=delimiter) for kind, delimiter in DELIMITERS.items()},
+    **dict.fromkeys(JSON_LINES, json_rows),
     ".txt": _lines,
 }
 SUFFIXES = (*READERS, ".json", ".parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import NbenchError, one_line
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags
+from .text_rows import is_missing, json_object
 
 _SKILLS = {level: f"{level}_skills" for level in SKILL_LEVELS}
 _TAGS: TypeAdapter[Tags] = TypeAdapter(Tags)
@@ -66,26 +66,11 @@ def table_prompts(table: Table, prompt_column: str | None = None, id_column: str
             raise _missing(place, text, row)
         given = row.get(named)
         yield Prompt(
-            f"{number:0{table.digits}d}" if given in (None, "") else _plain(given, place, f"id in {named}"),
-            "" if row[text] is None else _plain(row[text], place, f"prompt in {text}", (str,)).strip(),
+            f"{number:0{table.digits}d}" if is_missing(given) else _plain(given, place, f"id in {named}"),
+            "" if is_missing(row[text]) else _plain(row[text], place, f"prompt in {text}", (str,)).strip(),
             _tags(row, table, place),
             _corruptions(row, table, place),
         )
-
-
-def json_object(text: str, place: str) -> dict[str, Any]:
-    """The JSON object in `text`.
-
-    Raises:
-        NbenchError: it holds none.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise NbenchError(f'{place}: not a JSON object: write {{"prompt": "..."}} or {{"basic": [...]}}')
-    return value
 
 
 def _missing(place: str, name: str, columns: Sequence[str] | Mapping[str, Any]) -> NbenchError:

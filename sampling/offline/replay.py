@@ -13,40 +13,11 @@ from ...benchmarks.metrics.statistics import bootstrap_means
 from ...errors import NbenchError
 from ..policy import Policy
 from ..waves import best, stages_of
+from .config import Costs
 from .expectation import expected_best, expected_selection, is_exact
 from .recorded_scores import Recorded
 
 _RESAMPLED_PROMPTS = 200_000_000  # in all: seconds
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a run costs beside its denoiser calls, in calls of one candidate.
-
-    score: of scoring one candidate once; decode: of decoding one finished latent; calls_per_score: 1 for scorers that
-    read the x0 estimate. Seconds follow the same way: score = scorer seconds / step seconds.
-    """
-
-    score: float = 0.0
-    decode: float = 0.0
-    calls_per_score: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.score < np.inf and 0 <= self.decode < np.inf and self.calls_per_score in (0, 1)):
-            raise NbenchError("costs of a score and of a decode are 0 or more, and calls a score are 0 or 1: mend them")
-
-    def of(self, policy: Policy, n: int, steps: int) -> float:
-        """A prompt's cost under `policy`: denoiser calls, scores, and decoding of those that stay."""
-        extra = self.score * sum(policy.alive(n)) + self.decode * policy.stages[-1].keep
-        return policy.rows(n, steps, self.calls_per_score) + extra
-
-    def best_of(self, n: int, steps: int) -> float:
-        """A prompt's cost of plain Best-of-n, which finishes, decodes and scores all n images."""
-        return n * (steps + self.decode + self.score)
-
-    def one(self, steps: int) -> float:
-        """The cost of a single image, taken blindly."""
-        return steps + self.decode
 
 
 class Estimate(NamedTuple):

@@ -18,8 +18,8 @@ import numpy as np
 
 from ...benchmarks.metrics import Array
 from ..policy import Policy, Stage
+from .config import Costs
 from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
-from .replay import Costs
 
 _EXHAUSTIVE_CELLS = 2_000_000_000  # look-ups: a minute
 _KEPT_CELLS = 60_000_000  # of transitions, at 8 bytes

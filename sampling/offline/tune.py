@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,14 @@ import numpy as np
 
 from ...errors import NbenchError
 from ..policy import Policy, PolicyFile, PolicyStage, write_policy
+from .config import TuneConfig
 from .expectation import expected_best
 from .recorded_scores import Recorded
-from .replay import Costs, Estimate, Replay, estimates, policy_picks, replay
+from .replay import Estimate, Replay, estimates, policy_picks, replay
 from .search import Found, Problem, search
 
 FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Budgets at which `nbench tune --frontier` tells the best policy."""
-
-
-@dataclass(frozen=True)
-class TuneConfig:
-    """What to look for: at most `n` candidates, `budget` as a share of full Best-of-n's cost, `max_stages` at most."""
-
-    n: int = 6
-    budget: float = 0.5
-    max_stages: int = 3
-    folds: int = 5
-    costs: Costs = field(default_factory=Costs)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...benchmarks.scoring.references import build
 from ...builders.config import BuildConfig
-from ...training.noisyclip import TrainConfig
+from ...training.config import TrainConfig
 from ...training.noisyclip import train as train_noisyclip
 from . import clip, denoiser, vae, vqa
 from .card import write_card

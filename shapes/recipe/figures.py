@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ...benchmarks import metrics
-from ...benchmarks.evaluate import EvaluateConfig, evaluate
+from ...benchmarks.evaluate import evaluate
+from ...benchmarks.evaluate_config import EvaluateConfig
 from ...benchmarks.scoring.score import score_bench, score_metadata
 from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer

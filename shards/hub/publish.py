@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import NbenchError, check_range
+from ...errors import NbenchError
 from ..dataset import INFO_FILE
+from .config import PublishConfig
 from .package import CARD, Package, PublishedFile, pack
 from .upload import WritableRepo
 
@@ -25,34 +25,6 @@ _CLASHES = {
     "results": (INFO_FILE, "config.json"),
 }
 """Files that mark a repository as something else, unless they are among those to send."""
-
-
-@dataclass(frozen=True)
-class PublishConfig:
-    """What to publish where: the folder `path` (data set, model or results) goes to `repo_id` (user/name).
-
-    Raises:
-        NbenchError: a value out of range.
-    """
-
-    path: Path
-    repo_id: str
-    private: bool = False
-    revision: str = "main"
-    num_workers: int = 4
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported unsaid
-
-        check_range("--num-workers", self.num_workers)
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError as error:
-            raise NbenchError(f"{self.repo_id!r} cannot name a repository: {error}") from None
-        if "/" not in self.repo_id:
-            raise NbenchError(f"{self.repo_id!r} has no owner: write user/{self.repo_id}")
 
 
 @dataclass(frozen=True)

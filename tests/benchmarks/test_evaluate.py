@@ -12,14 +12,16 @@ from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks import evaluate as module
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.metrics.measure import compare, measure, yardstick
 from nbench.benchmarks.metrics.model_figures import Setting
 from nbench.benchmarks.results.plot import plot_report
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.score import score_bench
-from nbench.benchmarks.table_metrics import MetricsConfig, measure_tables
+from nbench.benchmarks.table_metrics import measure_tables
+from nbench.benchmarks.table_metrics_config import MetricsConfig
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench

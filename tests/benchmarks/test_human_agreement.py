@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from nbench.benchmarks.human_agreement import HumanAgreement, bench_skills, human_agreement, open_inputs, read_skills
-from nbench.benchmarks.rating_tables import Ratings, Scores, read_table
+from nbench.benchmarks.score_tables.table import RATINGS, ScoreTable, read_score_table
 from nbench.errors import NbenchError
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.scores import write_scores
@@ -43,7 +43,7 @@ def tables(n_prompts: int = 6, seed: int = 0) -> tuple[pa.Table, pa.Table]:
 
 
 def agreement(scores: pa.Table, ratings: pa.Table, skills: dict[str, frozenset[str]] | None = None) -> HumanAgreement:
-    return human_agreement(Scores("scores", scores), Ratings.of(ratings, "ratings"), skills)
+    return human_agreement(ScoreTable.of(scores, "scores"), ScoreTable.of(ratings, "ratings", RATINGS), skills)
 
 
 def test_overall_is_over_all_images_and_within_a_mean_over_prompts() -> None:
@@ -121,7 +121,7 @@ def test_files_of_every_kind_give_the_same(tmp_path: Path) -> None:
 def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bench of published images with ratings, and scores of them at two positions."""
     bench, truth = make_bench(tmp_path_factory.mktemp("rated") / "photos")
-    info = replace(bench.info, spec={"process": "forward"})
+    info = replace(bench.info, spec=bench.info.spec | {"process": "forward"})
     (bench.path / "dataset.json").write_bytes(info.to_json())
     rating = np.nan_to_num(truth.quality * 5, nan=1).round()
     for name, values, position in (("human", rating, STEPS), ("clip", truth.seen, STEPS)):
@@ -133,7 +133,11 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "score": values.ravel(),
             "status": ["ok"] * rating.size,
         }
-        write_scores(bench.path / f"scores/{name}.parquet", pa.table(table), {"bench_fingerprint": "f" * 8})
+        write_scores(
+            bench.path / f"scores/{name}.parquet",
+            pa.table(table),
+            {"bench_fingerprint": "f" * 8, "scorer_fingerprint": "1"},
+        )
     return bench.path
 
 
@@ -153,7 +157,7 @@ def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench:
     with pytest.raises(NbenchError, match="name it with --bench"):
         open_inputs(str(rated / "scores/clip.parquet"), rated / "scores/human.parquet", None)
     bench = open_bench(rated)
-    with pytest.raises(NbenchError, match="no scores 'blip'"):
+    with pytest.raises(NbenchError, match="no reference blip in"):
         open_inputs("blip", None, bench)
     other = replace(bench, info=replace(bench.info, fingerprint="e" * 8))
     with pytest.raises(NbenchError, match="another build"):
@@ -163,18 +167,27 @@ def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"scores": {"prompt_id": ["x"], "model": ["m"], "score": [1.0]}}, "no rated image has a score"),
+        ({"scores": {"prompt_id": ["x"], "model": ["m"], "score": [1.0]}}, "no image has a value in both"),
         ({"scores": {"prompt_id": ["x"], "model": ["m"]}}, "scores has no column score"),
-        ({"scores": {"prompt_id": ["x"], "score": [1.0]}}, "does not say which image"),
-        ({"scores": {"prompt_id": ["a", "a"], "model": ["m", "m"], "score": [1.0, 2.0]}}, "a/m .* twice"),
-        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": ["high"]}}, "other values than numbers"),
-        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": [1.0], "position": [0.5]}}, "whole numbers"),
+        ({"scores": {"prompt_id": ["x"], "score": [1.0]}}, "no column candidate or image or model"),
+        (
+            {"scores": {"prompt_id": ["a", "a"], "model": ["m", "m"], "score": [1.0, 2.0]}},
+            "prompt_id a, model m more than",
+        ),
+        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": ["high"]}}, "row 1: score 'high' is not a number"),
+        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": [1.0], "position": [0.5]}}, "no whole number"),
         ({"scores": {"prompt_id": [None], "model": ["m"], "score": [1.0]}}, "row 1 has no prompt_id"),
         ({"ratings": {"prompt_id": ["a"], "model": ["m"]}}, "no column rating or ratings or score"),
-        ({"ratings": {"prompt_id": ["a"], "rating": [3]}}, "does not say which image"),
+        ({"ratings": {"prompt_id": ["a"], "rating": [3]}}, "no column candidate or image or model"),
         ({"ratings": {"prompt_id": ["a"], "model": ["m"], "ratings": [[]]}}, "has no rating"),
-        ({"ratings": {"prompt_id": ["a"], "model": ["m"], "ratings": ["good"]}}, "row 1: a rating is a number"),
-        ({"ratings": {"prompt_id": ["a", "a"], "model": ["m", "m"], "rating": [1, 2]}}, "twice: keep one row"),
+        (
+            {"ratings": {"prompt_id": ["a"], "model": ["m"], "ratings": ["good"]}},
+            "row 1: ratings 'good' is not",
+        ),
+        (
+            {"ratings": {"prompt_id": ["a", "a"], "model": ["m", "m"], "rating": [1, 2]}},
+            "more than once",
+        ),
     ],
 )
 def test_bad_tables_are_told(change: dict[str, dict[str, list[object]]], words: str) -> None:
@@ -189,9 +202,9 @@ def test_bad_tables_are_told(change: dict[str, dict[str, list[object]]], words: 
 def test_bad_files_and_tags_are_told(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1nonsense")
     (tmp_path / "bad.json").write_text("[1]")
-    for name, words in (("bad.parquet", "cannot read"), ("none.csv", "cannot read"), ("x.txt", "ends neither in")):
+    for name, words in (("bad.parquet", "cannot read"), ("none.csv", "no file at"), ("bad.json", "ends in neither")):
         with pytest.raises(NbenchError, match=words):
-            read_table(tmp_path / name)
+            read_score_table(tmp_path / name)
     with pytest.raises(NbenchError, match="has no skills"):
         read_skills(tmp_path / "bad.json")
     with pytest.raises(NbenchError, match=r"no rated prompt has a skill.*'00000' in the ratings, '77'"):

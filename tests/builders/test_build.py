@@ -19,6 +19,7 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.candidate_noise import candidate_noise
 from nbench.pipelines.find import resolve_pipeline
+from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
@@ -184,7 +185,7 @@ def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path: Pat
 def test_fresh_removes_only_what_nbench_made(quick: Path, tmp_path: Path) -> None:
     out = shutil.copytree(quick, tmp_path / "bench")
     (out / "notes.txt").write_text("mine")
-    other = replace(QUICK, out=out, guidance=1.0)
+    other = replace(QUICK, out=out, options=PipelineOptions(guidance=1.0))
     with pytest.raises(NbenchError, match=r"another build \(guidance .* there, 1\.0 now\)"):
         build(other, progress=False)
     assert build(replace(other, fresh=True), progress=False).built == 6

@@ -13,6 +13,7 @@ from nbench.builders.prompts.choose import Prompt
 from nbench.builders.spec import build_spec
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import PipelineEntry
+from nbench.pipelines.options import PipelineOptions
 from nbench.shards.fingerprint import fingerprint
 
 ENTRY = PipelineEntry("toy", "/nowhere/toy", content="c0ffee", guidance=1.5, call_kwargs={"max_sequence_length": 2})
@@ -35,7 +36,7 @@ def test_golden() -> None:
     [
         {"kind": "ncc"},
         {"steps": 40},
-        {"guidance": 2.0},
+        {"options": PipelineOptions(guidance=2.0)},
         {"candidates": 5},
         {"positions": "20,31"},
         {"dtype": "float16"},
@@ -65,7 +66,10 @@ def test_what_does_not_change_the_output_does_not_count() -> None:
     )
     assert _fingerprint(config) == GOLDEN
     assert _fingerprint(entry=replace(ENTRY, name="renamed", source="/moved", batch_size=99)) == GOLDEN
-    assert _fingerprint(replace(CONFIG, positions="30,20,50", guidance=1.5, dtype="float32")) == GOLDEN
+    assert (
+        _fingerprint(replace(CONFIG, positions="30,20,50", options=PipelineOptions(guidance=1.5), dtype="float32"))
+        == GOLDEN
+    )
 
 
 def test_defaults() -> None:

@@ -14,7 +14,8 @@ from nbench.benchmarks.scoring.references import build as build_with_references
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
-from nbench.shards.convert import ConvertConfig, convert
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import Block, DatasetInfo

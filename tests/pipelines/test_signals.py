@@ -20,6 +20,7 @@ from nbench.builders.regenerate import regenerate
 from nbench.builders.spec import build_spec
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
+from nbench.pipelines.options import PipelineOptions
 from nbench.pipelines.predictions import projection
 from nbench.pipelines.recorder import Recorder
 from nbench.shapes.tokenizer import build_tokenizer
@@ -202,7 +203,7 @@ def config_of(name: str, out: Path, folder: Path, **changed: Any) -> BuildConfig
         limit=2,
         candidates=2,
         steps=STEPS,
-        guidance=2.0,
+        options=PipelineOptions(guidance=2.0),
         rows_per_shard=3,
         references=(),
         signals=("image", "latent", "x0", "cfg_gap", f"activations:{LAYERS[name]}:{WIDTHS[name]}"),
@@ -275,7 +276,7 @@ def test_neighbouring_latents_tell_the_same_x0(tmp_path: Path, dtype: Any, toler
 
 
 def test_a_gap_that_there_is_not_stops_the_build_before_it_begins(tmp_path: Path, sd15_folder: Path) -> None:
-    config = replace(config_of("sd15", tmp_path / "bench", sd15_folder), guidance=1.0)
+    config = replace(config_of("sd15", tmp_path / "bench", sd15_folder), options=PipelineOptions(guidance=1.0))
     with pytest.raises(NbenchError, match="raise --guidance"):
         build(config, progress=False)
     assert not list((tmp_path / "bench").rglob("*.json"))

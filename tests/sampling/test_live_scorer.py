@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from nbench.benchmarks.results.compare import score_arrays
+from nbench.benchmarks.score_tables.layout import Layout, of_prompts
+from nbench.benchmarks.score_tables.table import ScoreTable
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
@@ -124,7 +124,7 @@ def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path,
     model = f"probe:{probe}" if name == "probe" else name
     ids = [prompt.prompt_id for prompt in bench.prompts]
     table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
-    scores = score_arrays(table, pa.array(ids), bench.info.candidates)
+    scores = of_prompts(ScoreTable.of(table, "scores"), Layout.of_bench(ids, bench.info.candidates))
     results = BestOfN(pipe, model, policy=policy, seed=bench.info.spec["seed"]).best_each(
         [prompt.prompt for prompt in bench.prompts], ids, **arguments
     )
@@ -152,7 +152,7 @@ def test_a_monitor_tells_what_the_bench_has(bench: Bench, probe: Path, name: str
         pipe(bench.prompts[0].prompt, num_images_per_prompt=6, generator=generators, output_type="latent", **arguments)
     assert state(pipe) == before
     table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
-    scores = score_arrays(table, pa.array([bench.prompts[0].prompt_id]), 6)
+    scores = of_prompts(ScoreTable.of(table, "scores"), Layout.of_bench([bench.prompts[0].prompt_id], 6))
     assert list(monitor.scores) == [position for position in scores if position >= first]
     for position, found in monitor.scores.items():
         assert found == pytest.approx(scores[position][0], abs=HALF if name == "probe" else TOLERANCE)

@@ -13,7 +13,8 @@ import pytest
 
 from nbench.errors import NbenchError
 from nbench.shards import convert as convert_module
-from nbench.shards.convert import ConvertConfig, convert
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema

@@ -90,7 +90,8 @@ def test_polars_reads_latents(bench_folder: Path) -> None:
 def test_duckdb_reads_names_and_float32_latents(bench_folder: Path, tmp_path: Path) -> None:
     import duckdb
 
-    from nbench.shards.convert import ConvertConfig, convert
+    from nbench.shards.convert import convert
+    from nbench.shards.convert_config import ConvertConfig
 
     convert(ConvertConfig(str(bench_folder), str(tmp_path / "wide"), latent_dtype="float32"))
     query = "SELECT id, latent_20 FROM '{}/data/*.parquet' WHERE status = 'ok' ORDER BY id"

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbench.errors import NbenchError
-from nbench.shards.convert import ConvertConfig, convert
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import INFO_FILE
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import Bench, open_bench

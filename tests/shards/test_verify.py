@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from nbench.errors import NbenchError
-from nbench.shards.convert import ConvertConfig, convert
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.formats import shard_writer

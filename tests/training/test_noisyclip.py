@@ -16,7 +16,8 @@ from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
 from nbench.training import finetune
-from nbench.training.noisyclip import TrainConfig, train
+from nbench.training.config import TrainConfig
+from nbench.training.noisyclip import train
 
 
 @pytest.fixture(scope="module")

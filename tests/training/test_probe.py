@@ -12,7 +12,8 @@ from nbench.benchmarks.scoring.score import score_bench
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
-from nbench.training.probe import ProbeTraining, train_probe
+from nbench.training.config import ProbeTraining
+from nbench.training.probe import train_probe
 
 from ..benchmarks.signals_bench import CANDIDATES, LAYER, PROMPTS, make_signals_bench
 

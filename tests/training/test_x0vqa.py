@@ -16,7 +16,8 @@ from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import open_bench
 from nbench.training import finetune
-from nbench.training.x0vqa import X0VQAConfig, train
+from nbench.training.config import X0VQAConfig
+from nbench.training.x0vqa import train
 
 
 @pytest.fixture(scope="module")

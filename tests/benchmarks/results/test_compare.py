@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nbench.benchmarks import evaluate as module
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.compare import ModelComparison, compare_results, find_result
 from nbench.benchmarks.results.result_file import read_result, write_result
 from nbench.benchmarks.scoring.score import score_bench

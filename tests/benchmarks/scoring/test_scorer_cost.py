@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.scorer_cost import time_steps
 from nbench.cli import app

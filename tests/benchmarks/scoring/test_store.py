@@ -18,10 +18,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from nbench.benchmarks.evaluate import EvaluateConfig, evaluate
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.result_file import read_result
 from nbench.benchmarks.results.terminal import report_table
-from nbench.benchmarks.scoring.inputs import ScoreOptions, score_options
+from nbench.benchmarks.scoring.options import ScoreOptions, parse_batch_size
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store
 from nbench.errors import NbenchError
@@ -385,13 +386,12 @@ def test_bad_input_is_refused_before_the_work(signals: Bench, tmp_path: Path) ->
     config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path / "file", fresh=True)
     with pytest.raises(NbenchError, match="cannot write"):
         evaluate(config)
-    for arguments, words in (
-        (("0", False, "linear", None, 0), "--batch-size 0 makes no sense: give auto, or 1 or more"),
-        (("many", False, "linear", None, 0), "--batch-size many"),
-        (("auto", False, "linear", None, -1), "--num-workers -1"),
-    ):
-        with pytest.raises(NbenchError, match=words):
-            score_options(*arguments)
+    for text in ("0", "many", "-1"):
+        with pytest.raises(NbenchError, match=f"--batch-size {text} is out of range: give auto, or 1 or more"):
+            parse_batch_size(text)
+    assert (parse_batch_size("auto"), parse_batch_size("7")) == (None, 7)
+    with pytest.raises(NbenchError, match="--num-workers -1 is out of range"):
+        ScoreOptions(ahead=-1)
     file = tmp_path / "bad.py"
     file.write_text(SCORER.format(fingerprint="1").replace('"brightness"', '"../brightness"'))
     with pytest.raises(NbenchError, match="cannot be the name of a result file"):

@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from nbench.builders.corruption.answers import AnswerFile
+from nbench.builders.corruption.config import CorruptConfig
 from nbench.builders.corruption.endpoint import Endpoint
 from nbench.builders.corruption.judge import Unfit, judged
 from nbench.builders.corruption.llm import LlmEngine
-from nbench.builders.corruption.run import CorruptConfig, corrupt
-from nbench.builders.prompts.choose import PromptRequest, load_prompts
+from nbench.builders.corruption.run import corrupt
+from nbench.builders.prompts.choose import load_prompts
+from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 
 CAPTION = "two black dogs in the park"

@@ -13,9 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
+from nbench.builders.corruption.config import CorruptConfig
 from nbench.builders.corruption.local import LocalModel
-from nbench.builders.corruption.run import CorruptConfig, corrupt
-from nbench.builders.prompts.choose import PromptRequest, load_prompts
+from nbench.builders.corruption.run import corrupt
+from nbench.builders.prompts.choose import load_prompts
+from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 from nbench.shapes.grammar import parse
 from nbench.shards.reader import open_bench

@@ -19,7 +19,7 @@ from PIL import Image
 from nbench.builders.images import source as images_module
 from nbench.builders.images.files import image_files
 from nbench.builders.images.source import choose_images, load_image
-from nbench.builders.prompts.choose import PromptRequest
+from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 from nbench.shards.reader import open_bench
 from nbench.shards.scores import read_scores, reference_path

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nbench.builders.importing.noisyclip import ImportConfig, ImportReport, import_noisyclip
+from nbench.builders.importing.config import ImportConfig
+from nbench.builders.importing.noisyclip import ImportReport, import_noisyclip
 from nbench.builders.importing.scheduler_file import schedule
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import ALIASES
@@ -431,7 +432,8 @@ KILLED = (
     + """
 import sys
 from pathlib import Path
-from nbench.builders.importing.noisyclip import ImportConfig, import_noisyclip
+from nbench.builders.importing.config import ImportConfig
+from nbench.builders.importing.noisyclip import import_noisyclip
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.parquet import ParquetShardWriter
 folder, out, prompts, where, calls = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])

@@ -121,7 +121,9 @@ def test_published_prompts_and_named_pipelines_need_no_network(monkeypatch: pyte
 
 def test_sizes_and_guidance_asked_for_count() -> None:
     smaller = PipelineOptions(height=512, width=768)
-    planned = estimate_costs(BuildConfig("genai-bench", "sdxl", prompts="genai-bench", options=smaller, guidance=1.0))
+    planned = estimate_costs(
+        BuildConfig("genai-bench", "sdxl", prompts="genai-bench", options=replace(smaller, guidance=1.0))
+    )
     assert (planned.latent_shape, planned.image_size, planned.rows_a_step) == ((4, 64, 96), (512, 768), 1)
     flux = estimate_costs(BuildConfig("genai-bench", "flux", prompts="genai-bench"))
     assert (flux.latent_shape, flux.rows_a_step) == ((16, 128, 128), 1)
@@ -132,7 +134,9 @@ def test_z_image_guides_at_any_guidance_above_zero() -> None:
     for guidance in (0.0, 0.5, 1.0, 4.0):
         asked = kind()
         asked._guidance_scale = guidance
-        planned = estimate_costs(BuildConfig("genai-bench", "z-image", prompts="genai-bench", guidance=guidance))
+        planned = estimate_costs(
+            BuildConfig("genai-bench", "z-image", prompts="genai-bench", options=PipelineOptions(guidance=guidance))
+        )
         assert planned.rows_a_step == 1 + asked.do_classifier_free_guidance
 
 

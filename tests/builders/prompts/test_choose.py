@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbench.builders.corruption.world import corrupt_prompts
-from nbench.builders.prompts.choose import Prompt, PromptRequest, load_prompts, read_prompts, world_prompts
+from nbench.builders.prompts.choose import Prompt, load_prompts, read_prompts, world_prompts
 from nbench.builders.prompts.length import count_too_long, seen_tokens, too_long_note
+from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.shapes.grammar import parse
@@ -142,7 +143,8 @@ def test_parquet_with_nulls_for_absent_objects(tmp_path: Path) -> None:
 def test_standard_input(given: bytes, texts: list[str], ids: list[str]) -> None:
     code = """
 import sys
-from nbench.builders.prompts.choose import PromptRequest, load_prompts
+from nbench.builders.prompts.request import PromptRequest
+from nbench.builders.prompts.choose import load_prompts
 found = load_prompts(PromptRequest("-"))
 print(ascii([found.source, [p.text for p in found.prompts], [p.id for p in found.prompts]]))
 assert not {"torch", "datasets", "huggingface_hub"} & set(sys.modules)

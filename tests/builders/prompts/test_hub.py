@@ -30,7 +30,8 @@ NO_TAGS: dict[str, list[str]] = {"basic": [], "advanced": []}
 _PROGRAM = """
 import json, sys
 from dataclasses import asdict
-from nbench.builders.prompts.choose import PromptRequest, load_prompts
+from nbench.builders.prompts.request import PromptRequest
+from nbench.builders.prompts.choose import load_prompts
 from nbench.errors import NbenchError
 
 asked = json.loads(sys.argv[1])

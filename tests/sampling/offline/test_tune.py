@@ -15,9 +15,10 @@ from nbench.benchmarks.metrics import Array
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.offline import search as module
+from nbench.sampling.offline.config import Costs, TuneConfig
 from nbench.sampling.offline.recorded_scores import Recorded
-from nbench.sampling.offline.replay import Costs, policy_picks, replay
-from nbench.sampling.offline.tune import TuneConfig, tune
+from nbench.sampling.offline.replay import policy_picks, replay
+from nbench.sampling.offline.tune import tune
 from nbench.sampling.policy import Policy, Stage, read_policy
 
 from ..conftest import recorded, slow_pick

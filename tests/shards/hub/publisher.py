@@ -18,7 +18,8 @@ SHARDS = tuple(f"data/test-{index:05d}-of-00003.parquet" for index in range(3))
 _PROGRAM = """
 import json, sys
 from nbench.errors import NbenchError
-from nbench.shards.hub.publish import PublishConfig, publish
+from nbench.shards.hub.config import PublishConfig
+from nbench.shards.hub.publish import publish
 from pathlib import Path
 
 options = json.loads(sys.argv[1])

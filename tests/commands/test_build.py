@@ -6,22 +6,28 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from nbench.cli import app, build
-from nbench.commands.configured import Configured
-from nbench.commands.plan import NOT_PLANNED
+from nbench.cli import app
 
 from ..builders.conftest import save_scenes
+from .test_contract import commands
 
 ASKED = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
 
 
 def test_plan_takes_what_build_takes() -> None:
-    (planning,) = (command.callback for command in app.registered_commands if command.name == "plan")
-    assert isinstance(planning, Configured)
-    asked, planned = (set(command.__signature__.parameters) for command in (build, planning))
-    assert planned == asked - {"dry_run", *NOT_PLANNED} | {"devices", "price", "timing", "as_json"}
+    every = dict(commands(get_command(app)))
+    build, plan = (
+        {option for one in every[f"nbench {name}"].params for option in one.opts} for name in ("build", "plan")
+    )
+    assert plan == build - {"--dry-run", "--out", "--fresh", "--retry-failed", "--extend"} | {
+        "--devices",
+        "--price",
+        "--timing",
+        "--json",
+    }
 
 
 def test_a_dry_run_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

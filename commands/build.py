@@ -1,4 +1,4 @@
-"""What follows from the options of a build: the build, or what it will cost."""
+"""The commands that build a data set of trajectories, or say what building it will cost."""
 
 from __future__ import annotations
 
@@ -7,20 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..builders.config import BuildConfig
+from ..options import Fields, Option
+from .configured import AsJson, command
+from .panels import BUILD
+
 if TYPE_CHECKING:
-    from ..builders.config import BuildConfig
     from ..builders.planning.costs import Costs
     from ..builders.planning.timing import Timing
 
-NOT_PLANNED = ("out", "fresh", "retry_failed", "extend")
-"""Options of a build that change nothing of what it costs."""
+build_app = typer.Typer()
 
 
-def run_build(
+@command(build_app, panel=BUILD, no_args_is_help=True)
+def build(
     config: BuildConfig,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would make, and make nothing.")] = False,
+    dry_run: Annotated[bool, Option("Show what would be built, and build nothing.")] = False,
 ) -> None:
-    # the documentation is that of the options
+    """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
+
+    `nbench build genai-bench --limit 20 --out data/small`
+
+    `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
+
+    `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
+
+    `nbench build genai-bench --pipeline sdxl --process forward --images genai-bench --out data/rated`
+    """
+    _check(config)
     if dry_run:
         from ..builders.planning.costs import estimate_costs
 
@@ -33,16 +47,17 @@ def run_build(
     print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 
+@command(build_app, panel=BUILD, no_args_is_help=True)
 def plan(
-    config: BuildConfig,
-    devices: Annotated[int, typer.Option(min=1, help="Like this machine's, at work at the same time.")] = 1,
-    price: Annotated[float | None, typer.Option(min=0, help="Of a device for an hour.")] = None,
+    config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed", "extend"))],
+    devices: Annotated[int, Option("Number of such devices in parallel.", min=1)] = 1,
+    price: Annotated[float | None, Option("Price of one device per hour.", min=0)] = None,
     timing: Annotated[
-        bool, typer.Option("--timing/--no-timing", help="Time a few batches here; without, no weights are loaded.")
+        bool, Option("Time a few batches here; without, no weights are loaded.", flag="--timing/--no-timing")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a build will cost before it runs: trajectories, denoiser or encoder rows, bytes, shards, and hours.
+    """Estimate what a build will cost: trajectories, denoiser or encoder rows, bytes, shards, and hours.
 
     `nbench plan ncc --pipeline sdxl --prompts cc12m --positions 20:30 --no-timing`
 
@@ -52,6 +67,7 @@ def plan(
 
     from ..builders.planning.costs import estimate_costs
 
+    _check(config)
     costs, timed = estimate_costs(config), None
     if timing:
         from ..builders.process import process_of
@@ -61,6 +77,13 @@ def plan(
         print(json.dumps(_told(costs, timed, devices, price)))
         return
     _print(costs, timed, devices, price)
+
+
+def _check(config: BuildConfig) -> None:
+    """A plan refuses what its build would refuse."""
+    from ..scorers.references import parse_references
+
+    parse_references(config.references)
 
 
 def _told(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> dict[str, object]:

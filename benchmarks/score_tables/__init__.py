@@ -1,0 +1,1 @@
+"""Score tables: what anyone hands in, read in one way, and laid out as arrays."""

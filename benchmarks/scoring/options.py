@@ -1,0 +1,62 @@
+"""How a bench is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ...errors import NbenchError, check_range
+from ...options import panel
+from ...scorers.placement import CPU, Placement
+
+_scoring = panel("Scoring")
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Of auto (None) or a number.
+
+    Raises:
+        NbenchError: neither.
+    """
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise NbenchError(f"--batch-size {text} is out of range: give auto, or 1 or more")
+    return None if text == "auto" else int(text)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to score; None and the defaults suit most.
+
+    Attributes:
+        batch_size: rows that a scorer sees at a time; None begins with many and halves them where memory ends.
+        captions: score the corrupted captions too, where a bench has them.
+        preview: linear, tiny or tiny:FOLDER-OR-HUB-ID; see `preview_decoder`.
+        vae: folder of the pipeline or VAE that decodes x0 estimates; None for the bench's own pipeline.
+        ahead: batches that a thread reads in advance.
+        placement: where latents are decoded.
+
+    Raises:
+        NbenchError: a negative number of batches.
+    """
+
+    batch_size: Annotated[
+        int | None,
+        _scoring(
+            "Rows per batch of a scorer; auto: as many as memory holds.",
+            text=str,
+            default="auto",
+            parse=parse_batch_size,
+        ),
+    ] = None
+    captions: Annotated[bool, _scoring("Score corrupted captions too, for the separation of true and wrong ones.")] = (
+        False
+    )
+    preview: Annotated[str, _scoring("Latent preview: linear, tiny (TAESD) or tiny:FOLDER-OR-HUB-ID.")] = "linear"
+    vae: Annotated[
+        str | None, _scoring("VAE that decodes x0 estimates: folder or Hub id. [default: the bench's pipeline]")
+    ] = None
+    ahead: Annotated[int, _scoring("Batches that a thread reads in advance; 0 for none.", flag="--num-workers")] = 0
+    placement: Placement = CPU
+
+    def __post_init__(self) -> None:
+        check_range("--num-workers", self.ahead, 0)

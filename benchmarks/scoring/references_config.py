@@ -1,0 +1,45 @@
+"""Which references to add to a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from ...errors import NbenchError
+from ...options import Argument, Fields, Option, words
+from ...scorers.placement import Placement
+from .options import ScoreOptions
+
+
+@dataclass(frozen=True)
+class AddConfig:
+    """Which references to add to a data set; replace: score again by those whose tables are of another scorer.
+
+    Attributes:
+        references: NAME=SCORER each, or SCORER alone.
+        placement: where scorers compute; None for the GPU where there is one.
+
+    Raises:
+        NbenchError: nothing to replace by.
+    """
+
+    bench: Annotated[str | Path, Argument("Data set: folder, URL or Hub id; with --add, a folder.")]
+    references: Annotated[
+        tuple[str, ...],
+        Option(
+            "Score the finished images with SCORER, or NAME=SCORER: any scorer of images; repeatable.",
+            flag="--add",
+            text=list[str] | None,
+            parse=words,
+        ),
+    ] = ()
+    replace: Annotated[bool, Option("Score again a NAME that another scorer has.")] = False
+    placement: Annotated[Placement | None, Fields(made_by=Placement.best)] = None
+    options: Annotated[ScoreOptions, Fields(without=("captions", "preview", "vae", "ahead"))] = field(
+        default_factory=lambda: ScoreOptions(ahead=1)
+    )
+
+    def __post_init__(self) -> None:
+        if self.replace and not self.references:
+            raise NbenchError("--replace is for --add: say by which scorer")

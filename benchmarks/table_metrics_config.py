@@ -1,0 +1,25 @@
+"""What to measure of two tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ..options import Argument, Option
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """scores, reference: tables; calls_per_position: denoiser calls between two positions; final_position: of the
+    finished image (default: the last one there is); misaligned_below: see `Setting`."""
+
+    scores: Annotated[Path, Argument("Parquet, CSV or JSONL table: prompt_id, candidate, position, score.")]
+    reference: Annotated[Path, Argument("Parquet, CSV or JSONL table: prompt_id, candidate, score of the final image.")]
+    calls_per_position: Annotated[int, Option("Denoiser calls from one position to the next.", min=1)] = 1
+    final_position: Annotated[
+        int | None, Option("Position of the finished image. [default: the last one in the tables]", min=1)
+    ] = None
+    misaligned_below: Annotated[
+        float | None, Option("Reference score below which a candidate is misaligned. [default: the median]")
+    ] = None

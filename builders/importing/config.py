@@ -1,0 +1,56 @@
+"""What to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ...errors import check_range
+from ...options import Argument, Option, panel
+from ...shards.positions import parse_positions
+
+_files, _data_set = panel("Files"), panel("Data set")
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What to import, as a person asks for it; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
+
+    `skip_bad` makes a candidate whose files are not as they should be a failed row.
+
+    Raises:
+        NbenchError: a value that makes no sense.
+    """
+
+    folder: Annotated[Path, Argument("Folder with a .pt file and a PNG per candidate.")]
+    out: Annotated[Path, Option("Output folder.")]
+    prompts: Annotated[Path, _files("Prompt file; its ids are those in the file names.")]
+    kind: Annotated[Literal["genai-bench", "ncc"], Option("A bench to evaluate on, or a data set to train on.")] = (
+        "genai-bench"
+    )
+    pattern: Annotated[
+        str | None,
+        _files(
+            "Regular expression for file names without .pt, with the groups prompt and candidate. "
+            "[default: matches 12_3, prompt_12_seed_3, 00012-3, 12/3]"
+        ),
+    ] = None
+    scheduler: Annotated[
+        str,
+        _files("Scheduler whose input scaling is undone: euler-sdxl, the folder of a diffusers scheduler, or none."),
+    ] = "euler-sdxl"
+    steps: Annotated[int, _files("Denoising steps T of the runs.")] = 50
+    positions: Annotated[str, _data_set("Positions to store: all, 20,30 or 0:50:5.")] = "all"
+    rows_per_shard: Annotated[int | None, _data_set("Trajectories per shard. [default: by their size]")] = None
+    format: Annotated[Literal["parquet", "webdataset"], _data_set("Shard format.")] = "parquet"
+    latent_dtype: Annotated[
+        Literal["float16", "float32", "int8"], _data_set("Latent storage dtype; int8 adds one scale per channel.")
+    ] = "float16"
+    skip_bad: Annotated[bool, Option("Store a candidate with bad files as a failed row, and continue.")] = False
+    fresh: Annotated[bool, Option("Start over, or resume an interrupted import.", flag="--fresh/--resume")] = False
+
+    def __post_init__(self) -> None:
+        check_range("--steps", self.steps)
+        check_range("--rows-per-shard", self.rows_per_shard)
+        parse_positions(self.positions, self.steps)  # refuses positions beyond the run

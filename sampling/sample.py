@@ -1,0 +1,69 @@
+"""The run of `nbench sample`: Best-of-N of one prompt, and its images as files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import NbenchError
+from ..pipelines.find import load_pipeline, resolve_pipeline
+from ..shards.atomic import atomic_write, writing_to
+from ..shards.inspect import sheet_of
+from ..shards.reader import open_bench
+from .bestofn import BestOfN, BestOfNResult
+from .config import SampleConfig
+from .policy import parse_policy
+
+
+def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
+    """Generate, and write `config.out` with what comes beside it: the result, and the files.
+
+    Raises:
+        NbenchError: options that do not fit, before anything is generated; a file that cannot be written.
+    """
+    out, options = config.out, config.options
+    file_format = Image.registered_extensions().get(out.suffix.lower())
+    if file_format not in Image.SAVE:
+        raise NbenchError(f"--out {out}: no format of images is called {out.suffix!r}; write .png, .jpg or .webp")
+    entry = resolve_pipeline(config.pipeline, options)
+    policy, steps = parse_policy(config.policy), config.steps or entry.steps
+    policy.check(config.best_of, steps)
+    bestofn = BestOfN(
+        load_pipeline(entry, config.dtype or entry.dtype, options=options),
+        config.model,
+        n=config.best_of,
+        policy=policy,
+        keep=config.keep,
+        max_batch=config.max_batch,
+        accept=config.accept,
+        budget=config.budget,
+        restart=config.restart,
+        seed=config.seed,
+        preview=entry.preview if config.bench is None else open_bench(config.bench).info.preview,
+    )
+    guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
+    arguments = {"num_inference_steps": steps, **guidance, **entry.call_kwargs}
+    result = bestofn.best(config.prompt, config.prompt_id, **arguments)
+    files: dict[Path, bytes] = {}
+    for number, image in enumerate(result.images, 1):
+        image.save(buffer := io.BytesIO(), file_format)
+        files[out if number == 1 else out.with_stem(f"{out.stem}-{number}")] = buffer.getvalue()
+    if config.show_candidates:
+        files[out.with_name(f"{out.stem}-candidates.png")] = _sheet(result, config.prompt)
+    for path, data in files.items():
+        with writing_to(path):
+            atomic_write(path, data)
+    return result, list(files)
+
+
+def _sheet(result: BestOfNResult, prompt: str) -> bytes:
+    blank = np.full((1, 1, 3), 255, np.uint8)
+    tiles = []
+    for candidate in result.candidates:
+        score = f" {list(candidate.scores.values())[-1]:.3f}" if candidate.scores else ""
+        fate = "selected" if candidate.left_at is None else f"left at {candidate.left_at}"
+        tiles.append((fate + score, blank if candidate.seen is None else candidate.seen))
+    return sheet_of(tiles, prompt)

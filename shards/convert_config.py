@@ -1,0 +1,27 @@
+"""What to change in a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ..errors import check_range
+from ..options import Argument, Option
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What to change; None leaves it as it is. `source` and `out` are folders, URLs of fsspec or (source) a Hub id."""
+
+    source: Annotated[str, Argument("Data set: folder, URL or Hub id.")]
+    out: Annotated[str, Argument("Destination: folder or URL (s3://..., memory://...).")]
+    format: Annotated[Literal["parquet", "webdataset"] | None, Option("Shard format.")] = None
+    positions: Annotated[str | None, Option("Positions to keep: 20,30 or 0:50:5.")] = None
+    latent_dtype: Annotated[
+        Literal["float16", "float32", "int8"] | None, Option("Latent storage dtype; int8 adds one scale per channel.")
+    ] = None
+    rows_per_shard: Annotated[int | None, Option("Trajectories per shard.")] = None
+    fresh: Annotated[bool, Option("Start over, or resume an interrupted conversion.", flag="--fresh/--resume")] = False
+
+    def __post_init__(self) -> None:
+        check_range("--rows-per-shard", self.rows_per_shard)
