@@ -90,8 +90,8 @@ class WritableRepo:
     def send(self, files: Sequence[PublishedFile], message: str) -> str:
         """Commit `files`; the commit's id. Content that the Hub already stores is not sent again.
 
-        `upload_folder` resumes as well, but with Xet storage alone; it takes one folder as it is, and reads and hashes
-        all of it again, where the manifest has the hashes.
+        `upload_folder` resumes only with Xet storage, and it reads and hashes the whole folder again, though the
+        manifest has the hashes.
         """
         from huggingface_hub import CommitOperationAdd
 
