@@ -25,7 +25,7 @@ class BLIPMatchScorer:
         self.name, self._device = name, placement.device
         self.fingerprint = placement.mark(folder_fingerprint(folder, "blip-itm"))
         self._process = ImageProcessor(folder, placement.device)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=placement.torch_dtype)
         self._model = model.to(placement.device).eval()
 

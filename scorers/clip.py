@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
@@ -54,13 +54,16 @@ class CLIPScorer:
         folder = model_folder(source)
         texts = folder if processor is None else model_folder(processor, weights=False)
         self.name, self._placement = name, placement
-        self._model: Any = AutoModel.from_pretrained(folder, dtype=placement.torch_dtype)
+        try:
+            self._model: Any = AutoModel.from_pretrained(folder, dtype=placement.torch_dtype, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(texts, trust_remote_code=False)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            raise NbenchError(f"transformers cannot open {source} ({reason_of(error)}): name another model") from None
         if not hasattr(self._model, "get_image_features") or not hasattr(self._model, "get_text_features"):
             raise NbenchError(
                 f"{source} is a {self._model.config.model_type}, not a model with an image and a text tower"
             )
         self._model.to(placement.device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(texts)
         vision = getattr(self._model.config, "vision_config", None)
         self._of_latents = getattr(vision, "num_channels", 3) != 3
         self.reads = "latent" if self._of_latents and reads == "preview" else reads

@@ -37,7 +37,7 @@ class VQAScorer:
         self.name, self.device = name, torch.device(placement.device)
         self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
         self._process = ImageProcessor(folder, placement.device)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._yes = self._tokenizer("yes", add_special_tokens=False).input_ids[0]
         self._model = (
             BlipForQuestionAnswering.from_pretrained(folder, dtype=placement.torch_dtype).to(self.device).eval()

@@ -54,7 +54,8 @@ class FineTuning(ABC):
         torch.manual_seed(config.seed)
         self.config, self.bench, self.positions = config, bench, positions
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer, self.process = AutoTokenizer.from_pretrained(folder), ImageProcessor(folder, self.device)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.process = ImageProcessor(folder, self.device)
         self.model = self.open(folder).to(self.device).eval().requires_grad_(False)
         self.trained = self.to_train()
         self.trained.requires_grad_(True)

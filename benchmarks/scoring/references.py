@@ -224,9 +224,10 @@ def _missing(
         scorer = load_reference(reference, bench.info, placement)
         path = reference_path(bench.path, reference.name)
         there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
-        if all(there.get(key) == origin[key] for key in ("bench_fingerprint", "scorer_fingerprint")):
+        same_scorer = there.get("scorer_fingerprint") == origin["scorer_fingerprint"]
+        if same_scorer and there.get("bench_fingerprint") == origin["bench_fingerprint"]:
             continue
-        if path.exists() and not replace:
+        if path.exists() and not (same_scorer or replace):
             raise NbenchError(
                 f"{bench.location.url} has a reference {reference.name} already, by {there.get('model', 'another')}: "
                 "give another NAME=SCORER, or --replace"

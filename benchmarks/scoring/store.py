@@ -89,7 +89,8 @@ class Store:
         model = table.get("scorer_fingerprint", result.model_fingerprint if result else self.scorer.fingerprint)
         sources = {self.source, result.provenance.source if result else None} - {None}
         other = ""
-        if benches - {None, self.bench.info.fingerprint}:
+        info = self.bench.info  # which may have been extended since
+        if benches - {None, info.fingerprint, *(block.fingerprint for block in info.all_blocks)}:
             other = f"another bench called {self.bench.name}"
         elif model != self.scorer.fingerprint and len(sources) > 1:
             other = f"another model called {self.scorer.name}"
@@ -116,13 +117,7 @@ class Store:
         old, result = self._kept()
         if old is None:
             result = None
-            if shown and self._metadata().get("scorer_fingerprint", self.scorer.fingerprint) != self.scorer.fingerprint:
-                Console(stderr=True).print(
-                    f"{self.scorer.name} has changed since {self.path} was written: all is scored anew",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            self._say_what_changed(shown)
         told = tuple(result.retrieval) if result is not None else ()
         missing = [position for position in wanted if not self._has(position, old, told)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
@@ -180,6 +175,16 @@ class Store:
             return None, None
         result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
         return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _say_what_changed(self, shown: bool) -> None:
+        table = self._metadata()
+        for name, old, new in (
+            (self.scorer.name, table.get("scorer_fingerprint"), self.scorer.fingerprint),
+            (self.bench.name, table.get("bench_fingerprint"), self.bench.info.fingerprint),
+        ):
+            if old not in (None, new):
+                note = f"{name} has changed since {self.path} was written: all is scored anew"
+                Console(stderr=True, quiet=not shown).print(note, markup=False, highlight=False, soft_wrap=True)
 
     def _metadata(self) -> dict[str, Any]:
         """Where the table that is there comes from; empty where there is none."""

@@ -145,7 +145,7 @@ def test_pictures_of_a_prompt_come_from_all_its_shards(grown: Any, at_once: Path
         ({"limit": 2}, "has 5 prompts x 3 candidates, more than the 2 x 3 asked for"),
         ({"candidates": 2, "limit": 9}, "more than the 9 x 2 asked for"),
         ({"limit": 9, "seed": 1}, r"another build \(seed 0 there, 1 now\)"),
-        ({"limit": 9, "filter_tags": ("counting",)}, "are not the first 5 asked for: add prompts at the end"),
+        ({"limit": 9, "tags": ("counting",)}, "are not the first 5 asked for: add prompts at the end"),
     ],
 )
 def test_what_is_no_extension_is_refused(grown: Any, change: dict[str, Any], reason: str) -> None:

@@ -23,7 +23,7 @@ from nbench.scorers.references import load_reference, parse_reference
 from nbench.shards.dataset import read_info
 from nbench.shards.lock import locked
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.scores import read_scores, reference_parts, reference_path, scores_at, scores_metadata
+from nbench.shards.scores import read_scores, reference_parts, reference_path, scores_at, scores_metadata, write_scores
 
 from ...scorers.tiny_models import save_clip, save_llava
 from ...small_bench import CANDIDATES, PROMPTS, STEPS, make_bench
@@ -141,6 +141,10 @@ def test_a_name_belongs_to_its_scorer(bench: Bench, tmp_path: Path) -> None:
     path = reference_path(bench.path, "clip")
     before, written = path.read_bytes(), path.stat().st_mtime_ns
     assert add(bench, "clip=image:clip") == []  # by another spelling
+    write_scores(path, read_scores(path).slice(9), scores_metadata(read_scores(path)) | {"bench_fingerprint": "old"})
+    assert add(bench, "clip") == ["clip"]  # the same scorer, of another build
+    assert path.read_bytes() == before
+    written = path.stat().st_mtime_ns
     with pytest.raises(NbenchError, match="has a reference clip already, by another: give another NAME=SCORER"):
         add(bench, f"new={judge}", f"clip={judge}")
     assert not reference_path(bench.path, "new").exists()  # all are refused, or none

@@ -23,8 +23,10 @@ from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.result_file import read_result
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.options import ScoreOptions, parse_batch_size
+from nbench.benchmarks.scoring.references import build
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store
+from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
@@ -256,6 +258,20 @@ def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, 
     with pytest.raises(NbenchError, match="another bench called small"):
         evaluate(first.config(twin, "5", out))
     evaluate(Counted(tmp_path / "three").config(bench[0], "5", out))  # the same by another path
+
+
+def test_scores_of_a_bench_before_it_was_extended_make_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = (
+        BuildConfig("genai-bench", out=tmp_path / "grows", limit=limit, steps=2, references=("clip",), extend=limit > 1)
+        for limit in (1, 2)
+    )
+    build(before, progress=False)
+    config = EvaluateConfig(tmp_path / "grows", ("noisyclip",), "1", tmp_path / "out")
+    evaluate(config)
+    build(after, progress=False)
+    capsys.readouterr()
+    assert evaluate(config, progress=True).n_prompts == 2
+    assert "grows has changed since" in capsys.readouterr().err
 
 
 def test_scores_by_other_previews_are_not_replaced(signals: Bench, tmp_path: Path) -> None:
