@@ -104,7 +104,7 @@ def test_options_of_the_pipeline_are_those_of_a_build(
         (("--model", "oracle"), "oracle-clip reads reference:clip, which a run does not give"),
         (("--height", 0), "--height 0 is out of range"),
         (("--pipeline-arg", "colour=1"), "takes no colour: leave it out"),
-        (("--pipeline-arg", "num_images_per_prompt=2"), "is not to be given: the number of candidates decides it"),
+        (("--pipeline-arg", "num_images_per_prompt=2"), "cannot be set: the number of candidates determines it"),
         (("--eta", 1), "takes no eta"),
         (("--revision", "main"), "pipeline shapes is a folder, which has no revisions"),
     ],
