@@ -51,10 +51,10 @@ class Placement:
         ] = None,
         dtype: Annotated[str, _device("Dtype of the scorers' weights: float32, float16 or bfloat16.")] = "float32",
     ) -> Placement:
-        """On `device`, or on the GPU where there is one.
+        """A placement on `device`; without one on the GPU if there is one.
 
         Raises:
-            NbenchError: torch has no such device here, or the dtype is none.
+            NbenchError: unknown device or dtype.
         """
         import torch
 
