@@ -182,7 +182,7 @@ def test_a_build_is_verified_made_again_and_converted(run: Run, bench: Path, tmp
     shard.write_bytes(shard.read_bytes()[:-1000])
     broken = run("verify", tmp_path / "tars")
     assert broken.code == 1
-    assert "data/test-00001-of-00002.tar: its SHA-256 is not the recorded one" in broken.out
+    assert "data/test-00001-of-00002.tar: its SHA-256 differs from the recorded one" in broken.out
     assert broken.out.splitlines()[-1].endswith("defects")
 
 

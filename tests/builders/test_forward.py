@@ -120,7 +120,7 @@ def test_a_flow_scheduler_scales_noise_so() -> None:
 def test_a_scheduler_without_noise_levels_is_refused() -> None:
     scheduler = diffusers.IPNDMScheduler()
     scheduler.set_timesteps(4)
-    with pytest.raises(NbenchError, match="IPNDMScheduler states no noise levels"):
+    with pytest.raises(NbenchError, match="IPNDMScheduler has no noise levels"):
         noise_scales(scheduler)
 
 
@@ -257,7 +257,7 @@ def test_settings_that_make_no_sense_are_refused(scenes: Path, settings: dict[st
 
 
 def test_sizes_that_the_autoencoder_cannot_divide_are_refused(asked: BuildConfig) -> None:
-    with pytest.raises(NbenchError, match="height 33 is no multiple of 8, as shapes needs: give --height 32"):
+    with pytest.raises(NbenchError, match="height 33 is not a multiple of 8, which shapes needs: give --height 32"):
         build(replace(asked, options=PipelineOptions(height=33)), progress=False)
 
 

@@ -198,9 +198,9 @@ def test_what_a_scorer_gives_is_checked_in_a_run_as_on_a_bench(sd15_folder: Path
             return super().score(inputs, prompts)[:, None]
 
     for scorer in (Column(), Column("x0_image")):
-        with pytest.raises(NbenchError, match=r"scorer mean: score gives shape \[4, 1\] for 4 rows, not \[B\]"):
+        with pytest.raises(NbenchError, match=r"scorer mean: score returns shape \[4, 1\] for 4 rows, not \[B\]"):
             BestOfN(pipe, scorer, n=4, policy="2:1").best(PROMPT, **arguments)
-        reason = r"scorer mean: score gives shape \[1, 1\] for 1 rows, not \[B\]"
+        reason = r"scorer mean: score returns shape \[1, 1\] for 1 rows, not \[B\]"
         with pytest.raises(NbenchError, match=reason), AlignmentMonitor(pipe, scorer, PROMPT):
             plain(pipe, [1], arguments)
     with pytest.raises(

@@ -148,7 +148,7 @@ def test_a_size_that_cannot_be_made_is_refused_before_anything_is_fetched(name: 
     assert planned(30 * multiple).image_size[0] == 30 * multiple
     odd = 30 * multiple + multiple // 2
     for asked in (planned, lambda height: resolve_pipeline(name, PipelineOptions(height=height))):
-        with pytest.raises(NbenchError, match=f"height {odd} is no multiple of {multiple}, as {name} needs"):
+        with pytest.raises(NbenchError, match=f"height {odd} is not a multiple of {multiple}, which {name} needs"):
             asked(odd)
 
 

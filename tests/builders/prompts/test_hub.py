@@ -205,7 +205,7 @@ def test_genai_bench_as_json_beside_archives(read: Reader, hub: HubServer) -> No
         {"source": "genai-bench-527:test"},
         without_datasets=True,  # which two JSON files do not need
     )
-    assert not hub.asked(".*zip")
+    assert not hub.requested(".*zip")
     assert small["source"] == "genai-bench-527"
     assert small["prompts"] == [
         {"id": f"{number:05d}", "text": f"{number} birds", "tags": tags, "corruptions": None}
@@ -268,8 +268,8 @@ def test_cc12m_is_streamed(read: Reader, hub: HubServer) -> None:
         {"source": "cc12m", "limit": 2, "prompt_column": "caption"},
         {"source": "cc12m", "limit": 400, "sample": 2},
     )
-    assert len(hub.asked("GET .*train-00000")) > 0
-    assert not hub.asked("GET .*train-0000[1-4]")
+    assert len(hub.requested("GET .*train-00000")) > 0
+    assert not hub.requested("GET .*train-0000[1-4]")
     assert hub.sent < 3 * len(shards["data/train-00000-of-00005.parquet"]) < sum(map(len, shards.values()))
     assert few["source"] == "cc12m"
     assert [prompt["id"] for prompt in few["prompts"]] == ["000000000", "000000001", "000000002"]
