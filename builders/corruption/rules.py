@@ -1,4 +1,4 @@
-"""Near misses by a dependency parse (spaCy), lexicons, and co-hyponyms from WordNet where the lexicons end."""
+"""Near misses by a dependency parse (spaCy), lexicons, and for other words co-hyponyms from WordNet."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _parser(model: str) -> Any:
         return spacy.load(model, exclude=["ner"])
     except OSError:
         pass
-    try:  # a model that comes under another package's name has a name of its own inside
+    try:  # a model that is installed as a package of another name
         return __import__(model).load(exclude=["ner"])
     except (ImportError, AttributeError):
         raise NbenchError(
@@ -158,7 +158,7 @@ def _quantity(doc: Doc, subject: Token, dice: random.Random) -> _Edits:
 
 
 def _is_plural(noun: Token) -> bool:
-    """Whether a noun means several; of one that is the same in both numbers a numeral tells."""
+    """Whether a noun means several; a numeral decides where singular and plural are the same."""
     if noun.tag_ in ("NNS", "NNPS"):
         return True
     same = plural(noun.lemma_.lower()) == noun.lower_
@@ -212,13 +212,13 @@ def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:
 
 
 def _edited(doc: Doc, edits: _Edits) -> str:
-    """The text with the edits, and a or an as the words that now follow sound."""
+    """The text with the edits, and with a or an to suit the words that now follow."""
     kept = [token for token in doc if edits.get(token.i) != ""]
-    found = []
+    pieces = []
     for token, following in zip(kept, [*kept[1:], None], strict=True):
         text = edits.get(token.i, token.text)
         changed = following is not None and (following.i in edits or following.i != token.i + 1)
         if following is not None and changed and token.lower_ in ("a", "an") and token.i not in edits:
             text = cased(article(edits.get(following.i, following.text)), token.text)
-        found.append(text + token.whitespace_)
-    return "".join(found)
+        pieces.append(text + token.whitespace_)
+    return "".join(pieces)

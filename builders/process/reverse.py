@@ -15,7 +15,7 @@ from ..config import BuildConfig
 from ..planning.counts import PNG_SHARE, WORLD_PNG_SHARE, Count, count_known, count_read, published_prompts
 from ..planning.timing import Timing, time_steps
 from ..prompts.choose import PromptSet, load_prompts
-from ..prompts.length import seen_tokens, too_long_note
+from ..prompts.length import token_limits, too_long_note
 from ..prompts.rows import Prompt
 from ..spec import build_spec, call_arguments, maker_of
 
@@ -35,7 +35,7 @@ class LoadedPipeline:
 
     def note(self, prompts: Sequence[Prompt]) -> str:
         """How many prompts the text encoders will cut."""
-        return too_long_note(prompts, seen_tokens(self.pipe, self.arguments))
+        return too_long_note(prompts, token_limits(self.pipe, self.arguments))
 
 
 @dataclass(frozen=True)

@@ -237,18 +237,18 @@ def test_human_ratings_stay_with_their_images(asked: BuildConfig) -> None:
 
 def test_it_cannot_be_made_again_without_its_images(asked: BuildConfig) -> None:
     build(asked, progress=False)
-    with pytest.raises(NbenchError, match="made of images that are not kept"):
+    with pytest.raises(NbenchError, match="made of images that are not stored"):
         regenerate(open_bench(asked.folder), 1)
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"images": None}, "name them by --images"),
-        ({"process": "reverse"}, "for --process forward"),
+        ({"images": None}, "name them with --images"),
+        ({"process": "reverse"}, "need --process forward"),
         ({"prompts": "cc12m"}, "--prompts cannot be used"),
-        ({"guidance": 3.0}, "--guidance asks for a denoiser"),
-        ({"signals": ("latent", "cfg_gap", "image")}, "--signals asks for a denoiser"),
+        ({"guidance": 3.0}, "--guidance needs a denoiser"),
+        ({"signals": ("latent", "cfg_gap", "image")}, "--signals needs a denoiser"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(scenes: Path, settings: dict[str, Any], told: str) -> None:
@@ -262,7 +262,7 @@ def test_sizes_that_the_autoencoder_cannot_divide_are_refused(asked: BuildConfig
 
 
 def test_candidates_beyond_the_images_are_refused(asked: BuildConfig) -> None:
-    with pytest.raises(NbenchError, match="has 1 images a caption: lower --candidates 2"):
+    with pytest.raises(NbenchError, match="has 1 images per caption: lower --candidates 2"):
         build(replace(asked, candidates=2), progress=False)
 
 

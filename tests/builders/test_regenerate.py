@@ -48,7 +48,7 @@ def test_a_folder_that_has_moved_is_named(made: tuple[Path, Path], monkeypatch: 
     out, folder = made
     asked = (out, "--regenerate", 2)
     code, said = verified(monkeypatch, capsys, *asked)
-    assert (code, "made with a folder, and tiny is none here; --pipeline says where" in said) == (2, True), said
+    assert (code, "made with a local folder, and tiny is not one; --pipeline says where" in said) == (2, True), said
     code, said = verified(monkeypatch, capsys, *asked, "--pipeline", folder)
     assert (code, "no defects" in said) == (0, True), said
     code, said = verified(monkeypatch, capsys, out, "--pipeline", folder)
@@ -73,11 +73,11 @@ def test_candidates_of_every_family_are_made_again(family: Family, family_folder
 
 def test_imported_candidates_cannot_be_made_again() -> None:
     bench = SimpleNamespace(info=SimpleNamespace(spec={"source": "noisyclip-pt"}))
-    with pytest.raises(NbenchError, match="nobody knows the seeds"):
+    with pytest.raises(NbenchError, match="without the seeds"):
         regenerate(bench, 1)  # type: ignore[arg-type]
 
 
 def test_a_pipeline_of_the_hub_is_no_folder(sd15_folder: Path) -> None:
     spec = {"pipeline": {"name": "lab/tiny", "content": COMMIT}}
-    with pytest.raises(NbenchError, match=f"is a folder, and .* with lab/tiny of the Hub at {COMMIT}"):
+    with pytest.raises(NbenchError, match=f"is a folder, but .* with lab/tiny from the Hub at {COMMIT}"):
         maker_of(spec, str(sd15_folder))

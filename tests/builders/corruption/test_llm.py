@@ -156,7 +156,7 @@ def test_an_answer_that_never_fits_is_a_failure_and_kept(chat: Chat, prompts: Pa
 
 def test_slow(chat: Chat, tmp_path: Path) -> None:
     chat.delay = 0.5
-    with pytest.raises(NbenchError, match=r"does not answer after 2 attempts \(.*timed out.*\): the same command"):
+    with pytest.raises(NbenchError, match=r"does not answer after 2 attempts \(.*timed out.*\): run the same command"):
         ask(chat, tmp_path, timeout_s=0.05, attempts=2)
 
 

@@ -62,8 +62,8 @@ def test_a_caption_of_another_world(tmp_path: Path) -> None:
         ({"kinds": ("colour", "colour")}, "each once"),
         ({"out": Path("near.csv")}, "neither .jsonl nor .parquet"),
         ({"engine": "llm"}, "--engine llm needs --model"),
-        ({"model": "m"}, "no other engine has one"),
-        ({"endpoint": "http://h/v1"}, "--endpoint goes with --engine llm"),
+        ({"model": "m"}, "no other engine takes one"),
+        ({"endpoint": "http://h/v1"}, "--endpoint needs --engine llm"),
         ({"concurrency": 0}, "more than 0"),
     ],
 )
@@ -75,13 +75,13 @@ def test_refusals(options: dict[str, Any], told: str) -> None:
 def test_the_file_that_is_read_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a cat"}\n')
-    with pytest.raises(NbenchError, match="is the file that is read"):
+    with pytest.raises(NbenchError, match="is also the input file"):
         CorruptConfig(PromptRequest(path), path)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000", "http://me:secret@host/v1"])
 def test_addresses(tmp_path: Path, url: str) -> None:
-    with pytest.raises(NbenchError, match="--endpoint is no address") as told:
+    with pytest.raises(NbenchError, match="--endpoint is not an address") as told:
         corrupt(CorruptConfig(SHAPES, tmp_path / "n.jsonl", "llm", endpoint=url, model="m"))
     assert "secret" not in str(told.value)
 

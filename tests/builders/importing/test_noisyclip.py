@@ -187,7 +187,7 @@ def test_a_schedulers_folder_and_none(source: ImportConfig, tmp_path: Path) -> N
     ("write", "told"),
     [
         (lambda path: None, "no scheduler"),
-        (lambda path: path.write_text("{"), "is no configuration"),
+        (lambda path: path.write_text("{"), "is not the configuration"),
         (lambda path: path.write_text('{"_class_name": "ConfigMixin"}'), "diffusers has no ConfigMixin"),
         (lambda path: path.write_text('{"_class_name": "HeunDiscreteScheduler"}'), "first-order scheduler"),
         (
@@ -398,10 +398,10 @@ def rename(old: str, new: str) -> Callable[[Path], None]:
         (rename("12_10", "12_11"), {}, r"has no candidate 11 of prompt 7 \(and 2 more\)"),
         (rename("12_10", "13_10"), {}, r"13_10\.pt: the prompt file lacks"),
         (lambda folder: shutil.copy(folder / "12_10.pt", folder / "0012-10.pt"), {}, "are the same candidate"),
-        (lambda folder: shutil.copy(folder / "12_10.pt", folder / "model.pt"), {}, r"model\.pt does not fit"),
-        (lambda folder: None, {"pattern": "(?P<prompt>"}, "no regular expression"),
+        (lambda folder: shutil.copy(folder / "12_10.pt", folder / "model.pt"), {}, r"model\.pt does not match"),
+        (lambda folder: None, {"pattern": "(?P<prompt>"}, "not a regular expression"),
         (lambda folder: None, {"pattern": r"\d+_\d+"}, "no group"),
-        (lambda folder: None, {"pattern": r"(?P<prompt>\d+)(?P<candidate>_\d+)"}, "does not fit"),
+        (lambda folder: None, {"pattern": r"(?P<prompt>\d+)(?P<candidate>_\d+)"}, "does not match"),
         (lambda folder: [path.unlink() for path in folder.glob("*.pt")], {}, "no .pt files in"),
         (lambda folder: shutil.rmtree(folder), {}, "no .pt files in"),
     ],
@@ -417,7 +417,7 @@ def test_what_is_missing_is_known_before_the_work(
 
 def test_prompts_that_names_do_not_tell_apart(broken: ImportConfig, tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("id,prompt\n7,a\n007,b\n")
-    with pytest.raises(NbenchError, match="'7' and '007' differ by leading zeros alone"):
+    with pytest.raises(NbenchError, match="'7' and '007' differ only by leading zeros"):
         do(broken, prompts=tmp_path / "two.csv")
 
 

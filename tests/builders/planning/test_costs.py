@@ -78,7 +78,7 @@ def test_images_on_the_hub_are_not_fetched_to_be_counted(monkeypatch: pytest.Mon
     two = estimate_costs(replace(rated, image_columns=("SDXL_Base", "SDXL_Turbo"), sample=50))
     assert two.trajectories == 100
     other = replace(rated, images="lab/photos")
-    with pytest.raises(NbenchError, match=r"how many images lab/photos has is not known .* --limit"):
+    with pytest.raises(NbenchError, match=r"the number of images in lab/photos is not known .* --limit"):
         estimate_costs(other)
     planned = estimate_costs(replace(other, limit=300))
     assert (planned.trajectories, planned.prompts_known_from) == (300, "as asked in lab/photos, not counted now")

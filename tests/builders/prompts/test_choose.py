@@ -14,7 +14,7 @@ import pytest
 
 from nbench.builders.corruption.world import corrupt_prompts
 from nbench.builders.prompts.choose import Prompt, load_prompts, read_prompts, world_prompts
-from nbench.builders.prompts.length import count_too_long, seen_tokens, too_long_note
+from nbench.builders.prompts.length import count_too_long, token_limits, too_long_note
 from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
@@ -52,19 +52,19 @@ def test_formats(tmp_path: Path) -> None:
         ("p.json", '[{"prompt": "a"}]', "call the file .jsonl"),
         ("p.parquet", "PAR1", "cannot read prompts from .*p.parquet"),
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "row 2: no column `prompt`"),
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"empty prompts in 1 of 2 rows \(row 2\): mend them"),
-        ("p.csv", "id,prompt\n1,a\n2,\n", r"empty prompts in 1 of 2 rows \(row 2\): mend them"),
-        ("p.jsonl", '{"prompt": 3}\n', "row 1: the prompt in prompt is no text but int"),
-        ("p.jsonl", '{"prompt": "a", "id": ["b"]}\n', "row 1: the id in id is no text but list"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"empty prompts in 1 of 2 rows \(row 2\): fix them"),
+        ("p.csv", "id,prompt\n1,a\n2,\n", r"empty prompts in 1 of 2 rows \(row 2\): fix them"),
+        ("p.jsonl", '{"prompt": 3}\n', "row 1: the prompt in prompt is int, not text"),
+        ("p.jsonl", '{"prompt": "a", "id": ["b"]}\n', "row 1: the id in id is list, not text"),
         ("p.jsonl", '{"prompt": "\\ud800"}\n', "row 1: the prompt in prompt is not valid Unicode"),
         ("p.jsonl", "a cat\n", "line 1: not a JSON object"),
         (
             "p.jsonl",
             '{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n',
-            r"repeated ids in 1 of 2 rows \('x'\): mend them",
+            r"repeated ids in 1 of 2 rows \('x'\): fix them",
         ),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": []}}\n', "tags need basic, advanced; these have basic"),
-        ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "of the wrong form"),
+        ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "tags are malformed"),
         ("p.csv", "prompt,tags\na,attribute\n", "column tags: not a JSON object"),
         ("p.jsonl", '{"prompt": "a", "corruptions": {"subject": "b"}}\n', "corruptions need subject, colour"),
     ],
@@ -96,7 +96,7 @@ def test_world_prompts_keep_the_split() -> None:
 
 
 def test_the_world_is_finite() -> None:
-    with pytest.raises(NbenchError, match=r"only some .* different prompts: lower --limit 60000"):
+    with pytest.raises(NbenchError, match=r"only about .* different prompts: lower --limit 60000"):
         world_prompts("genai-bench", 60_000)
 
 
@@ -166,7 +166,7 @@ def test_bad_rows_are_counted_or_left_out(tmp_path: Path) -> None:
     told = "empty prompts in 2 of 17 rows (row 16, 17) and repeated ids in 5 of 17 rows ('0', '1', '2' and 2 more)"
     with pytest.raises(NbenchError) as raised:
         read_prompts(path)
-    assert str(raised.value) == f"{path}: {told}: mend them, or build with --skip-bad, which leaves them out"
+    assert str(raised.value) == f"{path}: {told}: fix them, or build with --skip-bad, which leaves them out"
     found = load_prompts(PromptRequest(path, skip_bad=True))
     assert found.notes == (f"{path}: {told}: left out",)
     assert [prompt.text for prompt in found.prompts] == [f"p{i}" for i in range(10)]
@@ -216,7 +216,7 @@ def test_tags_choose_prompts(tmp_path: Path) -> None:
     ):
         ids("scene", "flying")
     (tmp_path / "p.txt").write_text("a cat\n")
-    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': none there has any"):
+    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': the prompts have no tags"):
         load_prompts(PromptRequest(tmp_path / "p.txt", tags=("scene",)))
 
 
@@ -226,7 +226,7 @@ def test_the_world_is_a_source_too() -> None:
     drawn = load_prompts(PromptRequest("shapes", tags=("counting",), sample=4, seed=1))
     assert drawn.source == "shapes"
     assert all("counting" in [*(p.tags or {})["basic"], *(p.tags or {})["advanced"]] for p in drawn.prompts)
-    with pytest.raises(NbenchError, match="shapes is no table: leave --prompt-column"):
+    with pytest.raises(NbenchError, match="shapes is not a table: leave --prompt-column"):
         load_prompts(PromptRequest("shapes", prompt_column="x"))
 
 
@@ -281,8 +281,8 @@ def test_what_an_encoder_sees_is_what_the_pipeline_gives_it(tmp_path: Path) -> N
         for save in (save_sd3, save_pixart)
     )
     called = {"max_sequence_length": 5}
-    assert [most for _, most in seen_tokens(sd3, called)] == [TOKENS, TOKENS, 5]  # two of CLIP, which heed it not
-    assert [most for _, most in seen_tokens(pixart, called)] == [5]
-    assert [most for _, most in seen_tokens(pixart, {})] == [TOKENS]  # fewer than the 300 of the pipeline
+    assert [most for _, most in token_limits(sd3, called)] == [TOKENS, TOKENS, 5]  # two of CLIP, which heed it not
+    assert [most for _, most in token_limits(pixart, called)] == [5]
+    assert [most for _, most in token_limits(pixart, {})] == [TOKENS]  # fewer than the 300 of the pipeline
     tokens = pixart.encode_prompt("red " * 30, do_classifier_free_guidance=False, **called)[0]
     assert tokens.shape[1] == 5

@@ -346,7 +346,7 @@ def test_what_the_hub_does_not_give(read: Reader, hub: HubServer) -> None:
     )
     for error, name in ((hidden, "ann/secret"), (absent, "ann/none"), (files, "zhiqiulin/GenAI-Bench-527")):
         assert error.startswith(f"cannot read prompts from {name} on the Hub (")
-        assert error.endswith("what is private or gated needs `hf auth login`")
+        assert error.endswith("a private or gated data set needs `hf auth login`")
     assert bare.startswith("cannot read prompts from ann/bare on the Hub (")
     (seen,) = read({"source": "ann/secret"})
     assert [prompt["text"] for prompt in seen["prompts"]] == ["a cat"]
