@@ -80,7 +80,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"limit": 0}, "--limit 0 is out of range"),
         ({"batch_size": -1}, "--batch-size -1"),
@@ -90,6 +90,6 @@ def test_defaults() -> None:
         ({"positions": "60"}, r"latents 60 not in a run of 50 steps: it has 0\.\.50"),
     ],
 )
-def test_senseless_values(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_senseless_values(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         replace(CONFIG, **change)

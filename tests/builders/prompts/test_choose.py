@@ -42,7 +42,7 @@ def test_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("p.txt", "", "is empty"),
         ("p.txt", "\n  \n", "is empty"),
@@ -69,9 +69,9 @@ def test_formats(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "a", "corruptions": {"subject": "b"}}\n', "corruptions need subject, colour"),
     ],
 )
-def test_bad_files(tmp_path: Path, name: str, content: str, told: str) -> None:
+def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         read_prompts(tmp_path / name)
 
 
@@ -101,17 +101,17 @@ def test_the_world_is_finite() -> None:
 
 
 def test_corruptions_come_from_the_file_or_the_grammar_or_not_at_all() -> None:
-    given, known, foreign = (
+    own, parsed, foreign = (
         Prompt("0", "a cat", None, NEAR),
         Prompt("1", "two red circles on gray background"),
         Prompt("2", "a cat"),
     )
-    corrupted = corrupt_prompts([given, known, foreign])
-    assert corrupted[0] == given
+    corrupted = corrupt_prompts([own, parsed, foreign])
+    assert corrupted[0] == own
     assert corrupted[2] == foreign
     near = corrupted[1].corruptions or {}
     assert set(near) == set(NEAR)
-    assert all(parse(str(text)).caption == text != known.text for text in near.values())
+    assert all(parse(str(text)).caption == text != parsed.text for text in near.values())
 
 
 def test_parquet_and_tsv(tmp_path: Path) -> None:
@@ -134,22 +134,22 @@ def test_parquet_with_nulls_for_absent_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "texts", "ids"),
+    ("stdin", "texts", "ids"),
     [
         (b"a cat\n\n a dog \n", ["a cat", "a dog"], ["0", "1"]),
         ('\ufeff \n{"prompt": "zw\u00f6lf", "id": "x"}\n{"prompt": "b"}'.encode(), ["zw\u00f6lf", "b"], ["x", "1"]),
     ],
 )
-def test_standard_input(given: bytes, texts: list[str], ids: list[str]) -> None:
+def test_standard_input(stdin: bytes, texts: list[str], ids: list[str]) -> None:
     code = """
 import sys
 from nbench.builders.prompts.request import PromptRequest
 from nbench.builders.prompts.choose import load_prompts
-found = load_prompts(PromptRequest("-"))
-print(ascii([found.source, [p.text for p in found.prompts], [p.id for p in found.prompts]]))
+prompt_set = load_prompts(PromptRequest("-"))
+print(ascii([prompt_set.source, [p.text for p in prompt_set.prompts], [p.id for p in prompt_set.prompts]]))
 assert not {"torch", "datasets", "huggingface_hub"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], input=stdin, capture_output=True, check=False)
     assert done.stdout.decode().strip() == ascii(["file", texts, ids]), done.stderr.decode()
 
 
@@ -163,13 +163,13 @@ def test_bad_rows_are_counted_or_left_out(tmp_path: Path) -> None:
     rows += [{"id": str(i), "prompt": "again"} for i in range(5)]
     rows += [{"prompt": None}, {"prompt": " "}]
     path = write(tmp_path / "p.jsonl", rows)
-    told = "empty prompts in 2 of 17 rows (row 16, 17) and repeated ids in 5 of 17 rows ('0', '1', '2' and 2 more)"
+    message = "empty prompts in 2 of 17 rows (row 16, 17) and repeated ids in 5 of 17 rows ('0', '1', '2' and 2 more)"
     with pytest.raises(NbenchError) as raised:
         read_prompts(path)
-    assert str(raised.value) == f"{path}: {told}: fix them, or build with --skip-bad, which leaves them out"
-    found = load_prompts(PromptRequest(path, skip_bad=True))
-    assert found.notes == (f"{path}: {told}: left out",)
-    assert [prompt.text for prompt in found.prompts] == [f"p{i}" for i in range(10)]
+    assert str(raised.value) == f"{path}: {message}: fix them, or build with --skip-bad, which leaves them out"
+    prompt_set = load_prompts(PromptRequest(path, skip_bad=True))
+    assert prompt_set.notes == (f"{path}: {message}: left out",)
+    assert [prompt.text for prompt in prompt_set.prompts] == [f"p{i}" for i in range(10)]
     assert load_prompts(PromptRequest(path, limit=10)).notes == ()
     only_bad = write(tmp_path / "bad.jsonl", rows[-1:])
     with pytest.raises(NbenchError, match="no prompt is left"):
@@ -231,7 +231,7 @@ def test_the_world_is_a_source_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("genai-bnch", "no prompts 'genai-bnch': .*; did you mean genai-bench?"),
         ("prompts", "give one of shapes, genai-bench, genai-bench-527, cc12m, user/name or a file"),
@@ -239,8 +239,8 @@ def test_the_world_is_a_source_too() -> None:
         ("none/such.csv", r"cannot read prompts from none/such.csv: No such file"),
     ],
 )
-def test_no_such_source(source: str, told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_no_such_source(source: str, message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         load_prompts(PromptRequest(source))
 
 
@@ -271,8 +271,8 @@ def test_prompts_that_are_cut_are_counted() -> None:
     assert count_too_long(words * 60, [long]) == 60 * count_too_long(words, [long])
     assert count_too_long(words, []) == 0
     assert too_long_note(words[:2], [short]) == ""
-    told = f"{sum(n > 16 for n in lengths)} of 20 prompts are longer than the 16 tokens that the text encoder sees"
-    assert too_long_note(words, [short, long]).startswith(told)
+    message = f"{sum(n > 16 for n in lengths)} of 20 prompts are longer than the 16 tokens that the text encoder sees"
+    assert too_long_note(words, [short, long]).startswith(message)
 
 
 def test_what_an_encoder_sees_is_what_the_pipeline_gives_it(tmp_path: Path) -> None:
