@@ -251,7 +251,7 @@ def test_it_cannot_be_made_again_without_its_images(forward_config: BuildConfig)
         ({"images": None}, "name them with --images"),
         ({"process": "reverse"}, "need --process forward"),
         ({"prompts": "cc12m"}, "--prompts cannot be used"),
-        ({"guidance": 3.0}, "--guidance needs a denoiser"),
+        ({"options": PipelineOptions(guidance=3.0)}, "--guidance needs a denoiser"),
         ({"signals": ("latent", "cfg_gap", "image")}, "--signals needs a denoiser"),
     ],
 )

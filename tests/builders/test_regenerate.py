@@ -48,7 +48,10 @@ def test_a_folder_that_has_moved_is_named(moved: tuple[Path, Path], monkeypatch:
     out, folder = moved
     arguments = (out, "--regenerate", 2)
     code, output = verified(monkeypatch, capsys, *arguments)
-    assert (code, "made with a local folder, and tiny is not one; --pipeline says where" in output) == (2, True), output
+    assert (code, "made with a local folder, and tiny is not one; give its folder with --pipeline" in output) == (
+        2,
+        True,
+    ), output
     code, output = verified(monkeypatch, capsys, *arguments, "--pipeline", folder)
     assert (code, "no defects" in output) == (0, True), output
     code, output = verified(monkeypatch, capsys, out, "--pipeline", folder)
