@@ -165,8 +165,8 @@ def _near_misses(scene: Scene, kind: str) -> list[Scene]:
         return [replace(scene, background=background) for background in BACKGROUNDS if background != scene.background]
     else:
         raise ValueError(f"no corruption {kind!r}: there are {', '.join(CORRUPTION_KINDS)}")
-    taken = {(g.colour or first.colour, g.shape) for g in rest}
-    return [replace(scene, groups=(group, *rest)) for group in changed if (group.colour, group.shape) not in taken]
+    used = {(g.colour or first.colour, g.shape) for g in rest}
+    return [replace(scene, groups=(group, *rest)) for group in changed if (group.colour, group.shape) not in used]
 
 
 def corruptions(scene: Scene, seed: int = 0) -> dict[str, str]:

@@ -32,13 +32,13 @@ class AnswerFile:
         except BlockingIOError:
             self._file.close()
             raise NbenchError(f"{path} is in use: another run writes to it; wait until it ends") from None
-        whole = 0
+        valid_bytes = 0
         for line in path.read_bytes().splitlines(keepends=True):
             if (entry := _read(line)) is None:
                 break
             self._changes[entry[0]] = entry[1]
-            whole += len(line)
-        self._file.truncate(whole)
+            valid_bytes += len(line)
+        self._file.truncate(valid_bytes)
 
     def __enter__(self) -> AnswerFile:
         return self

@@ -1,4 +1,4 @@
-"""What a build will cost: trajectories, denoiser calls and bytes from configurations alone, no weights loaded."""
+"""What a build will cost: trajectories, denoiser rows and bytes, from configurations and without loading weights."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Table:
 
 
 def table_prompts(table: Table, prompt_column: str | None = None, id_column: str | None = None) -> Iterator[Prompt]:
-    """A prompt for each row, in order; where the row has no text, one whose text is "".
+    """One prompt per row, in order; its text is "" where the row has none.
 
     Raises:
         NbenchError: a missing column, a prompt or an id that is not text, malformed tags or corruptions.
