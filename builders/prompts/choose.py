@@ -143,9 +143,7 @@ class _Choice:
     def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
         """The selected prompts; `source` is their name in a spec."""
         wanted = self._wanted(prompts)
-        chosen = (
-            list(wanted) if self.request.sample is None else _sampled(wanted, self.request.sample, self.request.seed)
-        )
+        chosen = list(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
         if bad := self._bad():
             problem = f"{self.place}: {bad}"
             if not self.request.skip_bad:
@@ -154,10 +152,8 @@ class _Choice:
             raise NbenchError(f"{self.place} is empty: it needs at least one prompt")
         unknown = set(self.request.tags) - self.tags
         if unknown and (self.request.limit is None or self.selected < self.request.limit):
-            available = (
-                f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "the prompts have no tags"
-            )
-            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {available}")
+            hint = f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "no prompt has tags"
+            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {hint}")
         if not chosen:
             raise NbenchError(f"{self.place}: no prompt is left: it needs at least one")
         if self.request.sample is not None and len(chosen) < self.request.sample:
@@ -195,17 +191,15 @@ class _Choice:
 
     def _bad(self) -> str:
         """What is wrong, with the first few cases and their number; "" if nothing is."""
-        problems = []
+        parts = []
         if self.empty:
-            problems.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
+            parts.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
         if self.repeated:
-            problems.append(
-                f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})"
-            )
-        return " and ".join(problems)
+            parts.append(f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})")
+        return " and ".join(parts)
 
 
-def _sampled(prompts: Iterable[Prompt], count: int, seed: int) -> list[Prompt]:
+def _drawn(prompts: Iterable[Prompt], count: int, seed: int) -> list[Prompt]:
     """`count` prompts drawn uniformly, in their order; no more are in memory at a time (algorithm R)."""
     rng, reservoir = random.Random(seed), list[tuple[int, Prompt]]()
     for number, prompt in enumerate(prompts):

@@ -216,7 +216,7 @@ def test_tags_choose_prompts(tmp_path: Path) -> None:
     ):
         ids("scene", "flying")
     (tmp_path / "p.txt").write_text("a cat\n")
-    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': the prompts have no tags"):
+    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': no prompt has tags"):
         load_prompts(PromptRequest(tmp_path / "p.txt", tags=("scene",)))
 
 
