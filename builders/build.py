@@ -90,9 +90,9 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, last: LastSte
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
         if note := loaded.note(plan.prompts):
             progress.say(note)
-        if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
+        if plan.config.kind == "ncc" and (n_bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
             progress.say(
-                f"{bare} of {len(plan.prompts)} captions have no corruptions: their source has none, nor the grammar"
+                f"{n_bare} of {len(plan.prompts)} captions have no corruptions: neither given nor by the grammar"
             )
         if last is not None:
             last.check(info, progress)

@@ -39,7 +39,7 @@ def first_look(plan: Plan, process: LoadedProcess, shown: bool) -> DatasetInfo:
     positions = trajectories.positions
     if len(positions) != config.n_steps + 1:
         raise NbenchError(
-            f"{entry.name} runs {len(positions) - 1} steps when called with {config.n_steps}: give --steps so"
+            f"{entry.name} runs {len(positions) - 1} steps when called with {config.n_steps}: give what it runs"
         )
     final = trajectories.latents[config.n_steps].float().numpy()
     sound = np.isfinite(final).all(axis=(1, 2, 3)) & [not error for error in trajectories.errors]
