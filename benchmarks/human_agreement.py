@@ -184,7 +184,7 @@ def _row(position: int | None, skill: str, scope: str, counts: PairCounts, limit
         values, low, high = bootstrap_ci(counts.within())
     else:
         values = counts.overall()
-        low, high = percentiles(counts.drawn())
+        low, high = percentiles(counts.resampled())
     if len(counts.moments) < 2:  # nothing to draw from
         low = high = np.full(len(STATISTICS), np.nan)
     figures: dict[str, float | None] = {}
