@@ -132,7 +132,7 @@ def _chooser(ours: EvaluationResult, theirs: EvaluationResult, label: str, yards
     choosers = sorted({mark.chooser for side in (ours, theirs) if (mark := side.yardsticks[label]).chooser})
     if yardstick is None and len(choosers) > 1:
         raise NbenchError(
-            f"final-image selection goes by {choosers[0]} in one result and by {choosers[1]} in the other: give a "
+            f"final-image selection goes by {choosers[0]} in one result and by {choosers[1]} in the other: choose a "
             "reference with --yardstick, or evaluate both again"
         )
     return yardstick or (choosers[0] if choosers else YARDSTICK)
