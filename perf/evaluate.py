@@ -22,10 +22,9 @@ from formats import STEPS
 
 from nbench.builders.prompts.choose import world_prompts
 from nbench.pipelines.find import resolve_pipeline
-from nbench.shards.dataset import DatasetFolder
-from nbench.shards.formats import shard_writer
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from nbench.shards.schema import TrajectoryBatch
+from nbench.tests.dataset_info import build, dataset_info
 from shards import bytes_read
 
 CANDIDATES, ROWS_PER_SHARD = 6, 600
@@ -37,48 +36,36 @@ def make_bench(folder: Path, rows: int) -> Bench:
     """A bench of the world's prompts, whose latents fade from noise to a smooth picture."""
     rng, world = np.random.default_rng(0), resolve_pipeline("shapes")
     prompts = world_prompts("genai-bench", rows // CANDIDATES)
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="f" * 8,
-        spec={},
-        latent_shape=SHAPE,
-        format="parquet",
-        latent_dtype="float16",
-        image_size=IMAGE,
-        steps=STEPS,
-        candidates=CANDIDATES,
+    info = dataset_info(
         n_prompts=len(prompts),
-        rows=len(prompts) * CANDIDATES,
+        candidates=CANDIDATES,
+        steps=STEPS,
         rows_per_shard=ROWS_PER_SHARD,
-        positions=tuple(PositionInfo(k, None, None, 1.0) for k in ALL),
+        stored=ALL,
+        latent_shape=SHAPE,
+        image_size=IMAGE,
         preview=world.preview,
-        shards=(None,) * -(-len(prompts) * CANDIDATES // ROWS_PER_SHARD),
     )
-    with DatasetFolder(folder) as dataset:
-        dataset.create(info)
-        for index in dataset.missing():
-            some = list(info.shard_rows(index))
-            picture = np.repeat(np.repeat(rng.normal(size=(len(some), 4, 4, 4)), 4, axis=2), 4, axis=3)
-            noise = rng.normal(size=picture.shape)
-            of = [prompts[row // CANDIDATES] for row in some]
-            writer = shard_writer(folder, info, index)
-            writer.write(
-                TrajectoryBatch(
-                    prompt_ids=[prompt.id for prompt in of],
-                    prompts=[prompt.text for prompt in of],
-                    candidates=[row % CANDIDATES for row in some],
-                    seeds=some,
-                    tags=[prompt.tags for prompt in of],
-                    corruptions=[prompt.corruptions for prompt in of],
-                    errors=[""] * len(some),
-                    latents={k: (picture * k / STEPS + noise * (1 - k / STEPS)).astype(np.float16) for k in ALL},
-                    images=np.zeros((len(some), *IMAGE, 3), np.uint8),
-                )
+
+    def batches(numbers: range) -> list[TrajectoryBatch]:
+        picture = np.repeat(np.repeat(rng.normal(size=(len(numbers), 4, 4, 4)), 4, axis=2), 4, axis=3)
+        noise = rng.normal(size=picture.shape)
+        of = [prompts[number // CANDIDATES] for number in numbers]
+        return [
+            TrajectoryBatch(
+                prompt_ids=[prompt.id for prompt in of],
+                prompts=[prompt.text for prompt in of],
+                candidates=[number % CANDIDATES for number in numbers],
+                seeds=list(numbers),
+                tags=[prompt.tags for prompt in of],
+                corruptions=[prompt.corruptions for prompt in of],
+                errors=[""] * len(numbers),
+                latents={k: (picture * k / STEPS + noise * (1 - k / STEPS)).astype(np.float16) for k in ALL},
+                images=np.zeros((len(numbers), *IMAGE, 3), np.uint8),
             )
-            dataset.commit_shard(index, writer.commit())
-    return open_bench(folder)
+        ]
+
+    return open_bench(build(folder, info, batches))
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
+from nbench.shards.schema import PositionInfo, TrajectoryBatch, latent_column
+from nbench.tests.dataset_info import dataset_info
 
 STEPS = 50
 BATCH_ROWS = 4
@@ -62,27 +63,17 @@ def trajectories(rows: int, size: int, seed: int = 0) -> np.ndarray:
 def write_nbench(folder: Path, latents: np.ndarray, form: str = "parquet", shards: int = 1) -> None:
     """A data set through nbench's own writers; `latents` are the rows of each of its shards."""
     n, _, *shape = latents.shape
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="0" * 64,
-        spec={"kind": "perf"},
-        latent_shape=(shape[0], shape[1], shape[2]),
-        format="parquet",
-        latent_dtype="float16",
-        image_size=(8 * shape[1], 8 * shape[2]),
-        steps=STEPS,
-        candidates=1,
+    info = dataset_info(
         n_prompts=n * shards,
-        rows=n * shards,
+        candidates=1,
+        steps=STEPS,
         rows_per_shard=n,
+        stored=(),
+        latent_shape=tuple(shape),
+        format=form,
+        image_size=(8 * shape[1], 8 * shape[2]),
         positions=tuple(PositionInfo(k, None, float(sigma), 1.0) for k, sigma in enumerate(sdxl_sigmas())),
-        preview=None,
-        shards=(None,) * shards,
     )
-    if form == "webdataset":
-        info = replace(info, format="webdataset")
     with DatasetFolder(folder) as made:
         made.create(info)
         for index in range(shards):

@@ -75,7 +75,7 @@ def test_figures_equal_a_direct_computation(report: EvaluationReport, bench: tup
     quality = bench[1].quality
     row = next(r for r in report.rows if (r.model, r.position, r.reference) == ("brightness", 5, "clip"))
     rho, chosen, blind, best = [], [], [], []
-    for noisy, true in zip(bench[1].seen.clip(0, 1), quality, strict=True):
+    for noisy, true in zip(bench[1].noisy.clip(0, 1), quality, strict=True):
         ok = np.isfinite(true)
         rho.append(stats.spearmanr(noisy[ok], true[ok]).statistic)
         chosen.append(true[ok][noisy[ok].argmax()])

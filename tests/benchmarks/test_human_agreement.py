@@ -124,7 +124,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = replace(bench.info, spec=bench.info.spec | {"process": "forward"})
     (bench.path / "dataset.json").write_bytes(info.to_json())
     rating = np.nan_to_num(truth.quality * 5, nan=1).round()
-    for name, values, position in (("human", rating, STEPS), ("clip", truth.seen, STEPS)):
+    for name, values, position in (("human", rating, STEPS), ("clip", truth.noisy, STEPS)):
         table = {
             "prompt_id": [f"p{prompt:02d}" for prompt in range(PROMPTS) for _ in range(CANDIDATES)],
             "candidate": list(range(CANDIDATES)) * PROMPTS,

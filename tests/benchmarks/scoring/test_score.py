@@ -70,7 +70,7 @@ def test_a_twin_tower_scores_every_position_and_embeds_each_prompt_once(small_be
     assert table.num_rows == 2 * (PROMPTS * CANDIDATES - 1)  # the failed candidate has no row
     for row in table.to_pylist():
         cell = int(row["prompt_id"][1:]), row["candidate"]
-        expected = truth.seen[cell].clip(0, 1) if row["position"] == 5 else truth.quality[cell]
+        expected = truth.noisy[cell].clip(0, 1) if row["position"] == 5 else truth.quality[cell]
         assert row["score"] == pytest.approx(expected, abs=2e-3)
         assert (row["caption"], row["status"]) == ("prompt", "ok")
 
@@ -89,7 +89,7 @@ def test_images_go_to_pair_scorers_at_the_final_position_alone(small_bench: Fixt
 def test_raw_latents_come_as_stored(small_bench: Fixture) -> None:
     bench, truth = small_bench
     scores = np.array(score_bench(bench, Brightness(reads="latent"), [5])["score"].to_pylist())
-    expected = truth.seen[np.isfinite(truth.seen)]
+    expected = truth.noisy[np.isfinite(truth.noisy)]
     assert expected.max() > 1
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
