@@ -94,6 +94,7 @@ def test_repeating_it_makes_nothing_and_it_grows_again(grown: Any, tmp_path: Pat
     assert_same_rows(more, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 def test_a_killed_extension_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, format: Any) -> None:
     small = replace(SMALL, format=format, references=())

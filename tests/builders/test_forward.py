@@ -247,7 +247,7 @@ def test_it_cannot_be_made_again_without_its_images(asked: BuildConfig) -> None:
         ({"images": None}, "name them by --images"),
         ({"process": "reverse"}, "for --process forward"),
         ({"prompts": "cc12m"}, "--prompts cannot be used"),
-        ({"guidance": 3.0}, "--guidance asks for a denoiser"),
+        ({"options": PipelineOptions(guidance=3.0)}, "--guidance asks for a denoiser"),
         ({"signals": ("latent", "cfg_gap", "image")}, "--signals asks for a denoiser"),
     ],
 )

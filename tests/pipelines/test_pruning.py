@@ -95,6 +95,7 @@ def test_rows_that_are_not_the_batchs_are_refused(sd15_folder: Path) -> None:
         plain(pipe, SEEDS, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_denoiser_sees_few_sizes(sd15_folder: Path, whole: bool) -> None:
     pipe, arguments = opened(sd15_folder)

@@ -41,6 +41,7 @@ def test_the_card_tells_the_truth() -> None:
         assert measured[model] == pytest.approx(recorded[model], abs=0.04)
 
 
+@pytest.mark.slow
 def test_the_stock_call_draws_what_it_is_asked_for() -> None:
     """Opened and called as a user of diffusers would, with nothing but a prompt."""
     pipe = DiffusionPipeline.from_pretrained(WEIGHTS / "pipeline")

@@ -51,6 +51,7 @@ def test_it_learns_and_scores(config: X0VQAConfig) -> None:
     assert json.loads((out / "training.json").read_text())["reads"] == "x0_preview"
 
 
+@pytest.mark.slow
 def test_a_run_cut_short_ends_with_the_same_weights(config: X0VQAConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weights(train(config, shown=False))
     epoch = finetune.FineTuning.epoch

@@ -16,6 +16,7 @@ from .hub_server import Fault, HubServer
 from .publisher import SHARDS, Publisher, recorded_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
