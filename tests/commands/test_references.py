@@ -85,7 +85,7 @@ def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: P
     assert "scores/human-like.parquet" in output("publish", "data/any", "me/any", "--dry-run")
 
     code, _, err = run("compare", "results/any/judge.json", "other/any/random.json")
-    assert (code, "name a reference with --yardstick" in err) == (2, True)
+    assert (code, "choose a reference with --yardstick" in err) == (2, True)
     output("compare", "results/any/judge.json", "other/any/random.json", "--yardstick", "vqascore")
     code, _, err = run(*evaluate, "--yardstick", "nope")
     assert (code, "--yardstick takes clip or human-like or vqascore" in err) == (2, True)

@@ -42,7 +42,7 @@ def test_what_cannot_be_is_refused_in_one_line(run: Run, results: Path, tmp_path
     for arguments, reason in (
         (("nowhere",), "nowhere"),
         (("--prompts", "-1"), "--prompts -1 is out of range"),
-        (("--bench", tmp_path / "other"), "is another build than the results'"),
+        (("--bench", tmp_path / "other"), "is not the build of"),
         (("--bench", tmp_path / "none"), "no bench at"),
         (("--out", "file"), "cannot write file/index.html"),
     ):

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
+from nbench.shards.schema import TrajectoryBatch, latent_column
 
-from .conftest import build, rows
+from ..dataset_info import build, dataset_info
+from .conftest import rows
 from .hub.publisher import Publisher
 
 WANTED = (20, 30)
@@ -42,24 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return [replace(rows(numbers), latents=latents)]
 
     spec = {"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}}
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="f" * 64,
-        spec=spec,
-        format="parquet",
-        latent_shape=(4, 16, 16),
-        latent_dtype="float16",
-        image_size=(16, 16),
-        steps=50,
-        candidates=3,
-        n_prompts=160,
-        rows=480,
-        rows_per_shard=240,
-        positions=tuple(PositionInfo(k, None, None, 1.0) for k in range(51)),
-        preview=None,
-        shards=(None,) * 2,
+    info = dataset_info(
+        n_prompts=160, candidates=3, steps=50, rows_per_shard=240, stored=range(51), spec=spec, image_size=(16, 16)
     )
     return build(tmp_path_factory.mktemp("all") / "bench", info, trajectories)
 

@@ -20,7 +20,8 @@ from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema
 from nbench.shards.scores import SCORE_SCHEMA, reference_path, scores_metadata, write_scores
 
-from .conftest import POSITIONS, build, rows
+from ..dataset_info import build
+from .conftest import POSITIONS, rows
 
 
 def table(where: str | Path) -> pa.Table:

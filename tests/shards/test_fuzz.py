@@ -31,7 +31,8 @@ from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
 from nbench.shards.seeds import candidate_seed
 from nbench.shards.verify import verify
 
-from .conftest import build, rows
+from ..dataset_info import build
+from .conftest import rows
 from .damage import DAMAGES, Damage, edit, record, shards
 from .watch import look, read_all, watched
 

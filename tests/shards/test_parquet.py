@@ -16,7 +16,8 @@ from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
-from .conftest import POSITIONS, SHAPE, build, rows
+from ..dataset_info import build
+from .conftest import POSITIONS, SHAPE, rows
 
 
 def test_latents_are_byte_stream_split_and_zstd(bench_folder: Path) -> None:

@@ -22,7 +22,8 @@ from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema
 from nbench.shards.signals import Activations, normal_signals
 from nbench.shards.verify import verify
 
-from .conftest import POSITIONS, SHAPE, build, rows
+from ..dataset_info import build
+from .conftest import POSITIONS, SHAPE, rows
 
 LAYER, WIDTH = "mid_block.attn", 6
 SIGNALS = ("latent", "x0", "cfg_gap", f"activations:{LAYER}:{WIDTH}", "image")

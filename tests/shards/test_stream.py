@@ -17,7 +17,8 @@ from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.stream import Order, prefetch
 
-from .conftest import build, rows
+from ..dataset_info import build
+from .conftest import rows
 
 
 @pytest.fixture(params=["parquet", "webdataset"])

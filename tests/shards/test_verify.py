@@ -26,7 +26,8 @@ from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
 from nbench.shards.seeds import candidate_seed
 from nbench.shards.verify import verify
 
-from .conftest import build, rows
+from ..dataset_info import build
+from .conftest import rows
 
 Format = Literal["parquet", "webdataset"]
 

@@ -18,7 +18,8 @@ from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
-from .conftest import POSITIONS, SHAPE, build, rows
+from ..dataset_info import build
+from .conftest import POSITIONS, SHAPE, rows
 
 FIRST = "data/test-00000-of-00003.tar"
 

@@ -198,7 +198,7 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
         write_scores(path, pa.concat_tables(columns), {"bench_fingerprint": fingerprint, "scorer_fingerprint": "s"})
 
     clip = truth.quality + rng.normal(0, 0.1, truth.quality.shape)
-    scores = {5: truth.seen, 10: truth.quality}
+    scores = {5: truth.noisy, 10: truth.quality}
     write(bench.path / "scores/clip.parquet", {10: clip}, bench.info.fingerprint)
     write(bench.path / "scores/vqascore.parquet", {10: truth.quality}, bench.info.fingerprint)
     write(tmp_path / "results/small/mine.parquet", scores, bench.info.fingerprint)
@@ -210,7 +210,7 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
     replayed = replay(record, parse_policy("5:1"), 4)
     assert (replayed.n_prompts, replayed.left_out) == (39, 1)  # one candidate failed
     whole = np.isfinite(truth.quality).all(-1)
-    chosen = truth.quality[whole][np.arange(39), truth.seen[whole].argmax(-1)].mean()
+    chosen = truth.quality[whole][np.arange(39), truth.noisy[whole].argmax(-1)].mean()
     assert row(replayed, "policy").selected.value == pytest.approx(chosen, abs=1e-12)
     assert from_bench(bench.path, "mine", tmp_path / "results", "clip").reference_name == "clip"
     with pytest.raises(NbenchError, match="position 7 not in the scores of mine: they have 5, 10"):
