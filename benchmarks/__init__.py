@@ -1,1 +1,1 @@
-"""Scores to answers: scoring a bench, metrics, statistics, results, tables and plots."""
+"""From scores to answers: scoring a bench, metrics, statistics, results, tables and plots."""

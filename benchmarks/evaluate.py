@@ -39,13 +39,13 @@ from .scoring.store import Scored, Store
 def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
-    Scores that are there already, of the same bench and scorer, are taken as they are; positions that are missing are
-    added to them. The files hold the figures of all positions that were ever scored, the report those of
-    `config.latents` and the final one. `progress`: tell on stderr how far it is.
+    Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
+    figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
+    the progress on stderr.
 
     Raises:
-        NbenchError: no such bench, model, or position in it; no references; `out` cannot be written, another
-            evaluation is writing scores of the same model and bench to it, or it has those of others of the same name.
+        NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
+            writing scores of the same model and bench there; or `out` has scores of another model or bench of the name.
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
@@ -69,9 +69,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
         )
         for model, scorer in scorers.items()
     }
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for model in sorted(stores):
-            held.enter_context(stores[model].held())
+            locks.enter_context(stores[model].held())
             if not config.fresh:
                 stores[model].check_owner()
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
 
 
 def _default_bench(progress: bool) -> Path:
-    """Where a bench is when none is named; the embedded one is built or finished there first if need be."""
+    """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
     if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
         console = Console(stderr=True, quiet=not progress)
@@ -101,26 +101,26 @@ def _measured(
     scorers: dict[str, Scorer],
     sources: dict[str, str],
     scored: dict[str, Scored],
-    known: tuple[dict[str, Array], dict[str, str]],
+    reference_scores: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
     started: datetime,
 ) -> EvaluationReport:
-    info, name, (references, fingerprints) = bench.info, bench.name, known
+    info, name, (references, fingerprints) = bench.info, bench.name, reference_scores
     by, layout = config.yardstick or YARDSTICK, bench_layout(bench)
     captioned = {
-        model: by_caption(ScoreTable.of(found.table, f"the scores of {model}"), layout)
-        for model, found in scored.items()
+        model: by_caption(ScoreTable.of(model_scores.table, f"the scores of {model}"), layout)
+        for model, model_scores in scored.items()
     }
     scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
     costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
-    found = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
+    measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
-        own, last = found.of(model), scores[model].get(info.steps)
+        own, last = measures.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
             provenance=origin.model_copy(update={"source": sources[model]}),
             bench=name,
@@ -151,18 +151,18 @@ def _measured(
         n_candidates=info.candidates,
         n_failed=bench.n_failed,
         steps=info.steps,
-        rows=tuple(row for row in found.rows if row.position in shown),
+        rows=tuple(row for row in measures.rows if row.position in shown),
         comparisons=tuple(row for row in comparisons if row.position in shown),
         yardsticks={label: yardstick(references, label, by=by) for label in references},
         files=tuple(files),
         separation=tuple(row for rows in separation.values() for row in rows if row.position in shown),
-        retrieval=tuple(row for one in scored.values() for row in one.retrieval if row.position in shown),
+        retrieval=tuple(row for scores in scored.values() for row in scores.retrieval if row.position in shown),
         costs=costs,
     )
 
 
 def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """Scorers, and digests of what they are named by, by what results call them."""
+    """By the name of its results: each model's scorer, and the digest of its source."""
     scorers: dict[str, Scorer] = {}
     sources: dict[str, str] = {}
     for model in dict.fromkeys(models):
@@ -170,13 +170,15 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[di
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:
-            raise NbenchError(f"two models are called {scorer.name}, and so would be their results: rename a folder")
+            raise NbenchError(
+                f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
+            )
         scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
     return scorers, sources
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:
-    """The scores of the finished images [P, N] by each reference, and the fingerprints of these."""
+    """By reference: the scores of the finished images [P, N], and the fingerprint of its scorer."""
     if not bench.references:
         raise NbenchError(f"no references at {bench.location.url}/scores: {how_to_add(bench)} scores its images")
     arrays = final_references(bench, bench_layout(bench))

@@ -15,16 +15,16 @@ _output = panel("Results")
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to evaluate: `models` as `get_scorer` takes them, at the positions `latents` and at the final one.
+    """What to evaluate: `models` (names for `get_scorer`), at the positions `latents` and the final one.
 
     Attributes:
-        bench: None for `DEFAULT_BENCH`, which is built if there is none.
-        placement: where scorers compute; None for the GPU where there is one.
-        options: how to score; latents are decoded at `placement`, too.
+        bench: None for the default one, which is built if missing.
+        placement: device and dtype of scorers; None for a GPU if available.
+        options: how to score; latents are decoded at `placement` too.
         retrieval: measure the recall of dual encoders.
         time_steps: denoiser steps to time on this machine; None for none.
-        fresh: score anew what has been scored before.
-        yardstick: the reference that final-image selection goes by; None for clip.
+        fresh: discard existing scores and score again.
+        yardstick: the reference for final-image selection; None for clip.
     """
 
     bench: Annotated[

@@ -1,4 +1,4 @@
-"""Scores and a reference as tables of anyone's experiment to measures: no bench, no model, no torch."""
+"""Measures from two tables of any experiment, scores and a reference: no bench, no model, no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .table_metrics_config import MetricsConfig
 
 @dataclass(frozen=True)
 class OutsideReport:
-    """report: as of an evaluation; yardstick: what final-image selection goes by, in words."""
+    """report: as of an evaluation; yardstick: in words, the scores that final-image selection goes by."""
 
     report: EvaluationReport
     measures: Measures
@@ -30,7 +30,7 @@ class OutsideReport:
     yardstick: str
 
     def to_json(self) -> str:
-        """The one object that `nbench metrics --json` prints: that of `nbench evaluate --json`, and more."""
+        """The one object that `nbench metrics --json` prints: that of `nbench evaluate --json` plus fields."""
         more = {
             "final_position": self.report.steps,
             "yardstick": self.yardstick,
@@ -42,12 +42,12 @@ class OutsideReport:
 
 
 def measure_tables(config: MetricsConfig) -> OutsideReport:
-    """Every metric that score tables alone can tell.
+    """Every metric that score tables alone suffice for.
 
     Raises:
-        NbenchError: a table that `read_score_table` refuses, a key that is there twice, or none that is in both.
+        NbenchError: a table that `read_score_table` refuses, a duplicate key, or no key in both tables.
     """
-    return _report(config, *_arrays(config))  # the tables themselves are gone before the measuring starts
+    return _report(config, *_arrays(config))  # the tables are freed before measuring starts
 
 
 def _arrays(config: MetricsConfig) -> tuple[str, dict[str, ModelScores], dict[str, Array], int]:
@@ -64,7 +64,7 @@ def _arrays(config: MetricsConfig) -> tuple[str, dict[str, ModelScores], dict[st
 
 
 def _scored(by_position: ModelScores) -> ModelScores:
-    """The positions with any score."""
+    """Only the positions with at least one score."""
     return {position: array for position, array in by_position.items() if np.isfinite(array).any()}
 
 

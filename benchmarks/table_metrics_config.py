@@ -1,4 +1,4 @@
-"""What to measure of two tables."""
+"""What to measure from two tables."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..options import Argument, Option
 
 @dataclass(frozen=True)
 class MetricsConfig:
-    """scores, reference: tables; calls_per_position: denoiser calls between two positions; final_position: of the
-    finished image (default: the last one there is); misaligned_below: see `Setting`."""
+    """scores, reference: tables; calls_per_position: denoiser calls between two positions; final_position: that of the
+    finished image (default: the last one in the tables); misaligned_below: see `Setting`."""
 
     scores: Annotated[Path, Argument("Parquet, CSV or JSONL table: prompt_id, candidate, position, score.")]
     reference: Annotated[Path, Argument("Parquet, CSV or JSONL table: prompt_id, candidate, score of the final image.")]

@@ -1,9 +1,9 @@
-"""What Best-of-N with pruning keeps, and what it costs in seconds: live runs beside full Best-of-N on this machine.
+"""Recovered gain and cost in seconds of Best-of-N with pruning: live runs beside full Best-of-N on this machine.
 
-For every batch of prompts of a bench, one after the other: the stock pipeline makes all candidates and CLIP scores the
-finished images (full Best-of-N), then each policy runs live with the same seeds. What a policy selects is judged by the
-bench's references of those very candidates, beside a random pick and the reference's own best. Where `--results` has
-the score tables that `nbench evaluate` wrote, replaying them must foretell what each policy selects.
+For each batch of prompts of a bench: the stock pipeline generates all candidates and CLIP scores the finished images
+(full Best-of-N), then each policy runs live with the same seeds. The selected candidates are judged by the bench's
+references, beside a random pick and the oracle. If `--results` has the score tables of `nbench evaluate`, replaying
+them must predict what each policy selects.
 
 python perf/best_of_n.py data/bench --policy noisyclip@20:1 --policy x0-image@5:3,9:1 --policy cfg-gap@20:1
     --policy clip@20:1 --policy random@20:1 --results results --markdown
@@ -47,7 +47,7 @@ FULL = "full"
 
 @dataclass
 class Tally:
-    """Of one way to choose: seconds of each batch, denoiser calls, and the candidates it chose, a prompt each."""
+    """One selection method: seconds of each batch, denoiser calls, and the selected candidate of each prompt."""
 
     seconds: list[float] = field(default_factory=list)
     calls: int = 0
@@ -55,13 +55,13 @@ class Tally:
 
 
 def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
-    """The bench's own pipeline, and what it was called with."""
+    """The bench's own pipeline, and the arguments it was called with."""
     spec = bench.info.spec
     return load_pipeline(maker_of(spec), spec["dtype"]), call_arguments(spec)
 
 
 def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
-    """Best-of-N by each SCORER@POLICY; a scorer is loaded once."""
+    """Best-of-N by each SCORER@POLICY; each scorer is loaded once."""
     info, scorers = bench.info, dict[str, Scorer]()
     ways = {}
     for name in names:
@@ -82,24 +82,24 @@ def run(
     at_once: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Tally]:
-    """All ways, batch by batch; the first batch runs once more before, to warm up."""
+    """All methods, batch by batch; the first batch runs twice, once to warm up."""
     info, clip = bench.info, get_scorer("image:clip", bench.info)
     tallies = {name: Tally() for name in (FULL, *ways)}
     batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
 
     def full(texts: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
         generators = [torch.Generator().manual_seed(seed) for row in seeds for seed in row]
-        given = {**call, "num_images_per_prompt": info.candidates, "generator": generators, "output_type": "pt"}
+        arguments = {**call, "num_images_per_prompt": info.candidates, "generator": generators, "output_type": "pt"}
         with float32_noise(pipe):
-            images = pipe(texts, **as_called(pipe, given, len(texts))).images
+            images = pipe(texts, **as_called(pipe, arguments, len(texts))).images
         repeated = [text for text in texts for _ in range(info.candidates)]
         scores = (clip.embed_text(repeated) * clip.embed_inputs(images.float())).sum(-1)  # type: ignore[attr-defined]
         return info.steps * len(repeated), scores.view(len(texts), -1).argmax(1).tolist()
 
     def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
-        found = way.best_each(texts, ids, **call)
-        chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, found, strict=True)]
-        return sum(result.denoiser_calls for result in found), chosen
+        selected = way.best_each(texts, ids, **call)
+        chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, selected, strict=True)]
+        return sum(result.denoiser_calls for result in selected), chosen
 
     for number, batch in enumerate([batches[0], *batches]):
         texts, ids = [prompt.prompt for prompt in batch], [prompt.prompt_id for prompt in batch]
@@ -116,8 +116,8 @@ def run(
     return tallies
 
 
-def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[int] | None:
-    """The candidates that `way` selects by recorded scores; None where they were not recorded.
+def predicted(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[int] | None:
+    """The candidates that `way` selects by recorded scores; None if they were not recorded.
 
     Raises:
         NbenchError: the scores are of another build or another scorer.
@@ -128,8 +128,8 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
         return None
     table = read_scores(path)
     origin = scores_metadata(table)
-    told = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
-    if told != (bench.info.fingerprint, way.scorer.fingerprint):
+    run_of_scores = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))
+    if run_of_scores != (bench.info.fingerprint, way.scorer.fingerprint):
         raise NbenchError(f"{path} is of another build or scorer: run nbench evaluate again")
     layout = Layout.of_bench(ids, bench.info.candidates)
     scores = of_prompts(of_bench(table, bench, str(path), "run nbench evaluate again"), layout)
@@ -140,14 +140,17 @@ def foretold(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[i
 
 
 def report(
-    tallies: dict[str, Tally], known: dict[str, Array], ways: dict[str, BestOfN], replays: dict[str, list[int] | None]
+    tallies: dict[str, Tally],
+    references: dict[str, Array],
+    ways: dict[str, BestOfN],
+    replays: dict[str, list[int] | None],
 ) -> list[dict[str, Any]]:
-    """A row a way: its shares of full Best-of-N's seconds and calls, recovered gain by reference with its interval, and
-    how many of its selections replay foretold. Bounds beside them: a random pick, and the reference's own best."""
+    """One row per method: its seconds and calls relative to full Best-of-N, recovered gain by reference with its
+    interval, and how many of its selections replay predicted. Bounds: a random pick and the oracle."""
     full = tallies[FULL]
     count = len(full.chosen)
-    known = {label: reference[:count] for label, reference in known.items()}
-    candidates = next(iter(known.values())).shape[1]
+    references = {label: reference[:count] for label, reference in references.items()}
+    candidates = next(iter(references.values())).shape[1]
     rows = []
     for name, tally in tallies.items():
         replay = replays.get(name)
@@ -158,7 +161,7 @@ def report(
                 "n": candidates if name == FULL else ways[name].policy.of(candidates),
                 "seconds": sum(tally.seconds) / sum(full.seconds),
                 "calls": tally.calls / full.calls,
-                "gains": _gains(known, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
+                "gains": _gains(references, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
                 "as_replayed": None if replay is None else int((np.array(replay) == tally.chosen).sum()),
                 "prompts": count,
             }
@@ -168,7 +171,7 @@ def report(
         "oracle": (1.0, lambda reference: reference.argmax(1)),
     }
     for name, (calls, choose) in bounds.items():
-        gains = _gains(known, choose)
+        gains = _gains(references, choose)
         rows.append(
             {
                 "way": name,
@@ -183,10 +186,10 @@ def report(
     return rows
 
 
-def _gains(known: dict[str, Array], choose: Callable[[Array], Sequence[int] | None]) -> dict[str, dict[str, Any]]:
-    """Recovered gain by reference of the candidates chosen; None: of a random one."""
-    final, found = known[YARDSTICK].argmax(1), {}
-    for label, reference in known.items():
+def _gains(references: dict[str, Array], choose: Callable[[Array], Sequence[int] | None]) -> dict[str, dict[str, Any]]:
+    """Recovered gain by reference of the chosen candidates; `choose` returns None for a random pick."""
+    final, gain_of = references[YARDSTICK].argmax(1), {}
+    for label, reference in references.items():
         prompts, chosen = np.arange(len(reference)), choose(reference)
         random = reference.mean(1)
         picked = random if chosen is None else reference[prompts, chosen]
@@ -194,8 +197,8 @@ def _gains(known: dict[str, Array], choose: Callable[[Array], Sequence[int] | No
         draws = np.vstack([columns.mean(0), statistics.bootstrap_means(columns)])
         gains = (draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1])
         low, high = statistics.percentiles(gains[1:])
-        found[label] = {"value": gains[0], "low": float(low), "high": float(high), "mean": draws[0, 0]}
-    return found
+        gain_of[label] = {"value": gains[0], "low": float(low), "high": float(high), "mean": draws[0, 0]}
+    return gain_of
 
 
 def table(rows: list[dict[str, Any]], markdown: bool) -> str:
@@ -219,26 +222,28 @@ def main() -> None:
     parser.add_argument("bench", type=Path)
     parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY")
     parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--at-once", type=int, default=20, help="prompts in a batch (20)")
-    parser.add_argument("--cpu-time", action="store_true", help="processor seconds: those of other work do not count")
-    parser.add_argument("--results", type=Path, help="folder of nbench evaluate, whose scores are replayed")
+    parser.add_argument("--at-once", type=int, default=20, help="prompts per batch (20)")
+    parser.add_argument("--cpu-time", action="store_true", help="processor seconds, without those of other processes")
+    parser.add_argument("--results", type=Path, help="results folder of nbench evaluate, to replay its scores")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     quieten_diffusers()
-    bench = open_bench(given.bench)
-    prompts = bench.prompts[: given.prompts]
+    bench = open_bench(options.bench)
+    prompts = bench.prompts[: options.prompts]
     ids = pa.array([prompt.prompt_id for prompt in prompts])
     pipe, call = opened(bench)
-    ways = ways_of(bench, pipe, given.policy)
-    replays = {name: foretold(bench, way, given.results, ids) for name, way in ways.items()} if given.results else {}
-    clock = time.process_time if given.cpu_time else time.perf_counter
-    tallies = run(bench, pipe, call, ways, prompts, given.at_once, clock)
+    ways = ways_of(bench, pipe, options.policy)
+    replays = (
+        {name: predicted(bench, way, options.results, ids) for name, way in ways.items()} if options.results else {}
+    )
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    tallies = run(bench, pipe, call, ways, prompts, options.at_once, clock)
     rows = report(tallies, final_references(bench, Layout.of_bench(ids, bench.info.candidates)), ways, replays)
-    print(table(rows, given.markdown))
-    if given.json:
-        told = {name: {"chosen": tally.chosen, "seconds": tally.seconds} for name, tally in tallies.items()}
-        given.json.write_text(json.dumps({"rows": rows, "ways": told, "replayed": replays}) + "\n")
+    print(table(rows, options.markdown))
+    if options.json:
+        chosen = {name: {"chosen": tally.chosen, "seconds": tally.seconds} for name, tally in tallies.items()}
+        options.json.write_text(json.dumps({"rows": rows, "ways": chosen, "replayed": replays}) + "\n")
 
 
 if __name__ == "__main__":

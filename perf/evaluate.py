@@ -1,8 +1,8 @@
-"""How long a CLIP takes over every position of a bench, beside the way of `.pt` files, PNGs and an image processor.
+"""Time of CLIP over every position of a bench, beside the usual way with `.pt` files, PNGs and an image processor.
 
 python perf/evaluate.py [--rows 1800] [--others 4] [--json evaluate.json]
 
-The latents are made up, in the shape of the embedded world's, and the CLIP is that world's.
+The latents are synthetic, in the shape of the embedded world's; the CLIP is that of the embedded world.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from formats import STEPS
 
 from nbench.builders.prompts.choose import world_prompts
 from nbench.pipelines.find import resolve_pipeline
-from nbench.shards.dataset import DatasetFolder
-from nbench.shards.formats import shard_writer
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from nbench.shards.schema import TrajectoryBatch
+from nbench.tests.dataset_info import build, dataset_info
 from shards import bytes_read
 
 CANDIDATES, ROWS_PER_SHARD = 6, 600
@@ -34,55 +33,43 @@ SHAPE, IMAGE = (4, 16, 16), (32, 32)
 
 
 def make_bench(folder: Path, rows: int) -> Bench:
-    """A bench of the world's prompts, whose latents fade from noise to a smooth picture."""
+    """A bench of the embedded world's prompts with latents that change from noise to a smooth picture."""
     rng, world = np.random.default_rng(0), resolve_pipeline("shapes")
     prompts = world_prompts("genai-bench", rows // CANDIDATES)
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="f" * 8,
-        spec={},
-        latent_shape=SHAPE,
-        format="parquet",
-        latent_dtype="float16",
-        image_size=IMAGE,
-        steps=STEPS,
-        candidates=CANDIDATES,
+    info = dataset_info(
         n_prompts=len(prompts),
-        rows=len(prompts) * CANDIDATES,
+        candidates=CANDIDATES,
+        steps=STEPS,
         rows_per_shard=ROWS_PER_SHARD,
-        positions=tuple(PositionInfo(k, None, None, 1.0) for k in ALL),
+        stored=ALL,
+        latent_shape=SHAPE,
+        image_size=IMAGE,
         preview=world.preview,
-        shards=(None,) * -(-len(prompts) * CANDIDATES // ROWS_PER_SHARD),
     )
-    with DatasetFolder(folder) as dataset:
-        dataset.create(info)
-        for index in dataset.missing():
-            some = list(info.shard_rows(index))
-            picture = np.repeat(np.repeat(rng.normal(size=(len(some), 4, 4, 4)), 4, axis=2), 4, axis=3)
-            noise = rng.normal(size=picture.shape)
-            of = [prompts[row // CANDIDATES] for row in some]
-            writer = shard_writer(folder, info, index)
-            writer.write(
-                TrajectoryBatch(
-                    prompt_ids=[prompt.id for prompt in of],
-                    prompts=[prompt.text for prompt in of],
-                    candidates=[row % CANDIDATES for row in some],
-                    seeds=some,
-                    tags=[prompt.tags for prompt in of],
-                    corruptions=[prompt.corruptions for prompt in of],
-                    errors=[""] * len(some),
-                    latents={k: (picture * k / STEPS + noise * (1 - k / STEPS)).astype(np.float16) for k in ALL},
-                    images=np.zeros((len(some), *IMAGE, 3), np.uint8),
-                )
+
+    def batches(numbers: range) -> list[TrajectoryBatch]:
+        picture = np.repeat(np.repeat(rng.normal(size=(len(numbers), 4, 4, 4)), 4, axis=2), 4, axis=3)
+        noise = rng.normal(size=picture.shape)
+        of = [prompts[number // CANDIDATES] for number in numbers]
+        return [
+            TrajectoryBatch(
+                prompt_ids=[prompt.id for prompt in of],
+                prompts=[prompt.text for prompt in of],
+                candidates=[number % CANDIDATES for number in numbers],
+                seeds=list(numbers),
+                tags=[prompt.tags for prompt in of],
+                corruptions=[prompt.corruptions for prompt in of],
+                errors=[""] * len(numbers),
+                latents={k: (picture * k / STEPS + noise * (1 - k / STEPS)).astype(np.float16) for k in ALL},
+                images=np.zeros((len(numbers), *IMAGE, 3), np.uint8),
             )
-            dataset.commit_shard(index, writer.commit())
-    return open_bench(folder)
+        ]
+
+    return open_bench(build(folder, info, batches))
 
 
 class Clock:
-    """Seconds since it was made: by the wall, and of the processor, which do not count what others do meanwhile."""
+    """Seconds since its creation: wall clock, and processor seconds of this process."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -92,7 +79,7 @@ class Clock:
 
 
 def ours(bench: Bench, results: Path) -> tuple[tuple[float, float], dict[tuple[str, int, int], float]]:
-    """Seconds to score all positions into a table on disk, the model loaded, and the scores."""
+    """Seconds to score all positions into a table on disk (without loading the model), and the scores."""
     from nbench.benchmarks.scoring.options import ScoreOptions
     from nbench.benchmarks.scoring.store import Store
     from nbench.scorers.registry import get_scorer
@@ -108,7 +95,7 @@ def ours(bench: Bench, results: Path) -> tuple[tuple[float, float], dict[tuple[s
 
 
 def write_pt(bench: Bench, folder: Path, rows: int) -> list[tuple[str, int, str]]:
-    """The first trajectories as a `.pt` each, as a generation with a hook leaves them; not part of what is timed."""
+    """The first trajectories as one `.pt` each, as a hook on a pipeline would save them; not timed."""
     import torch
 
     names = []
@@ -124,7 +111,7 @@ def write_pt(bench: Bench, folder: Path, rows: int) -> list[tuple[str, int, str]
 def theirs(
     bench: Bench, folder: Path, names: list[tuple[str, int, str]]
 ) -> tuple[tuple[float, float], dict[Any, float]]:
-    """Seconds from `.pt` to scores by way of a PNG a position and the model's own processor, and the scores."""
+    """Seconds from `.pt` to scores through one PNG per position and the model's own processor, and the scores."""
     import torch
     from PIL import Image
     from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
@@ -137,7 +124,7 @@ def theirs(
     model: Any = CLIPModel.from_pretrained(source).eval()
     processor: Any = CLIPImageProcessorPil.from_pretrained(source)
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source)
-    found, clock = {}, Clock()
+    scores, clock = {}, Clock()
     for row in range(len(names)):
         for k, latent in enumerate(torch.load(folder / f"{row}.pt", weights_only=True)):
             rgb = (preview(latent[None].float(), bench.info.preview)[0] * 255).round().byte()
@@ -148,14 +135,14 @@ def theirs(
                 pixels = processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
             tokens = tokenizer([prompt], padding=True, return_tensors="pt")
             with torch.inference_mode():
-                seen = model(pixel_values=pixels, input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-            score = torch.nn.functional.cosine_similarity(seen.image_embeds, seen.text_embeds).item()
-            found[prompt_id, candidate, k] = score
-    return clock.read(), found
+                outputs = model(pixel_values=pixels, input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+            score = torch.nn.functional.cosine_similarity(outputs.image_embeds, outputs.text_embeds).item()
+            scores[prompt_id, candidate, k] = score
+    return clock.read(), scores
 
 
 def read_two(folder: Path) -> tuple[int, int]:
-    """Bytes that a process reads to score two positions, and those of these columns on disk."""
+    """Bytes that a process reads to score two positions, and bytes of their columns on disk."""
     import pyarrow.parquet as pq
 
     command = [sys.executable, __file__, "--two", str(folder)]
@@ -171,13 +158,13 @@ def read_two(folder: Path) -> tuple[int, int]:
 
 
 def score_two(folder: Path) -> int:
-    """Bytes that scoring two positions reads of a bench."""
+    """Bytes that this process reads to score two positions of a bench."""
     from nbench.benchmarks.scoring.score import score_bench
     from nbench.scorers.registry import get_scorer
 
     bench = open_bench(folder)
     scorer = get_scorer("clip", bench.info)
-    score_bench(bench, scorer, TWO)  # what Python imports on the way is read now
+    score_bench(bench, scorer, TWO)  # imports are read before counting
     before = bytes_read()
     score_bench(bench, scorer, TWO)
     return bytes_read() - before
@@ -185,8 +172,8 @@ def score_two(folder: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1800, help="trajectories of six candidates a prompt")
-    parser.add_argument("--others", type=int, default=4, help="trajectories that go the other way")
+    parser.add_argument("--rows", type=int, default=1800, help="trajectories, six candidates per prompt (1800)")
+    parser.add_argument("--others", type=int, default=4, help="trajectories scored the usual way (4)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--two", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

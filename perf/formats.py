@@ -1,10 +1,10 @@
-"""The same trajectories written to disk and read again, as nbench does it and as others do."""
+"""Ways to write trajectories to disk and read them again: nbench's and others."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
+from nbench.shards.schema import PositionInfo, TrajectoryBatch, latent_column
+from nbench.tests.dataset_info import dataset_info
 
 STEPS = 50
 BATCH_ROWS = 4
@@ -20,10 +21,10 @@ BATCH_ROWS = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to keep trajectories.
+    """A storage layout of trajectories.
 
-    `write` takes a folder and latents, float16 [N, P, C, H, W]; `read` gives all those of some positions, in arrays of
-    any shape. `needs` is a package that is not among nbench's own. `mapped`: read through a memory map, uncounted.
+    write: takes a folder and latents, float16 [N, P, C, H, W]; read: yields all latents of some positions, in arrays of
+    any shape; needs: a package that nbench does not depend on; mapped: read by memory map, so bytes are not counted.
     """
 
     name: str
@@ -34,62 +35,52 @@ class Layout:
 
     @property
     def missing(self) -> bool:
-        """Whether the package that it needs is not installed."""
+        """Whether the needed package is not installed."""
         return self.needs is not None and importlib.util.find_spec(self.needs) is None
 
 
 def sdxl_sigmas() -> np.ndarray:
     """The noise levels [51] of 50 Euler steps of SDXL: from 14.6 to 0, evenly spaced in its 1,000 timesteps."""
-    kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
-    sigmas = np.sqrt((1 - kept) / kept)
+    alphas = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    sigmas = np.sqrt((1 - alphas) / alphas)
     return np.append(np.interp(np.linspace(999, 0, STEPS), np.arange(1000), sigmas), 0)
 
 
 def trajectories(rows: int, size: int, seed: int = 0) -> np.ndarray:
     """Latents, float16 [rows, 51, 4, size, size]: a smooth picture with some grain, and its noise at each position."""
     rng = np.random.default_rng(seed)
-    made = np.empty((rows, STEPS + 1, 4, size, size), np.float16)
+    latents = np.empty((rows, STEPS + 1, 4, size, size), np.float16)
     coarse = size // 8
-    for row in made:
+    for row in latents:
         waves = np.fft.rfft2(rng.normal(size=(4, coarse, coarse)))
         smooth = np.fft.irfft2(waves, s=(size, size)) * (size / coarse) ** 2
         noise = rng.normal(size=smooth.shape)
         for k, sigma in enumerate(sdxl_sigmas()):
             row[k] = smooth + 0.1 * rng.normal(size=smooth.shape) + sigma * noise
-    return made
+    return latents
 
 
 def write_nbench(folder: Path, latents: np.ndarray, form: str = "parquet", shards: int = 1) -> None:
-    """A data set through nbench's own writers; `latents` are the rows of each of its shards."""
+    """A data set by nbench's own writers; every shard has the rows `latents`."""
     n, _, *shape = latents.shape
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="0" * 64,
-        spec={"kind": "perf"},
-        latent_shape=(shape[0], shape[1], shape[2]),
-        format="parquet",
-        latent_dtype="float16",
-        image_size=(8 * shape[1], 8 * shape[2]),
-        steps=STEPS,
-        candidates=1,
+    info = dataset_info(
         n_prompts=n * shards,
-        rows=n * shards,
+        candidates=1,
+        steps=STEPS,
         rows_per_shard=n,
+        stored=(),
+        latent_shape=tuple(shape),
+        format=form,
+        image_size=(8 * shape[1], 8 * shape[2]),
         positions=tuple(PositionInfo(k, None, float(sigma), 1.0) for k, sigma in enumerate(sdxl_sigmas())),
-        preview=None,
-        shards=(None,) * shards,
     )
-    if form == "webdataset":
-        info = replace(info, format="webdataset")
-    with DatasetFolder(folder) as made:
-        made.create(info)
+    with DatasetFolder(folder) as dataset:
+        dataset.create(info)
         for index in range(shards):
             writer = shard_writer(folder, info, index)
             for first in range(0, n, BATCH_ROWS):
                 writer.write(_batch(latents[first : first + BATCH_ROWS], index * n + first))
-            made.commit_shard(index, writer.commit())
+            dataset.commit_shard(index, writer.commit())
 
 
 def _batch(latents: np.ndarray, first: int) -> TrajectoryBatch:
@@ -114,7 +105,7 @@ def read_nbench(folder: Path, positions: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def write_datasets(folder: Path, latents: np.ndarray) -> None:
-    """An Array3D column a position, written as `Dataset.from_generator` does it, then `to_parquet`."""
+    """One Array3D column per position, written as `Dataset.from_generator` does, then `to_parquet`."""
     from datasets import Array3D, Dataset, Features
     from datasets.arrow_writer import ArrowWriter
 
@@ -130,7 +121,7 @@ def write_datasets(folder: Path, latents: np.ndarray) -> None:
 
 
 def read_datasets(folder: Path, positions: Sequence[int]) -> Iterator[np.ndarray]:
-    """Streamed, which spares it the copy to its cache."""
+    """Streamed, to avoid the copy to its cache."""
     from datasets import load_dataset
 
     columns = [latent_column(k) for k in positions]
@@ -159,7 +150,7 @@ def write_npy(folder: Path, latents: np.ndarray) -> None:
 
 
 def read_npy(folder: Path, positions: Sequence[int]) -> Iterator[np.ndarray]:
-    """Plain reads at the places of the positions: a memory map would read the same, uncounted."""
+    """Plain reads at the offsets of the positions: a memory map would read the same bytes, but uncounted."""
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
@@ -171,7 +162,7 @@ def read_npy(folder: Path, positions: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def write_torch(folder: Path, latents: np.ndarray) -> None:
-    """As the authors of NoisyCLIP: a list of the denoiser's inputs, doubled for guidance, [2, C, H, W] each."""
+    """As the authors of NoisyCLIP do: a list of the denoiser's inputs, doubled for guidance, [2, C, H, W] each."""
     import torch
 
     for number, row in enumerate(latents):
@@ -209,9 +200,9 @@ LAYOUTS = (
     Layout("nbench parquet", write_nbench, read_nbench),
     Layout("nbench webdataset", lambda folder, latents: write_nbench(folder, latents, "webdataset"), read_nbench),
     Layout("datasets Array3D", write_datasets, read_datasets, needs="datasets"),
-    Layout("npy, one a position", write_npy_each, read_npy_each),
-    Layout("npy, one a trajectory", write_npy, read_npy),
+    Layout("npy, one per position", write_npy_each, read_npy_each),
+    Layout("npy, one per trajectory", write_npy, read_npy),
     Layout("torch.save, doubled", write_torch, read_torch),
     Layout("litdata", write_litdata, read_litdata, needs="litdata", mapped=True),
 )
-"""The first is what the others are compared with."""
+"""The first is the baseline."""

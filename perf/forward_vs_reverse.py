@@ -3,10 +3,10 @@
 python perf/forward_vs_reverse.py [--rows 400] [--epochs 5] [--prompts 30] [--most 4] [--work FOLDER] [--json FILE]
 python perf/forward_vs_reverse.py --ncc data/ncc --bench data/bench --positions 8:13
 
-In the embedded world, on the same captions. All models are judged on generated candidates of held-out prompts. With as
-many rows, the images of the forward sets are rendered scenes, or those that the trajectories ended in. At the same cost
-they are rendered scenes of --most times as many captions, and the time that the trajectories took is spent on training.
-An NCC of trajectories with its images, and a bench, may be given: then only a few rows are made to be timed.
+In the embedded world, on the same captions; all models are evaluated on generated candidates of held-out prompts. Two
+forward sets have as many rows as the trajectories: rendered scenes, and the final images of the trajectories. A third
+has the same total cost: rendered scenes of --most times as many captions, and more training in place of generation.
+With --ncc (trajectories with images) and --bench, only a few rows are built, to time them.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
 
 TIMED = 128
-"""Rows that are made of trajectories to be timed, where there are some already."""
+"""Rows of trajectories that are built for timing with --ncc."""
 
 
-def made(config: BuildConfig) -> float:
-    """Seconds a row of a build from nothing, loading included, after a small one that warms up."""
+def seconds_per_row(config: BuildConfig) -> float:
+    """Seconds per row of a new build, loading included, after a small build to warm up."""
     build(BuildConfig(**{**vars(config), "limit": 2, "out": Path(f"{config.out}-warm-up")}), progress=False)
     began = time.perf_counter()
     report = build(config, progress=False)
@@ -47,25 +47,25 @@ def made(config: BuildConfig) -> float:
 
 
 def save(folder: Path, rows: list[tuple[str, str]], images: np.ndarray) -> Path:
-    """Images with their ids and captions, as `--images` takes them."""
+    """Write images with their ids and captions in the format of `--images`."""
     folder.mkdir()
-    told = []
+    lines = []
     for (name, text), pixels in zip(rows, images, strict=True):
         Image.fromarray(pixels).save(folder / f"{name}.png")
-        told.append(json.dumps({"id": name, "prompt": text, "file_name": f"{name}.png"}))
-    (folder / "captions.jsonl").write_text("\n".join(told) + "\n")
+        lines.append(json.dumps({"id": name, "prompt": text, "file_name": f"{name}.png"}))
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
 
 def rendered(folder: Path, count: int) -> Path:
-    """Scenes of the first captions of the world's NCC, with exactly what these say."""
+    """Rendered scenes of the first captions of the embedded world's NCC, exactly as described."""
     prompts = world_prompts("ncc", count)
     scenes = render([parse(prompt.text) for prompt in prompts], np.random.default_rng(0)).images
     return save(folder, [(prompt.id, prompt.text) for prompt in prompts], scenes)
 
 
 def finished(folder: Path, ncc: Path) -> Path:
-    """The images that trajectories ended in."""
+    """The final images of the trajectories."""
     rows, images = list[tuple[str, str]](), []
     for batch in open_bench(ncc).batches(images=True):
         rows += zip(batch.prompt_ids, batch.prompts, strict=True)
@@ -77,33 +77,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400, help="trajectories to train on (400)")
     parser.add_argument("--epochs", type=int, default=5, help="passes over them (5)")
-    parser.add_argument("--prompts", type=int, default=30, help="of the bench, 6 candidates each (30)")
-    parser.add_argument("--most", type=int, default=4, help="times the rows, at the same cost (4)")
+    parser.add_argument("--prompts", type=int, default=30, help="prompts of the bench, 6 candidates each (30)")
+    parser.add_argument("--most", type=int, default=4, help="times as many rows at the same cost (4)")
     parser.add_argument("--positions", default="20:30", help="to train on, and judged at every other (20:30)")
     parser.add_argument("--ncc", type=Path, help="trajectories to train on, built with images, in place of --rows")
     parser.add_argument("--bench", type=Path, help="a bench that holds the positions, in place of --prompts")
     parser.add_argument("--targets", choices=("image", "caption"), default="image", help="as nbench train takes them")
-    parser.add_argument("--work", type=Path, help="an empty folder to keep all in")
+    parser.add_argument("--work", type=Path, help="an empty folder for all files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(options, options.work or Path(folder))
+        figures = run(options, options.work or Path(folder))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     work.mkdir(exist_ok=True, parents=True)
     ncc = {name: work / name for name in ("reverse", "forward-rendered", "forward-generated", "forward-same-cost")}
-    # one shard, as long as it lasts: every set is made in one go
     common: dict[str, Any] = {"positions": options.positions, "batch_size": 100}
     limit = TIMED if options.ncc else options.rows
-    seconds = {"reverse": made(BuildConfig("ncc", out=ncc["reverse"], limit=limit, **common))}
+    seconds = {"reverse": seconds_per_row(BuildConfig("ncc", out=ncc["reverse"], limit=limit, **common))}
     ncc["reverse"] = options.ncc or ncc["reverse"]
     count = open_bench(ncc["reverse"]).info.rows
 
     def forward(name: str, images: Path) -> None:
-        seconds[name] = made(BuildConfig("ncc", process="forward", images=images, out=ncc[name], **common))
+        seconds[name] = seconds_per_row(BuildConfig("ncc", process="forward", images=images, out=ncc[name], **common))
 
     forward("forward-rendered", rendered(work / "rendered", count))
     forward("forward-generated", finished(work / "finished", ncc["reverse"]))
@@ -121,8 +120,10 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             epochs[name] = max(1, int(left / (options.most * spent["reverse"] / options.epochs)))
         out = work / f"{name}-model"
         began = time.perf_counter()
-        given: dict[str, Any] = {"learning_rate": 3e-4, "targets": options.targets}
-        models.append(train(TrainConfig(data, out, options.positions, epochs=epochs[name], **given), shown=False))
+        common_options: dict[str, Any] = {"learning_rate": 3e-4, "targets": options.targets}
+        models.append(
+            train(TrainConfig(data, out, options.positions, epochs=epochs[name], **common_options), shown=False)
+        )
         spent[name] = time.perf_counter() - began
     bench = options.bench or work / "bench"
     judged = ",".join(map(str, parse_positions(options.positions, 50)[::2]))

@@ -1,4 +1,4 @@
-"""What int8 latents cost: their error by position, and what it does to every scorer's agreement with the references.
+"""The error of int8 latents by position, and its effect on each scorer's agreement with the references.
 
 python perf/int8.py data/noisy-genai-bench
 """
@@ -21,7 +21,7 @@ MODELS = ("clip", "noisyclip")
 
 
 def relative_error(bench: Bench, small: Bench, position: int) -> float:
-    """Root of the mean squared error over that of the latents themselves."""
+    """Root mean squared error of int8 latents relative to the root mean square of the latents."""
     error = size = 0.0
     for ours, theirs in zip(bench.batches([position]), small.batches([position]), strict=True):
         was, now = (batch.latents[position].astype(np.float64) for batch in (ours, theirs))
@@ -30,7 +30,7 @@ def relative_error(bench: Bench, small: Bench, position: int) -> float:
 
 
 def main(path: str) -> None:
-    """Convert, compare, and print."""
+    """Convert, compare and print."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "int8"
         convert(ConvertConfig(path, str(small), latent_dtype="int8"))
@@ -50,8 +50,8 @@ def main(path: str) -> None:
                 (tables[1][model, position, reference] or 0) - (tables[0][model, position, reference] or 0)
                 for model, _, reference in _columns(tables[0])
             ]
-            told = "  ".join(f"{change:+.4f}" for change in changes)
-            print(f"{position:8d}  {relative_error(*benches, position):.4f}  {told}")
+            cells = "  ".join(f"{change:+.4f}" for change in changes)
+            print(f"{position:8d}  {relative_error(*benches, position):.4f}  {cells}")
 
 
 def _columns(table: dict[tuple[str, int, str], float | None]) -> list[tuple[str, int, str]]:

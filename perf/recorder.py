@@ -1,9 +1,8 @@
-"""What recording costs: the pipeline with all positions recorded and written, beside the plain pipeline.
+"""The cost of recording: a pipeline that records and writes all positions, beside the plain pipeline.
 
-Both make the same few images, one right after the other, again and again: a machine is never quiet for long, and the
-median over many short pairs bears that. Beside it stands what a recorded run spends in recorder and writer by the
-clock, a part of which runs beside the next batch; on a GPU the recorder's last step waits for all work, so there these
-shares mean nothing.
+Both generate the same few images, one right after the other, many times: the median over many short pairs is robust to
+other load on the machine. Also shown: the share of a recorded run spent in recorder and writer, part of which overlaps
+with the next batch. On a GPU the recorder's last step waits for all pending work, so there the shares mean nothing.
 
 python perf/recorder.py [--only world|sdxl] [--seconds S] [--batches 2] [--batch-size N] [--steps 50] [--json FILE]
 """
@@ -42,9 +41,9 @@ from nbench.tests.tiny_pipelines import save_sdxl
 
 AT_MOST = 1.03
 PIPELINES = {"world": ("embedded world", 8, 60.0), "sdxl": ("tiny SDXL, 64x64 latents", 2, 120.0)}
-"""By name: what it is, images a batch, and seconds that its pairs of runs may take, unless others are asked for."""
+"""By name: its label, images per batch, and default seconds for its pairs of runs."""
 FEWEST = 6
-"""Pairs of runs: fewer tell no interval."""
+"""Pairs of runs; fewer give no interval."""
 PARTS = {(Recorder, "_before"): "recorder", (Recorder, "_after"): "recorder"} | {
     (Maker, "_take"): "writer",
     (ShardWriter, "commit"): "writer",
@@ -53,7 +52,7 @@ PARTS = {(Recorder, "_before"): "recorder", (Recorder, "_after"): "recorder"} | 
 
 @dataclass(frozen=True)
 class Pair:
-    """Seconds of a plain and of a recorded run, and those of the latter in recorder and writer."""
+    """Seconds of a plain and of a recorded run, and the seconds of the latter in recorder and writer."""
 
     plain: float
     recorded: float
@@ -62,7 +61,7 @@ class Pair:
 
 
 def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: int) -> list[Callable[[], None]]:
-    """The plain pipeline and a build's maker, on the same batches, prompts and seeds; both decode their images."""
+    """The plain pipeline and the maker of a build, on the same batches, prompts and seeds; both decode images."""
     rows = options.batches * batch_size
     config = BuildConfig(
         "ncc",
@@ -73,7 +72,7 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: in
         batch_size=batch_size,
         rows_per_shard=rows,
     )
-    build(config, progress=False)  # warms up, and tells what the maker needs to know
+    build(config, progress=False)  # warms up, and writes the info that the maker needs
     info, process = read_info(config.folder), Reverse(config)
     plan = process.plan(process.choose())
     loaded = process.load(plan)
@@ -99,7 +98,7 @@ def runs(pipeline: str, place: Path, options: argparse.Namespace, batch_size: in
 
 @contextmanager
 def accounted() -> Iterator[Counter[str]]:
-    """Seconds inside recorder and writer, which are as they were afterwards."""
+    """Count the seconds inside recorder and writer, which are patched meanwhile."""
     spent = Counter[str]()
 
     def timed(original: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -119,18 +118,18 @@ def accounted() -> Iterator[Counter[str]]:
 
 
 def compare(plain: Callable[[], None], recorded: Callable[[], None], seconds: float) -> list[Pair]:
-    """As many pairs as `seconds` allow, in turns the one first and the other."""
-    found, until = list[Pair](), time.monotonic() + seconds
+    """As many pairs of runs as fit in `seconds`, in alternating order."""
+    pairs, until = list[Pair](), time.monotonic() + seconds
     with accounted() as spent:
-        while len(found) < FEWEST or time.monotonic() < until:
+        while len(pairs) < FEWEST or time.monotonic() < until:
             spent.clear()
             times = {}
-            for run in (plain, recorded) if len(found) % 2 else (recorded, plain):
+            for run in (plain, recorded) if len(pairs) % 2 else (recorded, plain):
                 start = time.perf_counter()
                 run()
                 times[run] = time.perf_counter() - start
-            found.append(Pair(times[plain], times[recorded], spent["recorder"], spent["writer"]))
-    return found
+            pairs.append(Pair(times[plain], times[recorded], spent["recorder"], spent["writer"]))
+    return pairs
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -143,8 +142,8 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     return ordered[inside[-1]], ordered[n - 1 - inside[-1]]
 
 
-def told(pairs: Sequence[Pair], images: int, steps: int) -> str:
-    """The figures of a pipeline, in a few words."""
+def summary(pairs: Sequence[Pair], images: int, steps: int) -> str:
+    """The figures of a pipeline in one sentence."""
     ratios = [pair.recorded / pair.plain for pair in pairs]
     low, high = median_interval(ratios)
     recorder, writer = (
@@ -153,7 +152,7 @@ def told(pairs: Sequence[Pair], images: int, steps: int) -> str:
     rate = images * steps / median(pair.plain for pair in pairs)
     return (
         f"{median(ratios):.3f} times the plain pipeline (95 % interval {low:.3f} to {high:.3f}, {len(pairs)} pairs of "
-        f"{images} images), at most {AT_MOST} wanted\n  of a recorded run {recorder:.1f} % in the recorder, "
+        f"{images} images), target: at most {AT_MOST}\n  of a recorded run {recorder:.1f} % in the recorder, "
         f"{writer:.1f} % encoding and writing; the plain one does {rate:,.0f} image steps a second"
     )
 
@@ -162,13 +161,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PIPELINES, help="one of the two pipelines")
     parser.add_argument("--seconds", type=float, help=f"for each (60 and 120), or {FEWEST} pairs if those take longer")
-    parser.add_argument("--batches", type=int, default=2, help="batches a run (2)")
-    parser.add_argument("--batch-size", type=int, help="images a batch (8 and 2)")
+    parser.add_argument("--batches", type=int, default=2, help="batches per run (2)")
+    parser.add_argument("--batch-size", type=int, help="images per batch (8 and 2)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps (50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single measurements there too")
     options = parser.parse_args()
     quieten_diffusers()
-    found: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in [options.only] if options.only else PIPELINES:
             place, (label, batch_size, seconds) = Path(folder) / name, PIPELINES[name]
@@ -176,10 +175,10 @@ def main() -> None:
             place.mkdir()
             pipeline = "shapes" if name == "world" else str(save_sdxl(place / "tiny", size=64))
             pairs = compare(*runs(pipeline, place, options, size), options.seconds or seconds)
-            print(f"{label}: {told(pairs, options.batches * size, options.steps)}", flush=True)
-            found[name] = [asdict(pair) for pair in pairs]
+            print(f"{label}: {summary(pairs, options.batches * size, options.steps)}", flush=True)
+            measurements[name] = [asdict(pair) for pair in pairs]
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.write_text(json.dumps(measurements, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What watching and pruning cost and save: ratios to the plain pipeline, of interleaved runs on this machine.
+"""The cost and savings of monitoring and pruning: time ratios to the plain pipeline, in interleaved runs.
 
-An `AlignmentMonitor` that never prunes, a `Pruner` that keeps all, one Best-of-N that scores at the end, and one for
-each policy: the runs of each alternate with runs of the plain pipeline, and who goes first alternates too. Medians of
-the ratios of neighbours with their 95 % intervals, so that a machine that other work slows down for a while slows both
-sides of a ratio; `--cpu-time` does not count what other processes take. `--prompts` run together, as in `best_each`.
+Compared: an `AlignmentMonitor` that never prunes, a `Pruner` that keeps all candidates, a Best-of-N that scores at the
+end, and a Best-of-N per policy. Runs of each alternate with runs of the plain pipeline, in alternating order. Shown are
+medians of the ratios of neighbouring runs with 95 % intervals, so that other load on the machine slows both sides of a
+ratio; `--cpu-time` excludes other processes. `--prompts` run together, as in `best_each`.
 """
 
 from __future__ import annotations
@@ -38,26 +38,28 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=50)
     arguments.add_argument("--rounds", type=int, default=20)
     arguments.add_argument("--prompts", type=int, default=1)
-    arguments.add_argument("--only", default="", help="what has this in its name: monitor, pruner, 20:1")
+    arguments.add_argument("--only", default="", help="only what contains this in its name: monitor, pruner, 20:1")
     arguments.add_argument("--cpu-time", action="store_true")
     arguments.add_argument("--json", type=Path)
-    given = arguments.parse_args()
+    options = arguments.parse_args()
 
     quieten_diffusers()
-    clock, prompts = time.process_time if given.cpu_time else time.perf_counter, [PROMPT] * given.prompts
-    entry = resolve_pipeline(given.pipeline)
+    clock, prompts = time.process_time if options.cpu_time else time.perf_counter, [PROMPT] * options.prompts
+    entry = resolve_pipeline(options.pipeline)
     pipe = load_pipeline(entry, entry.dtype)
     guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
-    call = {"num_inference_steps": given.steps, **guidance, **entry.call_kwargs}
-    scorer = get_scorer(given.model, space_of(pipe, entry.preview, call))
-    what = f"{given.prompts} x {given.n} candidates, {given.steps} steps"
-    print(f"{given.pipeline}, {what}, {torch.get_num_threads()} threads, {given.rounds} rounds")
+    call = {"num_inference_steps": options.steps, **guidance, **entry.call_kwargs}
+    scorer = get_scorer(options.model, space_of(pipe, entry.preview, call))
+    what = f"{options.prompts} x {options.n} candidates, {options.steps} steps"
+    print(f"{options.pipeline}, {what}, {torch.get_num_threads()} threads, {options.rounds} rounds")
 
     def run() -> None:
-        generators = [torch.Generator().manual_seed(seed) for seed in range(given.n * given.prompts)]
-        pipe(prompts, num_images_per_prompt=given.n, generator=generators, output_type="np", **call)
+        generators = [torch.Generator().manual_seed(seed) for seed in range(options.n * options.prompts)]
+        pipe(prompts, num_images_per_prompt=options.n, generator=generators, output_type="np", **call)
 
-    scored = () if given.cpu_time else None  # the scorer's seconds are wall clock, not to be taken from CPU time
+    scored = (
+        () if options.cpu_time else None
+    )  # the scorer's seconds are wall clock, which must not be subtracted from CPU time
 
     def monitored() -> float:
         with AlignmentMonitor(pipe, scorer, prompts, positions=scored, show=False, preview=entry.preview) as monitor:
@@ -65,32 +67,32 @@ def main() -> None:
         return monitor.scorer_seconds
 
     def pruner() -> None:
-        with Pruner(pipe, given.n * given.prompts, call):
+        with Pruner(pipe, options.n * options.prompts, call):
             run()
 
     def best(policy: str) -> None:
-        ids = [str(i) for i in range(given.prompts)]
-        BestOfN(pipe, scorer, given.n, policy, preview=entry.preview).best_each(prompts, ids, **call)
+        ids = [str(i) for i in range(options.prompts)]
+        BestOfN(pipe, scorer, options.n, policy, preview=entry.preview).best_each(prompts, ids, **call)
 
     ways: dict[str, Callable[[], float | None]] = {
         "monitor less its scorer": monitored,
         "pruner that keeps all": pruner,
     }
-    ways |= {f"best of {given.n}, {policy}": partial(best, policy) for policy in (f"{given.steps}:1", *POLICIES)}
-    found = {}
+    ways |= {f"best of {options.n}, {policy}": partial(best, policy) for policy in (f"{options.steps}:1", *POLICIES)}
+    ratios = {}
     for name, way in ways.items():
-        if given.only in name:
+        if options.only in name:
             _seconds(run, clock), _seconds(way, clock)  # to warm up
-            found[name] = median([_ratio(way, run, clock, bool(turn % 2)) for turn in range(given.rounds)])
-    for name, (middle, low, high) in found.items():
+            ratios[name] = median([_ratio(way, run, clock, bool(turn % 2)) for turn in range(options.rounds)])
+    for name, (middle, low, high) in ratios.items():
         print(f"{name:32} {middle:6.3f} ({low:.3f} to {high:.3f}) of the plain pipeline's time")
-    if given.json:
-        named = {name: dict(zip(("median", "low", "high"), values, strict=True)) for name, values in found.items()}
-        given.json.write_text(json.dumps(named, indent=1) + "\n")
+    if options.json:
+        intervals = {name: dict(zip(("median", "low", "high"), values, strict=True)) for name, values in ratios.items()}
+        options.json.write_text(json.dumps(intervals, indent=1) + "\n")
 
 
 def median(values: list[float]) -> tuple[float, float, float]:
-    """The median, and its 95 % interval: the values between which it lies whatever their distribution."""
+    """The median and its distribution-free 95 % interval."""
     ordered, half = sorted(values), 0.98 * len(values) ** 0.5  # ranks, by the normal limit of the binomial
     low, high = max(0, int(len(values) / 2 - half)), min(len(values) - 1, int(len(values) / 2 + half))
     return statistics.median(values), ordered[low], ordered[high]
@@ -105,7 +107,7 @@ def _ratio(
 
 
 def _seconds(run: Callable[[], float | None], clock: Callable[[], float]) -> float:
-    """Seconds of a run, less those (of wall clock) that it says are not to count."""
+    """Seconds of a run, minus the wall-clock seconds that it returns to be excluded."""
     start = clock()
     aside = run() or 0.0
     return clock() - start - aside

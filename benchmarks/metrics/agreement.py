@@ -1,6 +1,6 @@
-"""Agreement of scores with a reference, a row of candidates at a time: correlations, pairs in order, the best found.
+"""Agreement of scores with a reference per row of candidates: correlations, ordered pairs, whether the best is picked.
 
-Rows are prompts for what counts within prompts; all candidates pooled are one long row. Conventions: arrays.py.
+Within prompts, a row is a prompt. Pooled, all candidates are one long row. Conventions: arrays.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .declaration import CORRELATION, SHARE, Cell, Mean, Metric, Pooled
 from .selection import best_of_n
 
 MAX_PAIRS = 2**20
-"""Pairs that `pairwise_accuracy` looks at before it draws some."""
+"""The most pairs `pairwise_accuracy` counts; of more, it draws this many."""
 
 POOLED_PAIRS = 2**18
-"""Pairs drawn of all candidates pooled: a share of them is good to 0.001."""
+"""Pairs drawn from all candidates pooled: the standard error of a share is then 0.001."""
 
-_LONG_ROW = 512  # from here on the n log n of scipy beats the vectorised count of all pairs
+_LONG_ROW = 512  # above this length scipy, in n log n, is faster than counting all pairs in numpy
 _BLOCK_PAIRS = 2**21
 
 
@@ -78,8 +78,8 @@ def pairwise_accuracy(
     """Share of a prompt's pairs of candidates that the scores order, or tie, as the reference does.
 
     acc_eq of Deutsch et al. 2023, "Ties Matter" (arXiv 2305.14324): two scores tie when they differ by at most a
-    threshold, which is calibrated, if none is given, to the highest mean over prompts (the smallest such). Of more
-    than `max_pairs` pairs (rows times pairs a row) that many are drawn, by a fixed seed.
+    threshold. The default is calibrated: the smallest threshold with the highest mean over prompts. Of more than
+    `max_pairs` pairs (rows times pairs per row) that many are drawn, by a fixed seed.
 
     Returns float [P] in 0..1, NaN where no pair counts, and the threshold (NaN where there is no pair at all).
 
@@ -90,18 +90,18 @@ def pairwise_accuracy(
     i, j = _pairs(len(x), x.shape[1], max_pairs)
     distance = np.abs(x[:, i] - x[:, j])
     truth = _order(y, i, j)
-    known = np.isfinite(distance)
-    tied = (truth == 0) & known
+    finite = np.isfinite(distance)
+    tied = (truth == 0) & finite
     right = (_order(x, i, j) == truth) & (truth != 0)
-    pairs = known.sum(-1)
+    pairs = finite.sum(-1)
     if tie_threshold is None:
-        weight = np.broadcast_to(ratio(np.ones(len(x)), pairs)[:, None], known.shape)[known]
-        tie_threshold = _best_threshold(distance[known], weight * (tied[known].astype(float) - right[known]))
+        weight = np.broadcast_to(ratio(np.ones(len(x)), pairs)[:, None], finite.shape)[finite]
+        tie_threshold = _best_threshold(distance[finite], weight * (tied[finite].astype(float) - right[finite]))
     return ratio(np.where(distance <= tie_threshold, tied, right).sum(-1), pairs), tie_threshold
 
 
 def top1_hit(scores: Array, reference: Array) -> Array:
-    """Chance that the candidate which the scores would pick is one that the reference holds best.
+    """Chance that the candidate that the scores pick is one that the reference ranks best.
 
     Returns float [P] in 0..1, equal scores drawn fairly; NaN where no candidate counts.
 
@@ -113,7 +113,7 @@ def top1_hit(scores: Array, reference: Array) -> Array:
 
 
 def regret(scores: Array, reference: Array) -> Array:
-    """Reference of the best candidate minus that of the one which the scores would pick: float [P], at least 0.
+    """Reference of the best candidate minus that of the candidate that the scores pick: float [P], at least 0.
 
     >>> regret(np.array([[0.1, 0.3]]), np.array([[0.75, 0.5]]))
     array([0.25])
@@ -132,9 +132,9 @@ def self_consistency(scores: Array, final: Array) -> Array:
 
 
 def best_worst_gap(scores: Array, reference: Array) -> Array:
-    """Score of the candidate that the reference holds best minus that of the one it holds worst (ties averaged).
+    """Score of the candidate that the reference ranks best minus that of the one it ranks worst (ties averaged).
 
-    Returns float [P]; NaN where the reference tells no best from worst.
+    Returns float [P]; NaN where the reference is constant.
 
     >>> best_worst_gap(np.array([[0.3, 0.1, 0.2]]), np.array([[0.9, 0.5, 0.1]])).round(3)
     array([0.1])
@@ -145,8 +145,8 @@ def best_worst_gap(scores: Array, reference: Array) -> Array:
 
 
 def _kendall_of_row(x: Array, y: Array) -> float:
-    known = np.isfinite(x)
-    x, y = x[known], y[known]
+    finite = np.isfinite(x)
+    x, y = x[finite], y[finite]
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(stats.kendalltau(x, y).statistic)
@@ -169,7 +169,7 @@ def _pairs(n_prompts: int, n: int, max_pairs: int | None) -> tuple[Indices, Indi
 
 
 def _best_threshold(distance: Array, gain: Array) -> float:
-    """The smallest threshold, 0 or one of the distances, up to which the gains of ties sum to most."""
+    """The smallest threshold, 0 or one of the distances, with the largest sum of the gains of the ties up to it."""
     if not len(distance):
         return float("nan")
     order = np.argsort(distance)
@@ -183,10 +183,10 @@ def _best_threshold(distance: Array, gain: Array) -> float:
 
 def _centred(values: Array) -> Array:
     """Deviations from the mean of each row as shares of the largest, exactly 0 in a constant row and for NaN."""
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     span = highest(values) + highest(-values)
     middle = mean_over_prompts(values.T)[:, None]
-    centred = np.where(known & (span > 0)[:, None], values - middle, 0.0)
+    centred = np.where(finite & (span > 0)[:, None], values - middle, 0.0)
     return centred / np.where(span > 0, span, 1.0)[:, None]
 
 
@@ -228,11 +228,19 @@ METRICS = (
         core=True,
         estimate=_within(spearman),
     ),
-    Metric("kendall", "Kendall", "tau-b, likewise", "-1..1", "the same", bounds=CORRELATION, estimate=_within(kendall)),
+    Metric(
+        "kendall",
+        "Kendall",
+        "tau-b within a prompt, mean over prompts",
+        "-1..1",
+        "the same",
+        bounds=CORRELATION,
+        estimate=_within(kendall),
+    ),
     Metric(
         "pearson",
         "Pearson",
-        "linear correlation, likewise",
+        "linear correlation within a prompt, mean over prompts",
         "-1..1",
         "the same",
         bounds=CORRELATION,
@@ -241,8 +249,8 @@ METRICS = (
     Metric(
         "pairwise_accuracy",
         "pairwise accuracy",
-        "share of a prompt's pairs ordered or tied as the reference does; two scores tie within `tie_threshold`, the "
-        "one (for all prompts) with the highest mean: Deutsch et al. 2023, "
+        "share of a prompt's pairs that the scores order or tie as the reference does; two scores tie within "
+        "`tie_threshold`, one for all prompts, chosen for the highest mean: Deutsch et al. 2023, "
         "[arXiv 2305.14324](https://arxiv.org/abs/2305.14324)",
         "0..1",
         _TOO_FEW,
@@ -252,7 +260,7 @@ METRICS = (
     Metric(
         "top1",
         "top-1",
-        "chance that the pick is one the reference holds best",
+        "chance that the pick is one that the reference ranks best",
         "0..1",
         "no candidate",
         bounds=SHARE,
@@ -262,7 +270,7 @@ METRICS = (
         "regret",
         "regret",
         "reference of the best minus that of the pick",
-        "0 and up",
+        "0 or more",
         "no candidate",
         bounds=(0, np.inf),
         higher_is_better=False,
@@ -271,7 +279,7 @@ METRICS = (
     Metric(
         "gap",
         "gap",
-        "score of the candidate the reference holds best minus score of its worst; in the scorer's own units",
+        "score of the candidate that the reference ranks best minus that of its worst, in the scorer's units",
         "any",
         "reference constant",
         estimate=_within(best_worst_gap),

@@ -1,8 +1,8 @@
-"""What the metrics share: pairing, places of values among others, and ratios that are NaN where they mean nothing.
+"""What the metrics share: pairing of scores and reference, ranks within a row, and ratios that are NaN if undefined.
 
 Everywhere in the metrics `scores` and `reference` are float [P, N] (P prompts, N candidates), higher is better, NaN
-(or an infinity) where a candidate has no value. A candidate counts only where both are known, and what cannot be told
-is NaN, never 0.
+(or an infinity) where a candidate has no value. A candidate counts only where it has both a score and a reference. What
+is undefined is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Given = TypeVar("Given")
-Found = TypeVar("Found")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 ROUNDING = 1e-12
 """Means of equal values may differ by this much."""
 
 
 def paired(scores: Array, reference: Array) -> tuple[Array, Array]:
-    """Both, with NaN wherever either is unknown."""
-    known = np.isfinite(scores) & np.isfinite(reference)
-    return np.where(known, scores, np.nan), np.where(known, reference, np.nan)
+    """Both, with NaN wherever either has no value."""
+    counted = np.isfinite(scores) & np.isfinite(reference)
+    return np.where(counted, scores, np.nan), np.where(counted, reference, np.nan)
 
 
 _THREADS = 8  # more hold more memory
-_SHORT_ROW = 32  # up to here comparing all with all beats sorting
+_SHORT_ROW = 32  # up to this length comparing all pairs is faster than sorting
 
 
 class Ordered(NamedTuple):
-    """Rows in ascending order, NaN last, with the stretch of equal values around each place: int [P, N] each.
+    """Rows in ascending order, NaN last, with the run of equal values around each place: int [P, N] each.
 
-    order: columns in order; start, end: first and last place of the equal ones (NaN equals nothing).
+    order: column indices; start, end: first and last place of the equal values (NaN equals nothing).
     """
 
     order: Indices
@@ -57,16 +57,16 @@ def ordered(values: Array) -> Ordered:
     return Ordered(order, start, np.minimum.accumulate(last[:, ::-1], axis=-1)[:, ::-1])
 
 
-def at_once(of: Callable[[Given], Found], given: Iterable[Given]) -> Iterator[Found]:
-    """`of` each, in order, by a thread a core: numpy lets go of the interpreter while it sorts and counts."""
+def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of each item, in order, one thread per core: numpy releases the GIL while it sorts and counts."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        yield from pool.map(of, given)
+        yield from pool.map(function, items)
 
 
 class Standing(NamedTuple):
-    """How many values of its row lie below, above, and level with each one (itself included): int [P, N] each.
+    """How many values of its row lie below, above and level with each value (itself included): int [P, N] each.
 
-    0 for a NaN, which counts for none.
+    A NaN has 0 of each and counts for no other value.
     """
 
     below: Indices
@@ -80,10 +80,10 @@ def standing(values: Array) -> Standing:
     >>> [part.tolist() for part in standing(np.array([[0.5, 0.1, 0.5, np.nan]]))]
     [[[1, 0, 1, 0]], [[0, 2, 0, 0]], [[2, 1, 2, 0]]]
     """
-    known = np.isfinite(values)
-    values = np.where(known, values, np.nan)
+    finite = np.isfinite(values)
+    values = np.where(finite, values, np.nan)
     if values.shape[-1] <= _SHORT_ROW:
-        columns = np.ascontiguousarray(values.T)  # long loops: a row has few candidates, a bench many prompts
+        columns = np.ascontiguousarray(values.T)  # rows are short and many, so loop over candidates
         below, above, level = (np.zeros(columns.shape, np.int16) for _ in range(3))
         for other in columns:
             below += columns > other
@@ -92,23 +92,23 @@ def standing(values: Array) -> Standing:
         return Standing(*(part.T.astype(np.intp) for part in (below, above, level)))
     order, start, end = ordered(values)
     places = []
-    for part in (start, known.sum(-1, keepdims=True) - 1 - end, end - start + 1):
-        found = np.empty_like(part)
-        np.put_along_axis(found, order, part, -1)
-        places.append(np.where(known, found, 0))
+    for part in (start, finite.sum(-1, keepdims=True) - 1 - end, end - start + 1):
+        by_column = np.empty_like(part)
+        np.put_along_axis(by_column, order, part, -1)
+        places.append(np.where(finite, by_column, 0))
     return Standing(*places)
 
 
 def highest(values: Array) -> Array:
-    """Largest known value of each row; NaN, and silent, where there is none."""
+    """Largest value of each row, ignoring NaN; NaN, without a warning, where a row has none."""
     return np.asarray(np.fmax.reduce(values, axis=-1))
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Array:
-    """Quotient, NaN where the denominator is 0 or unknown."""
-    known = np.isfinite(denominator) & (denominator != 0)
+    """Quotient, NaN where the denominator is 0 or not finite."""
+    defined = np.isfinite(denominator) & (denominator != 0)
     shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
-    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=known)
+    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=defined)
 
 
 def mean_over_prompts(values: Array) -> Array:
@@ -117,5 +117,5 @@ def mean_over_prompts(values: Array) -> Array:
     >>> mean_over_prompts(np.array([[1.0, np.nan], [2.0, np.nan]]))
     array([1.5, nan])
     """
-    known = np.isfinite(values)
-    return ratio(np.where(known, values, 0.0).sum(0), known.sum(0))
+    finite = np.isfinite(values)
+    return ratio(np.where(finite, values, 0.0).sum(0), finite.sum(0))

@@ -1,4 +1,4 @@
-"""All figures by name. A metric is declared in the module of its topic; tables, files and the page read it here."""
+"""All figures by name. Each metric is declared in the module of its topic; tables, files and the page read it here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNTS: dict[str, Figure] = {
 """Whole numbers of a row of results."""
 
 ROW_FIGURES: dict[str, Figure] = {**METRICS, **COUNTS}
-"""What rows of results can be sorted by."""
+"""The columns that rows of results can be sorted by."""
 
 CORE = tuple(name for name, metric in METRICS.items() if metric.core)
-"""Metrics of narrow tables."""
+"""Metrics shown in narrow tables."""

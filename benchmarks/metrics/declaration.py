@@ -1,4 +1,4 @@
-"""What a figure is: its name, heading, direction, range and definition, and for a metric how it is computed."""
+"""The declaration of a figure: name, heading, direction, range and definition; for a metric also how to compute it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ CI = tuple[float, float] | None
 
 SHARE = (0.0, 1.0)
 CORRELATION = (-1.0, 1.0)
-"""Bounds."""
+"""Lowest and highest value."""
 
 Value = TypeVar("Value")
 
 
 def or_none(value: float | Array) -> float | None:
-    """As a figure of a result: null where it is undefined."""
+    """A float, or None (null in results) where the value is undefined."""
     return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's scores at one position beside one reference: what a metric is computed from.
+    """One model's scores at one position and one reference: what a metric is computed from.
 
     scores, reference: float [P, N], NaN in both where either is missing; all_scores: also those without a reference;
-    own_final: the model's own scores at the final position, None where there are none; random, final, oracle: float
-    [P], the reference of a random pick, of final-image selection and of the best candidate; picks: float [P], that of
-    the candidate which the scores select; misaligned_below: the reference below which a candidate is misaligned.
+    own_final: the model's own scores at the final position, None if it has none; random, final, oracle: float [P], the
+    reference of a random pick, of final-image selection and of the best candidate; picks: float [P], the reference of
+    the candidate that the scores select; misaligned_below: the reference below which a candidate is misaligned.
     """
 
     scores: Array
@@ -53,7 +53,7 @@ class Cell:
         return cast(Value, self._cache[function])
 
     def picking(self, picks: Array) -> Cell:
-        """The same with another selection."""
+        """The same cell with another selection."""
         return replace(self, picks=picks, _cache={})
 
 
@@ -70,17 +70,17 @@ class Mean:
 class OfMeans:
     """A function of means over prompts, such as a ratio.
 
-    of: takes the mean of each column, in order; drawn: takes the means of each bootstrap draw, float [R], by default
-    `of` as well; columns: float [P] each, and of one name the same for all metrics.
+    of: takes the mean of each column, in order; of_draws: takes the means of each bootstrap draw, float [R], default
+    `of`; columns: float [P] each; metrics that use the same name use the same column.
     """
 
     def __init__(
         self,
         of: Callable[..., Array],
-        drawn: Callable[..., Array] | None = None,
+        of_draws: Callable[..., Array] | None = None,
         **columns: Callable[[Cell], Array],
     ) -> None:
-        self.of, self.drawn, self._columns = of, drawn or of, columns
+        self.of, self.of_draws, self._columns = of, of_draws or of, columns
 
     def columns(self, name: str) -> dict[str, Callable[[Cell], Array]]:
         return self._columns
@@ -97,9 +97,9 @@ class Pooled:
 class Figure:
     """A figure of a result.
 
-    name: in result files and `--json`, its interval is `<name>_ci`; heading: in tables and on the page; definition,
-    range, null: Markdown for docs/metrics.md, what it is, its range in words, and when it is null; bounds: the lowest
-    and highest value there can be; whole: a count, without an interval.
+    name: in result files and `--json`, where the interval is `<name>_ci`; heading: in tables and on the page;
+    definition, range, null: Markdown for docs/metrics.md, what it is, its range in words, and when it is null; bounds:
+    the lowest and highest possible value; whole: a count, without an interval.
     """
 
     name: str
@@ -123,12 +123,12 @@ class Figure:
 class Metric(Figure):
     """A figure of every row of a result: one model at one position against one reference.
 
-    estimate: how it is computed; core: among the few columns of tables in a terminal.
+    estimate: how to compute it; core: one of the few columns shown in a terminal.
     """
 
     estimate: Mean | OfMeans | Pooled = field(kw_only=True)
     core: bool = False
 
     def columns(self) -> Mapping[str, Callable[[Cell], Array]]:
-        """The values of each prompt, float [P], that it is computed from; none for a pooled one."""
+        """The per-prompt values, float [P], that it is computed from; none for a pooled metric."""
         return {} if isinstance(self.estimate, Pooled) else self.estimate.columns(self.name)

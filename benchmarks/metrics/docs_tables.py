@@ -1,4 +1,4 @@
-"""The tables of docs/metrics.md, from the declarations: `python -m nbench.benchmarks.metrics.docs_tables FILE`."""
+"""Write the tables of docs/metrics.md from the declarations: `python -m nbench.benchmarks.metrics.docs_tables FILE`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TABLE = re.compile(r"<!-- figures: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
-    """The page with every part between `<!-- figures: GROUP -->` and `<!-- end -->` written anew."""
+    """The page with every part between `<!-- figures: GROUP -->` and `<!-- end -->` rewritten."""
     return _TABLE.sub(lambda part: f"<!-- figures: {part[1]} -->\n{_table(GROUPS[part[1]])}<!-- end -->", page)
 
 

@@ -1,4 +1,4 @@
-"""Scores and references to every figure of a result: models, positions and references, with intervals over prompts."""
+"""From scores and references to every figure of a result, with intervals over prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .statistics import bootstrap_ci, holm, paired_difference, paired_test
 
 @dataclass
 class Measures:
-    """What is told of some models."""
+    """The figures of some models."""
 
     rows: list[ResultRow] = field(default_factory=list)
     selection: list[SelectionRow] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Measures:
     summaries: list[Summary] = field(default_factory=list)
 
     def of(self, model: str) -> Measures:
-        """What is told of one of them."""
+        """The figures of one model."""
         return Measures(
             [row for row in self.rows if row.model == model],
             [row for row in self.selection if row.model == model],
@@ -40,18 +40,18 @@ class Measures:
 
 def measure(scores: Mapping[str, ModelScores], references: Mapping[str, Array], setting: Setting) -> Measures:
     """Every metric of every model at every position against every reference (float [P, N], of the final images)."""
-    found = Measures()
+    measures = Measures()
     labels = list(references)
     for model, by_position in scores.items():
         parts = [Part(model, by_position, references, label, setting) for label in labels]
         cells = list(product(by_position, parts))
-        found.rows += at_once(lambda cell: cell[1].row(cell[0]), cells)
+        measures.rows += at_once(lambda cell: cell[1].row(cell[0]), cells)
         for position, part in cells:
-            found.selection += part.selection(position)
+            measures.selection += part.selection(position)
         for part in parts:
-            found.skills += part.skills()
-            found.summaries.append(part.summary([row for row in found.rows if _of(row, model, part.label)]))
-    return found
+            measures.skills += part.skills()
+            measures.summaries.append(part.summary([row for row in measures.rows if _of(row, model, part.label)]))
+    return measures
 
 
 def compare(scores: Mapping[str, ModelScores], references: Mapping[str, Array]) -> tuple[Comparison, ...]:
@@ -94,8 +94,8 @@ def yardstick(
     misaligned_below: float | None = None,
     by: str = YARDSTICK,
 ) -> Yardstick:
-    """What a random pick, final-image selection (by the reference `by`, else by `own`) and the oracle reach on
-    `label`."""
+    """What a random pick, final-image selection (by the reference `by`, else by `own`) and the oracle reach on the
+    reference `label`."""
     reference = references[label]
     scores, chooser = final_chooser(references, own, by)
     picks = [random_pick(reference), best_of_n(scores, reference)]

@@ -1,4 +1,4 @@
-"""One model against one reference: the values of each prompt at all positions, and the figures they come to."""
+"""One model against one reference: per-prompt values at all positions, and the figures computed from them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from .separation import detection_threshold, earliest, misalignment_cut
 from .statistics import grouped_ci
 
 YARDSTICK = "clip"
-"""The reference that final-image selection goes by unless another is named: frozen CLIP on finished images, as in the
-paper."""
+"""The default reference for final-image selection: frozen CLIP on finished images, as in the paper."""
 
 OWN = "own"
-"""The chooser where there is no such reference: the model's own scores of the finished images."""
+"""The chooser if the bench has no such reference: the model's own scores of the finished images."""
 
 EARLIEST = (("spearman", 0.5), ("misaligned_auroc", 0.75), ("recovered_gain", 0.8))
-"""Levels of which a summary tells at which position they are first reached."""
+"""Figures and levels; a summary has the first position that reaches each."""
 
 ModelScores = dict[int, Array]
 """Scores float [P, N] of one model by position; prompts in the order of the bench, NaN where there is none."""
 
 _EVERY_SIZE = 64
-"""Best-of-n is told for every n up to here, then for doubles, and for all candidates."""
+"""Best-of-n is reported for every n up to this one, then for its doubles, and for all candidates."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """steps: T; calls_per_position: denoiser calls between two positions; misaligned_below: the reference below which
-    a candidate counts as misaligned (default: its median); tags: skills of each prompt, or none; calls_per_score: by
-    model, calls of each candidate that a score costs beyond those before its position (1 for readers of x0);
-    yardstick: the reference that final-image selection goes by."""
+    """What figures depend on besides scores and references.
+
+    steps: T; calls_per_position: denoiser calls between two positions; misaligned_below: the reference below which a
+    candidate counts as misaligned (default: its median); tags: skills per prompt, or none; calls_per_score: by model,
+    denoiser calls per score beyond those before its position (1 for readers of x0); yardstick: the reference that
+    final-image selection goes by.
+    """
 
     steps: int
     calls_per_position: int = 1
@@ -52,8 +54,8 @@ class Setting:
 
 
 def final_chooser(references: Mapping[str, Array], own: Array | None, by: str = YARDSTICK) -> tuple[Array, str | None]:
-    """The scores that final-image selection goes by, and their name: those of the reference `by`, else the model's own;
-    all NaN and None where there are neither."""
+    """The scores that final-image selection goes by, and their name: those of the reference `by`, else the model's own,
+    else all NaN and None."""
     if by in references:
         return references[by], by
     if own is not None:
@@ -61,17 +63,17 @@ def final_chooser(references: Mapping[str, Array], own: Array | None, by: str = 
     return np.full_like(next(iter(references.values())), np.nan), None
 
 
-def checked_yardstick(named: str | None, references: Collection[str], place: str) -> tuple[str, str]:
-    """The reference that final-image selection of the bench at `place` goes by (`named`, else clip), and a note for the
-    user where it has no such reference, "" where it has.
+def checked_yardstick(name: str | None, references: Collection[str], place: str) -> tuple[str, str]:
+    """The reference that final-image selection of the bench at `place` goes by (`name`, else clip), and a note for the
+    user if the bench has no such reference, else "".
 
     Raises:
-        NbenchError: there is none that was `named`.
+        NbenchError: the bench has no reference `name`.
     """
     takes = f"--yardstick takes {' or '.join(references)}" if references else "it has no references"
-    if named is not None and named not in references:
-        raise NbenchError(f"no reference {named} in {place} for final-image selection to go by: {takes}")
-    by = named or YARDSTICK
+    if name is not None and name not in references:
+        raise NbenchError(f"no reference {name} in {place} for final-image selection to go by: {takes}")
+    by = name or YARDSTICK
     note = f"no reference {by} in {place}: final-image selection goes by each model's own final scores; {takes}"
     return by, "" if by in references else note
 
@@ -82,19 +84,19 @@ def skill_groups(tags: Sequence[Tags | None]) -> dict[tuple[str, str], Indices]:
     >>> skill_groups([{"basic": ["colour"], "advanced": []}, None, {"basic": ["colour"]}])
     {('basic', 'colour'): array([0, 2])}
     """
-    found: dict[tuple[str, str], list[int]] = {}
+    prompts_of: dict[tuple[str, str], list[int]] = {}
     for prompt, levels in enumerate(tags):
         for level, skills in (levels or {}).items():
             for skill in dict.fromkeys(skills or ()):
-                found.setdefault((level, skill), []).append(prompt)
-    return {key: np.array(found[key]) for key in sorted(found)}
+                prompts_of.setdefault((level, skill), []).append(prompt)
+    return {key: np.array(prompts_of[key]) for key in sorted(prompts_of)}
 
 
 _BEST, _GAIN = METRICS["best_of_n"], METRICS["recovered_gain"]
 
 
 class Part:
-    """One model against one reference: the values of each prompt at all positions, then figures with intervals."""
+    """One model against one reference: per-prompt values at all positions, then figures with intervals."""
 
     def __init__(
         self, model: str, scores: ModelScores, references: Mapping[str, Array], label: str, setting: Setting
@@ -116,7 +118,7 @@ class Part:
         self.means = self.columns.means()
 
     def _measured(self, scores: Array) -> tuple[dict[str, Array], dict[str, float | CI]]:
-        """The columns of one position, and the fields of its row that are no means over prompts."""
+        """The columns of one position, and the fields of its row that are not means over prompts."""
         x, y = paired(scores, self.reference)
         picks = best_of_n(x, y)
         cell = Cell(x, y, scores, self.own, self.random, self.final, self.oracle, picks, self.cut)
@@ -161,15 +163,15 @@ class Part:
 
     def skills(self) -> list[SkillRow]:
         """The figures on the prompts of each skill, at all positions."""
-        shown = METRICS["spearman"], _GAIN
-        names = [name for metric in shown for name in metric.columns()]
+        metrics = METRICS["spearman"], _GAIN
+        names = [name for metric in metrics for name in metric.columns()]
         rows = []
         for (level, skill), prompts in skill_groups(self.setting.tags).items():
             means = self.columns.means(prompts, names)
             for position in self.scores:
                 figures: dict[str, object] = {"model": self.model, "position": position, "reference": self.label}
                 figures |= {"level": level, "skill": skill, "n_prompts": len(prompts)}
-                for metric in shown:
+                for metric in metrics:
                     figures |= with_interval(metric, *means.of(metric, position))
                 rows.append(SkillRow.model_validate(figures))
         return rows
@@ -189,8 +191,8 @@ class Part:
         return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": reached} | figures)
 
     def _cost(self, n: int, position: int) -> int:
-        known = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
-        return cost_steps(n, known, self.setting.steps, self.setting.calls_per_position)
+        calls = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
+        return cost_steps(n, calls, self.setting.steps, self.setting.calls_per_position)
 
 
 def _sizes(n: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Values of each prompt in columns, and what comes of them: means and ratios of means with bootstrap intervals."""
+"""Per-prompt values in columns; their means and ratios of means with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ _ORDER = (
     "spearman", "kendall", "gap", "best_of_n", "pearson", "pairwise_accuracy", "top1", "regret", "self_consistency",
     "right", "alarms", "misaligned", "blind", "oracle", "whole", "selected", "random", "final", "gain",
 )  # fmt: skip
-"""Order of resampling: sums in float32 differ in the seventh digit with the place of a column, and the intervals of
-results are to stay what they were. Other columns follow."""
+"""Order of resampling; other columns follow. Sums in float32 differ in the seventh digit with the order of columns, and
+the intervals of results must stay the same between versions."""
 
 
 class Columns:
-    """Values of each prompt, by (position, name); equal columns are kept, and resampled, once."""
+    """Per-prompt values by (position, name); equal columns are stored and resampled once."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, int] = {}
+        self._number_of: dict[bytes, int] = {}
         self._values: list[Array] = []
         self._index: dict[tuple[int, str], int] = {}
 
     def add(self, position: int, columns: Mapping[str, Array]) -> None:
         for name in sorted(columns, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)):
             values = columns[name]
-            number = self._kept.setdefault(values.tobytes(), len(self._values))
+            number = self._number_of.setdefault(values.tobytes(), len(self._values))
             if number == len(self._values):
                 self._values.append(values)
             self._index[position, name] = number
 
     def means(self, prompts: Indices | None = None, names: Sequence[str] | None = None) -> Means:
-        """Means and bootstrap draws, of some prompts and names if given."""
+        """Means and bootstrap draws; `prompts` and `names` restrict them to some prompts and columns."""
         index = {key: number for key, number in self._index.items() if names is None or key[1] in names}
-        wanted = sorted(set(index.values()))
-        place = {number: column for column, number in enumerate(wanted)}
-        values = np.stack([self._values[number] for number in wanted], axis=1)
+        numbers = sorted(set(index.values()))
+        place = {number: column for column, number in enumerate(numbers)}
+        values = np.stack([self._values[number] for number in numbers], axis=1)
         values = values if prompts is None else values[prompts]
         index = {key: place[number] for key, number in index.items()}
         return Means(index, mean_over_prompts(values), bootstrap_means(values))
@@ -55,11 +55,11 @@ class Means:
     draws: Array
 
     def of(self, metric: Metric, position: int, suffix: str = "") -> tuple[Array, Array]:
-        """A metric at a position, and its draws [R]; `suffix`: of the names of its columns."""
+        """A metric at a position, and its draws [R]; `suffix` is appended to the names of its columns."""
         columns = [self.index[position, name + suffix] for name in metric.columns()]
         means, draws = [np.asarray(self.means[column]) for column in columns], [self.draws[:, c] for c in columns]
         if isinstance(metric.estimate, OfMeans):
-            return metric.estimate.of(*means), metric.estimate.drawn(*draws)
+            return metric.estimate.of(*means), metric.estimate.of_draws(*draws)
         return means[0], draws[0]
 
 

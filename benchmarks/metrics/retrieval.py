@@ -1,4 +1,4 @@
-"""Retrieval between prompts and latents: whether what belongs together is nearest, in blocks from embeddings."""
+"""Retrieval between prompts and latents: how often a match is among the k nearest, in blocks from embeddings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from .arrays import Array, Indices, ratio
 from .declaration import SHARE, Figure
 
-RECALL = Figure("recall", "recall", "chance that what belongs to a query is among the k nearest", "0..1", bounds=SHARE)
+RECALL = Figure("recall", "recall", "chance that a match of the query is among the k nearest", "0..1", bounds=SHARE)
 
 _SAME = 1e-6
-"""Similarities this near are equal: products of float32 differ by as much with the shape of a block."""
+"""Similarities closer than this are equal: float32 products differ by that much with the shape of a block."""
 _BLOCK_CELLS = 2**23
 
 
@@ -24,8 +24,8 @@ def retrieval_recall(
 
     texts: unit-norm [P, D]; latents: unit-norm [R, D]; owners: int [R], the prompt of each latent. Text to latent:
     the chance that one of the prompt's own latents is among the k nearest; latent to text: that its prompt is,
-    averaged over the prompt's latents. Equal similarities are in random order. A prompt without latents is NaN and
-    stays among what latents choose from; a latent that is not finite is left out.
+    averaged over the prompt's latents. Equal similarities are in random order. A prompt without latents is NaN, but
+    latents can still retrieve it; a latent that is not finite is left out.
 
     >>> retrieval_recall(np.eye(2), np.eye(2), np.array([0, 1]), ks=[1])[0].tolist()
     [[1.0], [1.0]]
@@ -48,17 +48,17 @@ def retrieval_recall(
 
 
 def _hits(similarity: NDArray[np.floating], own: NDArray[np.bool_], ks: Sequence[int]) -> Array:
-    """Chance that one's own is among the k nearest, float [B, len(ks)]; NaN in rows without any."""
+    """Chance that a match is among the k nearest, float [B, len(ks)]; NaN in rows without a match."""
     best = np.where(own, similarity, -np.inf).max(-1, initial=-np.inf)[:, None]
     level = np.abs(similarity - best) <= _SAME
     above = ((similarity > best) & ~level).sum(-1)
     mine, others = (level & own).sum(-1), (level & ~own).sum(-1)
-    found = []
+    hits = []
     for k in ks:
-        missed = np.ones(len(similarity))  # none of one's own among the places left to those level with it
+        missed = np.ones(len(similarity))  # chance that no match is in the places left for the equal similarities
         for place in range(k):
-            drawn = place < k - above
+            free = place < k - above
             chance = ratio(np.maximum(others - place, 0), np.maximum(mine + others - place, 0))
-            missed *= np.where(drawn, np.nan_to_num(chance), 1.0)
-        found.append(np.where(mine > 0, 1 - missed, np.nan))
-    return np.stack(found, axis=1)
+            missed *= np.where(free, np.nan_to_num(chance), 1.0)
+        hits.append(np.where(mine > 0, 1 - missed, np.nan))
+    return np.stack(hits, axis=1)

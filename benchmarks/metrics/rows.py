@@ -1,4 +1,4 @@
-"""Figures as frozen rows: what an evaluation says of a model, and what is written to result files."""
+"""Figures as frozen rows: what an evaluation reports on a model and writes to result files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Frozen(BaseModel):
 
 
 class ScoredPosition(Frozen):
-    """How one model's scores at one position agree with one reference: what is known beside the metrics.
+    """How one model's scores at one position agree with one reference: the fields besides the metrics.
 
     tie_threshold, misaligned_threshold: calibrated, for `pairwise_accuracy` and the alarm of `misaligned_precision`.
     """
@@ -51,9 +51,9 @@ else:
 
 
 class SelectionRow(Frozen):
-    """Best-of-n by a model's scores at a position, for one n: the exact mean over all n of a prompt's candidates.
+    """Best-of-n by a model's scores at a position, for one n: the exact mean over all subsets of n candidates.
 
-    recovered_gain: over a random pick, as a share of what final-image selection among all candidates gains.
+    recovered_gain: gain over a random pick, as a share of the gain of final-image selection among all candidates.
     """
 
     model: str
@@ -68,7 +68,7 @@ class SelectionRow(Frozen):
 
 
 class SeparationRow(Frozen):
-    """How a model at a position tells true captions from corrupted ones of a kind, or of `all` kinds."""
+    """How well a model at a position separates true captions from corrupted ones of a kind, or of `all` kinds."""
 
     model: str
     position: int
@@ -83,7 +83,7 @@ class SeparationRow(Frozen):
 
 
 class RetrievalRow(Frozen):
-    """How often what belongs to a query is among the k nearest: `text_to_latent` or `latent_to_text`."""
+    """How often a match of the query is among the k nearest: `text_to_latent` or `latent_to_text`."""
 
     model: str
     position: int
@@ -109,7 +109,7 @@ class SkillRow(Frozen):
 
 
 class Summary(Frozen):
-    """A model over all positions: the area under recovered gain over cost, and when levels are first reached.
+    """A model over all positions: the area under recovered gain over cost, and where levels are first reached.
 
     earliest: by `metric>=level`, the first position that reaches it; null where none does.
     """
@@ -141,7 +141,7 @@ class Comparison(Frozen):
 class Yardstick(Frozen):
     """Mean reference of a random pick, of final-image selection, and of the reference's own best.
 
-    chooser: whose scores of the final images final-image selection goes by; `own`: the model's own.
+    chooser: the reference that final-image selection goes by; `own`: the model's own scores of the final images.
     """
 
     random: float | None

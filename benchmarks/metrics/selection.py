@@ -1,4 +1,4 @@
-"""Selection of the best candidate by scores: what it reaches, keeps, gains and costs. Conventions: arrays.py."""
+"""Selection of the best candidate by scores: its reference score, gain and cost. Conventions: arrays.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .declaration import Cell, Figure, Mean, Metric, OfMeans
 
 
 def best_of_n(scores: Array, reference: Array) -> Array:
-    """Reference of the candidate that `scores` would pick; among equals, their mean (a fair draw).
+    """Reference of the candidate that `scores` pick; among equal scores the mean (a fair draw).
 
     Returns float [P]; NaN where no candidate counts.
 
@@ -24,7 +24,7 @@ def best_of_n(scores: Array, reference: Array) -> Array:
 
 
 def random_pick(reference: Array) -> Array:
-    """Expected reference of a candidate drawn blindly: float [P], NaN where none counts.
+    """Expected reference of a candidate drawn at random: float [P], NaN where none counts.
 
     >>> random_pick(np.array([[0.0, 1.0, np.nan]]))
     array([0.5])
@@ -35,28 +35,29 @@ def random_pick(reference: Array) -> Array:
 def best_of_subsets(scores: Array, reference: Array, sizes: Sequence[int]) -> Array:
     """Expected reference of the best by `scores` of n candidates, over all subsets of n: float [P, len(sizes)].
 
-    Exact: of m candidates with A above and t level with it, one is the pick with the chance
-    (C(m - A, n) - C(m - A - t, n)) / (t C(m, n)). Equal scores are a fair draw. NaN where fewer than n count.
+    Exact: with m candidates, of which A score above a candidate and t level with it (itself included), that candidate
+    is the pick with probability (C(m - A, n) - C(m - A - t, n)) / (t C(m, n)). Equal scores are a fair draw. NaN where
+    fewer than n count.
 
     >>> best_of_subsets(np.array([[0.1, 0.2, 0.3]]), np.array([[0.0, 0.0, 1.0]]), [1, 2, 3]).round(3)
     array([[0.333, 0.667, 1.   ]])
     """
     scores, reference = paired(scores, reference)
-    known = np.isfinite(scores)
+    counted = np.isfinite(scores)
     place = standing(scores)
-    totals, which = np.unique(known.sum(-1), return_inverse=True)
-    upto = np.where(known, place.below + place.level, 0)  # m - A
-    values = np.where(known, reference, 0.0) / np.maximum(place.level, 1)
-    found = np.full((len(scores), len(sizes)), np.nan)
+    totals, which = np.unique(counted.sum(-1), return_inverse=True)
+    upto = np.where(counted, place.below + place.level, 0)  # m - A
+    values = np.where(counted, reference, 0.0) / np.maximum(place.level, 1)
+    expected = np.full((len(scores), len(sizes)), np.nan)
     share = np.ones((len(totals), scores.shape[1] + 1))  # C(a, n) / C(m, n) for each m and a
     column = {n: index for index, n in enumerate(sizes)}
     for n in range(1, max(sizes, default=0) + 1):
-        rest = totals - n + 1
-        share *= ratio(np.maximum(np.arange(share.shape[1]) - n + 1, 0), np.where(rest > 0, rest, 0)[:, None])
+        left = totals - n + 1
+        share *= ratio(np.maximum(np.arange(share.shape[1]) - n + 1, 0), np.where(left > 0, left, 0)[:, None])
         if n in column:
-            picked = share[which[:, None], upto] - share[which[:, None], place.below * known]
-            found[:, column[n]] = (picked * values).sum(-1)
-    return found
+            picked = share[which[:, None], upto] - share[which[:, None], place.below * counted]
+            expected[:, column[n]] = (picked * values).sum(-1)
+    return expected
 
 
 def retention(selected: float | Array, final: float | Array) -> Array:
@@ -71,8 +72,8 @@ def retention(selected: float | Array, final: float | Array) -> Array:
 def recovered_gain(selected: float | Array, random: float | Array, final: float | Array) -> Array:
     """Share of the gain of final-image selection over a random pick that the selection keeps (any shape).
 
-    0: no better than random, 1: as good as final-image selection; NaN where that gains nothing, and a share of a loss,
-    signs turned, where it does worse than random. With the reference's own best in its place it is the oracle gain.
+    0: no better than random, 1: as good as final-image selection. NaN where final-image selection gains nothing; where
+    it does worse than random, a share of that loss with its sign flipped. With the oracle as `final`: the oracle gain.
 
     >>> float(recovered_gain(0.75, 0.5, 1.0))
     0.5
@@ -80,17 +81,17 @@ def recovered_gain(selected: float | Array, random: float | Array, final: float 
     return share_of_gain(np.asarray(selected - random, float), np.asarray(final - random, float))
 
 
-def share_of_gain(kept: Array, whole: Array) -> Array:
-    """`kept` as a share of `whole`, both gains over a random pick (any shape); NaN where the whole is about 0.
+def share_of_gain(gain: Array, whole: Array) -> Array:
+    """`gain` as a share of `whole`, both gains over a random pick (any shape); NaN where `whole` is about 0.
 
     >>> share_of_gain(np.array([0.25, 0.25]), np.array([0.5, 1e-17]))
     array([0.5, nan])
     """
-    return ratio(kept, np.where(np.abs(whole) > ROUNDING, whole, 0.0))
+    return ratio(gain, np.where(np.abs(whole) > ROUNDING, whole, 0.0))
 
 
 def cost_steps(n_candidates: int, position: int, steps: int, calls_per_position: int = 1) -> int:
-    """Denoiser calls of a Best-of-N that chooses at `position` of `steps` and finishes only the chosen one.
+    """Denoiser calls of a Best-of-N that selects at `position` of `steps` and finishes only the selected candidate.
 
     >>> [cost_steps(6, k, 50) for k in (0, 20, 50)]
     [50, 150, 300]
@@ -101,7 +102,7 @@ def cost_steps(n_candidates: int, position: int, steps: int, calls_per_position:
 def gain_area(costs: Array, gains: Array) -> Array:
     """Mean recovered gain over the span of costs, by trapezoids: float [K], [..., K] -> [...].
 
-    1 where the whole gain is kept at every cost; NaN for a single position or where a gain is unknown.
+    1 if the whole gain is recovered at every cost; NaN for a single position or where a gain is undefined.
 
     >>> gain_area(np.array([50.0, 150.0, 300.0]), np.array([0.0, 1.0, 1.0]))
     array(0.8)
@@ -112,7 +113,7 @@ def gain_area(costs: Array, gains: Array) -> Array:
 
 
 def _comparable(cell: Cell) -> dict[str, Array]:
-    """The picks, a random pick, final-image selection and what it gains, of the prompts that have all of them."""
+    """Per prompt the pick, a random pick, final-image selection and its gain; NaN unless the prompt has all of them."""
     complete = np.isfinite(cell.picks) & np.isfinite(cell.random) & np.isfinite(cell.final)
     values = {"selected": cell.picks, "random": cell.random, "final": cell.final, "gain": cell.final - cell.random}
     return {name: np.where(complete, value, np.nan) for name, value in values.items()}
@@ -126,7 +127,7 @@ def _where_picked(cell: Cell, values: Array) -> Array:
     return np.where(np.isfinite(cell.picks), values, np.nan)
 
 
-# a gain of nothing is exactly 0 in a bootstrap draw only if the gains of the prompts are summed
+# a zero gain stays exactly 0 in a bootstrap draw only if the gains of the prompts are summed
 METRICS = (
     Metric(
         "best_of_n",
@@ -141,7 +142,7 @@ METRICS = (
         "retention",
         "retention",
         "mean of the picks / mean of final-image selection",
-        "1: as good; a random pick is not far below",
+        "1: as good; a random pick is often not far below",
         "no chooser",
         core=True,
         estimate=OfMeans(retention, selected=_compared("selected"), final=_compared("final")),
@@ -151,7 +152,7 @@ METRICS = (
         "recovered gain",
         "(picks - random) / (final-image selection - random), of means",
         "0: random, 1: as good, above 1: better",
-        "no chooser, or it gains nothing, as with one candidate",
+        "no chooser, or no gain of final-image selection, as with one candidate",
         core=True,
         estimate=OfMeans(
             lambda selected, random, final, gain: recovered_gain(selected, random, final),
@@ -162,9 +163,9 @@ METRICS = (
     Metric(
         "oracle_gain",
         "oracle gain",
-        "the same with the reference's own best in place of final-image selection",
+        "the same with the oracle (the best by the reference itself) in place of final-image selection",
         "up to 1",
-        "no gain to be had",
+        "the oracle gains nothing",
         bounds=(-np.inf, 1),
         estimate=OfMeans(
             lambda best_of_n, blind, oracle, whole: recovered_gain(best_of_n, blind, oracle),
@@ -180,14 +181,14 @@ METRICS = (
 COST_STEPS = Figure(
     "cost_steps",
     "steps",
-    "denoiser calls: (N k + T - k) times the calls a position costs",
+    "denoiser calls: (N k + T - k) times the calls per position",
     higher_is_better=False,
     whole=True,
 )
 GAIN_AREA = Figure(
     "gain_area",
     "gain area",
-    "area under recovered gain over cost, by trapezoids, divided by the span of costs",
-    "1: all gain at every cost",
-    "one position, or a gain that is null",
+    "area under recovered gain over cost (trapezoidal rule), divided by the range of costs",
+    "1: full gain at every cost",
+    "one position, or a gain is null",
 )

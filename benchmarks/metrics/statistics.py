@@ -1,4 +1,4 @@
-"""Uncertainty over prompts: bootstrap, groups of prompts for what has no mean over prompts, tests, many of them."""
+"""Uncertainty over prompts: bootstrap, groups of prompts for pooled statistics, paired tests, multiple testing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 from .arrays import Array, mean_over_prompts, ratio
 
 RESAMPLES = 10_000
-_CHUNK_CELLS = 2_000_000  # resampling weights held at once
+_CHUNK_CELLS = 2_000_000  # resampling weights in memory at once
 _BLOCK_ROWS = 1024
 _GROUPS, _GROUP_PROMPTS = 20, 5
 
@@ -25,24 +25,23 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Means over prompts, drawn anew with replacement, of K values: float [P, K] -> [resamples, K].
+    """Means of K values over prompts resampled with replacement: float [P, K] -> [resamples, K].
 
-    All columns see the same draws, so statistics of several means can be taken of each row. A NaN leaves its prompt
-    out of its column. Deviations from the mean are summed in float32: good to 1e-6 of their spread, and a column of
-    equal values stays exact.
+    All columns share the same draws, so a row can feed a statistic of several means. A NaN leaves its prompt out of its
+    column. Deviations from the mean are summed in float32: accurate to 1e-6 of their spread, and exact where constant.
     """
     n_prompts = len(values)
-    known = np.isfinite(values)
+    finite = np.isfinite(values)
     centre = mean_over_prompts(values)
     scaled, spread = _scaled(values, centre)
-    distinct, which = _distinct_columns(known)
+    distinct, which = _distinct_columns(finite)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // n_prompts)
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
-        drawn = rng.integers(n_prompts, size=(rows, n_prompts), dtype=np.int32)
-        times = np.stack([np.bincount(row, minlength=n_prompts) for row in drawn]).astype(np.float32)
+        draws = rng.integers(n_prompts, size=(rows, n_prompts), dtype=np.int32)
+        times = np.stack([np.bincount(row, minlength=n_prompts) for row in draws]).astype(np.float32)
         counts = (times @ distinct)[:, which]
         means[start : start + rows] = ratio(times @ scaled, counts)
     means *= spread
@@ -51,7 +50,7 @@ def bootstrap_means(values: Array, resamples: int = RESAMPLES, seed: int = 0) ->
 
 
 def percentiles(draws: Array, level: float = 0.95) -> tuple[Array, Array]:
-    """Ends of the percentile interval of draws float [R, K]: [K] each, NaN where a draw is."""
+    """Ends of the percentile interval of draws float [R, K]: [K] each, NaN where a draw is NaN."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
@@ -59,7 +58,7 @@ def percentiles(draws: Array, level: float = 0.95) -> tuple[Array, Array]:
 def bootstrap_ci(values: Array, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Percentile bootstrap interval of the mean over prompts of each of K values, float [P, K].
 
-    It is NaN where so few prompts count that some of the draws have none of them.
+    NaN where so few prompts count that some draws contain none of them.
 
     >>> bootstrap_ci(np.array([[1.0], [1.0]])).low
     array([1.])
@@ -77,12 +76,12 @@ def paired_difference(ours: Array, theirs: Array, level: float = 0.95, seed: int
 
 
 def grouped_ci(statistic: Callable[..., Array], *tables: Array, level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of a statistic of all candidates pooled, which is no mean over prompts, such as a global correlation.
+    """Interval of a statistic of all candidates pooled that is not a mean over prompts, such as a global correlation.
 
-    statistic: takes tables [R, M] and gives float [R], one value a row; tables: [P, N] each. The interval is that of
-    the mean of the statistic over 20 random groups of prompts (fewer, of five, below 100 prompts), by Student's t,
-    around the statistic of all: as cheap as the statistic itself. NaN below ten prompts, or where it is undefined in
-    a group.
+    statistic: takes tables [R, M] and gives float [R], one value per row; tables: [P, N] each. The interval is centred
+    on the statistic of all prompts; its width is that of the mean over 20 random groups of prompts by Student's t
+    (below 100 prompts: fewer groups, of five). It costs about as much as the statistic itself. NaN below ten prompts,
+    or where a group has no value.
     """
     whole = statistic(*(table.reshape(1, -1) for table in tables))
     n_prompts = len(tables[0])
@@ -104,17 +103,17 @@ def paired_test(ours: Array, theirs: Array) -> Array:
     array([0.118])
     """
     difference = ours - theirs
-    known = np.isfinite(difference)
-    n, mean = known.sum(0), mean_over_prompts(difference)
-    squares = np.where(known, (difference - mean) ** 2, 0.0).sum(0)
+    finite = np.isfinite(difference)
+    n, mean = finite.sum(0), mean_over_prompts(difference)
+    squares = np.where(finite, (difference - mean) ** 2, 0.0).sum(0)
     freedom = np.where(n > 1, n - 1, np.nan)
     error = np.sqrt(squares / freedom / np.maximum(n, 1))
-    rounding = 1e-12 * np.maximum(np.abs(mean), np.abs(np.where(known, ours, 0.0)).max(0, initial=0.0))
+    rounding = 1e-12 * np.maximum(np.abs(mean), np.abs(np.where(finite, ours, 0.0)).max(0, initial=0.0))
     return np.asarray(2 * stdtr(freedom, -np.abs(ratio(mean, np.where(error > rounding, error, 0.0)))))
 
 
 def holm(p_values: Array) -> Array:
-    """Holm's step-down correction of a family of p-values, float [K]; NaN ones are no members.
+    """Holm's step-down correction of a family of p-values, float [K]; NaN values are not members.
 
     >>> holm(np.array([0.01, 0.04, np.nan, 0.03]))
     array([0.03, 0.06,  nan, 0.06])
@@ -128,8 +127,10 @@ def holm(p_values: Array) -> Array:
 
 
 def _scaled(values: Array, centre: Array) -> tuple[np.ndarray, Array]:
-    """Deviations float32 [P, K] as shares of each column's largest, 0 for NaN, and that largest; in blocks of prompts,
-    for the values may fill much of the memory."""
+    """Deviations float32 [P, K] divided by each column's largest, 0 for NaN; and that largest, float [K].
+
+    In blocks of prompts, because the values may fill much of the memory.
+    """
     blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(values), _BLOCK_ROWS)]
     scaled = np.empty(values.shape, np.float32)
     spread = np.zeros(values.shape[1])
@@ -145,9 +146,9 @@ def _deviations(values: Array, centre: Array) -> Array:
     return np.where(np.isfinite(values), values - centre, 0.0)
 
 
-def _distinct_columns(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different columns of bool [P, K] as float32 [P, D], and which of them each column is."""
+def _distinct_columns(finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct columns of bool [P, K] as float32 [P, D], and the index of each column among them, int [K]."""
     index: dict[bytes, int] = {}
-    which = np.array([index.setdefault(np.packbits(column).tobytes(), len(index)) for column in known.T], int)
+    which = np.array([index.setdefault(np.packbits(column).tobytes(), len(index)) for column in finite.T], int)
     first = [int(np.argmax(which == number)) for number in range(len(index))]
-    return known[:, first].astype(np.float32), which
+    return finite[:, first].astype(np.float32), which

@@ -1,1 +1,1 @@
-"""Results of one bench as a page of their own: leaderboard, plots and a viewer of trajectories."""
+"""The HTML page on one bench: leaderboard, plots and a viewer of trajectories."""

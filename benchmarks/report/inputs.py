@@ -1,4 +1,4 @@
-"""What a page is made of: results of one bench, their raw scores, and the bench's references."""
+"""The inputs of a page: results of one bench, their raw scores, and the bench's references."""
 
 from __future__ import annotations
 
@@ -19,73 +19,76 @@ from ..score_tables.layout import Layout, of_prompts
 
 @dataclass(frozen=True)
 class Inputs:
-    """Results of one build of a bench, a model each, by name; `left_out` says which files are none, and why."""
+    """Results of one build of a bench, sorted by model; left_out: which files are not results, and why."""
 
     results: tuple[tuple[Path, EvaluationResult], ...]
     left_out: tuple[str, ...]
 
     @property
     def first(self) -> EvaluationResult:
-        """The one by which to tell what all have in common."""
+        """The first result, for the fields that are the same in all."""
         return self.results[0][1]
 
     def positions(self) -> tuple[int, ...]:
-        """Those at which any model was scored."""
+        """The positions with scores of at least one model."""
         return tuple(sorted({row.position for _, result in self.results for row in result.rows}))
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of P prompts' candidates [P, N], NaN where there are none: by model and position, and by reference."""
+    """Scores [P, N] of P prompts' candidates, NaN where missing: by model and position, and by reference."""
 
     models: dict[str, dict[int, Array]]
     references: dict[str, Array]
 
 
 def gather(places: Sequence[Path]) -> Inputs:
-    """Read results: files, and all that lie in folders.
+    """Read result files, and all results in folders.
 
     Raises:
-        NbenchError: none there, a named file that is none, several benches or builds, or a model twice.
+        NbenchError: no results, a file that is not a result, several benches or builds, or a model twice.
     """
-    found: dict[Path, EvaluationResult] = {}
+    results: dict[Path, EvaluationResult] = {}
     left_out = []
     for place in places:
         if not place.is_dir():
-            found[place] = read_result(place)
+            results[place] = read_result(place)
             continue
         for path in sorted(place.rglob("*.json")):
             try:
-                found[path] = read_result(path)
+                results[path] = read_result(path)
             except NbenchError as error:
                 left_out.append(str(error))
-    if not found:
+    if not results:
         raise NbenchError(f"no results in {', '.join(map(str, places))}: run nbench evaluate")
-    builds = {(result.bench, result.bench_fingerprint) for result in found.values()}
+    builds = {(result.bench, result.bench_fingerprint) for result in results.values()}
     if len(builds) > 1:
-        named = ", ".join(sorted(f"{bench}@{fingerprint[:8]}" for bench, fingerprint in builds))
-        raise NbenchError(f"a page shows one bench, and these are of {len(builds)} ({named}): name the files of one")
-    models = [result.model for result in found.values()]
+        names = ", ".join(sorted(f"{bench}@{fingerprint[:8]}" for bench, fingerprint in builds))
+        raise NbenchError(
+            f"a page shows one bench, and these results are of {len(builds)} ({names}): give the files of one"
+        )
+    models = [result.model for result in results.values()]
     for model in models:
         if models.count(model) > 1:
-            raise NbenchError(f"there are {models.count(model)} results of {model}: name the one to show")
-    ordered = sorted(found.items(), key=lambda item: item[1].model)
+            raise NbenchError(f"there are {models.count(model)} results of {model}: give only the one to show")
+    ordered = sorted(results.items(), key=lambda item: item[1].model)
     return Inputs(tuple(ordered), tuple(left_out))
 
 
-def bench_of(inputs: Inputs, named: str | None) -> Bench | None:
-    """The bench named, or the one under data/ that the results name, None if that is not there.
+def bench_of(inputs: Inputs, url: str | None) -> Bench | None:
+    """The bench at `url`, else the one under data/ with the name in the results; None if it does not exist.
 
     Raises:
-        NbenchError: it is not the one that was evaluated.
+        NbenchError: it is another build than the evaluated one.
     """
     usual = Path("data") / Path(inputs.first.bench).name
-    if named is None and not (usual / INFO_FILE).exists():
+    if url is None and not (usual / INFO_FILE).exists():
         return None
-    bench = open_bench(named if named is not None else usual)
+    bench = open_bench(url if url is not None else usual)
     if bench.info.fingerprint != inputs.first.bench_fingerprint:
         raise NbenchError(
-            f"{bench.location.url} is another build than the results' {inputs.first.bench}: name theirs with --bench"
+            f"{bench.location.url} is not the build of {inputs.first.bench} that the results are of: give that one "
+            "with --bench"
         )
     return bench
 
@@ -94,7 +97,7 @@ def scored(inputs: Inputs, bench: Bench, prompt_ids: Sequence[str]) -> Scored:
     """The raw scores and references of some prompts.
 
     Raises:
-        NbenchError: score tables gone or of another run.
+        NbenchError: score tables missing or of another run.
     """
     ids = pa.array(prompt_ids, pa.string())
     layout = Layout.of_bench(ids, bench.info.candidates)

@@ -1,4 +1,4 @@
-"""One HTML file with everything in it: figures, pictures, styles and scripts; no network, no other file."""
+"""The page as one self-contained HTML file: figures, pictures, styles and scripts; no network, no other file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .inputs import Inputs
 from .payload import dumps, figures, viewer
 
 LIMIT = 8_000_000
-"""Bytes of a page at most."""
+"""Most bytes of a page."""
 _SCRIPTS = ("core.js", "leaderboard.js", "plots.js", "viewer.js")
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
 _SPARE = 20_000
@@ -26,7 +26,7 @@ _SPARE = 20_000
 
 @dataclass(frozen=True)
 class Page:
-    """A page and how many of the bench's prompts it shows."""
+    """A page, and how many of the bench's prompts it shows."""
 
     text: str
     shown: int
@@ -34,22 +34,22 @@ class Page:
 
 
 def make_page(inputs: Inputs, bench: Bench | None, prompts: int, limit: int = LIMIT) -> Page:
-    """The page of some results, with at most so many prompts; without the bench it has no trajectories.
+    """The page of some results with the trajectories of at most `prompts` prompts; none without the bench.
 
     Raises:
         NbenchError: the figures alone take more than `limit` bytes.
     """
-    told = figures(inputs)
-    title = f"nbench: {told['bench']}"
-    told["viewer"] = None
-    room = limit - len(_filled(title, dumps(told)).encode()) - _SPARE
+    data = figures(inputs)
+    title = f"nbench: {data['bench']}"
+    data["viewer"] = None
+    room = limit - len(_filled(title, dumps(data)).encode()) - _SPARE
     if room < 0:
-        raise NbenchError(f"the page would have more than {limit:,} bytes: name fewer results")
+        raise NbenchError(f"the page would have more than {limit:,} bytes: give fewer results")
     if bench is not None and prompts:
-        told["viewer"] = viewer(inputs, bench, prompts, room)
-    shown = told["viewer"]
-    text = _filled(title, dumps(told))
-    return Page(text, len(shown["prompts"]) if shown else 0, shown["of"] if shown else told["n_prompts"])
+        data["viewer"] = viewer(inputs, bench, prompts, room)
+    shown = data["viewer"]
+    text = _filled(title, dumps(data))
+    return Page(text, len(shown["prompts"]) if shown else 0, shown["of"] if shown else data["n_prompts"])
 
 
 def write_page(folder: Path, page: Page) -> Path:
@@ -62,12 +62,12 @@ def write_page(folder: Path, page: Page) -> Path:
 
 
 def write_space(folder: Path, page: Page, bench: str) -> Path:
-    """Lay a page out as a static Space of the Hugging Face Hub: index.html, and README.md with the settings.
+    """Write a page as a static Space for the Hugging Face Hub: index.html, and README.md with the settings.
 
     Raises:
         NbenchError: the folder cannot be written.
     """
-    title = json.dumps(f"nbench: {bench}")  # a JSON string is a YAML string, whatever is in it
+    title = json.dumps(f"nbench: {bench}")  # every JSON string is a YAML string
     settings = f"title: {title}\nemoji: 📈\ncolorFrom: blue\ncolorTo: green\nsdk: static\napp_file: index.html\n"
     about = "Which scorer can tell, earliest and cheapest, whether an image will match its prompt. Made by nbench.\n"
     _write(folder / "README.md", f"---\n{settings}pinned: false\n---\n\n{about}")
@@ -79,7 +79,7 @@ def _filled(title: str, data: str) -> str:
     script = "(() => {\n" + "".join(_static(name) for name in _SCRIPTS) + "})();\n"
     scripts = [*libraries, script]
     hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts)
-    # the plots bring style elements of their own; with no network allowed, a style can do no harm
+    # the plots add style elements of their own; styles are harmless without network access
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
     return Template(_static("template.html")).substitute(
         title=html.escape(title),

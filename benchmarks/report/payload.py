@@ -1,4 +1,4 @@
-"""What the page's script reads: figures as tables with few columns, and as many trajectories as the page can hold."""
+"""The data for the page's script: figures as narrow tables, and as many trajectories as the page can hold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MOST_POSITIONS = 101
 
 
 def figures(inputs: Inputs) -> dict[str, Any]:
-    """Everything but the trajectories."""
+    """All data but the trajectories."""
     results = [result for _, result in inputs.results]
     first = inputs.first
     yardsticks = {label: mark for result in results for label, mark in result.yardsticks.items()}
@@ -64,18 +64,19 @@ def figures(inputs: Inputs) -> dict[str, Any]:
 def viewer(inputs: Inputs, bench: Bench, count: int, room: int) -> dict[str, Any]:
     """At most `count` prompts with their trajectories, in `room` bytes of JSON.
 
-    The pictures are as large as `count` prompts of the first one's size allow; what does not fit is left out.
+    The pictures are as large as fits if each of the `count` prompts takes as much as the first; prompts that no longer
+    fit are left out.
     """
     places = [position for position in inputs.positions() if position in bench.info.stored]
     places = [places[index] for index in spread(places, _MOST_POSITIONS)]
     numbers = spread(bench.prompts, count)
-    told = scored(inputs, bench, [bench.prompts[number].prompt_id for number in numbers])
+    scores = scored(inputs, bench, [bench.prompts[number].prompt_id for number in numbers])
     prompts: list[dict[str, Any]] = []
     size: Size | None = None
-    for row, found in enumerate(trajectories(bench, numbers, places)):
+    for row, prompt in enumerate(trajectories(bench, numbers, places)):
         if size is None:
-            size = _fitting(found, told, places, room // len(numbers))
-        entry = _entry(found, told, row, places, size)
+            size = _fitting(prompt, scores, places, room // len(numbers))
+        entry = _entry(prompt, scores, row, places, size)
         room -= len(dumps(entry))
         if room < 0:
             break
@@ -84,13 +85,13 @@ def viewer(inputs: Inputs, bench: Bench, count: int, room: int) -> dict[str, Any
 
 
 def dumps(value: object) -> str:
-    """JSON that may stand in a script element: no `<`, `>` or `&`, and no NaN."""
+    """JSON that is safe inside a script element: no `<`, `>` or `&`, and no NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to five significant digits, null for those that are none; whatever lists and dicts they are in."""
+    """Floats in nested lists and dicts rounded to five significant digits; null for NaN and infinity."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -100,38 +101,38 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _fitting(found: Trajectories, told: Scored, places: Sequence[int], room: int) -> Size:
+def _fitting(prompt: Trajectories, raw: Scored, places: Sequence[int], room: int) -> Size:
     """The largest size at which this prompt takes no more than its share of the room."""
-    return next((size for size in SIZES if len(dumps(_entry(found, told, 0, places, size))) <= room), SIZES[-1])
+    return next((size for size in SIZES if len(dumps(_entry(prompt, raw, 0, places, size))) <= room), SIZES[-1])
 
 
-def _entry(found: Trajectories, told: Scored, row: int, places: Sequence[int], size: Size) -> dict[str, Any]:
-    """A prompt; `row`: its place in the scores."""
-    sprites, prompt = found.sprites(size), found.prompt
+def _entry(trajectory: Trajectories, raw: Scored, row: int, places: Sequence[int], size: Size) -> dict[str, Any]:
+    """The JSON of a prompt; row: its row in the scores."""
+    sprites, prompt = trajectory.sprites(size), trajectory.prompt
     scores = {
         model: [by_position[k][row].tolist() if k in by_position else None for k in places]
-        for model, by_position in told.models.items()
+        for model, by_position in raw.models.items()
     }
     return {
         "id": prompt.prompt_id,
         "text": prompt.prompt,
-        "present": found.present,
+        "present": trajectory.present,
         "previews": sprites.previews,
         "preview_size": sprites.preview_size,
         "images": sprites.images,
         "image_size": sprites.image_size,
         "scores": rounded(scores),
-        "references": rounded({label: values[row].tolist() for label, values in told.references.items()}),
+        "references": rounded({label: values[row].tolist() for label, values in raw.references.items()}),
     }
 
 
 def _shown(figure: Figure) -> dict[str, Any]:
-    """What the page needs to show a figure and sort by it."""
+    """The fields that the page needs to show a figure and sort by it."""
     return {name: getattr(figure, name) for name in ("heading", "higher_is_better", "whole")}
 
 
 def _yardsticks(mark: Yardstick, result: EvaluationResult) -> list[dict[str, Any]]:
-    """Lines of the leaderboard that are no models."""
+    """Lines of the leaderboard that are not models."""
     lines = []
     for line in yardstick_lines(mark, result.n_candidates, result.steps).values():
         ends = {f"{name}_{end}": x for name, ci in line.intervals.items() for end, x in zip(_ENDS, ci, strict=True)}
@@ -140,7 +141,7 @@ def _yardsticks(mark: Yardstick, result: EvaluationResult) -> list[dict[str, Any
 
 
 def _columns(results: Iterable[EvaluationResult], table: str, names: Sequence[str]) -> dict[str, Any]:
-    """A table of all results; a figure's interval follows it as `<name>_low` and `<name>_high`."""
+    """A table over all results; the interval of a figure follows it as `<name>_low` and `<name>_high`."""
     rows = [row.model_dump() for result in results for row in getattr(result, table)]
     intervals = {f"{name}_ci" for row in rows[:1] for name in names if f"{name}_ci" in row}
     heads = [head for name in names for head in _heads(name, f"{name}_ci" in intervals)]

@@ -1,4 +1,4 @@
-"""Trajectories in few bytes: a prompt's previews as one picture, a row a candidate and a column a position."""
+"""Compact trajectories: a prompt's previews as one picture, one row per candidate and one column per position."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ...shards.rows import columns_of, from_arrow
 
 _BATCH_ROWS = 64
 _MOST_PIXELS = 16383
-"""Of a side of a WebP."""
+"""Longest side of a WebP."""
 
 
 class Size(NamedTuple):
-    """Longest side of a preview and of a final image at most, in pixels, and the quality of both as WebP."""
+    """Maximum longest side of a preview and of a final image, in pixels, and the WebP quality of both."""
 
     preview: int
     image: int
@@ -47,8 +47,8 @@ SIZES = (
 class Sprites:
     """A prompt's candidates as data URIs; failed ones are blank.
 
-    previews: tiles `preview_size` (width, height), a row a candidate, a column a position; "" without a preview map.
-    images: tiles `image_size`, a row a candidate.
+    previews: tiles of `preview_size` (width, height), one row per candidate, one column per position; "" without a
+    preview map. images: tiles of `image_size`, one row per candidate.
     """
 
     previews: str
@@ -70,7 +70,7 @@ class Trajectories:
     images: np.ndarray
 
     def sprites(self, size: Size) -> Sprites:
-        """At a size, or as large as they are where that is less."""
+        """The pictures scaled down to `size`; smaller ones keep their size."""
         n = len(self.images)
         images = _sheet(self.images[:, None], size.image, size.quality)
         if self.previews is None:
@@ -80,12 +80,12 @@ class Trajectories:
 
 
 def spread(items: Sequence[object], count: int) -> list[int]:
-    """The indices of at most `count` items, evenly over all."""
+    """The indices of at most `count` items, evenly spread over all."""
     return sorted({round(number) for number in np.linspace(0, len(items) - 1, min(count, len(items)))})
 
 
 def trajectories(bench: Bench, numbers: Sequence[int], positions: Sequence[int]) -> Iterator[Trajectories]:
-    """Those of the prompts with these numbers, in the bench's order; shards without any are not read."""
+    """The trajectories of the prompts with these numbers, in the bench's order; only shards that hold any are read."""
     info = bench.info
     read = tuple(positions) if info.preview is not None else ()
     columns = columns_of(info, read, images=True)
@@ -96,8 +96,8 @@ def trajectories(bench: Bench, numbers: Sequence[int], positions: Sequence[int])
         if prompts.keys().isdisjoint(info.shard_rows(index)):
             continue
         for rows in bench.shard_rows(index, columns, _BATCH_ROWS):
-            wanted = [(prompts[row], row - first) for row in range(first, first + len(rows)) if row in prompts]
-            for number, places in groupby(wanted, itemgetter(0)):
+            chosen = [(prompts[row], row - first) for row in range(first, first + len(rows)) if row in prompts]
+            for number, places in groupby(chosen, itemgetter(0)):
                 offsets = [offset for _, offset in places]
                 if number not in canvases:
                     canvases[number] = _Canvas(bench, number, read)
@@ -109,7 +109,7 @@ def trajectories(bench: Bench, numbers: Sequence[int], positions: Sequence[int])
 
 
 class _Canvas:
-    """A prompt's pictures while its rows come in, from more than one batch or shard perhaps."""
+    """A prompt's pictures, filled row by row, maybe from several batches or shards."""
 
     def __init__(self, bench: Bench, number: int, positions: tuple[int, ...]) -> None:
         info = bench.info
@@ -131,12 +131,12 @@ class _Canvas:
                     self.previews[candidate, column] = preview_image(batch.latents[position][row], info.preview)
 
     def done(self) -> Trajectories:
-        prompt, shown = self.bench.prompts[self.number], self.previews if self.positions else None
-        return Trajectories(prompt, tuple(self.present), shown, self.images)
+        prompt, previews = self.bench.prompts[self.number], self.previews if self.positions else None
+        return Trajectories(prompt, tuple(self.present), previews, self.images)
 
 
 def _sheet(tiles: np.ndarray, most: int, quality: int) -> tuple[str, tuple[int, int]]:
-    """Tiles uint8 [R, C, h, w, 3], each at most `most` pixels long, as one WebP; with the size (width, height)."""
+    """Tiles uint8 [R, C, h, w, 3], scaled down to at most `most` pixels a side, as one WebP; and (width, height)."""
     rows, columns, height, width, _ = tiles.shape
     scale = min(1.0, most / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,4 +1,4 @@
-"""Figures as text, alike in every table."""
+"""Figures as text, the same in every table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNKNOWN = "-"
 
 
 def number(value: float | None) -> str:
-    """Three decimals, `-` where there is none.
+    """Three decimals; `-` for None.
 
     >>> number(-0.00001), number(None)
     ('0.000', '-')
@@ -17,7 +17,7 @@ def number(value: float | None) -> str:
 
 
 def whole(value: float | None) -> str:
-    """A count."""
+    """A count; `-` for None."""
     return UNKNOWN if value is None else f"{value:.0f}"
 
 
@@ -33,7 +33,7 @@ def with_ends(value: float | None, interval: CI) -> str:
 
 
 def half_width(interval: CI) -> str:
-    """Half of an interval behind `±`, as many spaces where there is none."""
+    """Half the width of an interval after `±`; as many spaces for None."""
     return "      " if interval is None else f"±{(interval[1] - interval[0]) / 2:.3f}"
 
 

@@ -31,7 +31,7 @@ class Difference:
     """A metric of model A, of model B, and A minus B over the prompts that both have, with its 95 % interval.
 
     p_value: two-sided, from the draws of the interval; p_holm: corrected by Holm's method over the positions. Without
-    raw scores only the first three are known.
+    raw scores only a, b and difference are set.
     """
 
     position: int
@@ -48,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Model `a` against `b` on `bench`; note: why there are no intervals, "" where there are."""
+    """Model `a` against `b` on `bench`; note: why there are no intervals, "" if there are."""
 
     bench: str
     a: str
@@ -58,41 +58,41 @@ class ModelComparison:
 
 
 def find_result(name: str, results: Path) -> Path:
-    """The file that a person means: a path, or `model` or `bench/model` under `results`.
+    """The result file called `name`: a path, or `model` or `bench/model` under `results`.
 
     Raises:
-        NbenchError: none, or several.
+        NbenchError: no such file, or several.
     """
     if Path(name).is_file():
         return Path(name)
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise NbenchError(f"no result at {name}: run nbench evaluate")
     folders = [results, *sorted(path for path in results.iterdir() if path.is_dir())] if results.is_dir() else []
-    found = [path for folder in folders if (path := folder / f"{name}.json").is_file()]
-    if not found:
+    paths = [path for folder in folders if (path := folder / f"{name}.json").is_file()]
+    if not paths:
         raise NbenchError(
-            f"no result {name!r}: neither a file, nor in {results}; run nbench evaluate, or name --results"
+            f"no result {name!r}: not a file, and not in {results}; run nbench evaluate, or give --results"
         )
-    if len(found) > 1:
-        benches = ", ".join(f"{path.parent.name}/{name}" for path in found)
+    if len(paths) > 1:
+        benches = ", ".join(f"{path.parent.name}/{name}" for path in paths)
         raise NbenchError(f"{name!r} has results on several benches: name one of {benches}")
-    return found[0]
+    return paths[0]
 
 
 def compare_results(
     a: Path, b: Path, bench: Bench | None, reference: str | None = None, yardstick: str | None = None
 ) -> ModelComparison:
-    """Compare two result files, at the positions of both.
+    """Compare two result files at their common positions.
 
-    With the bench, whose references the scores are measured against again, there are intervals and tests.
+    With the bench, the scores are measured again against its references, which gives intervals and tests.
 
     Args:
-        reference: the only one to compare by. Default: all.
-        yardstick: the reference that final-image selection goes by. Default: that of both results.
+        reference: the only one to compare on. Default: all.
+        yardstick: the reference for final-image selection. Default: that of both results.
 
     Raises:
-        NbenchError: of different benches, nothing in common, no such reference, results by two yardsticks, or score
-            tables gone or of another run.
+        NbenchError: different benches, nothing in common, no such reference, two different yardsticks, or score tables
+            missing or of another run.
     """
     ours, theirs = read_result(a), read_result(b)
     _same_bench(ours, theirs, a, b)
@@ -102,14 +102,16 @@ def compare_results(
     labels = labels if reference is None else [reference]
     if bench is None:
         if yardstick is not None:
-            raise NbenchError("--yardstick needs the references of the bench: name it with --bench")
+            raise NbenchError("--yardstick needs the references of the bench: give --bench")
         for label in labels:
             _chooser(ours, theirs, label, None)
         rows = tuple(_stated(ours, theirs, labels))
-        note = f"no intervals: the references of {ours.bench} are not at hand; name the bench with --bench"
+        note = f"no intervals: the references of {ours.bench} are not available; give the bench with --bench"
         return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows), note)
     if bench.info.fingerprint != ours.bench_fingerprint:
-        raise NbenchError(f"{bench.location.url} is another build than the results' {ours.bench}: evaluate it again")
+        raise NbenchError(
+            f"{bench.location.url} is not the build of {ours.bench} that the results are of: evaluate it again"
+        )
     tables = [raw_scores(path, result, bench) for path, result in ((a, ours), (b, theirs))]
     ids = pc.unique(pa.chunked_array([table.prompts.dictionary for table in tables]))
     layout = Layout.of_bench(ids, bench.info.candidates)
@@ -125,15 +127,15 @@ def compare_results(
     return ModelComparison(ours.bench, ours.model, theirs.model, _any(rows))
 
 
-def _chooser(ours: EvaluationResult, theirs: EvaluationResult, label: str, named: str | None) -> str:
-    """What final-image selection goes by: the reference `named`, else that of both results."""
+def _chooser(ours: EvaluationResult, theirs: EvaluationResult, label: str, yardstick: str | None) -> str:
+    """What final-image selection goes by: the reference `yardstick`, else that of both results."""
     choosers = sorted({mark.chooser for side in (ours, theirs) if (mark := side.yardsticks[label]).chooser})
-    if named is None and len(choosers) > 1:
+    if yardstick is None and len(choosers) > 1:
         raise NbenchError(
-            f"final-image selection goes by {choosers[0]} in one result and by {choosers[1]} in the other: name a "
+            f"final-image selection goes by {choosers[0]} in one result and by {choosers[1]} in the other: choose a "
             "reference with --yardstick, or evaluate both again"
         )
-    return named or (choosers[0] if choosers else YARDSTICK)
+    return yardstick or (choosers[0] if choosers else YARDSTICK)
 
 
 def _measured(
@@ -144,7 +146,7 @@ def _measured(
     random, final = metrics.random_pick(reference), metrics.best_of_n(chooser, reference)
     positions = [position for position in ours if position in theirs]
     for metric in COMPARED:
-        columns = []  # of each position: ours, theirs, and, of a share of a gain, random and final
+        columns = []  # per position: ours, theirs, and for recovered gain also random and final
         for position in positions:
             sides = [side[position] for side in (ours, theirs)]
             if metric == "spearman":
@@ -160,11 +162,11 @@ def _measured(
 
 
 def _tested(values: Array, metric: str, positions: list[int], label: str) -> Iterator[Difference]:
-    """Differences at K positions of values [P, K * 2], or [P, K * 4]."""
+    """Differences at K positions from values [P, K * 2], or [P, K * 4] for recovered gain."""
     means = metrics.mean_over_prompts(values).reshape(len(positions), -1)
-    drawn = bootstrap_means(values).reshape(-1, *means.shape)
+    means_of_draws = bootstrap_means(values).reshape(-1, *means.shape)
     a, b = (_figure(metric, means, side) for side in (0, 1))
-    draws = _figure(metric, drawn, 0) - _figure(metric, drawn, 1)  # [R, K]
+    draws = _figure(metric, means_of_draws, 0) - _figure(metric, means_of_draws, 1)  # [R, K]
     low, high = percentiles(draws)
     tail = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
     p_values = np.where(np.isfinite(draws).all(0), np.minimum(1, 2 * (tail + 1) / (len(draws) + 1)), np.nan)
@@ -173,7 +175,7 @@ def _tested(values: Array, metric: str, positions: list[int], label: str) -> Ite
 
 
 def _figure(metric: str, means: Array, side: int) -> Array:
-    """Of means [..., K, 2 or 4]: [..., K]."""
+    """The metric of one side, [..., K], from means [..., K, 2 or 4]."""
     if metric != "recovered_gain":
         return means[..., side]
     return metrics.recovered_gain(means[..., side], means[..., 2], means[..., 3])

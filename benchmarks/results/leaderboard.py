@@ -1,4 +1,4 @@
-"""Result files as one leaderboard: a line a model and bench, best first."""
+"""Result files as one leaderboard: one line per model and bench, best first."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .yardsticks import yardstick_lines
 
 @dataclass(frozen=True)
 class Line:
-    """A model on a bench, at one position by one reference; figures and intervals by the names in `ROW_FIGURES`.
+    """A model on a bench, at one position and one reference; figures and intervals by their names in `ROW_FIGURES`.
 
-    yardstick: no model, but what a random pick, final-image selection or the reference itself would reach.
+    yardstick: not a model, but what a random pick, final-image selection or the reference itself reaches.
     """
 
     model: str
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines, bench by bench, best first; `left_out` says which files have none, and why; `notes`: what to mind."""
+    """Lines per bench, best first; left_out: which files have no line, and why; notes: what readers should know."""
 
     sort: str
     lines: tuple[Line, ...]
@@ -42,7 +42,7 @@ class Leaderboard:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that any line has."""
+        """The figures that at least one line has."""
         return [name for name in ROW_FIGURES if any(name in line.figures for line in self.lines)]
 
 
@@ -57,16 +57,16 @@ def leaderboard(
     """Read every result under `folder`.
 
     Args:
-        sort: one of `ROW_FIGURES`; what is unknown comes last.
-        position: which to compare at. Default: of those that all models of a bench have the one half way, or the
-            nearest before it; without such a one each model is shown at its own.
-        reference: which to compare by. Default: vqascore where a file has it, else its first.
-        bench: the only one to show.
-        yardstick: what final-image selection goes by; results that went by another are left out, since their gains are
-            shares of another gain. Default: for each bench and reference clip where any result did, else the first's.
+        sort: one of `ROW_FIGURES`; lines without it come last.
+        position: the position to compare at. Default: of the positions that all models of a bench have, the one half
+            way or the nearest before it; if there is none, each model is shown at its own.
+        reference: the reference to compare on. Default: vqascore if a file has it, else its first.
+        bench: the only bench to show.
+        yardstick: the reference for final-image selection; results with another one are left out, because their gains
+            are not comparable. Default, per bench and reference: clip if any result used it, else that of the first.
 
     Raises:
-        NbenchError: nothing there, or nothing that was asked for.
+        NbenchError: no results, or none that matches.
     """
     if sort not in ROW_FIGURES:
         raise NbenchError(f"cannot sort by {sort!r}: there are {', '.join(ROW_FIGURES)}")
@@ -74,48 +74,48 @@ def leaderboard(
     results = list(_results(folder, left_out))
     if not results:
         raise NbenchError(f"no results in {folder}: run nbench evaluate{_why(left_out)}")
-    wanted = [(path, result) for path, result in results if bench in (None, result.bench)]
-    if not wanted:
+    chosen = [(path, result) for path, result in results if bench in (None, result.bench)]
+    if not chosen:
         raise NbenchError(f"no results of {bench}: there are {', '.join(sorted({r.bench for _, r in results}))}")
-    names = _bench_names([result for _, result in wanted])
+    names = _bench_names([result for _, result in chosen])
     rows = list[tuple[Path, EvaluationResult, ResultRow]]()
     common = {
-        build: common_position([result for _, result in wanted if (result.bench, result.bench_fingerprint) == build])
+        build: common_position([result for _, result in chosen if (result.bench, result.bench_fingerprint) == build])
         for build in names
     }
     notes = [_apart(names[build]) for build, shared in common.items() if shared is None and position is None]
-    for path, result in wanted:
+    for path, result in chosen:
         shared = common[result.bench, result.bench_fingerprint]
         row = _row(result, shared if position is None else position, reference)
         if isinstance(row, str):
             left_out.append(f"{path}: {row}")
         else:
             rows.append((path, result, row))
-    choosers, seen = _choosers(rows, yardstick), set()
+    choosers, yardsticks_added = _choosers(rows, yardstick), set()
     for path, result, row in rows:
-        chooser, wanted_chooser = _chooser(result, row), choosers[result.bench_fingerprint, row.reference]
-        if chooser not in (None, wanted_chooser):
-            how = f"final-image selection by {chooser}, not {wanted_chooser}: evaluate it again, or give --yardstick"
+        chooser, common_chooser = _chooser(result, row), choosers[result.bench_fingerprint, row.reference]
+        if chooser not in (None, common_chooser):
+            how = f"final-image selection by {chooser}, not {common_chooser}: evaluate it again, or give --yardstick"
             left_out.append(f"{path}: {how}")
             continue
         name = names[result.bench, result.bench_fingerprint]
         lines.append(_line(row, name))
         mark = result.yardsticks.get(row.reference)
-        if mark and (name, row.reference) not in seen:
-            seen.add((name, row.reference))
+        if mark and (name, row.reference) not in yardsticks_added:
+            yardsticks_added.add((name, row.reference))
             lines += [
-                Line(f"({one.name})", name, one.position, row.reference, True, one.figures, one.intervals)
-                for one in yardstick_lines(mark, result.n_candidates, result.steps).values()
+                Line(f"({ref.name})", name, ref.position, row.reference, True, ref.figures, ref.intervals)
+                for ref in yardstick_lines(mark, result.n_candidates, result.steps).values()
             ]
     if not lines:
-        raise NbenchError(f"no result has what was asked for{_why(left_out)}")
+        raise NbenchError(f"no result matches{_why(left_out)}")
     lines.sort(key=lambda line: (line.bench, line.reference, *_order(line, sort), line.model))
     return Leaderboard(sort, tuple(lines), tuple(left_out), tuple(notes))
 
 
 def common_position(results: Sequence[EvaluationResult]) -> int | None:
-    """Where to compare results of one bench: of the positions that all of them have, the one half way, the nearest
-    before it, or the first after it; position 0, pure noise, only if there is no other. None without any."""
+    """Where to compare results of one bench: of their common positions the one half way, else the nearest before it,
+    else the first after it; position 0, pure noise, only if there is no other. None if they have none in common."""
     places = [{row.position for row in result.rows} for result in results if result.rows]
     shared = set.intersection(*places) if places else set()
     later = sorted(shared - {0})
@@ -124,7 +124,7 @@ def common_position(results: Sequence[EvaluationResult]) -> int | None:
 
 
 def line_cell(line: Line, name: str, interval: bool = True) -> str:
-    """A figure of a line as text, its interval in brackets if wanted."""
+    """A figure of a line as text; `interval`: with its interval in brackets."""
     if ROW_FIGURES[name].whole:
         return whole(line.figures.get(name))
     return with_ends(line.figures.get(name), line.intervals.get(name) if interval else None)
@@ -132,7 +132,7 @@ def line_cell(line: Line, name: str, interval: bool = True) -> str:
 
 def _results(folder: Path, left_out: list[str]) -> Iterable[tuple[Path, EvaluationResult]]:
     if not folder.is_dir():
-        raise NbenchError(f"no folder {folder}: name the one that nbench evaluate wrote results to")
+        raise NbenchError(f"no folder {folder}: give the one that nbench evaluate wrote results to")
     for path in sorted(folder.rglob("*.json")):
         try:
             yield path, read_result(path)
@@ -154,22 +154,22 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
 
 
 def _chooser(result: EvaluationResult, row: ResultRow) -> str | None:
-    """What final-image selection of a result goes by; None where it does not say."""
+    """What final-image selection of a result goes by; None if the result does not say."""
     mark = result.yardsticks.get(row.reference)
     return mark.chooser if mark else None
 
 
 def _choosers(
-    rows: Iterable[tuple[Path, EvaluationResult, ResultRow]], named: str | None
+    rows: Iterable[tuple[Path, EvaluationResult, ResultRow]], yardstick: str | None
 ) -> dict[tuple[str, str], str | None]:
     """What final-image selection goes by in the results shown, by fingerprint of the bench and reference."""
-    there: dict[tuple[str, str], list[str]] = {}
+    choosers_of: dict[tuple[str, str], list[str]] = {}
     for _, result, row in rows:
-        choosers = there.setdefault((result.bench_fingerprint, row.reference), [])
+        choosers = choosers_of.setdefault((result.bench_fingerprint, row.reference), [])
         choosers += [chooser] if (chooser := _chooser(result, row)) else []
     return {
-        key: named or (YARDSTICK if YARDSTICK in choosers else next(iter(choosers), None))
-        for key, choosers in there.items()
+        key: yardstick or (YARDSTICK if YARDSTICK in choosers else next(iter(choosers), None))
+        for key, choosers in choosers_of.items()
     }
 
 
@@ -185,7 +185,7 @@ def _line(row: ResultRow, bench: str) -> Line:
 
 
 def _bench_names(results: Iterable[EvaluationResult]) -> dict[tuple[str, str], str]:
-    """What to call each build: benches of one name and different content are told apart by their fingerprints."""
+    """The name to show for each build; builds of the same name get their fingerprints added."""
     builds = {(result.bench, result.bench_fingerprint) for result in results}
     names = [name for name, _ in builds]
     return {build: build[0] if names.count(build[0]) == 1 else f"{build[0]}@{build[1][:8]}" for build in builds}

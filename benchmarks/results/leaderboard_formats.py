@@ -1,4 +1,4 @@
-"""A leaderboard in the formats that people paste elsewhere: Markdown, CSV, JSON."""
+"""A leaderboard as Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_json(board: Leaderboard) -> str:
 
 
 def as_csv(board: Leaderboard) -> str:
-    """One line a model and bench, full precision, intervals in columns `<metric>_low` and `<metric>_high`."""
+    """One line per model and bench in full precision; intervals in columns `<metric>_low` and `<metric>_high`."""
     columns = [name for metric in board.columns for name in _spread(metric)]
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -53,7 +53,7 @@ def as_csv(board: Leaderboard) -> str:
 
 
 def as_markdown(board: Leaderboard) -> str:
-    """A table that GitHub and the Hub show."""
+    """A Markdown table, as GitHub and the Hub render it."""
     head, rows = _cells(board)
     aligned = ["---" if name in _WITHOUT_NUMBERS else "---:" for name in head]
     return "".join(f"| {' | '.join(map(_markdown, row))} |\n" for row in (head, aligned, *rows))

@@ -1,4 +1,4 @@
-"""An evaluation as one picture: who knows how early, and what choosing early costs and keeps."""
+"""An evaluation as one picture: agreement by position, and Best-of-N by cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def plot_report(report: EvaluationReport, path: Path) -> None:
-    """Write a PNG: a row of two panels a reference, agreement by position and Best-of-N by cost.
+    """Write a PNG with two panels per reference: agreement by position, and Best-of-N by cost.
 
     Raises:
         NbenchError: `path` cannot be written.
@@ -52,7 +52,7 @@ def plot_report(report: EvaluationReport, path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    references = sorted(report.yardsticks, reverse=True)  # vqascore, the independent one, before clip
+    references = sorted(report.yardsticks, reverse=True)  # vqascore, the independent reference, before clip
     with rc_context(_STYLE):
         figure = Figure(figsize=(11, 0.9 + 3.6 * len(references)), layout="constrained")
         figure.suptitle(f"{report.bench}: {report.n_prompts} prompts, Best-of-{report.n_candidates}", color=_INK)
@@ -80,7 +80,7 @@ def _agreement(axes: Axes, report: EvaluationReport, reference: str) -> None:
 
 def _selection(axes: Axes, report: EvaluationReport, reference: str) -> None:
     mark = report.yardsticks[reference]
-    # each label stands where curves that rise from the one line to the other are far from it
+    # curves rise from the lower line to the upper one: each label stands at the end away from them
     for value, label, dashes, x, align, offset in (
         (mark.final, f"chosen by {mark.chooser} on the final images", (5, 2), 0, "left", (3, 4)),
         (mark.random, "a random candidate", (1, 1.5), 1, "right", (-3, -12)),

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, device and times."""
+"""Provenance of a result: versions, commit, device and times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("diffusers", "numpy", "pyarrow", "scipy", "torch", "transformers")
 
 class Provenance(BaseModel):
     """nbench: its version; commit: of the checkout it ran from, if any; started: UTC, ISO 8601; seconds: wall clock;
-    source: a hash of what the model was named by, which tells two folders of one name apart."""
+    source: a hash of the model's path or id, which differs for two folders of the same name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,14 +31,14 @@ class Provenance(BaseModel):
 
 
 def provenance(started: datetime, device: str | None = None) -> Provenance:
-    """Of a run that began at `started` (with its time zone) and ends now.
+    """The provenance of a run that began at `started` (with its time zone) and ends now.
 
     >>> provenance(datetime.now(UTC)).nbench == __version__
     True
     """
     return Provenance(
         nbench=__version__,
-        packages={name: found for name in _PACKAGES if (found := _version(name))},
+        packages={name: installed for name in _PACKAGES if (installed := _version(name))},
         commit=_commit(_ROOT),
         device=device,
         started=started.astimezone(UTC).isoformat(timespec="seconds"),
@@ -54,8 +54,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit(root: Path) -> str | None:
-    """The commit of the checkout whose top is `root`, with `+` where files differ from it; a package that merely
-    lies inside somebody's checkout has none."""
+    """The commit of the checkout at `root`, with `+` if files differ from it; None unless `root` is the top of one."""
     try:
         top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")
         if Path(top).resolve() != root:

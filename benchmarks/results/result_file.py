@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: one frozen, versioned file a bench and model, with where it comes from."""
+"""Result files of an evaluation: one frozen, versioned file per bench and model, with its provenance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...shards.atomic import write_out
 from ..metrics.rows import (
     Comparison,
@@ -26,10 +26,10 @@ from .provenance import Provenance
 
 
 class ScorerCost(Frozen):
-    """What scoring one candidate once costs; seconds as measured on the machine of the evaluation, null where not.
+    """The cost of scoring one candidate once; seconds as measured on the machine of the evaluation, else null.
 
-    calls_per_score: denoiser calls beyond those before the position; seconds_per_score: of the scorer, with what
-    makes its input; step_seconds: of a denoiser step of one candidate; steps_per_score: their quotient.
+    calls_per_score: denoiser calls beyond those before the position; seconds_per_score: of the scorer,
+    its input included; step_seconds: of one denoiser step of one candidate; steps_per_score: their quotient.
     """
 
     reads: str
@@ -40,7 +40,7 @@ class ScorerCost(Frozen):
 
 
 class EvaluationResult(Frozen):
-    """All that an evaluation says of one model on one bench, and what it was computed from."""
+    """Everything an evaluation reports on one model and one bench, and what it was computed from."""
 
     format_version: Literal[2] = 2
     provenance: Provenance
@@ -66,7 +66,7 @@ class EvaluationResult(Frozen):
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The outcome for all models; `files` are the results written, `costs` by model."""
+    """The outcome for all models; files: the results written; costs: by model."""
 
     bench: str
     n_prompts: int
@@ -82,7 +82,7 @@ class EvaluationReport:
     costs: dict[str, ScorerCost] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The one object that `nbench evaluate --json` prints; what was not measured is not in it."""
+        """The one object that `nbench evaluate --json` prints, without what was not measured."""
         more = {
             "separation": [row.model_dump() for row in self.separation],
             "retrieval": [row.model_dump() for row in self.retrieval],
@@ -95,13 +95,13 @@ class EvaluationReport:
                 "n_candidates": self.n_candidates,
                 "yardsticks": {label: mark.model_dump() for label, mark in self.yardsticks.items()},
                 "rows": [row.model_dump() for row in self.rows],
-                **{name: found for name, found in more.items() if found},
+                **{name: rows for name, rows in more.items() if rows},
             }
         )
 
 
 def result_path(out: Path, bench: str, model: str, suffix: str = ".json") -> Path:
-    """Where the result of `model` on `bench` lies: `<out>/<bench>/<model><suffix>`."""
+    """The path of the result of `model` on `bench`: `<out>/<bench>/<model><suffix>`."""
     return out / bench / f"{model}{suffix}"
 
 
@@ -115,26 +115,26 @@ def write_result(path: Path, result: EvaluationResult) -> None:
 
 
 def read_result(path: Path) -> EvaluationResult:
-    """The result at `path`; one of format 1 is brought up to date, what it did not hold is null or empty.
+    """The result at `path`. A file of format 1 is converted; fields it lacks are null or empty.
 
     Raises:
-        NbenchError: there is none, or it is damaged or of another format.
+        NbenchError: no such file, or it is damaged or of another format.
     """
     try:
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict) and found.get("format_version") == 1:
-            found = _from_version_1(found)
-        return EvaluationResult.model_validate_json(json.dumps(found))  # as JSON, in which a tuple is a list
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and content.get("format_version") == 1:
+            content = _from_version_1(content)
+        return EvaluationResult.model_validate_json(json.dumps(content))  # as JSON, in which a tuple is a list
     except FileNotFoundError:
         raise NbenchError(f"no result at {path}: run nbench evaluate") from None
     except OSError as error:
-        raise NbenchError(f"cannot read {path}: {error.strerror}") from None
+        raise NbenchError(f"cannot read {path}: {reason_of(error)}") from None
     except ValidationError as error:
         raise NbenchError(f"{path} is not a result of this nbench ({error.error_count()} fields differ)") from None
     except (ValueError, RecursionError):
-        raise NbenchError(f"{path} is not a result of this nbench (no JSON): run nbench evaluate again") from None
+        raise NbenchError(f"{path} is not a result of this nbench (not JSON): run nbench evaluate again") from None
 
 
-def _from_version_1(found: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in found.items() if name != "nbench_version"}
-    return rest | {"format_version": 2, "provenance": {"nbench": found.get("nbench_version")}}
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in content.items() if name != "nbench_version"}
+    return rest | {"format_version": 2, "provenance": {"nbench": content.get("nbench_version")}}

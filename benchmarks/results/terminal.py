@@ -1,4 +1,4 @@
-"""Results as tables for the terminal: an evaluation, a comparison, a leaderboard, agreement with people."""
+"""Results as tables for the terminal: an evaluation, a comparison, a leaderboard, agreement with human ratings."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 _SIGNIFICANT = 0.05
 _WITH_INTERVAL = ("spearman", "recovered_gain")
 _LEFT = ("model", "bench", "reference", "metric", "reads", "scope", "skill")
-"""Columns of words."""
+"""Left-aligned columns."""
 
 
 def print_wide(table: RenderableType) -> None:
-    """Print it as wide as it is: a narrow terminal wraps lines, a narrow table would lose figures."""
+    """Print a table at its full width: a narrow terminal wraps lines, a narrow table would lose figures."""
     console = Console()
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)
 
 
 def report_table(report: EvaluationReport) -> Group:
-    """Metrics of each model at each position, by reference, and the paired differences between the models; then what
-    else was asked for: corrupted captions, retrieval, costs."""
+    """Metrics of each model at each position, by reference; then, if there are any: paired differences between models,
+    corrupted captions, retrieval, costs."""
     tables = [_metrics(report, reference) for reference in report.yardsticks]
     more = (_comparisons, report.comparisons), (_separation, report.separation), (_retrieval, report.retrieval)
-    tables += [make(report) for make, found in more if found]
+    tables += [make(report) for make, rows in more if rows]
     if any(cost.step_seconds for cost in report.costs.values()):
         tables.append(_costs(report))
     return Group(*tables)
@@ -51,9 +51,9 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
     failed = f", {report.n_failed} failed" if report.n_failed else ""
     table = _plain(
         title=f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
-        caption="±: half of the 95 % interval over prompts. (random): a blind pick, (final): choosing among finished "
-        "images, (oracle): by the reference itself. recovered gain: share of (final) - (random) kept; n: candidates "
-        "scored (+ unscored).",
+        caption="±: half of the 95 % interval over prompts. (random): a random pick, (final): selection among finished "
+        "images, (oracle): selection by the reference itself. recovered gain: share of (final) - (random); n: "
+        "candidates scored (+ unscored).",
     )
     headings = (METRICS[name].heading.replace(" ", "\n") for name in CORE)  # narrow enough for 80 columns
     _head(table, "model", "position", *headings, "steps", "n")
@@ -82,7 +82,7 @@ def _comparisons(report: EvaluationReport) -> Table:
     cells = {(row.reference, row.position, row.model, row.other): _interval(row) for row in report.comparisons}
     table = _plain(
         title="differences in Spearman, paired by prompt",
-        caption="with 95 % bootstrap intervals over prompts; bold where that excludes 0",
+        caption="with 95 % bootstrap intervals over prompts; bold: the interval excludes 0",
     )
     _head(table, "reference", "position", *(f"{model} - {other}" for model, other in pairs))
     for reference, position in dict.fromkeys((row.reference, row.position) for row in report.comparisons):
@@ -91,14 +91,14 @@ def _comparisons(report: EvaluationReport) -> Table:
 
 
 def _separation(report: EvaluationReport) -> Table:
-    table = _plain("true captions against corrupted ones", "AUROC by kind of corruption; 0.5 is chance")
+    table = _plain("true against corrupted captions", "AUROC per kind of corruption; 0.5 is chance")
     kinds = list(dict.fromkeys(row.kind for row in report.separation))
     cells = {(row.model, row.position, row.kind): row.auroc for row in report.separation}
     return _by_position(table, kinds, cells)
 
 
 def _retrieval(report: EvaluationReport) -> Table:
-    table = _plain("retrieval over the bench", "recall at k, of latents by their text and of texts by their latent")
+    table = _plain("retrieval over the bench", "recall at k of latents by text, and of texts by latent")
     cells = {
         (row.model, row.position, f"{row.direction.replace('_', ' ')} @{row.k}"): row.recall for row in report.retrieval
     }
@@ -114,7 +114,9 @@ def _by_position(table: Table, headings: list[str], cells: dict[tuple[str, int, 
 
 
 def _costs(report: EvaluationReport) -> Table:
-    table = _plain("what a score costs", "calls: of the denoiser, beyond those before the position; steps: ms over ms")
+    table = _plain(
+        "cost of a score", "calls: denoiser calls beyond those before the position; steps: ms per score / ms per step"
+    )
     _head(table, "model", "reads", "calls", "ms per score", "ms per step", "steps")
     for model, cost in report.costs.items():
         seconds = (cost.seconds_per_score, cost.step_seconds)
@@ -123,11 +125,13 @@ def _costs(report: EvaluationReport) -> Table:
     return table
 
 
-def comparison_table(found: ModelComparison) -> Table:
-    """A line for each reference, metric and position; bold where the difference holds after Holm's correction."""
-    table = _plain(_title(found), "95 % bootstrap intervals, paired by prompt; p: Holm over positions; bold: p < 0.05")
+def comparison_table(comparison: ModelComparison) -> Table:
+    """One line per reference, metric and position; bold where the difference is significant after Holm's correction."""
+    table = _plain(
+        _title(comparison), "95 % bootstrap intervals, paired by prompt; p: Holm over positions; bold: p < 0.05"
+    )
     _head(table, "reference", "metric", "position", "A", "B", "A - B", "p")
-    for row in found.rows:
+    for row in comparison.rows:
         style = "bold" if _better(row) or _worse(row) else None
         p_value = "-" if row.p_holm is None else f"{row.p_holm:.4f}"
         figures = (number(row.a), number(row.b), difference(row.difference, row.low, row.high), p_value)
@@ -135,14 +139,14 @@ def comparison_table(found: ModelComparison) -> Table:
     return table
 
 
-def digest_table(found: ModelComparison) -> Table:
-    """A line for each reference and metric: at how many positions which model is better, and the middle one."""
-    table = _plain(_title(found), "better, worse: positions where Holm-corrected p < 0.05; every one: --positions")
+def digest_table(comparison: ModelComparison) -> Table:
+    """One line per reference and metric: at how many positions each model is better, and the middle position."""
+    table = _plain(_title(comparison), "better, worse: positions where Holm-corrected p < 0.05; --positions lists all")
     _head(table, "reference", "metric", "better", "worse", "at", "A - B")
-    for (reference, metric), group in groupby(found.rows, lambda row: (row.reference, row.metric)):
+    for (reference, metric), group in groupby(comparison.rows, lambda row: (row.reference, row.metric)):
         rows = list(group)
         middle = min(rows, key=lambda row: abs(2 * row.position - rows[-1].position))
-        counts = (f"{sum(map(told, rows))}/{len(rows)}" for told in (_better, _worse))
+        counts = (f"{sum(map(is_significant, rows))}/{len(rows)}" for is_significant in (_better, _worse))
         if middle.p_holm is None:
             counts = ("-" for _ in range(2))
         table.add_row(
@@ -156,7 +160,7 @@ def digest_table(found: ModelComparison) -> Table:
 
 
 def board_table(board: Leaderboard) -> Table:
-    """The figures that matter most and those sorted by, these with their intervals."""
+    """The core figures, and the one sorted by with its intervals."""
     shown = [name for name in board.columns if name in (*CORE, *COUNTS, board.sort)]
     sort = ROW_FIGURES[board.sort].heading
     caption = f"sorted by {sort}, its 95 % intervals over prompts in brackets; all figures: --format md"
@@ -171,14 +175,15 @@ def board_table(board: Leaderboard) -> Table:
     return table
 
 
-def agreement_table(found: HumanAgreement) -> Table:
-    """Agreement with people, by position, scope and skill."""
-    missing = found.n_rated - found.n_scored
+def agreement_table(agreement: HumanAgreement) -> Table:
+    """Agreement with human ratings by position, scope and skill."""
+    missing = agreement.n_rated - agreement.n_scored
+    unscored = f", {missing} without a score" if missing else ""
     table = _plain(
-        f"agreement with people: {found.n_rated} rated images{f', {missing} without a score' if missing else ''}",
+        f"agreement with human ratings: {agreement.n_rated} rated images{unscored}",
         "overall: all images; within: images of a prompt, mean over prompts; 95 % bootstrap intervals over prompts",
     )
-    positions = any(row.position is not None for row in found.rows)
+    positions = any(row.position is not None for row in agreement.rows)
     _head(
         table,
         *(["position"] if positions else ()),
@@ -187,7 +192,7 @@ def agreement_table(found: HumanAgreement) -> Table:
         "images",
         *(METRICS[name].heading for name in STATISTICS),
     )
-    for row in found.rows:
+    for row in agreement.rows:
         place = [str(row.position)] if positions else []
         figures = (with_ends(getattr(row, name), getattr(row, f"{name}_ci")) for name in STATISTICS)
         table.add_row(*place, row.scope, escape(row.skill), str(row.n_images), *figures)
@@ -215,8 +220,8 @@ def _counts(row: ResultRow) -> str:
     return f"{row.n_scored}+{row.n_unscored}" if row.n_unscored else str(row.n_scored)
 
 
-def _title(found: ModelComparison) -> str:
-    return escape(f"{found.bench}: A = {found.a}, B = {found.b}")
+def _title(comparison: ModelComparison) -> str:
+    return escape(f"{comparison.bench}: A = {comparison.a}, B = {comparison.b}")
 
 
 def _better(row: Difference) -> bool:

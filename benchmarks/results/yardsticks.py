@@ -1,4 +1,4 @@
-"""What is reached without a model, as figures: a random pick, final-image selection, the reference's own best."""
+"""Baselines without a model, as figures: a random pick, final-image selection, the oracle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..metrics.selection import cost_steps, recovered_gain, retention
 
 @dataclass(frozen=True)
 class YardstickLine:
-    """Figures, where defined, and intervals by name; `position`: at which the candidate is chosen."""
+    """Defined figures and intervals by name; position: where the candidate is selected."""
 
     name: str
     position: int
@@ -22,7 +22,7 @@ class YardstickLine:
 
 
 def yardstick_lines(mark: Yardstick, n_candidates: int, steps: int) -> dict[str, YardstickLine]:
-    """By `random`, `final` and `oracle`, those that are known."""
+    """The lines `random`, `final` and `oracle`, without the undefined ones."""
     every = cost_steps(n_candidates, steps, steps)
     choices: dict[str, tuple[str, int, int, float | None, CI]] = {
         "random": ("random pick", 0, steps, mark.random, mark.random_ci),

@@ -1,1 +1,1 @@
-"""Score tables: what anyone hands in, read in one way, and laid out as arrays."""
+"""Score tables of users and benches: one reader, and their layout as arrays."""

@@ -1,4 +1,4 @@
-"""The score tables that belong to a bench: its references, and the raw scores beside results."""
+"""The score tables of a bench: its references, and the raw scores beside results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .table import ScoreTable, key_of
 
 
 def bench_layout(bench: Bench) -> Layout:
-    """[P, N] for all prompts of a bench, in its order."""
+    """The layout [P, N] of all prompts of a bench, in its order."""
     return Layout.of_bench([prompt.prompt_id for prompt in bench.prompts], bench.info.candidates)
 
 
@@ -35,7 +35,7 @@ def final_references(bench: Bench, layout: Layout) -> dict[str, Array]:
 
 
 def of_bench(table: pa.Table, bench: Bench, place: str, advice: str) -> ScoreTable:
-    """A table that says that it scores a bench; `advice`: what to do where it does not.
+    """The score table of a bench from memory; advice: what the user should do if it does not fit.
 
     Raises:
         NbenchError: it scores another build, or candidates that the bench does not have.
@@ -55,11 +55,11 @@ def raw_scores(path: Path, result: EvaluationResult, bench: Bench) -> ScoreTable
     """The scores beside the result at `path`, which is of this bench.
 
     Raises:
-        NbenchError: gone, of another run, or of candidates that the bench does not have.
+        NbenchError: missing, of another run, or of candidates that the bench does not have.
     """
     place = path.with_name(f"{path.name.removesuffix('.json')}.parquet")
     if not place.is_file():
-        raise NbenchError(f"no raw scores at {place}: they lie beside the result; run nbench evaluate again")
+        raise NbenchError(f"no raw scores at {place}, beside the result: run nbench evaluate again")
     table = read_scores(place)
     origin = scores_metadata(table)
     run = (origin.get("bench_fingerprint"), origin.get("scorer_fingerprint"))

@@ -1,4 +1,4 @@
-"""Files of tables, read in batches: Parquet, CSV, TSV and JSON Lines."""
+"""Table files read in batches: Parquet, CSV, TSV and JSON Lines."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BATCH_ROWS = 2**17
 
 
 def table_batches(path: Path, columns: Collection[str]) -> Iterator[pa.Table]:
-    """The rows of a file, first of all its columns without any; a CSV's or TSV's cells are text.
+    """The rows of a file in batches; the first batch has all columns and no rows. Cells of CSV and TSV are text.
 
     Args:
-        columns: those to read, where there are any of them.
+        columns: the columns to read; missing ones are skipped.
 
     Raises:
-        NbenchError: no such file, or one that is damaged or of another kind.
+        NbenchError: no such file, or it is damaged or of another kind.
     """
     kind = path.suffix.lower()
     with _one_line(path):
@@ -45,7 +45,7 @@ def _one_line(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise NbenchError(f"no file at {path}: give a table (.parquet, .csv, .tsv or .jsonl)") from None
-    except Exception as error:  # damaged bytes make the libraries that read them raise anything
+    except Exception as error:  # readers raise all kinds of exceptions for damaged bytes
         raise NbenchError(f"cannot read {path}: {reason_of(error)}") from None
 
 
@@ -53,14 +53,14 @@ def _parquet_batches(path: Path, columns: Collection[str]) -> Iterator[pa.Table]
     with path.open("rb") as file:
         if path.suffix.lower() != ".parquet" and file.read(4) != b"PAR1":
             raise NbenchError(
-                f"cannot read {path}: it is no Parquet, and its name ends in neither .csv, .tsv nor .jsonl"
+                f"cannot read {path}: it is not Parquet, and its name ends in neither .csv, .tsv nor .jsonl"
             )
     schema = pq.read_schema(path)
     yield schema.empty_table()
-    wanted = [name for name in schema.names if name in columns]
-    texts = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
+    names = [name for name in schema.names if name in columns]
+    texts = [name for name in names if pa.types.is_string(schema.field(name).type)]
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
             batch.validate(full=True)
             yield pa.Table.from_batches([batch])
 
@@ -89,5 +89,5 @@ def _json_batches(path: Path, columns: Collection[str]) -> Iterator[pa.Table]:
 def _json_column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):  # texts beside numbers: written as in a CSV
+    except (pa.ArrowException, OverflowError):  # text and numbers in one column: written as in a CSV
         return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])

@@ -1,4 +1,4 @@
-"""Score tables as arrays: which cell each prompt's images go to, and the values in these cells."""
+"""Score tables as arrays: the cell of each image, and the values of the cells."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MAX_CELLS = 2**27
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images of prompts go in arrays.
+    """The cell of each image in arrays.
 
     Attributes:
-        column: what tells images apart: candidate, image or model.
+        column: the column with the ids of images: candidate, image or model.
         prompts, images: all ids, as text.
-        pairs: number of the prompt * images + number of the image, ascending [U]; `cells`: flat places of these [U].
+        pairs: index of the prompt * number of images + index of the image, ascending [U]; cells: their flat cells [U].
         shape: of the arrays.
     """
 
@@ -41,10 +41,10 @@ class Layout:
 
     @classmethod
     def grid(cls, tables: Sequence[ScoreTable], of: Sequence[ScoreTable] | None = None) -> Layout:
-        """[P, N] for all rows of `of` (default: of all tables), by a column that all of `tables` have.
+        """[P, N] for all rows of `of` (default: all tables), by an image column that all of `tables` have.
 
-        Prompts are in order of their ids (of their numbers, if all are numbers), and so are the images of each prompt,
-        each by its own numbering: they may be called by seeds.
+        Prompts are sorted by id, numerically if all ids are numbers; so are the images within each prompt. Image ids
+        may differ between prompts, e.g. seeds.
 
         Raises:
             NbenchError: no column in common, or far more cells than memory holds.
@@ -68,7 +68,7 @@ class Layout:
 
     @classmethod
     def flat(cls, table: ScoreTable, other: ScoreTable) -> Layout:
-        """[R] for each image of a table, prompt by prompt as in `grid`, by a column that `other` has, too.
+        """[R] for the images of a table, prompt by prompt as in `grid`, by an image column that `other` has too.
 
         Raises:
             NbenchError: no column in common.
@@ -78,7 +78,7 @@ class Layout:
         return cls(column, prompts, images, pairs, np.arange(len(pairs)), (len(pairs),))
 
     def places(self, table: ScoreTable) -> Indices:
-        """The flat cell of each row [M]; -1 where the layout has none."""
+        """The flat cell of each row [M]; -1 if the layout has none."""
         prompts = _numbers(table.prompts, self.prompts)
         images = _numbers(table.images[self.column], self.images)
         pairs = np.where((prompts < 0) | (images < 0), -1, prompts * len(self.images) + images)
@@ -87,10 +87,10 @@ class Layout:
 
 
 def by_caption(table: ScoreTable, layout: Layout) -> dict[str, dict[int, Array]]:
-    """Scores float [*shape] by caption (`prompt`, kinds of corruption) and position; NaN where there is none.
+    """Scores float [*shape] by caption (`prompt`, kinds of corruption) and position; NaN for missing scores.
 
     Raises:
-        NbenchError: no positions, a key twice, or far more cells than memory holds.
+        NbenchError: no positions, a duplicate key, or far more cells than memory holds.
     """
     positions, at = np.unique(positions_of(table), return_inverse=True)
     if table.captions is None:
@@ -99,11 +99,11 @@ def by_caption(table: ScoreTable, layout: Layout) -> dict[str, dict[int, Array]]
         captions, kinds = table.captions.dictionary.to_pylist(), _codes(table.captions)
     layers, layer = np.unique(kinds * len(positions) + at, return_inverse=True)
     filled = _filled(table, layout, layer, len(layers))
-    found: dict[str, dict[int, Array]] = {}
+    by_kind: dict[str, dict[int, Array]] = {}
     for number, values in zip(layers.tolist(), filled, strict=True):
         kind, position = divmod(number, len(positions))
-        found.setdefault(captions[kind], {})[int(positions[position])] = values
-    return found
+        by_kind.setdefault(captions[kind], {})[int(positions[position])] = values
+    return by_kind
 
 
 def of_prompts(table: ScoreTable, layout: Layout) -> dict[int, Array]:
@@ -112,23 +112,23 @@ def of_prompts(table: ScoreTable, layout: Layout) -> dict[int, Array]:
 
 
 def image_values(table: ScoreTable, layout: Layout) -> Array:
-    """The values float [*shape] of a table whose rows are of one caption and one position at most.
+    """The values float [*shape] of a table with at most one caption and one position.
 
     Raises:
-        NbenchError: an image is there twice.
+        NbenchError: an image has two rows.
     """
     return _filled(table, layout, np.zeros(len(table.scores), np.int64), 1)[0]
 
 
 def _filled(table: ScoreTable, layout: Layout, layer: Indices, layers: int) -> Array:
-    """Values [layers, *shape], each in its layer and cell."""
+    """Values [layers, *shape]; layer: the layer of each row."""
     _check_once(table, layout.column, layer, layers)
     size = prod(layout.shape)
     _check_size((layers, *layout.shape), table.place)
     places = layout.places(table)
-    known = places >= 0
+    in_layout = places >= 0
     filled = np.full(layers * size, np.nan)
-    filled[(layer * size + places)[known]] = table.scores[known]
+    filled[(layer * size + places)[in_layout]] = table.scores[in_layout]
     return filled.reshape(layers, *layout.shape)
 
 
@@ -141,11 +141,11 @@ def _check_once(table: ScoreTable, column: str, layer: Indices, layers: int) -> 
     images = table.images[column]
     keys = (_codes(table.prompts) * len(images.dictionary) + _codes(images)) * layers + layer
     ordered = np.sort(keys)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(again):
-        row = int(np.flatnonzero(np.isin(keys, again))[0])
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        row = int(np.flatnonzero(np.isin(keys, repeated))[0])
         key = key_of(table, column, row)
-        raise NbenchError(f"{table.place} has {key} more than once ({len(again)} such rows): keep one row a key")
+        raise NbenchError(f"{table.place} has {key} more than once ({len(repeated)} such rows): keep one row per key")
 
 
 def _shared(tables: Sequence[ScoreTable]) -> str:
@@ -157,18 +157,18 @@ def _shared(tables: Sequence[ScoreTable]) -> str:
 
 
 def _pairs(tables: Sequence[ScoreTable], column: str) -> tuple[pa.Array, pa.Array, Indices]:
-    """All prompts and images in order, and the pairs of them that there are."""
+    """All prompts and images in order, and their existing pairs."""
     prompts = _in_order([table.prompts for table in tables])
     images = _in_order([table.images[column] for table in tables])
     pairs = [
         _numbers(table.prompts, prompts) * len(images) + _numbers(table.images[column], images) for table in tables
     ]
-    found = pc.unique(pa.chunked_array([pa.array(part) for part in pairs])).to_numpy()
-    return prompts, images, np.sort(found)
+    distinct = pc.unique(pa.chunked_array([pa.array(part) for part in pairs])).to_numpy()
+    return prompts, images, np.sort(distinct)
 
 
 def _in_order(columns: Sequence[pa.DictionaryArray]) -> pa.Array:
-    """The ids of the columns, each once: numbers by their value if all are numbers, else by their text."""
+    """The distinct ids of the columns, sorted: numerically if all are numbers, else as text."""
     texts = pc.unique(pa.chunked_array([column.dictionary for column in columns], pa.string()))
     if pc.all(pc.match_substring_regex(texts, r"^-?(0|[1-9]\d{0,17})$")).as_py():
         return texts.take(pc.sort_indices(texts.cast(pa.int64())))
@@ -180,6 +180,6 @@ def _codes(column: pa.DictionaryArray) -> Indices:
 
 
 def _numbers(column: pa.DictionaryArray, ids: pa.Array) -> Indices:
-    """The place of each row's id among `ids`; -1 where it is not there."""
+    """The index of each row's id in `ids`; -1 if it is not there."""
     numbers = pc.index_in(column.dictionary, ids).fill_null(-1).to_numpy().astype(np.int64)
     return np.asarray(numbers[_codes(column)])

@@ -1,4 +1,4 @@
-"""The one reader of score tables: what a person hands in is a `ScoreTable`, or is refused the same way everywhere."""
+"""The one reader of score tables: every command gets the same `ScoreTable`, or the same error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .files import table_batches
 from .values import equals, ids_of, may_be_ids, numbers_of, without_zero_fractions
 
 IMAGE_COLUMNS = ("candidate", "image", "model")
-"""What may tell the images of a prompt apart."""
+"""The columns that may hold the ids of a prompt's images; the first that both tables have is used."""
 
 SCORES = ("score",)
 REFERENCE = ("score", "rating", "ratings")
 RATINGS = ("rating", "ratings", "score")
-"""Columns that may hold a table's values; the first that is there counts."""
+"""Columns that may hold a table's values; the first one present is used."""
 
 _COLUMNS = ("prompt_id", *IMAGE_COLUMNS, "position", "caption", "status", *REFERENCE)
 _MOST_POSITION = 2**31
@@ -35,12 +35,12 @@ class ScoreTable:
     """M scores, each with its key.
 
     Attributes:
-        place: what errors call the table.
-        metadata: its provenance, as `write_scores` was given; empty in other people's tables.
-        prompts, images: ids as text, dictionary-encoded [M]; images by the name of the column that tells them apart.
+        place: the table's name in errors.
+        metadata: its provenance as written by `write_scores`; empty in tables of users.
+        prompts, images: ids as text, dictionary-encoded [M]; images by the name of their column.
         positions: int64 [M]; None without a column `position`.
-        captions: `prompt` or the kind of a corruption [M]; None where all rows score the prompt itself.
-        scores: float64 [M], NaN for no value.
+        captions: `prompt` or the kind of corruption [M]; None if all rows score the prompt itself.
+        scores: float64 [M], NaN for a missing value.
     """
 
     place: str
@@ -53,7 +53,7 @@ class ScoreTable:
 
     @property
     def name(self) -> str:
-        """The scorer's, or that of the file."""
+        """The name of the scorer, else of the file."""
         return str(self.metadata.get("scorer") or Path(self.place).stem)
 
     @classmethod
@@ -61,30 +61,30 @@ class ScoreTable:
         """From a table in memory; arguments and errors as for `read_score_table`."""
         return _from_batches([table], place, values)
 
-    def rows(self, kept: NDArray[np.bool_]) -> ScoreTable:
-        """The rows where `kept`, bool [M], is true."""
-        mask = pa.array(kept)
+    def rows(self, mask: NDArray[np.bool_]) -> ScoreTable:
+        """The rows where `mask`, bool [M], is true."""
+        arrow_mask = pa.array(mask)
         return replace(
             self,
-            prompts=self.prompts.filter(mask),
-            images={name: ids.filter(mask) for name, ids in self.images.items()},
-            positions=None if self.positions is None else self.positions[kept],
-            captions=None if self.captions is None else self.captions.filter(mask),
-            scores=self.scores[kept],
+            prompts=self.prompts.filter(arrow_mask),
+            images={name: ids.filter(arrow_mask) for name, ids in self.images.items()},
+            positions=None if self.positions is None else self.positions[mask],
+            captions=None if self.captions is None else self.captions.filter(arrow_mask),
+            scores=self.scores[mask],
         )
 
     def of_prompts(self) -> ScoreTable:
-        """Without the rows that score a corrupted caption."""
+        """The table without the rows that score a corrupted caption."""
         if self.captions is None:
             return self
         code = self.captions.dictionary.index(PROMPT).as_py()
         return replace(self.rows(self.captions.indices.to_numpy() == code), captions=None)
 
     def finals(self, final: int | None = None, option: str = "") -> ScoreTable:
-        """The scores of finished images: of the prompts themselves, at the last position where there are positions.
+        """The scores of finished images: of the prompts themselves, at the last position if there are positions.
 
         Raises:
-            NbenchError: that is not `final`, which `option` can change.
+            NbenchError: the last position is not `final`; `option` is the option that sets `final`.
         """
         table = self.of_prompts()
         if table.positions is None:
@@ -103,23 +103,23 @@ def read_score_table(path: Path, values: Sequence[str] = SCORES) -> ScoreTable:
         values: the columns that may hold the values: `SCORES`, `REFERENCE` or `RATINGS`.
 
     Raises:
-        NbenchError: no such file, unreadable, or without rows; a column missing, there twice, or of an odd type; an
-            empty prompt_id, image, position or kind of caption; a score that is no number.
+        NbenchError: no such file, unreadable, or without rows; a column missing, duplicate or of an unsupported type;
+            an empty prompt_id, image, position or kind of caption; a score that is not a number.
     """
     return _from_batches(table_batches(path, _COLUMNS), str(path), values)
 
 
 def final_position(scores: ScoreTable, reference: ScoreTable, final: int | None, option: str) -> int:
-    """Where finished images are: at `final`, which `option` gives, or at the last position of the two tables.
+    """The position of finished images: `final` (set by `option`), else the last position of the two tables.
 
     Raises:
-        NbenchError: the scores have no positions, or later ones.
+        NbenchError: the scores have no positions, or later ones than `final`.
     """
     last = int(positions_of(scores).max())
     if final is None:
         return last if reference.positions is None else max(last, int(reference.positions.max()))
     if last > final:
-        raise NbenchError(f"{scores.place} has position {last}, which lies after {option} {final}: give {last} or more")
+        raise NbenchError(f"{scores.place} has position {last}, which is after {option} {final}: give {last} or more")
     return final
 
 
@@ -130,18 +130,18 @@ def positions_of(table: ScoreTable) -> NDArray[np.int64]:
         NbenchError: the table has none.
     """
     if table.positions is None:
-        raise NbenchError(f"{table.place} has no column position: it takes prompt_id, candidate, position, score")
+        raise NbenchError(f"{table.place} has no column position: it needs prompt_id, candidate, position, score")
     return table.positions
 
 
 def nothing_shared(scores: ScoreTable, reference: ScoreTable, column: str) -> NbenchError:
-    """What to say where no image has a value in both tables."""
+    """The error if no image has a value in both tables."""
     each = " and ".join(f"{table.place} has {key_of(table, column, 0)}" for table in (scores, reference))
     return NbenchError(f"no image has a value in both tables ({each}): give both the same ids")
 
 
 def key_of(table: ScoreTable, column: str, row: int) -> str:
-    """What a row is of, in words; `column` tells images apart."""
+    """The key of a row, in words; column: the image column."""
     key = f"prompt_id {table.prompts[row]}, {column} {table.images[column][row]}"
     return one_line(key if table.positions is None else f"{key}, position {table.positions[row]}")
 
@@ -152,7 +152,7 @@ def _from_batches(batches: Iterable[pa.Table], place: str, values: Sequence[str]
     for batch in batches:
         if metadata is None:
             metadata, value = _metadata(batch, place), _checked(batch.column_names, place, values)
-            ours = batch.schema.equals(SCORE_SCHEMA)  # there ids are as the bench has them
+            ours = batch.schema.equals(SCORE_SCHEMA)  # our own format: ids are exactly those of the bench
         parts.append(_typed(batch, place, value, start, lists=values != SCORES, exact=ours))
         start += batch.num_rows
     if not start:
@@ -186,21 +186,23 @@ def _metadata(table: pa.Table, place: str) -> Mapping[str, Any]:
 
 
 def _checked(names: Sequence[str], place: str, values: Sequence[str]) -> str:
-    """The column of the values, of a table that has all that is needed."""
+    """The column of the values; an error if a needed column is missing or duplicate."""
     there = one_line(", ".join(names))
     for name in dict.fromkeys(names):
         if name in _COLUMNS and names.count(name) > 1:
             raise NbenchError(f"{place} has two columns {name} (it has {there}): rename or remove one")
-    for wanted in (("prompt_id",), IMAGE_COLUMNS, values):
-        if not any(name in names for name in wanted):
-            raise NbenchError(f"{place} has no column {' or '.join(wanted)} (it has {there}): add or rename one")
+    for options in (("prompt_id",), IMAGE_COLUMNS, values):
+        if not any(name in names for name in options):
+            raise NbenchError(f"{place} has no column {' or '.join(options)} (it has {there}): add or rename one")
     return next(name for name in values if name in names)
 
 
 def _typed(table: pa.Table, place: str, value: str, start: int, lists: bool, exact: bool) -> pa.Table:
-    """The columns that count, each of the one type that it has in a `ScoreTable`, with nulls; `start`: rows before."""
+    """The relevant columns in the types of a `ScoreTable`, with nulls; start: rows of the table before these."""
     images = [name for name in IMAGE_COLUMNS if name in table.column_names]
-    usable = [name for name in images[1:] if may_be_ids(table[name].type)]  # an `image` may be the picture itself
+    usable = [
+        name for name in images[1:] if may_be_ids(table[name].type)
+    ]  # an `image` may be a picture instead of an id
     names = [name for name in ("prompt_id", *images[:1], *usable) if name in table.column_names]
     columns = {name: ids_of(table[name], name, place, exact) for name in names}
     if "position" in table.column_names:
@@ -222,17 +224,19 @@ def _positions(column: pa.Array, place: str) -> NDArray[np.int64]:
     wrong = np.flatnonzero((numbers < 0) | (numbers >= _MOST_POSITION) | (numbers != np.floor(numbers)))
     if len(wrong):
         row = int(wrong[0])
-        raise NbenchError(f"{place} row {row + 1}: position {numbers[row]:g} is no whole number from 0 up: correct it")
+        raise NbenchError(
+            f"{place} row {row + 1}: position {numbers[row]:g} is not a whole number of 0 or more: correct it"
+        )
     return numbers.astype(np.int64)
 
 
 def _captions(column: pa.DictionaryArray, place: str) -> pa.DictionaryArray | None:
-    """None where the captions are somebody's own texts: then none of them is called `prompt`."""
+    """None if the captions are texts of the user's own: then none of them is `prompt`."""
     if PROMPT not in column.dictionary.take(column.indices.unique().drop_null()).to_pylist():
         return None
     if column.null_count:
         row = int(np.flatnonzero(column.is_null())[0]) + 1
         raise NbenchError(
-            f"{place} row {row} has no caption, and others have {PROMPT!r}: fill it in, or remove the row"
+            f"{place} row {row} has no caption, but others have {PROMPT!r}: fill it in, or remove the row"
         )
     return column

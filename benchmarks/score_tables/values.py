@@ -1,4 +1,4 @@
-"""Columns of other people's tables as ids and numbers: every way to write a value comes to the same one."""
+"""Columns of users' tables as ids and numbers: all spellings of a value give the same value."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from ...errors import NbenchError, one_line
 from ..metrics.arrays import Array
 
-_NO_NUMBER = ("", "nan", "-nan", "null", "none", "na", "n/a", "<na>")
+_MISSING = ("", "nan", "-nan", "null", "none", "na", "n/a", "<na>")
 _EXACT = 2.0**53
-"""From here on floating-point numbers no longer tell whole numbers apart."""
+"""From here on floating-point numbers cannot represent every whole number."""
 
 
 def ids_of(column: pa.ChunkedArray, name: str, place: str, exact: bool = False) -> pa.DictionaryArray:
-    """Ids as text without space around it; null where a cell is null, NaN or blank. `exact`: leave text as it is.
+    """Ids as text without surrounding space; null where a cell is null, NaN or blank. exact: leave text unchanged.
 
     Raises:
-        NbenchError: they are neither text nor whole numbers.
+        NbenchError: the column has neither text nor whole numbers.
     """
     array, kind = _flat(column), _kind(column)
     if not may_be_ids(kind):
@@ -44,7 +44,7 @@ def may_be_ids(kind: pa.DataType) -> bool:
 
 
 def without_zero_fractions(ids: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Whole numbers that were written as 5.0 as 5, where all ids are whole numbers."""
+    """Ids written as 5.0 become 5, if all ids are whole numbers."""
     texts = ids.dictionary
     if not pc.all(pc.match_substring_regex(texts, r"^-?\d+(\.0+)?$")).as_py():
         return ids
@@ -52,14 +52,14 @@ def without_zero_fractions(ids: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def numbers_of(column: pa.ChunkedArray, name: str, place: str, start: int = 0, lists: bool = False) -> Array:
-    """Numbers float64 [M]; NaN where a cell is null, NaN, blank or a usual word for nothing.
+    """Numbers float64 [M]; NaN where a cell is null, NaN, blank or a usual word for a missing value.
 
     Args:
         start: rows of the table before these, for errors.
-        lists: a cell may be a list of numbers, in text as JSON; the mean of those that are finite is its value.
+        lists: a cell may be a list of numbers (as text: JSON); its value is the mean of the finite ones.
 
     Raises:
-        NbenchError: there is something else than numbers.
+        NbenchError: the column has something other than numbers.
     """
     array, kind = _flat(column), _kind(column)
     if pa.types.is_dictionary(array.type):
@@ -80,7 +80,7 @@ def numbers_of(column: pa.ChunkedArray, name: str, place: str, start: int = 0, l
 
 
 def equals(column: pa.ChunkedArray, text: str) -> NDArray[np.bool_]:
-    """Where a column of any type is this text, bool [M]."""
+    """Where a column of any type equals this text, bool [M]."""
     array = _flat(column)
     if not _is_text(_kind(column)):
         return np.zeros(len(array), np.bool_)
@@ -105,7 +105,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """A type that can be encoded by a dictionary and holds the same."""
+    """A type with the same values that can be dictionary-encoded."""
     if pa.types.is_floating(kind):
         return pa.float64()
     return kind if pa.types.is_integer(kind) or pa.types.is_decimal(kind) else pa.string()
@@ -127,14 +127,14 @@ def _whole(values: pa.Array, column: str) -> pa.Array:
 
 
 def _recoded(indices: pa.Array, texts: pa.Array) -> pa.DictionaryArray:
-    """With each text once in the dictionary, and nulls as null indices."""
+    """A dictionary array with distinct texts, and nulls as null indices."""
     once = texts.dictionary_encode()
     return pa.DictionaryArray.from_arrays(once.indices.take(indices), once.dictionary)
 
 
 def _from_texts(texts: pa.Array, name: str, place: str, start: int, lists: bool) -> Array:
     texts = pc.utf8_trim_whitespace(texts)
-    missing = pc.is_in(pc.utf8_lower(texts), pa.array(_NO_NUMBER))
+    missing = pc.is_in(pc.utf8_lower(texts), pa.array(_MISSING))
     listed = pc.starts_with(texts, "[").fill_null(False) if lists else pa.array(np.zeros(len(texts), np.bool_))
     plain = pc.if_else(pc.or_(missing, listed), None, texts)
     try:
@@ -167,15 +167,15 @@ def _mean_of_json(text: str, name: str, place: str, row: int) -> float:
 
 
 def _means(values: Array, rows: NDArray[np.integer], count: int) -> Array:
-    """Of the finite values in each of `count` rows; NaN where there are none."""
-    known = np.isfinite(values)
-    sums = np.bincount(rows[known], values[known], count)
-    many = np.bincount(rows[known], minlength=count)
+    """Means [count] of the finite values of each row; NaN without any."""
+    finite = np.isfinite(values)
+    sums = np.bincount(rows[finite], values[finite], count)
+    many = np.bincount(rows[finite], minlength=count)
     return np.divide(sums, many, out=np.full(count, np.nan), where=many > 0)
 
 
 def _no_number(text: str, name: str, place: str, row: int, lists: bool) -> NbenchError:
-    wanted = "a number, or a list of numbers" if lists else "a number"
+    expected = "a number, or a list of numbers" if lists else "a number"
     return NbenchError(
-        f"{place} row {row + 1}: {name} {one_line(text, 60)!r} is not {wanted}: correct it or leave it empty"
+        f"{place} row {row + 1}: {name} {one_line(text, 60)!r} is not {expected}: correct it or leave it empty"
     )

@@ -1,4 +1,4 @@
-"""Checks a scorer on the first rows of a bench, or on random ones."""
+"""Check a scorer on the first rows of a bench, or on random inputs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .options import ScoreOptions
 
 
 def check_model(model: str, bench: str | None, position: int | None, placement: Placement) -> tuple[Scorer, list[str]]:
-    """The scorer called `model`, and what is wrong with it.
+    """The scorer `model`, and its problems.
 
     Args:
-        position: of the bench; None for the middle one of those stored at which there is what it reads.
+        position: of the bench; None for the middle one of the stored positions that the scorer can read.
 
     Raises:
-        NbenchError: no such scorer, bench or position, or the bench lacks what it reads.
+        NbenchError: no such scorer, bench or position, or the bench lacks what the scorer reads.
     """
     if bench is None:
         scorer = get_scorer(model, WORLD, placement)
@@ -28,16 +28,18 @@ def check_model(model: str, bench: str | None, position: int | None, placement: 
     scorer = get_scorer(model, opened.info, placement)
     inputs, run = BenchInputs(opened, scorer.reads), applied(opened, scorer, ScoreOptions(placement=placement))
     stored = opened.info.stored if position is None else [position]
-    known = readable(scorer.reads, stored, opened.info.steps)
-    if not known:
-        raise NbenchError(f"{scorer.name} reads {scorer.reads}, which there is not at position {position}")
-    chosen = known[len(known) // 2]
-    opened.require([chosen])
-    for batch in opened.batches(inputs.columns_at([chosen]), inputs.images, ROWS, signals=inputs.signals):
+    positions = readable(scorer.reads, stored, opened.info.steps)
+    if not positions:
+        raise NbenchError(
+            f"{scorer.name} reads {scorer.reads}, which position {position} does not have: give another position"
+        )
+    middle = positions[len(positions) // 2]
+    opened.require([middle])
+    for batch in opened.batches(inputs.columns_at([middle]), inputs.images, ROWS, signals=inputs.signals):
         if len(batch) and isinstance(scorer, NameScorer):
-            return scorer, check_names(scorer, batch.prompt_ids, batch.candidates, chosen)
+            return scorer, check_names(scorer, batch.prompt_ids, batch.candidates, middle)
         if len(batch):
-            recorded = inputs.recorded(batch, chosen, slice(0, len(batch)))
-            at = next(position for position in opened.info.positions if position.position == chosen)
+            recorded = inputs.recorded(batch, middle, slice(0, len(batch)))
+            at = next(position for position in opened.info.positions if position.position == middle)
             return scorer, check_scorer(scorer, run.prepared(recorded), batch.prompts, at)
     raise NbenchError(f"{bench} has no trajectory to check {scorer.name} on: all of them failed")

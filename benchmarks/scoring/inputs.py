@@ -1,4 +1,4 @@
-"""What a scorer reads, from the trajectories of a bench."""
+"""The inputs of a scorer, from the trajectories of a bench."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ...shards.scores import scores_at
 from .options import ScoreOptions
 
 
-def readable(reads: Reads, wanted: Sequence[int], steps: int) -> list[int]:
-    """Those of `wanted` at which there is what is read."""
-    return [position for position in wanted if has_input(reads, position, steps)]
+def readable(reads: Reads, positions: Sequence[int], steps: int) -> list[int]:
+    """The `positions` that have what the scorer reads."""
+    return [position for position in positions if has_input(reads, position, steps)]
 
 
 class BenchInputs:
-    """What one scorer reads of a bench: which columns, and their rows.
+    """The columns of a bench that one scorer reads, and their rows.
 
     Attributes:
-        signals: columns of the bench, other than images, that it needs.
-        images: whether it needs the final images.
+        signals: the signals of the bench, other than images, that the scorer reads.
+        images: whether it reads the final images.
 
     Raises:
         NbenchError: the bench lacks a signal or a reference.
@@ -46,7 +46,7 @@ class BenchInputs:
         self._reference = _reference(bench, self._of) if self._kind == "reference" else {}
 
     def columns_at(self, positions: Sequence[int]) -> Sequence[int]:
-        """Those of `positions` whose own columns are read; a gap's column has all steps."""
+        """The `positions` with columns to read: none for the CFG gap, because its one column has all steps."""
         return positions if self.signals and self._kind != "cfg_gap" else ()
 
     def row_bytes(self, positions: Sequence[int]) -> int:
@@ -56,7 +56,7 @@ class BenchInputs:
         return max(1, 4 * (pixels + int(np.prod(self._info.latent_shape)) * arrays))
 
     def recorded(self, batch: TrajectoryBatch, position: int, rows: slice) -> torch.Tensor:
-        """What is recorded of some rows at a position, from which the inputs of the scorer are made."""
+        """The recorded signal of some rows at a position, from which the scorer's inputs are made."""
         if self._kind == "image":
             assert batch.images is not None
             return torch.tensor(batch.images[rows]).permute(0, 3, 1, 2).float() / 255
@@ -73,10 +73,10 @@ class BenchInputs:
 
 
 def applied(bench: Bench, scorer: Scorer, options: ScoreOptions) -> AppliedScorer:
-    """A scorer ready for what `BenchInputs` records.
+    """A scorer that takes what `BenchInputs.recorded` returns.
 
     Raises:
-        NbenchError: the bench has no preview map, or the VAE of its pipeline cannot be had.
+        NbenchError: the bench has no preview map, or the VAE of its pipeline cannot be loaded.
     """
     space = bench.info.latent_space
 

@@ -1,4 +1,4 @@
-"""How a bench is scored."""
+"""Options of scoring a bench."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _scoring = panel("Scoring")
 
 
 def parse_batch_size(text: str) -> int | None:
-    """Of auto (None) or a number.
+    """The batch size in `text`; None for auto.
 
     Raises:
-        NbenchError: neither.
+        NbenchError: neither auto nor a number of 1 or more.
     """
     if text != "auto" and not (text.isdecimal() and int(text) > 0):
         raise NbenchError(f"--batch-size {text} is out of range: give auto, or 1 or more")
@@ -25,32 +25,32 @@ def parse_batch_size(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How to score; None and the defaults suit most.
+    """Options of scoring.
 
     Attributes:
-        batch_size: rows that a scorer sees at a time; None begins with many and halves them where memory ends.
-        captions: score the corrupted captions too, where a bench has them.
+        batch_size: rows per batch of a scorer; None starts large and halves when memory runs out.
+        captions: also score the corrupted captions, if the bench has them.
         preview: linear, tiny or tiny:FOLDER-OR-HUB-ID; see `preview_decoder`.
-        vae: folder of the pipeline or VAE that decodes x0 estimates; None for the bench's own pipeline.
-        ahead: batches that a thread reads in advance.
-        placement: where latents are decoded.
+        vae: folder or Hub id of the pipeline or VAE that decodes x0 estimates; None for the bench's own pipeline.
+        ahead: batches that a thread reads in advance; 0 for none.
+        placement: device and dtype for decoding latents.
 
     Raises:
-        NbenchError: a negative number of batches.
+        NbenchError: `ahead` is negative.
     """
 
     batch_size: Annotated[
         int | None,
         _scoring(
-            "Rows per batch of a scorer; auto: as many as memory holds.",
+            "Rows per batch of a scorer; auto: as many as fit in memory.",
             text=str,
             default="auto",
             parse=parse_batch_size,
         ),
     ] = None
-    captions: Annotated[bool, _scoring("Score corrupted captions too, for the separation of true and wrong ones.")] = (
-        False
-    )
+    captions: Annotated[
+        bool, _scoring("Also score corrupted captions, to measure their separation from true ones.")
+    ] = False
     preview: Annotated[str, _scoring("Latent preview: linear, tiny (TAESD) or tiny:FOLDER-OR-HUB-ID.")] = "linear"
     vae: Annotated[
         str | None, _scoring("VAE that decodes x0 estimates: folder or Hub id. [default: the bench's pipeline]")

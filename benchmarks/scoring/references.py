@@ -1,4 +1,4 @@
-"""The references of a data set: listed, and its finished images scored by them, at the end of a build or later."""
+"""The references of a data set: list them, and score its finished images at the end of a build or later."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ from .score import score_metadata, score_shards
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """A reference that a data set has: its scorer, and for how many candidates there is a score; flaw: why it cannot
-    be measured against, "" where it can."""
+    """A reference of a data set: its scorer and how many candidates it scored; flaw: why it cannot be used, else ""."""
 
     name: str
     scorer: str
@@ -46,10 +45,10 @@ class ReferenceRow:
 
 
 def build(config: BuildConfig, progress: bool = True) -> BuildReport:
-    """Build the data set that `config` asks for, or finish it; on return it is complete, with its references.
+    """Build the data set of `config`, or finish it; on return it is complete, with its references.
 
     Raises:
-        NbenchError: a file, folder, pipeline, reference or setting that the user must mend.
+        NbenchError: a file, folder, pipeline, reference or setting that the user must fix.
     """
     last = References(config, progress) if config.kind == "genai-bench" else None
     before = {path.stem for path in config.folder.glob("scores/*.parquet")} if config.retry_failed else set[str]()
@@ -57,12 +56,12 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     lost = sorted(before - {path.stem for path in config.folder.glob("scores/*.parquet")})
     if lost and report.built and progress:
         way_out = how_to_add(open_bench(config.folder), f"{lost[0]}=SCORER")
-        print(f"references {', '.join(lost)} lacked the rows made again, and are gone: {way_out}", file=sys.stderr)
+        print(f"references {', '.join(lost)} lacked the rows made again and were removed: {way_out}", file=sys.stderr)
     return report
 
 
 def list_references(bench: Bench) -> list[ReferenceRow]:
-    """The references of a data set by name, also those that do not fit it.
+    """The references of a data set by name, including unusable ones.
 
     Raises:
         NbenchError: a table cannot be read.
@@ -80,14 +79,13 @@ def list_references(bench: Bench) -> list[ReferenceRow]:
 
 
 def add_references(config: AddConfig, progress: bool = False) -> list[str]:
-    """Score the finished images of a data set by more references; the names of those that were scored now.
+    """Score the finished images of a data set by more references; returns the names of those scored now.
 
-    A reference that is there already, by the same scorer, is left as it is; one that was interrupted goes on after the
-    last shard that was done.
+    An existing reference by the same scorer is kept; an interrupted one continues after its last finished shard.
 
     Raises:
-        NbenchError: no such data set on this machine, a reference that cannot be, or whose name another scorer's
-            table has and `replace` is off; or somebody else is writing to the data set.
+        NbenchError: no such data set on this machine; a reference that cannot be loaded; a name that a table of another
+            scorer has, and `replace` is off; or another command is writing to the data set.
     """
     references, bench = parse_references(config.references), open_bench(config.bench)
     if bench.location.folder is None:
@@ -96,10 +94,12 @@ def add_references(config: AddConfig, progress: bool = False) -> list[str]:
         )
     placement = config.placement or Placement.best()
     with locked(bench.path, f"another command is writing to {bench.path}: wait for it to end"):
-        bench = open_bench(bench.path)  # nobody changes it from here on
+        bench = open_bench(bench.path)  # the lock keeps others from changing it
         with writing_to(bench.path / "scores"):
             (bench.path / "scores").mkdir(exist_ok=True)
-        missing = list(_missing(bench, references, placement, config.replace))  # all are refused, or none
+        missing = list(
+            _missing(bench, references, placement, config.replace)
+        )  # an error comes before the first is scored
         for reference, scorer in missing:
             with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=progress) as bar:
                 score_reference(bench, reference, scorer, bar.advance, config.options)
@@ -113,20 +113,20 @@ def score_reference(
     progress: Callable[[int], None] | None = None,
     options: ScoreOptions | None = None,
 ) -> None:
-    """Score the finished images of a data set and write `scores/<name>.parquet`, going on after the last shard done.
+    """Score the finished images of a data set into `scores/<name>.parquet`, continuing after the last finished shard.
 
     Raises:
-        NbenchError: the scorer fails, all trajectories did, or the folder cannot be written.
+        NbenchError: the scorer fails, all trajectories failed, or the folder cannot be written.
     """
     origin = _origin(bench.info, reference, scorer)
     parts = reference_parts(bench.path, reference.name)
     kept, shards = _scores_before_extension(reference_path(bench.path, reference.name), bench.info, origin)
     paths = {shard: parts / f"{shard}.parquet" for shard in shards}
     missing = [shard for shard, path in paths.items() if _origin_at(path) != origin]
-    tell = progress or (lambda count: None)
-    tell(bench.info.rows - sum(len(bench.info.shard_rows(shard)) for shard in missing))
+    advance = progress or (lambda count: None)
+    advance(bench.info.rows - sum(len(bench.info.shard_rows(shard)) for shard in missing))
     for shard, table in score_shards(
-        bench, scorer, [bench.info.steps], lambda _, count: tell(count), options or ScoreOptions(), missing
+        bench, scorer, [bench.info.steps], lambda _, count: advance(count), options or ScoreOptions(), missing
     ):
         write_scores(paths[shard], table, origin)
     table = pa.concat_tables([*kept, *(read_scores(path).replace_schema_metadata() for path in paths.values())])
@@ -137,11 +137,10 @@ def score_reference(
 
 
 class References:
-    """The references that `config` asks for as the last step of its build; without names, the default ones that can be
-    loaded.
+    """The references of `config` as the last step of its build; by default the standard ones that can be loaded.
 
     Raises:
-        NbenchError: a reference that cannot be.
+        NbenchError: an unknown reference.
     """
 
     def __init__(self, config: BuildConfig, shown: bool) -> None:
@@ -149,10 +148,10 @@ class References:
         self._shown = shown
 
     def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
-        """Refuse a reference that was asked for and cannot be had, before the long work.
+        """Refuse a requested reference that cannot be loaded before the long work starts.
 
         Raises:
-            NbenchError: naming it.
+            NbenchError: the reference cannot be loaded or does not score images.
         """
         for reference in self._references:
             try:
@@ -163,8 +162,8 @@ class References:
                 progress.say(f"no reference scores: {error}")
 
     def run(self, folder: DatasetFolder) -> None:
-        """Score the final images by each reference that has no table of this data set by its present weights. A table
-        by a scorer that was named is left alone where none is named now.
+        """Score the final images by each reference without a table of this data set and its current weights. Without
+        requested references, existing tables of user-chosen scorers are kept.
 
         Raises:
             NbenchError: as for `check`.
@@ -188,15 +187,15 @@ class References:
 
 
 def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:
-    """The metadata of the score table; "model": the scorer, where the reference is called otherwise."""
-    named = {} if reference.scorer == reference.name else {"model": reference.scorer_label}
-    return score_metadata(info, scorer) | {"scorer": reference.name} | named
+    """The metadata of the score table; "model": the scorer, if the reference has another name."""
+    label = {} if reference.scorer == reference.name else {"model": reference.scorer_label}
+    return score_metadata(info, scorer) | {"scorer": reference.name} | label
 
 
 def _scores_before_extension(
     path: Path, info: DatasetInfo, origin: dict[str, Any]
 ) -> tuple[list[pa.Table], Sequence[int]]:
-    """The scores of a table of the same scorer from before its data set was extended, and the shards that it lacks."""
+    """The existing scores of the same scorer from before the data set was extended, and the shards without scores."""
     there = _origin_at(path)
     shards = info.shards_since(str(there.get("bench_fingerprint"))) if info.blocks else None
     if shards and there | {"bench_fingerprint": info.fingerprint} == origin:
@@ -205,7 +204,7 @@ def _scores_before_extension(
 
 
 def _origin_at(path: Path) -> dict[str, Any]:
-    """The metadata of a score table; {} where there is none, or a damaged one."""
+    """The metadata of a score table; {} if there is none, or it is damaged."""
     try:
         return scores_metadata(read_scores(path))
     except NbenchError:
@@ -215,10 +214,10 @@ def _origin_at(path: Path) -> dict[str, Any]:
 def _missing(
     bench: Bench, references: Sequence[Reference], placement: Placement, replace: bool
 ) -> Iterator[tuple[Reference, Scorer]]:
-    """The references that have no table of this build and scorer, whatever the scorer was called, with their scorers.
+    """The references without a table of this build and scorer (by fingerprint), with their scorers.
 
     Raises:
-        NbenchError: a scorer cannot be had, or there is a table by another one and `replace` is off.
+        NbenchError: a scorer cannot be loaded, or there is a table of another one and `replace` is off.
     """
     for reference in references:
         scorer = load_reference(reference, bench.info, placement)

@@ -1,4 +1,4 @@
-"""Which references to add to a data set."""
+"""The references to add to a data set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .options import ScoreOptions
 
 @dataclass(frozen=True)
 class AddConfig:
-    """Which references to add to a data set; replace: score again by those whose tables are of another scorer.
+    """The references to add to a data set; replace: replace existing tables of other scorers.
 
     Attributes:
-        references: NAME=SCORER each, or SCORER alone.
-        placement: where scorers compute; None for the GPU where there is one.
+        references: each NAME=SCORER, or SCORER.
+        placement: device and dtype of scorers; None for a GPU if available.
 
     Raises:
-        NbenchError: nothing to replace by.
+        NbenchError: `replace` without references.
     """
 
     bench: Annotated[str | Path, Argument("Data set: folder, URL or Hub id; with --add, a folder.")]
@@ -34,7 +34,7 @@ class AddConfig:
             parse=words,
         ),
     ] = ()
-    replace: Annotated[bool, Option("Score again a NAME that another scorer has.")] = False
+    replace: Annotated[bool, Option("Replace the scores of a NAME that another scorer made.")] = False
     placement: Annotated[Placement | None, Fields(made_by=Placement.best)] = None
     options: Annotated[ScoreOptions, Fields(without=("captions", "preview", "vae", "ahead"))] = field(
         default_factory=lambda: ScoreOptions(ahead=1)
@@ -42,4 +42,4 @@ class AddConfig:
 
     def __post_init__(self) -> None:
         if self.replace and not self.references:
-            raise NbenchError("--replace is for --add: say by which scorer")
+            raise NbenchError("--replace needs --add: give NAME=SCORER to score with")

@@ -1,4 +1,4 @@
-"""A bench and a scorer to score tables, shard by shard: each prompt, caption and latent is embedded once."""
+"""Score a bench with a scorer into score tables, shard by shard; each prompt, caption and latent is embedded once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .inputs import BenchInputs, applied, readable
 from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
-"""Told the scorer's name and how many trajectories it has just scored."""
+"""Called with the scorer's name and how many trajectories it has just scored."""
 
 
 @dataclass
@@ -33,16 +33,16 @@ class ByProducts:
     """By-products of scoring.
 
     Attributes:
-        seconds: per score, in each batch at each position.
-        embeddings: by position, of the inputs of a twin tower, float32 [B, D] per batch, in the order of the scores;
-            None: they are not kept.
+        seconds: per score, for each batch at each position.
+        embeddings: by position, the input embeddings of a dual encoder, float32 [B, D] per batch in the order of the
+            scores; None to discard them.
     """
 
     seconds: list[float] = field(default_factory=list)
     embeddings: dict[int, list[np.ndarray]] | None = None
 
     def note(self, position: int, scored: RowScores) -> None:
-        """Keep what scoring a batch at a position gave beside its scores."""
+        """Keep the by-products of scoring a batch at a position."""
         self.seconds.append(scored.seconds)
         if self.embeddings is not None and scored.embeddings is not None:
             self.embeddings.setdefault(position, []).append(scored.embeddings.numpy())
@@ -60,7 +60,7 @@ def score_bench(
     progress: Progress | None = None,
     options: ScoreOptions = _AS_USUAL,
 ) -> pa.Table:
-    """Score table of every trajectory at `positions`: that of all shards of `score_shards`.
+    """The score table of every trajectory at `positions`: `score_shards` over all shards.
 
     Raises:
         NbenchError: as `score_shards`.
@@ -77,17 +77,17 @@ def score_shards(
     shards: Sequence[int] | None = None,
     by_products: ByProducts | None = None,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The score tables of `shards` (None: all), each with the number of its shard; `by_products` collects the rest.
+    """The score tables of `shards` (default: all) with their shard numbers; `by_products` collects by-products.
 
-    Only the columns that the scorer reads leave the disk, and a batch at a time is in memory. A scorer of images sees
-    the finished one, so it scores the final position alone; one of activations scores all others.
+    Only the columns that the scorer needs are read from disk, one batch at a time. A scorer of images reads the
+    finished image, so it scores only the final position; a scorer of activations scores all other positions.
 
     Raises:
-        NbenchError: a position is not stored, nothing is left to score, the bench lacks what the scorer reads, or
-            `options.batch_size` rows are too many for the memory.
+        NbenchError: a position is not stored, nothing to score, the bench lacks what the scorer reads, or
+            `options.batch_size` rows do not fit in memory.
     """
     inputs, run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
-    # finished images are there, whatever latents are stored
+    # finished images exist whichever latents are stored
     bench.require([position for position in positions if not (inputs.images and position == bench.info.steps)])
     scored = readable(scorer.reads, positions, bench.info.steps)
     if not scored:
@@ -95,24 +95,24 @@ def score_shards(
     finished = PositionInfo(bench.info.steps, None, 0.0, 1.0)
     stored = {position.position: position for position in (finished, *bench.info.positions)}
     at = [stored[position] for position in scored]
-    wanted = range(len(bench.info.shards)) if shards is None else shards
-    batches = ((index, batch) for index in wanted for batch in _batches(bench, inputs, scored, index))
-    found = 0
-    for index, some in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
+    numbers = range(len(bench.info.shards)) if shards is None else shards
+    batches = ((index, batch) for index in numbers for batch in _batches(bench, inputs, scored, index))
+    n_scores = 0
+    for index, shard_batches in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
         tables = [SCORE_SCHEMA.empty_table()]
-        for _, batch in some:
+        for _, batch in shard_batches:
             if len(batch):
                 tables += _tables(run, inputs, batch, at, options.captions, by_products)
             if progress is not None:
                 progress(scorer.name, len(batch) + batch.failed)
-        found += sum(map(len, tables))
+        n_scores += sum(map(len, tables))
         yield index, pa.concat_tables(tables)
-    if not found and shards is None:
+    if not n_scores and shards is None:
         raise NbenchError(f"{bench.location.url} has no trajectory that {scorer.name} could score: all of them failed")
 
 
 def nothing_to_score(bench: Bench, scorer: Scorer, positions: Sequence[int]) -> NbenchError:
-    """What is said where a scorer reads nothing that a bench has at `positions`."""
+    """The error if a bench has nothing at `positions` that the scorer reads."""
     return NbenchError(
         f"{bench.location.url} has nothing that {scorer.name} could score at positions {list(positions)}"
     )
@@ -125,9 +125,9 @@ def _batches(bench: Bench, inputs: BenchInputs, positions: Sequence[int], shard:
 
 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
-    """Where a score table comes from."""
-    looks = scorer.reads in ("preview", "x0_preview", "x0_image")
-    decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if looks else ""
+    """The provenance of a score table."""
+    sees_pixels = scorer.reads in ("preview", "x0_preview", "x0_image")
+    decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if sees_pixels else ""
     return {
         "scorer": scorer.name,
         "scorer_fingerprint": scorer.fingerprint,
@@ -144,19 +144,21 @@ def _tables(
     captions: bool,
     by_products: ByProducts | None,
 ) -> Iterator[pa.Table]:
-    """The scores of a batch: by position, then by caption."""
+    """The score tables of a batch: by position, then by caption."""
     rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
     for position in at:
-        found = run.score(rows, position, partial(inputs.recorded, batch, position.position))
-        if by_products is not None and not isinstance(run.scorer, NameScorer):  # which costs nothing
-            by_products.note(position.position, found)
-        for kind, scores in found.by_caption.items():
+        scores = run.score(rows, position, partial(inputs.recorded, batch, position.position))
+        if by_products is not None and not isinstance(
+            run.scorer, NameScorer
+        ):  # it only looks scores up: no cost to note
+            by_products.note(position.position, scores)
+        for kind, values in scores.by_caption.items():
             numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])
-            yield _table(batch, position.position, kind, numbers, scores)
+            yield _table(batch, position.position, kind, numbers, values)
 
 
 def _captions(batch: TrajectoryBatch, corrupted: bool) -> dict[str, Sequence[str | None]]:
-    """By kind, a caption per row, None where there is none."""
+    """By kind, one caption per row, None where a row has none."""
     kinds = dict.fromkeys(kind for row in batch.corruptions for kind, text in (row or {}).items() if text)
     others = {kind: [(row or {}).get(kind) or None for row in batch.corruptions] for kind in kinds if corrupted}
     return {PROMPT: batch.prompts, **others}

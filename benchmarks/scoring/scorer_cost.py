@@ -1,4 +1,4 @@
-"""What a scorer costs beside the denoiser, in seconds measured on the same machine."""
+"""Cost of a scorer relative to the denoiser, in seconds measured on the same machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 from statistics import median
 
-from ...errors import NbenchError, check_range
+from ...errors import NbenchError, check_range, reason_of
 from ...scorers.protocols import Scorer, calls_per_score
 from ...shards.reader import Bench
 from ..results.result_file import ScorerCost
@@ -15,7 +15,7 @@ _ROWS = 8
 
 
 def scorer_cost(scorer: Scorer, seconds: float | None, step_seconds: float | None) -> ScorerCost:
-    """The cost of one score, in seconds and, where a step was timed, in denoiser steps."""
+    """The cost of one score in seconds and, if a step was timed, in denoiser steps."""
     both = seconds is not None and step_seconds is not None
     return ScorerCost(
         reads=scorer.reads,
@@ -31,7 +31,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     included, with a batch of a few prompts.
 
     Raises:
-        NbenchError: too few steps, or the pipeline cannot be had.
+        NbenchError: too few steps, or the pipeline cannot be loaded.
     """
     from ...builders.spec import call_arguments, maker_of
     from ...pipelines.find import load_pipeline
@@ -44,16 +44,16 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
         pipe = load_pipeline(maker_of(spec), spec["dtype"], device)
         arguments = call_arguments(spec) | {"num_inference_steps": steps}
     except (NbenchError, KeyError) as error:
-        raise NbenchError(f"no step can be timed ({error}): leave --time-steps out") from None
+        raise NbenchError(f"cannot time a denoiser step ({reason_of(error)}): leave --time-steps out") from None
     prompts = [prompt.prompt for prompt in bench.prompts[:_ROWS]]
-    began: list[float] = []
-    with tapped(pipe, lambda step: began.append(_now())):
+    starts: list[float] = []
+    with tapped(pipe, lambda step: starts.append(_now())):
         generate(pipe, prompts, list(range(len(prompts))), (), arguments)
-    return median(after - before for before, after in pairwise(began)) / len(prompts)
+    return median(after - before for before, after in pairwise(starts)) / len(prompts)
 
 
 def _now() -> float:
-    """The clock in seconds, once the device has done its work."""
+    """The clock in seconds, after pending work of the device."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""The score table of an evaluation on disk: what is there is kept, what is missing is scored, shard by shard.
+"""The score table of an evaluation on disk: existing scores are kept, missing ones are scored shard by shard.
 
-`<model>.parquet` holds all positions ever scored. While it grows, a folder `.<model>.parts` beside it has a table for
-each shard that is done, so that a run that was killed goes on after the last one, and the lock of who makes them.
+`<model>.parquet` holds all positions ever scored. While it grows, a folder `.<model>.parts` beside it has one table per
+finished shard, from which a killed run continues, and a lock against concurrent runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
 @dataclass(frozen=True)
 class Scored:
-    """table: the scores at all positions that there are; seconds: of one score, None where it was never measured."""
+    """table: the scores at all positions ever scored; seconds: per score, None if never measured."""
 
     table: pa.Table
     retrieval: tuple[RetrievalRow, ...]
@@ -46,12 +46,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Store:
-    """Where the scores of one model on one bench are kept.
+    """The scores of one model on one bench, on disk.
 
     Attributes:
-        path: of the table; the result lies beside it as `.json`.
-        retrieval: keep embeddings until the recall of a twin tower is known.
-        source: `source_digest` of what the model was named by; None where it has no name.
+        path: of the table; the result is beside it as `.json`.
+        retrieval: keep embeddings until the recall of a dual encoder is measured.
+        source: `source_digest` of the model's path or id; None if it has none.
     """
 
     path: Path
@@ -63,73 +63,72 @@ class Store:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep everybody else from the table and the result beside it; to be held until both are written.
+        """Lock the table and the result beside it; hold the lock until both are written.
 
         Raises:
-            NbenchError: somebody else has it, or the folder cannot be written.
+            NbenchError: another evaluation holds the lock, or the folder cannot be written.
         """
         with ExitStack() as lock:
             with writing_to(self.path):
-                taken = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
-                lock.enter_context(locked(self._parts, taken))
+                refusal = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
+                lock.enter_context(locked(self._parts, refusal))
             try:
                 yield
             finally:
-                with suppress(OSError):  # the parts of a run that was cut off stay
+                with suppress(OSError):  # the parts of an interrupted run stay
                     self._parts.rmdir()
 
     def check_owner(self) -> None:
-        """Refuse to replace what is there of another bench or model that merely has the same name.
+        """Refuse to replace scores of another bench or model with the same name.
 
         Raises:
-            NbenchError: naming what it is of.
+            NbenchError: the existing scores are of another bench, model or preview decoder.
         """
         table, result = self._metadata(), self._result()
         benches = {table.get("bench_fingerprint"), result.bench_fingerprint if result else None}
         model = table.get("scorer_fingerprint", result.model_fingerprint if result else self.scorer.fingerprint)
         sources = {self.source, result.provenance.source if result else None} - {None}
         other = ""
-        info = self.bench.info  # which may have been extended since
+        info = self.bench.info  # the bench may have been extended since
         if benches - {None, info.fingerprint, *(block.fingerprint for block in info.all_blocks)}:
             other = f"another bench called {self.bench.name}"
         elif model != self.scorer.fingerprint and len(sources) > 1:
             other = f"another model called {self.scorer.name}"
         elif table and model == self.scorer.fingerprint and table.get("decoder") != self._origin.get("decoder"):
-            other = "other previews, or by another VAE"
+            other = "other previews or of another VAE"
         if other:
             raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
 
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions` and at all that were scored before; only those that are missing are made. To be
-        called while `held`.
+        """The scores at `positions` and at all positions scored before; scores only what is missing. Call while `held`.
 
-        `fresh`: forget what there is; `shown`: tell on stderr how far it is.
+        fresh: discard existing scores; shown: show the progress on stderr.
 
         Raises:
             NbenchError: as `score_shards`, or the folder cannot be written.
         """
-        wanted = readable(self.scorer.reads, positions, self.bench.info.steps)
-        if not wanted:
+        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        if not needed:
             raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
-        wanted = sorted({*wanted, *self._made_anew()})
+        needed = sorted({*needed, *self._made_anew()})
         old, result = self._kept()
         if old is None:
             result = None
             self._say_what_changed(shown)
-        told = tuple(result.retrieval) if result is not None else ()
-        missing = [position for position in wanted if not self._has(position, old, told)]
+        old_recall = tuple(result.retrieval) if result is not None else ()
+        missing = [position for position in needed if not self._has(position, old, old_recall)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
         if not missing:
             assert old is not None
-            return Scored(old, told, seconds)
+            return Scored(old, old_recall, seconds)
         measured = self._score(missing, shown)
         table = self._merged(old, missing)
-        found = tuple(row for row in told if row.position not in missing) + tuple(self._recall(missing))
+        recall = tuple(row for row in old_recall if row.position not in missing) + tuple(self._recall(missing))
         write_scores(self.path, table, self._origin | self._spans(table, old, missing))
         self._clear(self._parts.iterdir())
-        return Scored(read_scores(self.path), found, measured or seconds)
+        return Scored(read_scores(self.path), recall, measured or seconds)
 
     @property
     def _parts(self) -> Path:
@@ -144,8 +143,8 @@ class Store:
 
     @property
     def _origin(self) -> dict[str, Any]:
-        """Tables of the same origin have the same scores."""
-        records = [record.sha256 for record in self.bench.info.shards if record]  # failed rows may have been remade
+        """Metadata that decides the scores: tables with the same origin have the same scores."""
+        records = [record.sha256 for record in self.bench.info.shards if record]  # failed rows may have been made again
         return score_metadata(self.bench.info, self.scorer, self.options) | {
             "shards_sha256": hashlib.sha256("".join(records).encode()).hexdigest(),
             "reads": self.scorer.reads,
@@ -161,17 +160,15 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
-        """The table that is there, if it is of the same origin, and the result beside it."""
+        """The existing table if it has the same origin, and the result beside it."""
         if self._costs_nothing:
             return None, None
         try:
             table = read_scores(self.path)
         except NbenchError:
             return None, None
-        told = scores_metadata(table)
-        if any(told.get(name) != value for name, value in self._origin.items()) or set(told) - set(self._origin) != {
-            "captions_at"
-        }:
+        metadata = scores_metadata(table)
+        if metadata.pop("captions_at", None) is None or metadata != self._origin:
             return None, None
         result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
         return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
@@ -183,11 +180,11 @@ class Store:
             (self.bench.name, table.get("bench_fingerprint"), self.bench.info.fingerprint),
         ):
             if old not in (None, new):
-                note = f"{name} has changed since {self.path} was written: all is scored anew"
+                note = f"{name} has changed since {self.path} was written: scoring everything again"
                 Console(stderr=True, quiet=not shown).print(note, markup=False, highlight=False, soft_wrap=True)
 
     def _metadata(self) -> dict[str, Any]:
-        """Where the table that is there comes from; empty where there is none."""
+        """The metadata of the existing table; empty if there is none."""
         try:
             return scores_metadata(read_scores(self.path))
         except NbenchError:
@@ -201,11 +198,11 @@ class Store:
 
     @property
     def _costs_nothing(self) -> bool:
-        """Whether scores are made anew every time: a reference that they are read from may be another one now."""
+        """Whether scoring is free, so that it is repeated every time: the reference it reads may have changed."""
         return self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:")
 
     def _made_anew(self) -> set[int]:
-        """Positions scored before by a scorer whose scores are not kept."""
+        """Positions scored before by a scorer that is free to repeat."""
         if not self._costs_nothing:
             return set()
         try:
@@ -215,32 +212,32 @@ class Store:
         same_bench = scores_metadata(table).get("bench_fingerprint") == self.bench.info.fingerprint
         return set(pc.unique(table["position"]).to_pylist()) if same_bench else set()
 
-    def _has(self, position: int, old: pa.Table | None, told: Sequence[RetrievalRow]) -> bool:
+    def _has(self, position: int, old: pa.Table | None, recall: Sequence[RetrievalRow]) -> bool:
         if old is None or position not in set(pc.unique(old["position"]).to_pylist()):
             return False
         if self.options.captions and position not in scores_metadata(old)["captions_at"]:
             return False
-        return not self._embeds or position in {row.position for row in told}
+        return not self._embeds or position in {row.position for row in recall}
 
     def _score(self, missing: Sequence[int], shown: bool) -> float | None:
-        """Score what has no part yet; the median of the seconds that a score took."""
+        """Score the shards without a part; returns the median seconds per score."""
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
-        info, others = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
+        info, by_products = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
         todo = [shard for shard in range(len(info.shards)) if not _is_of(self._part(shard), key)]
         rows = sum(len(info.shard_rows(shard)) for shard in todo)
         with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
-            made = score_shards(
-                self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, others
+            tables = score_shards(
+                self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, by_products
             )
-            for shard, table in made:
-                if others.embeddings is not None:
-                    self._keep(shard, missing, others.embeddings)
-                    others.embeddings.clear()
+            for shard, table in tables:
+                if by_products.embeddings is not None:
+                    self._keep(shard, missing, by_products.embeddings)
+                    by_products.embeddings.clear()
                 write_scores(self._part(shard), table, key)
-        return median(others.seconds) if others.seconds else None
+        return median(by_products.seconds) if by_products.seconds else None
 
     def _keep(self, shard: int, missing: Sequence[int], embeddings: dict[int, list[np.ndarray]]) -> None:
-        """Put the embeddings of a shard, float32 [K, B, D], where its part will be."""
+        """Write the embeddings of a shard, float32 [K, B, D], beside its part."""
         path = self._part(shard).with_suffix(".npy")
         stacked = [np.concatenate(embeddings[position]) for position in missing if position in embeddings]
         with writing_to(path):
@@ -250,13 +247,13 @@ class Store:
             commit(path)
 
     def _merged(self, old: pa.Table | None, missing: Sequence[int]) -> pa.Table:
-        """Old and new rows by prompt, candidate, position and caption, so that it is the same in however many runs."""
+        """Old and new rows by prompt, candidate, position and caption: the same table after any number of runs."""
         tables = [
             read_scores(self._part(shard)).replace_schema_metadata() for shard in range(len(self.bench.info.shards))
         ]
         if old is not None:
-            kept = pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))
-            tables.append(old.filter(kept).replace_schema_metadata())
+            others = pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))
+            tables.append(old.filter(others).replace_schema_metadata())
         table = pa.concat_tables(tables)
         if not len(table):
             raise NbenchError(
@@ -268,7 +265,7 @@ class Store:
         return table.take(order)
 
     def _spans(self, table: pa.Table, old: pa.Table | None, missing: Sequence[int]) -> dict[str, Any]:
-        """At which positions the corrupted captions have been scored."""
+        """The positions with scores of corrupted captions."""
         before = set(scores_metadata(old)["captions_at"]) - set(missing) if old is not None else set()
         return {"captions_at": sorted(before | set(missing if self.options.captions else ()))}
 
@@ -280,7 +277,7 @@ class Store:
         texts = embed_texts(self.scorer, [prompt.prompt for prompt in prompts]).float().cpu().numpy()
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
         shards = [(shard, read_scores(self._part(shard))) for shard in range(len(self.bench.info.shards))]
-        found = []
+        rows = []
         for number, position in enumerate(missing):
             owners, latents = [], []
             for shard, table in shards:
@@ -288,8 +285,8 @@ class Store:
                 if len(here):
                     owners += [place[name] for name in here["prompt_id"].to_pylist()]
                     latents.append(np.load(self._part(shard).with_suffix(".npy"), mmap_mode="r")[number])
-            found += retrieval_rows(self.scorer.name, position, texts, np.concatenate(latents), np.array(owners))
-        return found
+            rows += retrieval_rows(self.scorer.name, position, texts, np.concatenate(latents), np.array(owners))
+        return rows
 
 
 def _is_of(path: Path, key: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A small bench with every signal, whose latents are the world's own encodings of drawn scenes."""
+"""A small bench with every signal; its latents are the embedded VAE's encodings of rendered scenes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from nbench.pipelines.find import resolve_pipeline
 from nbench.shapes.grammar import corruptions, random_scene
 from nbench.shapes.render import render
-from nbench.shards.dataset import DatasetFolder
-from nbench.shards.parquet import ParquetShardWriter
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from nbench.shards.schema import PositionInfo, TrajectoryBatch
 from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
+
+from ..dataset_info import build, dataset_info
 
 PROMPTS, CANDIDATES, STEPS, LAYER = 12, 3, 10, "blocks.1"
 WIDTH = 6
@@ -27,8 +27,8 @@ SIGNALS = ("latent", "x0", "cfg_gap", f"activations:{LAYER}:{WIDTH}", "image")
 def make_signals_bench(path: Path, fingerprint: str = "f" * 8) -> Bench:
     """Positions 0, 5, 10; no corruptions of the first prompt.
 
-    The x0 estimate is the finished latent with a little noise, the activations have the reference's score as their
-    first number, and the gap of each step is the number of the row.
+    The x0 estimate is the finished latent with a little noise, the first activation is the score of the reference, and
+    the CFG gap of each step is the index of the row.
     """
     import diffusers
 
@@ -42,53 +42,43 @@ def make_signals_bench(path: Path, fingerprint: str = "f" * 8) -> Bench:
     final = ((mean - vae.config.shift_factor) * vae.config.scaling_factor).numpy().astype(np.float16)
     noise = rng.normal(size=final.shape).astype(np.float16)
     score = rng.random(rows)
-    seen = {k: rng.normal(size=(rows, WIDTH)).astype(np.float32) for k in (0, 5)}
-    for values in seen.values():
+    activations = {k: rng.normal(size=(rows, WIDTH)).astype(np.float32) for k in (0, 5)}
+    for values in activations.values():
         values[:, 0] = score
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
+    info = dataset_info(
+        n_prompts=PROMPTS,
+        candidates=CANDIDATES,
+        steps=STEPS,
+        rows_per_shard=15,
+        stored=(),
         fingerprint=fingerprint,
         spec={"pipeline": {"name": "shapes", "content": world.content}},
-        latent_shape=(4, 16, 16),
-        format="parquet",
-        latent_dtype="float16",
-        image_size=(32, 32),
-        steps=STEPS,
-        candidates=CANDIDATES,
-        n_prompts=PROMPTS,
-        rows=rows,
-        rows_per_shard=15,
         positions=tuple(PositionInfo(k, 100.0 * (10 - k), 1.0, 1.0) for k in (0, 5, 10)),
         preview=world.preview,
-        shards=(None, None, None),
         signals=SIGNALS,
     )
-    with DatasetFolder(path) as folder:
-        folder.create(info)
-        for index in folder.missing():
-            some = np.array(info.shard_rows(index))
-            prompts = some // CANDIDATES
-            told = [corruptions(scenes[prompt]) if prompt else None for prompt in prompts]
-            writer = ParquetShardWriter(path, info, index)
-            writer.write(
-                TrajectoryBatch(
-                    prompt_ids=[f"p{prompt:02d}" for prompt in prompts],
-                    prompts=[scenes[prompt].caption for prompt in prompts],
-                    candidates=(some % CANDIDATES).tolist(),
-                    seeds=some.tolist(),
-                    tags=[None] * len(some),
-                    corruptions=told,
-                    errors=[""] * len(some),
-                    latents={0: noise[some], 5: final[some] + noise[some], 10: final[some]},
-                    images=images[some],
-                    x0={0: final[some] + noise[some] / 2, 5: final[some] + noise[some] / 50},
-                    cfg_gap=np.repeat(some[:, None], STEPS, axis=1).astype(np.float32),
-                    activations={LAYER: {k: values[some] for k, values in seen.items()}},
-                )
+
+    def batches(numbers: range) -> list[TrajectoryBatch]:
+        some = np.array(numbers)
+        prompts = some // CANDIDATES
+        return [
+            TrajectoryBatch(
+                prompt_ids=[f"p{prompt:02d}" for prompt in prompts],
+                prompts=[scenes[prompt].caption for prompt in prompts],
+                candidates=(some % CANDIDATES).tolist(),
+                seeds=some.tolist(),
+                tags=[None] * len(some),
+                corruptions=[corruptions(scenes[prompt]) if prompt else None for prompt in prompts],
+                errors=[""] * len(some),
+                latents={0: noise[some], 5: final[some] + noise[some], 10: final[some]},
+                images=images[some],
+                x0={0: final[some] + noise[some] / 2, 5: final[some] + noise[some] / 50},
+                cfg_gap=np.repeat(some[:, None], STEPS, axis=1).astype(np.float32),
+                activations={LAYER: {k: values[some] for k, values in activations.items()}},
             )
-            folder.commit_shard(index, writer.commit())
+        ]
+
+    build(path, info, batches)
     columns = {
         "prompt_id": [f"p{row // CANDIDATES:02d}" for row in range(rows)],
         "candidate": [row % CANDIDATES for row in range(rows)],

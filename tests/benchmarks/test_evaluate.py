@@ -1,4 +1,4 @@
-"""Evaluation: figures against a direct computation, the files it leaves, and what it says of bad input."""
+"""Evaluation: figures against a direct computation, the files it writes, and its errors for bad input."""
 
 import json
 from dataclasses import replace
@@ -52,33 +52,33 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
 
 @pytest.fixture(scope="module")
 def report(bench: tuple[Bench, Quality], tmp_path_factory: pytest.TempPathFactory) -> EvaluationReport:
-    known = {"brightness": Brightness()}
+    scorers = {"brightness": Brightness()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
+        patch.setattr(module, "get_scorer", lambda name, *rest: scorers.get(name) or get_scorer(name, *rest))
         out = tmp_path_factory.mktemp("results")
         return evaluate(EvaluateConfig(bench[0].path, ("random", "brightness"), "0,5", out))
 
 
 def test_json_is_the_one_object_with_a_row_for_each_model_position_and_reference(report: EvaluationReport) -> None:
-    told = json.loads(report.to_json())
-    assert list(told) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows", "costs"]
-    assert (told["bench"], told["n_prompts"], told["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
-    assert all(set(COLUMNS) <= set(row) for row in told["rows"])
-    cells = [(row["model"], row["position"], row["reference"]) for row in told["rows"]]
+    content = json.loads(report.to_json())
+    assert list(content) == ["bench", "n_prompts", "n_candidates", "yardsticks", "rows", "costs"]
+    assert (content["bench"], content["n_prompts"], content["n_candidates"]) == ("small", PROMPTS, CANDIDATES)
+    assert all(set(COLUMNS) <= set(row) for row in content["rows"])
+    cells = [(row["model"], row["position"], row["reference"]) for row in content["rows"]]
     models, positions, references = ("random", "brightness"), (0, 5, STEPS), ("clip", "vqascore")  # final always added
     assert sorted(cells) == sorted((m, k, r) for m in models for k in positions for r in references)
-    assert {row["n_scored"] for row in told["rows"]} == {PROMPTS * CANDIDATES - 1}
-    assert {row["position"]: row["cost_steps"] for row in told["rows"]} == {0: 10, 5: 25, 10: 40}
+    assert {row["n_scored"] for row in content["rows"]} == {PROMPTS * CANDIDATES - 1}
+    assert {row["position"]: row["cost_steps"] for row in content["rows"]} == {0: 10, 5: 25, 10: 40}
 
 
 def test_figures_equal_a_direct_computation(report: EvaluationReport, bench: tuple[Bench, Quality]) -> None:
     quality = bench[1].quality
     row = next(r for r in report.rows if (r.model, r.position, r.reference) == ("brightness", 5, "clip"))
     rho, chosen, blind, best = [], [], [], []
-    for seen, true in zip(bench[1].seen.clip(0, 1), quality, strict=True):
+    for noisy, true in zip(bench[1].noisy.clip(0, 1), quality, strict=True):
         ok = np.isfinite(true)
-        rho.append(stats.spearmanr(seen[ok], true[ok]).statistic)
-        chosen.append(true[ok][seen[ok].argmax()])
+        rho.append(stats.spearmanr(noisy[ok], true[ok]).statistic)
+        chosen.append(true[ok][noisy[ok].argmax()])
         blind.append(true[ok].mean())
         best.append(true[ok].max())
     # images and latents round the quality to 8 and 10 bits
@@ -145,11 +145,11 @@ def test_results_on_disk_hold_rows_scores_and_origin(report: EvaluationReport, b
 
 def test_tables_alone_give_the_rows_of_the_evaluation(report: EvaluationReport, bench: tuple[Bench, Quality]) -> None:
     scores = report.files[1].with_suffix(".parquet")
-    told = json.loads(measure_tables(MetricsConfig(scores, reference_path(bench[0].path, "clip"))).to_json())
-    assert [row["position"] for row in told["rows"]] == [0, 5, STEPS]
+    content = json.loads(measure_tables(MetricsConfig(scores, reference_path(bench[0].path, "clip"))).to_json())
+    assert [row["position"] for row in content["rows"]] == [0, 5, STEPS]
     rows = json.loads(report.to_json())["rows"]
     evaluated = [row for row in rows if (row["model"], row["reference"]) == ("brightness", "clip")]
-    for row, expected in zip(told["rows"], evaluated, strict=True):
+    for row, expected in zip(content["rows"], evaluated, strict=True):
         assert list(row) == list(expected)
         for name, value in row.items():
             same = expected[name] if isinstance(value, str) else pytest.approx(expected[name], abs=1e-6)
@@ -159,8 +159,8 @@ def test_tables_alone_give_the_rows_of_the_evaluation(report: EvaluationReport, 
 def test_evaluating_fewer_positions_later_shrinks_nothing(
     bench: tuple[Bench, Quality], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = {"brightness": Brightness()}
-    monkeypatch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
+    scorers = {"brightness": Brightness()}
+    monkeypatch.setattr(module, "get_scorer", lambda name, *rest: scorers.get(name) or get_scorer(name, *rest))
     models = ("random", "brightness")
     first = evaluate(EvaluateConfig(bench[0].path, models, "0,5", tmp_path))
     before = [read_result(path) for path in first.files]
@@ -217,7 +217,7 @@ def test_bad_models_and_folders_are_told_in_one_line(bench: tuple[Bench, Quality
     (tmp_path / "file").write_text("")
     for bad, words in [
         (config, "unknown model noisclip"),
-        (replace(config, models=("noisyclip", str(weights))), "two models are called noisyclip"),
+        (replace(config, models=("noisyclip", str(weights))), "two models are called noisyclip and would overwrite"),
         (replace(config, bench=tmp_path), "no bench at"),
         (replace(config, models=("random",), out=tmp_path / "file"), "cannot write"),
     ]:

@@ -1,4 +1,4 @@
-"""Agreement with people: figures by hand and by scipy, the join, skills, and what is refused."""
+"""Agreement with human ratings: figures by hand and by scipy, the join, skills, and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODELS = ["DALLE_3", "SDXL_Base"]
 
 @pytest.fixture
 def skills(tmp_path: Path) -> dict[str, frozenset[str]]:
-    """Written as GenAI-Bench's are."""
+    """Skills in the format of GenAI-Bench."""
     path = tmp_path / "skills.json"
     path.write_text(json.dumps({"counting": [0, 3, 4], "basic": [1, 2, 5], "all": [0], "unused": [77]}))
     return read_skills(path)
@@ -49,9 +49,9 @@ def agreement(scores: pa.Table, ratings: pa.Table, skills: dict[str, frozenset[s
 def test_overall_is_over_all_images_and_within_a_mean_over_prompts() -> None:
     scores, ratings = tables(n_prompts=30)
     overall, within = agreement(scores, ratings).rows
-    given = {(row["prompt_id"], row["model"]): np.mean(row["ratings"]) for row in ratings.to_pylist()}
+    mean_ratings = {(row["prompt_id"], row["model"]): np.mean(row["ratings"]) for row in ratings.to_pylist()}
     x = [row["score"] for row in scores.to_pylist()]
-    y = [given[row["prompt_id"], row["model"]] for row in scores.to_pylist()]
+    y = [mean_ratings[row["prompt_id"], row["model"]] for row in scores.to_pylist()]
     assert (overall.scope, overall.skill, overall.position, overall.n_images) == ("overall", "all", None, 60)
     assert overall.pearson == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-9)
     assert overall.kendall == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-9)
@@ -81,29 +81,29 @@ def test_each_position_and_skill_has_its_rows(skills: dict[str, frozenset[str]])
     scores, ratings = tables()
     later = scores.append_column("position", [[20] * 12])
     early = later.set_column(3, "position", [[10] * 12]).set_column(2, "score", [list(range(12))])
-    found = agreement(pa.concat_tables([later, early.cast(later.schema)]), ratings, skills)
-    assert [(row.position, row.scope, row.skill) for row in found.rows] == [
+    agreed = agreement(pa.concat_tables([later, early.cast(later.schema)]), ratings, skills)
+    assert [(row.position, row.scope, row.skill) for row in agreed.rows] == [
         (position, scope, skill)
         for position in (10, 20)
         for scope in ("overall", "within")
         for skill in ("all", "basic", "counting")
     ]
     plain = agreement(scores, ratings).rows[0]
-    assert replace(found.rows[6], position=None) == plain
+    assert replace(agreed.rows[6], position=None) == plain
     some = [row for row in scores.to_pylist() if int(row["prompt_id"]) in (0, 3, 4)]
     alone = agreement(pa.Table.from_pylist(some), ratings).rows[0]
-    counting = found.rows[8]
+    counting = agreed.rows[8]
     assert (counting.n_prompts, counting.n_images) == (3, 6)
     assert (counting.kendall, counting.pearson) == pytest.approx((alone.kendall, alone.pearson), abs=1e-9)
-    assert json.loads(found.to_json())["rows"][8]["skill"] == "counting"
+    assert json.loads(agreed.to_json())["rows"][8]["skill"] == "counting"
 
 
 def test_missing_scores_are_counted_and_other_captions_left_out() -> None:
     scores, ratings = tables()
     captioned = scores.slice(2).append_column("caption", [["prompt"] * 10])
     corrupt = scores.append_column("caption", [["colour"] * 12])
-    found = agreement(pa.concat_tables([captioned, corrupt]), ratings)
-    assert (found.n_rated, found.n_scored, found.rows[0].n_images) == (12, 10, 10)
+    agreed = agreement(pa.concat_tables([captioned, corrupt]), ratings)
+    assert (agreed.n_rated, agreed.n_scored, agreed.rows[0].n_images) == (12, 10, 10)
 
 
 def test_files_of_every_kind_give_the_same(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = replace(bench.info, spec=bench.info.spec | {"process": "forward"})
     (bench.path / "dataset.json").write_bytes(info.to_json())
     rating = np.nan_to_num(truth.quality * 5, nan=1).round()
-    for name, values, position in (("human", rating, STEPS), ("clip", truth.seen, STEPS)):
+    for name, values, position in (("human", rating, STEPS), ("clip", truth.noisy, STEPS)):
         table = {
             "prompt_id": [f"p{prompt:02d}" for prompt in range(PROMPTS) for _ in range(CANDIDATES)],
             "candidate": list(range(CANDIDATES)) * PROMPTS,
@@ -143,18 +143,18 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_bench_of_published_images_carries_its_ratings(rated: Path) -> None:
     bench = open_bench(rated)
-    found = human_agreement(*open_inputs("clip", None, bench), bench_skills(bench))
-    assert [(row.position, row.scope) for row in found.rows] == [(STEPS, "overall"), (STEPS, "within")]
-    assert found.rows[0].pearson is not None
-    assert 0.3 < found.rows[0].pearson < 1
+    agreed = human_agreement(*open_inputs("clip", None, bench), bench_skills(bench))
+    assert [(row.position, row.scope) for row in agreed.rows] == [(STEPS, "overall"), (STEPS, "within")]
+    assert agreed.rows[0].pearson is not None
+    assert 0.3 < agreed.rows[0].pearson < 1
     same = human_agreement(*open_inputs(str(rated / "scores/clip.parquet"), None, bench))
-    assert same == found
+    assert same == agreed
 
 
 def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench: tuple[Bench, Quality]) -> None:
     with pytest.raises(NbenchError, match="generated images, which nobody rated"):
         open_inputs("clip", None, small_bench[0])
-    with pytest.raises(NbenchError, match="name it with --bench"):
+    with pytest.raises(NbenchError, match="give it with --bench"):
         open_inputs(str(rated / "scores/clip.parquet"), rated / "scores/human.parquet", None)
     bench = open_bench(rated)
     with pytest.raises(NbenchError, match="no reference blip in"):
@@ -199,7 +199,7 @@ def test_bad_tables_are_told(change: dict[str, dict[str, list[object]]], words: 
         agreement(*(pa.table(content) for content in (good | change).values()))
 
 
-def test_bad_files_and_tags_are_told(tmp_path: Path) -> None:
+def test_bad_files_and_tags_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1nonsense")
     (tmp_path / "bad.json").write_text("[1]")
     for name, words in (("bad.parquet", "cannot read"), ("none.csv", "no file at"), ("bad.json", "ends in neither")):
@@ -210,5 +210,5 @@ def test_bad_files_and_tags_are_told(tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match=r"no rated prompt has a skill.*'00000' in the ratings, '77'"):
         agreement(*tables(), {"counting": frozenset(["77"])})
     pq.write_table(tables()[0], tmp_path / "scores.parquet")
-    with pytest.raises(NbenchError, match="no ratings: name a table"):
+    with pytest.raises(NbenchError, match="no ratings: give a table"):
         open_inputs(str(tmp_path / "scores.parquet"), None, None)

@@ -49,10 +49,10 @@ def long_tables(folder: Path, seed: int = 0) -> tuple[Path, Path, np.ndarray, di
 
 def test_figures_are_those_of_the_tables(tmp_path: Path) -> None:
     s, r, reference, scores = long_tables(tmp_path)
-    told = json.loads(measure_tables(MetricsConfig(s, r, calls_per_position=5)).to_json())
-    assert (told["n_prompts"], told["n_candidates"], told["final_position"]) == (P, N, T)
-    assert told["yardstick"] == "final-image selection by the scores' own position 6"
-    for row in told["rows"]:
+    content = json.loads(measure_tables(MetricsConfig(s, r, calls_per_position=5)).to_json())
+    assert (content["n_prompts"], content["n_candidates"], content["final_position"]) == (P, N, T)
+    assert content["yardstick"] == "final-image selection by the scores' own position 6"
+    for row in content["rows"]:
         values = scores[row["position"]]
         rho = [stats.spearmanr(*pair).statistic for pair in zip(values, reference, strict=True)]
         assert row["spearman"] == pytest.approx(np.mean(rho), abs=1e-9)
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_tables(tmp_path: Path) -> None:
         assert row["recovered_gain"] == pytest.approx(gain, abs=1e-9)
         assert row["cost_steps"] == 5 * (N * row["position"] + T - row["position"])
         assert (row["n_scored"], row["n_unscored"]) == (P * N, 0)
-    mark = told["yardsticks"]["r"]
+    mark = content["yardsticks"]["r"]
     assert mark["oracle"] == pytest.approx(reference.max(1).mean())
 
 
@@ -101,17 +101,17 @@ def test_own_score_tables_with_captions_and_status(tmp_path: Path) -> None:
     write_scores(s, pa.concat_tables([pa.table(table) for table in tables]), {"scorer": "sharp"})
     own = base | {"position": np.full(P * N, T), "caption": ["prompt"] * (P * N), "score": reference.ravel()}
     write_scores(tmp_path / "ref.parquet", pa.table(own), {"scorer": "clip"})
-    found = measure_tables(MetricsConfig(s, tmp_path / "ref.parquet"))
-    assert {(row.model, row.reference) for row in found.report.rows} == {("sharp", "clip")}
-    assert found.yardstick == "final-image selection by clip"
-    assert [(row.kind, row.pairwise_accuracy) for row in found.separation] == [("colour", 1.0)] * 3
+    outcome = measure_tables(MetricsConfig(s, tmp_path / "ref.parquet"))
+    assert {(row.model, row.reference) for row in outcome.report.rows} == {("sharp", "clip")}
+    assert outcome.yardstick == "final-image selection by clip"
+    assert [(row.kind, row.pairwise_accuracy) for row in outcome.separation] == [("colour", 1.0)] * 3
 
 
 def test_final_position_not_scored_leaves_only_the_oracle(tmp_path: Path) -> None:
     s, r, _, _ = long_tables(tmp_path)
-    found = measure_tables(MetricsConfig(s, r, final_position=10))
-    assert found.yardstick.startswith("no final-image selection: the scores have no position 10")
-    row = found.report.rows[-1]
+    outcome = measure_tables(MetricsConfig(s, r, final_position=10))
+    assert outcome.yardstick.startswith("no final-image selection: the scores have no position 10")
+    row = outcome.report.rows[-1]
     assert (row.recovered_gain, row.retention, row.self_consistency) == (None, None, None)
     assert row.oracle_gain is not None
     assert row.cost_steps == N * T + 4

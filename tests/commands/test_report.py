@@ -1,4 +1,4 @@
-"""nbench report as a person meets it: the files it writes, what it says, and what it refuses."""
+"""nbench report as a user runs it: its files, its messages and its errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import Run
 from ..small_bench import make_bench
-from .test_results import V1, Run, run
-
-__all__ = ["run"]
+from .test_results import V1
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def test_an_old_result_without_its_bench_makes_a_page_without_trajectories(run: 
     code, out, err = run("report")
     assert code == 0
     assert out.startswith("written: report/index.html (1 models, 0 of ")
-    assert "is not at hand; name it with --bench" in err
+    assert "is not here; name it with --bench" in err
     assert Path("report/index.html").read_text().startswith("<!doctype html>")
 
 
@@ -43,7 +42,7 @@ def test_what_cannot_be_is_refused_in_one_line(run: Run, results: Path, tmp_path
     for arguments, reason in (
         (("nowhere",), "nowhere"),
         (("--prompts", "-1"), "--prompts -1 is out of range"),
-        (("--bench", tmp_path / "other"), "is another build than the results'"),
+        (("--bench", tmp_path / "other"), "is not the build of"),
         (("--bench", tmp_path / "none"), "no bench at"),
         (("--out", "file"), "cannot write file/index.html"),
     ):

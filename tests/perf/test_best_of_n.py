@@ -1,4 +1,4 @@
-"""The Best-of-N trial: its table from a real bench, whose recorded scores foretell what runs live."""
+"""The Best-of-N trial: its table from a real bench; recorded scores predict the live runs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_the_table_of_a_bench(
     build(BuildConfig("genai-bench", out=bench, limit=2, candidates=4, steps=STEPS), progress=False)
     evaluate(EvaluateConfig(bench, ("noisyclip", "random"), "3,6,7", results))
     ways = ["noisyclip@3:2,7:1", "noisyclip@3,6:1", "random@6:2", "x0-clip@2:1"]
-    named = [word for way in ways for word in ("--policy", way)]
-    given = [str(bench), *named, "--at-once", "1", "--results", str(results), "--markdown", "--json", str(out)]
-    monkeypatch.setattr("sys.argv", [str(SCRIPT), *given])
+    policies = [word for way in ways for word in ("--policy", way)]
+    arguments = [str(bench), *policies, "--at-once", "1", "--results", str(results), "--markdown", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", [str(SCRIPT), *arguments])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    told = json.loads(out.read_text())
-    full, two, three, blind, estimates, random, oracle = told["rows"]
+    trial = json.loads(out.read_text())
+    full, two, three, blind, estimates, random, oracle = trial["rows"]
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [line[0] for line in lines[2:]] == [f"| {row['way']}" for row in told["rows"]]
+    assert [line[0] for line in lines[2:]] == [f"| {row['way']}" for row in trial["rows"]]
     whole = 4 * STEPS
     assert full["calls"] == 1
     assert two["calls"] == parse_policy("3:2,7:1").rows(4, STEPS) / whole
@@ -42,9 +42,9 @@ def test_the_table_of_a_bench(
     assert blind["calls"] == (4 * 6 + 2 * (STEPS - 6)) / whole  # two are left at T
     assert estimates["calls"] == parse_policy("2:1").rows(4, STEPS, calls_per_score=1) / whole
     assert [row["as_replayed"] for row in (two, three, blind, estimates)] == [2, 2, 2, None]
-    assert max(told["ways"]["noisyclip@3,6:1"]["chosen"]) < 3
-    assert all(row["seconds"] > 0 for row in told["rows"][:5])
+    assert max(trial["ways"]["noisyclip@3,6:1"]["chosen"]) < 3
+    assert all(row["seconds"] > 0 for row in trial["rows"][:5])
     for reference in ("clip", "vqascore"):
         assert random["gains"][reference]["value"] == 0
-        assert oracle["gains"][reference]["mean"] >= max(row["gains"][reference]["mean"] for row in told["rows"])
+        assert oracle["gains"][reference]["mean"] >= max(row["gains"][reference]["mean"] for row in trial["rows"])
     assert full["gains"]["clip"]["value"] == oracle["gains"]["clip"]["value"] == 1

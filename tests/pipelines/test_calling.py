@@ -146,7 +146,7 @@ def test_the_latent_space_is_asked_for_in_the_same_way(sd15_folder: Path) -> Non
 def test_several_frames_are_refused_before_the_denoiser_runs(tmp_path: Path) -> None:
     pipe = opened(save_wan(tmp_path))
     pipe.transformer.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
-    with pytest.raises(NbenchError, match="have several frames: record pipelines of images"):
+    with pytest.raises(NbenchError, match="have several frames"):
         generate(pipe, ["a"], [1], [2], {"num_inference_steps": 2, "num_frames": 5, "height": 32, "width": 32})
 
 

@@ -79,7 +79,7 @@ def assert_each(pipe: Any, arguments: dict[str, Any]) -> None:
     scorer = Mean()
     best = BestOfN(pipe, scorer, n=2, policy=f"{STEPS}:2", keep=2)
     together = best.best_each(PROMPTS, **arguments)
-    seen = torch.cat(scorer.seen)
+    seen = torch.cat(scorer.batches)
     assert [one.scores.keys() for result in together for one in result.candidates] == [{STEPS}] * 8
     for prompt, result in zip(PROMPTS, together, strict=True):
         for one in result.candidates:

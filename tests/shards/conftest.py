@@ -1,17 +1,15 @@
-"""A small data set of known content."""
+"""A small data set with known content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nbench.shards.dataset import DatasetFolder
-from nbench.shards.formats import shard_writer
 from nbench.shards.schema import CORRUPTION_KINDS, DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 
+from ..dataset_info import build, dataset_info
 from .hub.hub_server import HubServer
 from .hub.publisher import Publisher
 
@@ -22,30 +20,24 @@ SHAPE = (4, 8, 8)
 @pytest.fixture
 def info() -> DatasetInfo:
     """Four prompts with three candidates each, in shards of five."""
-    return DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
+    return dataset_info(
+        n_prompts=4,
+        candidates=3,
+        steps=50,
+        rows_per_shard=5,
+        stored=(),
         fingerprint="f" * 64,
         spec={"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}, "guidance": 1.5},
         latent_shape=SHAPE,
-        format="parquet",
-        latent_dtype="float16",
         image_size=(16, 16),
-        steps=50,
-        candidates=3,
-        n_prompts=4,
-        rows=12,
-        rows_per_shard=5,
         positions=tuple(PositionInfo(k, None if k == 50 else 1000.0 - k, 1 - k / 50, 1.0) for k in POSITIONS),
         preview=PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
-        shards=(None,) * 3,
     )
 
 
 @pytest.fixture
 def publish(hub: HubServer, tmp_path: Path) -> Publisher:
-    """What publishes to it."""
+    """A publisher to the test's Hub."""
     return Publisher(hub, tmp_path / "home")
 
 
@@ -69,15 +61,3 @@ def rows(numbers: range, failed: int = -1) -> TrajectoryBatch:
 def bench_folder(info: DatasetInfo, tmp_path: Path) -> Path:
     """The data set on disk, complete; its row 4 failed."""
     return build(tmp_path / "bench", info, lambda numbers: [rows(numbers, failed=4)])
-
-
-def build(path: Path, info: DatasetInfo, batches: Callable[[range], list[TrajectoryBatch]]) -> Path:
-    """Write a data set whose shards consist of the batches that `batches` gives for their row numbers."""
-    with DatasetFolder(path) as folder:
-        folder.create(info)
-        for index in folder.missing():
-            writer = shard_writer(path, info, index)
-            for batch in batches(info.shard_rows(index)):
-                writer.write(batch)
-            folder.commit_shard(index, writer.commit())
-    return path

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch, latent_column
+from nbench.shards.schema import TrajectoryBatch, latent_column
 
-from .conftest import build, rows
+from ..dataset_info import build, dataset_info
+from .conftest import rows
 from .hub.publisher import Publisher
 
 WANTED = (20, 30)
@@ -37,31 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """480 trajectories of all 51 positions, 2 KB each, in two shards."""
     rng = np.random.default_rng(0)
 
-    def made(numbers: range) -> list[TrajectoryBatch]:
+    def trajectories(numbers: range) -> list[TrajectoryBatch]:
         latents = {k: rng.normal(size=(len(numbers), 4, 16, 16)).astype(np.float16) for k in range(51)}
         return [replace(rows(numbers), latents=latents)]
 
     spec = {"kind": "genai-bench", "pipeline": {"name": "shapes", "content": "c"}}
-    info = DatasetInfo(
-        format_version=1,
-        name="noisy-genai-bench",
-        split="test",
-        fingerprint="f" * 64,
-        spec=spec,
-        format="parquet",
-        latent_shape=(4, 16, 16),
-        latent_dtype="float16",
-        image_size=(16, 16),
-        steps=50,
-        candidates=3,
-        n_prompts=160,
-        rows=480,
-        rows_per_shard=240,
-        positions=tuple(PositionInfo(k, None, None, 1.0) for k in range(51)),
-        preview=None,
-        shards=(None,) * 2,
+    info = dataset_info(
+        n_prompts=160, candidates=3, steps=50, rows_per_shard=240, stored=range(51), spec=spec, image_size=(16, 16)
     )
-    return build(tmp_path_factory.mktemp("all") / "bench", info, made)
+    return build(tmp_path_factory.mktemp("all") / "bench", info, trajectories)
 
 
 def column_bytes(folder: Path) -> int:
@@ -78,8 +63,8 @@ def column_bytes(folder: Path) -> int:
 
 def test_on_this_machine(folder: Path) -> None:
     command = [sys.executable, "-c", READ.format(where=str(folder))]
-    read, found = map(int, subprocess.check_output(command, text=True).split())
-    assert found == 480
+    read, n_rows = map(int, subprocess.check_output(command, text=True).split())
+    assert n_rows == 480
     assert column_bytes(folder) <= read <= 1.1 * column_bytes(folder)
 
 

@@ -13,7 +13,8 @@ from nbench.shards.parquet import ParquetShardWriter
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
-from .conftest import build, rows
+from ..dataset_info import build
+from .conftest import rows
 
 
 def test_record_round_trip(info: DatasetInfo) -> None:

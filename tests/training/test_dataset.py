@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from nbench.errors import NbenchError
 from nbench.training.dataset import TrajectoryDataset
 
-from ..shards.conftest import build, info, rows  # noqa: F401  # `info` is a fixture
+from ..dataset_info import build
+from ..shards.conftest import info, rows  # noqa: F401  # `info` is a fixture
 
 ALL = sorted(f"c{row}" for row in range(12) if row != 4)
 

@@ -1,18 +1,18 @@
 "use strict";
-// Data, names and the small elements that all parts use. Whatever a person wrote is set as text, never as HTML.
+// Data, names and small helpers that all parts use. Text written by users is set as text, never as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const heading = (name) => data.figures[name].heading;
-// Okabe and Ito's colours without yellow: told apart with any colour vision; symbols and dashes say the same
+// Okabe and Ito's colours without yellow, distinct for any colour vision; symbols and dashes carry the same meaning
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "cross", "wye"];
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
 function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children.map((child) => child ?? ""));
-  return made;
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children.map((child) => child ?? ""));
+  return node;
 }
 
 function rows(name) {

@@ -1,10 +1,10 @@
-// The leaderboard: one row a model at the chosen position, sorted by the column whose button was pressed last.
+// The leaderboard: one row per model at the chosen position, sorted by the column selected last.
 const order = { column: "spearman", ascending: false };
 const ascendingFirst = (name) => name === "model" || !data.figures[name].higher_is_better;
 
 function compared(a, b) {
   const [x, y] = [a[order.column] ?? null, b[order.column] ?? null];
-  if (x === null || y === null) return (x === null) - (y === null); // unknown comes last either way
+  if (x === null || y === null) return (x === null) - (y === null); // missing values come last either way
   const difference = typeof x === "string" ? x.localeCompare(y) : x - y;
   return order.ascending ? difference : -difference;
 }

@@ -1,4 +1,4 @@
-// Plots as SVG, each with a name for screen readers and its figures as a table that opens below it.
+// Plots as SVG, each with a label for screen readers and a table of its figures that opens below it.
 const unwanted = new Set();
 
 function swatches(id, models) {
@@ -36,7 +36,7 @@ function figureTable(columns, lines) {
 function show(id, label, options, legend, table) {
   const target = byId(id);
   const plot = Plot.plot({ width: Math.max(280, Math.min(target.clientWidth, 1000)), grid: true, marginBottom: 42, style: { fontSize: "12px" }, ...options });
-  const drawing = plot.matches("svg") ? plot : plot.querySelector("svg:last-of-type"); // below a legend there is one more
+  const drawing = plot.matches("svg") ? plot : plot.querySelector("svg:last-of-type"); // the legend is an SVG too
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", label);
   for (const part of plot.querySelectorAll("g[aria-label]")) part.removeAttribute("aria-label"); // parts of one image
@@ -66,7 +66,7 @@ function drawCurves(id, x, y, label, rules) {
   const table = figureTable(["model", "position", heading("cost_steps"), heading(y), "95 % interval"],
     lines.map((line) => [line.model, String(line.position), String(line.cost_steps), number(line[y]), interval(line, y)]));
   return show(id, label, {
-    height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps a prompt)" }, y: { label: heading(y) },
+    height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps per prompt)" }, y: { label: heading(y) },
     marks: [Plot.ruleY(rules, { stroke: "currentColor", strokeOpacity: 0.6 }), ...curves(models.filter((model) => !unwanted.has(model)), lines, x, y)],
   }, swatches(id, models), table);
 }

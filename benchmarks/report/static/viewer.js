@@ -1,4 +1,4 @@
-// The trajectory viewer: a prompt's candidates at a position, what each scorer says of them, and whom it would pick.
+// The trajectory viewer: a prompt's candidates at a position, each scorer's scores of them, and its pick.
 const shown = data.viewer;
 const picture = { previews: new Image(), images: new Image() };
 
@@ -40,9 +40,9 @@ function drawCandidates() {
   const prompt = shown.prompts[Number(byId("prompt").value)];
   const index = Number(byId("slider").value);
   const place = shown.positions[index];
-  const told = `${place} of ${data.steps}`;
-  byId("slider").setAttribute("aria-valuetext", `position ${told}`);
-  byId("slider-value").textContent = told;
+  const progress = `${place} of ${data.steps}`;
+  byId("slider").setAttribute("aria-valuetext", `position ${progress}`);
+  byId("slider-value").textContent = progress;
   const picks = Object.entries(prompt.scores).map(([model, places]) => [model, best(places[index])]).filter(([, pick]) => pick !== null);
   const truth = best(prompt.references[choice.reference]);
   byId("picks").textContent = `Position ${place}: ${picks.map(([model, pick]) => `${model} picks ${pick}`).join(", ") || "nothing was scored"}` +
@@ -61,18 +61,18 @@ function drawCandidates() {
 }
 
 async function drawPrompt() {
-  const wanted = byId("prompt").value;
-  const prompt = shown.prompts[Number(wanted)];
+  const selected = byId("prompt").value;
+  const prompt = shown.prompts[Number(selected)];
   byId("prompt-text").textContent = prompt.text;
-  byId("previous").disabled = wanted === "0";
-  byId("next").disabled = Number(wanted) === shown.prompts.length - 1;
+  byId("previous").disabled = selected === "0";
+  byId("next").disabled = Number(selected) === shown.prompts.length - 1;
   const loaded = await Promise.all(["previews", "images"].filter((name) => prompt[name]).map(async (name) => {
     const image = new Image();
     image.src = prompt[name];
     await image.decode();
     return [name, image];
   }));
-  if (byId("prompt").value !== wanted) return; // another was chosen meanwhile
+  if (byId("prompt").value !== selected) return; // the user has selected another one meanwhile
   Object.assign(picture, Object.fromEntries(loaded));
   drawCandidates();
 }

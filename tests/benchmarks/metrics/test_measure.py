@@ -25,7 +25,7 @@ def tables() -> tuple[np.ndarray, dict[int, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def found(tables: tuple[np.ndarray, dict[int, np.ndarray]]) -> Measures:
+def measures(tables: tuple[np.ndarray, dict[int, np.ndarray]]) -> Measures:
     reference, scores = tables
     tags = [{"basic": ["colour"], "advanced": ["counting"] if p % 2 else []} for p in range(P)]
     return measure({"m": scores}, {"clip": reference}, Setting(T, 2, tags=tags))
@@ -47,9 +47,9 @@ def test_a_scorer_that_is_the_reference_gains_all_and_random_nothing(
     assert high - low < 0.6
 
 
-def test_figures_and_counts_at_a_position(tables: tuple[np.ndarray, dict[int, np.ndarray]], found: Measures) -> None:
+def test_figures_and_counts_at_a_position(tables: tuple[np.ndarray, dict[int, np.ndarray]], measures: Measures) -> None:
     reference, scores = tables
-    row = next(row for row in found.rows if row.position == 5)
+    row = next(row for row in measures.rows if row.position == 5)
     assert (row.n_scored, row.n_unscored, row.cost_steps) == (P * N - 5, 4, 2 * (N * 5 + 5))
     picks = metrics.best_of_n(scores[5], reference)
     kept = np.isfinite(picks)
@@ -60,8 +60,8 @@ def test_figures_and_counts_at_a_position(tables: tuple[np.ndarray, dict[int, np
     assert row.self_consistency == pytest.approx(np.nanmean(metrics.spearman(scores[5], scores[T])), abs=1e-12)
 
 
-def test_every_figure_has_an_interval_around_it(found: Measures) -> None:
-    for row in found.rows:
+def test_every_figure_has_an_interval_around_it(measures: Measures) -> None:
+    for row in measures.rows:
         for name, interval in row:
             if name.endswith("_ci"):
                 value = getattr(row, name.removesuffix("_ci"))
@@ -70,7 +70,7 @@ def test_every_figure_has_an_interval_around_it(found: Measures) -> None:
 
 
 def test_interval_of_a_ratio_is_that_of_resampled_means(
-    tables: tuple[np.ndarray, dict[int, np.ndarray]], found: Measures
+    tables: tuple[np.ndarray, dict[int, np.ndarray]], measures: Measures
 ) -> None:
     reference, scores = tables
     parts = np.stack(
@@ -78,14 +78,14 @@ def test_interval_of_a_ratio_is_that_of_resampled_means(
     )
     rng = np.random.default_rng(99)
     chosen, random, best = np.stack([parts[rng.integers(P, size=P)].mean(0) for _ in range(4000)]).T
-    row = found.rows[0]
+    row = measures.rows[0]
     expected = np.quantile((chosen - random) / (best - random), [0.025, 0.975])
     np.testing.assert_allclose(row.recovered_gain_ci or np.nan, expected, atol=0.02)
     np.testing.assert_allclose(row.retention_ci or np.nan, np.quantile(chosen / best, [0.025, 0.975]), atol=0.01)
 
 
-def test_selection_ends_in_best_of_all_and_begins_at_random(found: Measures) -> None:
-    rows = [row for row in found.selection if row.position == T]
+def test_selection_ends_in_best_of_all_and_begins_at_random(measures: Measures) -> None:
+    rows = [row for row in measures.selection if row.position == T]
     assert [row.n for row in rows] == [1, 2, 3, 4]
     assert [row.cost_steps for row in rows] == [20, 40, 60, 80]
     assert rows[0].recovered_gain == pytest.approx(0, abs=1e-12)
@@ -94,27 +94,27 @@ def test_selection_ends_in_best_of_all_and_begins_at_random(found: Measures) -> 
 
 
 def test_skills_are_the_figures_of_their_prompts(
-    tables: tuple[np.ndarray, dict[int, np.ndarray]], found: Measures
+    tables: tuple[np.ndarray, dict[int, np.ndarray]], measures: Measures
 ) -> None:
     reference, scores = tables
-    assert {(row.level, row.skill, row.n_prompts) for row in found.skills} == {
+    assert {(row.level, row.skill, row.n_prompts) for row in measures.skills} == {
         ("advanced", "counting", P // 2),
         ("basic", "colour", P),
     }
-    row = next(row for row in found.skills if (row.skill, row.position) == ("counting", 5))
+    row = next(row for row in measures.skills if (row.skill, row.position) == ("counting", 5))
     alone = measure({"m": {k: s[1::2] for k, s in scores.items()}}, {"clip": reference[1::2]}, Setting(T)).rows
     expected = next(r for r in alone if r.position == 5)
     assert (row.spearman, row.recovered_gain) == (expected.spearman, expected.recovered_gain)
     assert row.spearman_ci == pytest.approx(expected.spearman_ci)
 
 
-def test_summary_over_positions(found: Measures) -> None:
-    summary, gains = found.summaries[0], [row.recovered_gain or 0 for row in found.rows]
-    costs = [row.cost_steps for row in found.rows]
+def test_summary_over_positions(measures: Measures) -> None:
+    summary, gains = measures.summaries[0], [row.recovered_gain or 0 for row in measures.rows]
+    costs = [row.cost_steps for row in measures.rows]
     assert summary.gain_area == pytest.approx(np.trapezoid(gains, costs) / (costs[-1] - costs[0]))
     assert summary.gain_area_ci is not None
     assert summary.gain_area_ci[0] < (summary.gain_area or 0) < summary.gain_area_ci[1]
-    assert summary.earliest["spearman>=0.5"] == next(r.position for r in found.rows if (r.spearman or 0) >= 0.5)
+    assert summary.earliest["spearman>=0.5"] == next(r.position for r in measures.rows if (r.spearman or 0) >= 0.5)
 
 
 def test_yardsticks_are_ordered_and_name_who_chooses(tables: tuple[np.ndarray, dict[int, np.ndarray]]) -> None:

@@ -39,14 +39,16 @@ def noisy_scores(seed: int, prompts: int = 60, candidates: int = 6, levels: int 
     return scores, reference
 
 
-def known(scores: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def both_finite(scores: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mask = np.isfinite(scores) & np.isfinite(reference)
     return scores[mask], reference[mask]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(metrics.spearman, stats.spearmanr), (metrics.kendall, stats.kendalltau)], ids=["rho", "tau"]
+    ("ours", "theirs"),
+    [(metrics.spearman, stats.spearmanr), (metrics.kendall, stats.kendalltau), (metrics.pearson, stats.pearsonr)],
+    ids=["spearman", "kendall", "pearson"],
 )
 def test_correlations_equal_scipy(ours: Metric, theirs: Callable[..., Any], seed: int) -> None:
     scores, reference = noisy_scores(seed)
@@ -54,7 +56,7 @@ def test_correlations_equal_scipy(ours: Metric, theirs: Callable[..., Any], seed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for row in zip(scores, reference, strict=True):
-            x, y = known(*row)
+            x, y = both_finite(*row)
             expected.append(theirs(x, y).statistic if len(x) > 1 else np.nan)
     assert np.isnan(expected).any()
     assert np.isfinite(expected).sum() > 30
@@ -66,7 +68,7 @@ def test_selection_equals_brute_force(seed: int) -> None:
     scores, reference = noisy_scores(seed)
     picks, gaps, blind = [], [], []
     for row in zip(scores, reference, strict=True):
-        x, y = known(*row)
+        x, y = both_finite(*row)
         best = [b for a, b in zip(x, y, strict=True) if a == max(x)]
         picks.append(sum(best) / len(best) if best else np.nan)
         drawn = [b for b in row[1] if not np.isnan(b)]

@@ -14,7 +14,7 @@ from nbench.benchmarks.metrics.model_figures import Part, Setting
 from nbench.benchmarks.metrics.rows import ResultRow
 
 from .test_counted import brute_accuracy
-from .test_metrics import known, noisy_scores
+from .test_metrics import both_finite, noisy_scores
 
 P, N, T = 60, 6, 10
 Known = list[tuple[np.ndarray, np.ndarray]]
@@ -36,7 +36,7 @@ def row(request: pytest.FixtureRequest, part: Part) -> ResultRow:
 @pytest.fixture
 def prompts(part: Part, row: ResultRow) -> Known:
     """Of each prompt, scores and references of the candidates that have both."""
-    return [known(*pair) for pair in zip(part.scores[row.position], part.reference, strict=True)]
+    return [both_finite(*pair) for pair in zip(part.scores[row.position], part.reference, strict=True)]
 
 
 def mean(of: Callable[[np.ndarray, np.ndarray], float], prompts: Known, least: int = 1) -> float:
@@ -58,21 +58,21 @@ def all_pairs(x: np.ndarray, y: np.ndarray, threshold: float) -> float:
 
 
 def test_agreement_within_prompts(part: Part, row: ResultRow, prompts: Known) -> None:
-    for found, scipys in (
+    for figure, scipys in (
         (row.spearman, stats.spearmanr),
         (row.kendall, stats.kendalltau),
         (row.pearson, stats.pearsonr),
     ):
-        assert found == pytest.approx(mean(lambda x, y, of=scipys: of(x, y).statistic, prompts, 2), abs=1e-9)  # type: ignore[misc]
-    own = [known(*pair) for pair in zip(part.scores[row.position], part.scores[T], strict=True)]
+        assert figure == pytest.approx(mean(lambda x, y, of=scipys: of(x, y).statistic, prompts, 2), abs=1e-9)  # type: ignore[misc]
+    own = [both_finite(*pair) for pair in zip(part.scores[row.position], part.scores[T], strict=True)]
     assert row.self_consistency == pytest.approx(mean(lambda x, y: stats.spearmanr(x, y).statistic, own, 2), abs=1e-9)
     assert row.gap == pytest.approx(
         mean(lambda x, y: x[y == y.max()].mean() - x[y == y.min()].mean() if np.ptp(y) else np.nan, prompts), abs=1e-9
     )
     assert row.tie_threshold is not None
-    told = {limit: mean(lambda x, y, at=limit: brute_accuracy(x, y, at), prompts, 2) for limit in range(8)}  # type: ignore[misc]
-    assert row.pairwise_accuracy == pytest.approx(max(told.values()), abs=1e-9)
-    assert told[int(row.tie_threshold)] == pytest.approx(row.pairwise_accuracy, abs=1e-9)
+    accuracies = {limit: mean(lambda x, y, at=limit: brute_accuracy(x, y, at), prompts, 2) for limit in range(8)}  # type: ignore[misc]
+    assert row.pairwise_accuracy == pytest.approx(max(accuracies.values()), abs=1e-9)
+    assert accuracies[int(row.tie_threshold)] == pytest.approx(row.pairwise_accuracy, abs=1e-9)
 
 
 def test_agreement_of_all_candidates_pooled(row: ResultRow, prompts: Known) -> None:
@@ -90,7 +90,7 @@ def test_selection(part: Part, row: ResultRow, prompts: Known) -> None:
     _, clip = noisy_scores(1)
     chosen = []  # of the prompts that have all: the pick, a random one, that of `clip` among all, the best of all
     for (x, y), by, reference in zip(prompts, clip, part.reference, strict=True):
-        judge, judged = known(by, reference)
+        judge, judged = both_finite(by, reference)
         if len(x) and len(judge):
             every = reference[np.isfinite(reference)]
             chosen.append((pick(x, y), every.mean(), pick(judge, judged), every.max()))
@@ -101,14 +101,14 @@ def test_selection(part: Part, row: ResultRow, prompts: Known) -> None:
 
 
 def test_best_of_every_n(part: Part, row: ResultRow, prompts: Known) -> None:
-    for found in part.selection(row.position):
+    for selection in part.selection(row.position):
         subsets = [
-            np.mean([pick(x[list(some)], y[list(some)]) for some in itertools.combinations(range(len(x)), found.n)])
+            np.mean([pick(x[list(some)], y[list(some)]) for some in itertools.combinations(range(len(x)), selection.n)])
             for x, y in prompts
-            if len(x) >= found.n
+            if len(x) >= selection.n
         ]
-        assert found.best_of_n == pytest.approx(np.mean(subsets), abs=1e-9)
-        assert found.cost_steps == found.n * row.position + T - row.position
+        assert selection.best_of_n == pytest.approx(np.mean(subsets), abs=1e-9)
+        assert selection.cost_steps == selection.n * row.position + T - row.position
 
 
 def test_telling_the_misaligned(part: Part, row: ResultRow, prompts: Known) -> None:

@@ -44,27 +44,27 @@ def test_overall_and_within_equal_scipy_and_counting(seed: int, cells: int, monk
     counts = count_pairs(x, y, prompts, 0.25)
     expected = [stats.pearsonr(x, y).statistic, stats.kendalltau(x, y).statistic, accuracy(x, y, prompts, 0.25, False)]
     np.testing.assert_allclose(counts.overall(), expected, atol=1e-9)
-    for prompt, found in enumerate(counts.within()):
-        one = prompts == prompt
-        if one.sum() == 1:
-            assert np.isnan(found).all()
+    for prompt, statistics in enumerate(counts.within()):
+        mine = prompts == prompt
+        if mine.sum() == 1:
+            assert np.isnan(statistics).all()
             continue
-        assert found[2] == pytest.approx(accuracy(x[one], y[one], prompts[one], 0.25, False), abs=1e-9)
-        if np.ptp(x[one]) == 0 or np.ptp(y[one]) == 0:
-            assert np.isnan(found[:2]).all()
+        assert statistics[2] == pytest.approx(accuracy(x[mine], y[mine], prompts[mine], 0.25, False), abs=1e-9)
+        if np.ptp(x[mine]) == 0 or np.ptp(y[mine]) == 0:
+            assert np.isnan(statistics[:2]).all()
             continue
-        assert found[0] == pytest.approx(stats.pearsonr(x[one], y[one]).statistic, abs=1e-9)
-        assert found[1] == pytest.approx(stats.kendalltau(x[one], y[one]).statistic, abs=1e-9)
+        assert statistics[0] == pytest.approx(stats.pearsonr(x[mine], y[mine]).statistic, abs=1e-9)
+        assert statistics[1] == pytest.approx(stats.kendalltau(x[mine], y[mine]).statistic, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("within", [False, True])
 def test_the_tie_threshold_is_the_best_and_the_least_of_the_best(seed: int, within: bool) -> None:
     x, y, prompts = images(seed)
-    found = tie_threshold(x, y, prompts, within)
+    threshold = tie_threshold(x, y, prompts, within)
     tries = sorted({0.0, *(abs(a - b) for a, b in combinations(x, 2))})
-    told = [accuracy(x, y, prompts, threshold, within) for threshold in tries]
-    assert found == pytest.approx(tries[int(np.argmax(np.array(told) > max(told) - 1e-9))], abs=1e-12)
+    accuracies = [accuracy(x, y, prompts, attempt, within) for attempt in tries]
+    assert threshold == pytest.approx(tries[int(np.argmax(np.array(accuracies) > max(accuracies) - 1e-9))], abs=1e-12)
 
 
 def test_some_prompts_are_as_if_there_were_no_others() -> None:
@@ -77,19 +77,19 @@ def test_some_prompts_are_as_if_there_were_no_others() -> None:
 
 def test_draws_equal_the_repeated_images_without_pairs_of_an_image_and_its_copy() -> None:
     x, y, prompts = images(n_prompts=4)
-    draws = count_pairs(x, y, prompts, 0.25).drawn(50)
+    draws = count_pairs(x, y, prompts, 0.25).resampled(50)
     rng = np.random.default_rng(0)
     times = [np.bincount(row, minlength=4) for row in rng.integers(4, size=(50, 4))]
-    for found, often in zip(draws, times, strict=True):
+    for statistics, often in zip(draws, times, strict=True):
         rows = np.repeat(np.arange(len(x)), often[prompts])
         expected = stats.pearsonr(x[rows], y[rows]).statistic if np.ptp(x[rows]) and np.ptp(y[rows]) else np.nan
-        assert found[0] == pytest.approx(expected, abs=1e-9, nan_ok=True)
-        told = [(i, j) for i, j in combinations(rows, 2) if i != j]
-        signs = np.array([[np.sign(x[i] - x[j]), np.sign(y[i] - y[j])] for i, j in told])
+        assert statistics[0] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+        pairs = [(i, j) for i, j in combinations(rows, 2) if i != j]
+        signs = np.array([[np.sign(x[i] - x[j]), np.sign(y[i] - y[j])] for i, j in pairs])
         apart = np.abs(signs).sum(0)
-        assert found[1] == pytest.approx(signs.prod(1).sum() / np.sqrt(apart.prod()), abs=1e-9)
-        right = [y[i] == y[j] if abs(x[i] - x[j]) <= 0.25 else (x[i] - x[j]) * (y[i] - y[j]) > 0 for i, j in told]
-        assert found[2] == pytest.approx(np.mean(right), abs=1e-9)
+        assert statistics[1] == pytest.approx(signs.prod(1).sum() / np.sqrt(apart.prod()), abs=1e-9)
+        right = [y[i] == y[j] if abs(x[i] - x[j]) <= 0.25 else (x[i] - x[j]) * (y[i] - y[j]) > 0 for i, j in pairs]
+        assert statistics[2] == pytest.approx(np.mean(right), abs=1e-9)
 
 
 def test_constant_sides_and_single_images_have_no_correlation() -> None:

@@ -1,4 +1,4 @@
-"""Results of the small bench whose prompts and model names are as hostile as they come."""
+"""Results of the small bench with hostile prompts and model names."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="session")
 def results(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `random` and `brightness`, whose name is `MODEL` and which has skills and corrupted captions."""
-    known = {"brightness": Brightness()}
+    scorers = {"brightness": Brightness()}
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, *more: known.get(name) or get_scorer(name, *more))
+        patch.setattr(module, "get_scorer", lambda name, *more: scorers.get(name) or get_scorer(name, *more))
         evaluate(EvaluateConfig(bench.path, ("random", "brightness"), "0,5", out))
     path = out / "small" / "brightness.json"
     result = read_result(path)

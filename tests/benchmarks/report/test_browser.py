@@ -89,7 +89,7 @@ def find(chromium: webdriver.Chrome, selector: str) -> WebElement:
 
 
 def texts(chromium: webdriver.Chrome, selector: str) -> list[str]:
-    return [found.text for found in chromium.find_elements(By.CSS_SELECTOR, selector)]
+    return [node.text for node in chromium.find_elements(By.CSS_SELECTOR, selector)]
 
 
 def test_nothing_comes_from_outside_and_nothing_may(opened: webdriver.Chrome) -> None:
@@ -106,12 +106,12 @@ def test_the_leaderboard_sorts_by_keyboard(opened: webdriver.Chrome) -> None:
 
     heading = find(opened, "#leaderboard button[data-column=spearman]")
     assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "descending"
-    known = [value for value in column(2) if value != UNKNOWN]
-    assert known == sorted(known, key=float, reverse=True)
-    assert len(known) == 2
+    scores = [value for value in column(2) if value != UNKNOWN]
+    assert scores == sorted(scores, key=float, reverse=True)
+    assert len(scores) == 2
     heading.send_keys(Keys.ENTER)
     assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "ascending"
-    assert [value for value in column(2) if value != UNKNOWN] == known[::-1]
+    assert [value for value in column(2) if value != UNKNOWN] == scores[::-1]
     assert column(2)[-3:] == [UNKNOWN] * 3  # yardsticks have none, which comes last either way
     assert opened.switch_to.active_element.get_attribute("data-column") == "spearman"
     find(opened, "#leaderboard button[data-column=model]").send_keys(Keys.SPACE)
@@ -213,5 +213,5 @@ def test_it_fits_the_screen_and_axe_finds_nothing(opened: webdriver.Chrome, page
     awaited(opened, "return document.querySelector('#candidates canvas')")
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     opened.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text()})  # the page's policy would refuse it
-    found = opened.execute_async_script("axe.run().then((found) => arguments[0](found.violations))")
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+    violations = opened.execute_async_script("axe.run().then((result) => arguments[0](result.violations))")
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in violations] == []

@@ -1,4 +1,4 @@
-"""What a page holds: figures and pictures against their sources, its size, and inputs that do not fit."""
+"""The content of a page: figures and pictures against their sources, its size, and inputs that do not fit."""
 
 from __future__ import annotations
 
@@ -26,23 +26,27 @@ from .conftest import HOSTILE, MODEL
 
 
 def data_of(text: str) -> dict:
-    """What the page's script will parse: the element ends at the first `</script`, as in a browser."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    """The data that the page's script parses: the element ends at the first `</script`, as in a browser."""
+    element = re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.DOTALL)
+    assert element
+    return json.loads(element[1])
 
 
 def test_the_figures_are_those_of_the_results(results: Path, bench: Bench) -> None:
-    told = data_of(make_page(gather([results]), bench, 3).text)
-    assert told["models"] == [MODEL, "random"]
-    table = [dict(zip(told["rows"]["columns"], line, strict=True)) for line in told["rows"]["values"]]
+    data = data_of(make_page(gather([results]), bench, 3).text)
+    assert data["models"] == [MODEL, "random"]
+    table = [dict(zip(data["rows"]["columns"], line, strict=True)) for line in data["rows"]["values"]]
     expected = [row for name in ("brightness", "random") for row in read_result(results / f"{name}.json").rows]
     assert len(table) == len(expected) == 6
-    for row, known in zip(table, expected, strict=True):
-        assert (row["model"], row["position"], row["n_scored"]) == (known.model, known.position, known.n_scored)
-        assert row["spearman"] == (known.spearman and pytest.approx(known.spearman, rel=1e-4))
-        if known.spearman_ci:
-            assert (row["spearman_low"], row["spearman_high"]) == pytest.approx(known.spearman_ci, rel=1e-4)
+    for row, original in zip(table, expected, strict=True):
+        assert (row["model"], row["position"], row["n_scored"]) == (
+            original.model,
+            original.position,
+            original.n_scored,
+        )
+        assert row["spearman"] == (original.spearman and pytest.approx(original.spearman, rel=1e-4))
+        if original.spearman_ci:
+            assert (row["spearman_low"], row["spearman_high"]) == pytest.approx(original.spearman_ci, rel=1e-4)
 
 
 def test_the_viewer_has_each_prompts_scores_references_and_pictures(results: Path, bench: Bench) -> None:
@@ -50,27 +54,27 @@ def test_the_viewer_has_each_prompts_scores_references_and_pictures(results: Pat
     viewer = data_of(make_page(inputs, bench, PROMPTS).text)["viewer"]
     assert viewer["positions"] == [0, 5, STEPS]
     assert [prompt["text"] for prompt in viewer["prompts"][: len(HOSTILE)]] == list(HOSTILE)
-    known = scored(inputs, bench, [prompt.prompt_id for prompt in bench.prompts])
+    raw = scored(inputs, bench, [prompt.prompt_id for prompt in bench.prompts])
     for row, prompt in enumerate(viewer["prompts"]):
         there = np.array(prompt["present"])
         assert there.tolist() == [(row, candidate) != FAILED for candidate in range(CANDIDATES)]
         scores = np.array(prompt["scores"][MODEL][1], float)
-        np.testing.assert_allclose(scores, known.models[MODEL][5][row], rtol=1e-4)
+        np.testing.assert_allclose(scores, raw.models[MODEL][5][row], rtol=1e-4)
         np.testing.assert_allclose(
-            np.array(prompt["references"]["clip"], float), known.references["clip"][row], rtol=1e-4
+            np.array(prompt["references"]["clip"], float), raw.references["clip"][row], rtol=1e-4
         )
         sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(prompt["images"].partition(",")[2]))).convert("L"))
         width, height = prompt["image_size"]
         assert sheet.shape == (height * CANDIDATES, width)
         means = sheet.reshape(CANDIDATES, -1).mean(axis=1)  # a final image is as bright as its quality
-        np.testing.assert_allclose(means[there], 255 * known.references["clip"][row][there], atol=3)
+        np.testing.assert_allclose(means[there], 255 * raw.references["clip"][row][there], atol=3)
 
 
 def test_a_sheet_has_the_preview_of_each_candidate_at_each_position(bench: Bench) -> None:
-    (found,) = trajectories(bench, [15], (5, 10))  # rows 60..63: the first of a shard
-    assert found.previews is not None
-    assert found.prompt.prompt_id == "p15"
-    sprites = found.sprites(SIZES[0])
+    (trajectory,) = trajectories(bench, [15], (5, 10))  # rows 60..63: the first of a shard
+    assert trajectory.previews is not None
+    assert trajectory.prompt.prompt_id == "p15"
+    sprites = trajectory.sprites(SIZES[0])
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(sprites.previews.partition(",")[2]))).convert("L"))
     tiles = sheet.reshape(CANDIDATES, sprites.preview_size[1], 2, sprites.preview_size[0]).mean(axis=(1, 3))
     stored = next(b for b in bench.batches((5, 10), batch_size=240) if "p15" in b.prompt_ids)
@@ -81,9 +85,9 @@ def test_a_sheet_has_the_preview_of_each_candidate_at_each_position(bench: Bench
 
 def test_a_prompt_is_whole_though_its_rows_come_in_two_batches_or_shards(bench: Bench) -> None:
     numbers = list(range(PROMPTS))
-    found = list(trajectories(bench, numbers, (10,)))
-    assert [one.prompt.prompt_id for one in found] == [prompt.prompt_id for prompt in bench.prompts]
-    assert sum(sum(one.present) for one in found) == PROMPTS * CANDIDATES - 1
+    drawn = list(trajectories(bench, numbers, (10,)))
+    assert [trajectory.prompt.prompt_id for trajectory in drawn] == [prompt.prompt_id for prompt in bench.prompts]
+    assert sum(sum(trajectory.present) for trajectory in drawn) == PROMPTS * CANDIDATES - 1
 
 
 def test_a_page_keeps_below_its_limit_by_showing_fewer_prompts(results: Path, bench: Bench) -> None:
@@ -92,7 +96,7 @@ def test_a_page_keeps_below_its_limit_by_showing_fewer_prompts(results: Path, be
     page = make_page(inputs, bench, PROMPTS, limit=bare + 40_000)
     assert 0 < page.shown < PROMPTS == page.of
     assert bare < len(page.text.encode()) <= bare + 40_000
-    with pytest.raises(NbenchError, match="name fewer results"):
+    with pytest.raises(NbenchError, match="give fewer results"):
         make_page(inputs, bench, PROMPTS, limit=bare)
     assert len(make_page(inputs, bench, PROMPTS).text.encode()) < LIMIT
 
@@ -128,7 +132,7 @@ def test_results_that_do_not_belong_together_are_refused(results: Path, bench: B
     (tmp_path / "other.json").write_text(json.dumps(other))
     with pytest.raises(NbenchError, match="of 2 \\(small@00000000, small@ffffffff\\)"):
         gather([results, tmp_path / "other.json"])
-    with pytest.raises(NbenchError, match="another build than the results' small"):
+    with pytest.raises(NbenchError, match="is not the build of small that the results are of"):
         bench_of(gather([tmp_path / "other.json"]), str(bench.path))
     (tmp_path / "again" / "random.parquet").unlink()
     with pytest.raises(NbenchError, match="no raw scores at"):
@@ -138,7 +142,7 @@ def test_results_that_do_not_belong_together_are_refused(results: Path, bench: B
 def test_a_folder_may_hold_other_files(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "mixed")
     (tmp_path / "mixed" / "other.json").write_text("[]")
-    found = gather([tmp_path / "mixed"])
-    assert [result.model for _, result in found.results] == [MODEL, "random"]
-    assert len(found.left_out) == 1
-    assert "other.json" in found.left_out[0]
+    inputs = gather([tmp_path / "mixed"])
+    assert [result.model for _, result in inputs.results] == [MODEL, "random"]
+    assert len(inputs.left_out) == 1
+    assert "other.json" in inputs.left_out[0]

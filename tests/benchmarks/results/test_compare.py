@@ -34,9 +34,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module")
 def results(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    known = {"brightness": Brightness()}
+    scorers = {"brightness": Brightness()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "get_scorer", lambda name, *rest: known.get(name) or get_scorer(name, *rest))
+        patch.setattr(module, "get_scorer", lambda name, *rest: scorers.get(name) or get_scorer(name, *rest))
         out = tmp_path_factory.mktemp("results")
         evaluate(EvaluateConfig(bench.path, ("random", "brightness"), "0,5", out))
     return out / "small"
@@ -47,15 +47,15 @@ def compared(results: Path, bench: Bench | None, reference: str | None = None) -
 
 
 def test_spearman_is_what_the_evaluation_says_with_its_intervals(results: Path, bench: Bench) -> None:
-    found = compared(results, bench)
-    assert (found.bench, found.a, found.b, found.note) == ("small", "brightness", "random", "")
-    told = {row.position: row for row in found.rows if row.metric == "spearman"}
+    comparison = compared(results, bench)
+    assert (comparison.bench, comparison.a, comparison.b, comparison.note) == ("small", "brightness", "random", "")
+    differences = {row.position: row for row in comparison.rows if row.metric == "spearman"}
     expected = read_result(results / "brightness.json").comparisons
-    assert set(told) == {row.position for row in expected} == {0, 5, STEPS}
+    assert set(differences) == {row.position for row in expected} == {0, 5, STEPS}
     for row in expected:
-        one = told[row.position]
-        assert (row.model, row.other, row.reference) == ("brightness", "random", one.reference)
-        assert (one.difference, one.low, one.high) == pytest.approx((row.difference, row.low, row.high), abs=1e-6)
+        ours = differences[row.position]
+        assert (row.model, row.other, row.reference) == ("brightness", "random", ours.reference)
+        assert (ours.difference, ours.low, ours.high) == pytest.approx((row.difference, row.low, row.high), abs=1e-6)
 
 
 def test_each_figure_is_that_of_the_results(results: Path, bench: Bench) -> None:
@@ -68,9 +68,9 @@ def test_each_figure_is_that_of_the_results(results: Path, bench: Bench) -> None
 
 
 def test_a_clear_difference_is_one_and_noise_is_none(results: Path, bench: Bench) -> None:
-    found = {(row.metric, row.position): row for row in compared(results, bench).rows}
+    rows = {(row.metric, row.position): row for row in compared(results, bench).rows}
     for metric in ("spearman", "best_of_n", "recovered_gain"):
-        final, noise = found[metric, STEPS], found[metric, 0]
+        final, noise = rows[metric, STEPS], rows[metric, 0]
         assert final.p_holm is not None
         assert final.p_holm < 0.001
         assert final.low is not None
@@ -110,7 +110,7 @@ def test_results_that_do_not_fit_are_refused(results: Path, bench: Bench, tmp_pa
     write_result(other, read_result(ours).model_copy(update={"bench_fingerprint": "e" * 8}))
     with pytest.raises(NbenchError, match="two builds of one bench"):
         compare_results(ours, other, bench)
-    with pytest.raises(NbenchError, match="another build than the results'"):
+    with pytest.raises(NbenchError, match="is not the build of small that the results are of"):
         compare_results(ours, ours, replace(bench, info=replace(bench.info, fingerprint="e" * 8)))
     with pytest.raises(NbenchError, match="no reference 'human' in both results: there are clip"):
         compared(results, bench, "human")

@@ -47,8 +47,8 @@ def result(model: str, spearman: dict[int, float | None], bench: str = "small", 
     )
     mark = Yardstick(random=0.5, final=0.75, oracle=1.0, random_ci=(0.4, 0.6), chooser="clip")
     base = read_result(V1)
-    told = {"model": model, "bench": bench, "rows": rows, "yardsticks": {"vqascore": mark}, "steps": 10}
-    return base.model_copy(update={**told, "bench_fingerprint": "f" * 8, "n_candidates": 4, **changes})
+    fields = {"model": model, "bench": bench, "rows": rows, "yardsticks": {"vqascore": mark}, "steps": 10}
+    return base.model_copy(update={**fields, "bench_fingerprint": "f" * 8, "n_candidates": 4, **changes})
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_benches_stand_apart_and_builds_of_one_name_too(folder: Path) -> None:
 
 def test_json_and_csv_hold_every_figure(folder: Path) -> None:
     board = leaderboard(folder)
-    told = json.loads(write_leaderboard(board, "json"))
-    assert [line["model"] for line in told["lines"]] == [line.model for line in board.lines]
-    best = told["lines"][0]
+    content = json.loads(write_leaderboard(board, "json"))
+    assert [line["model"] for line in content["lines"]] == [line.model for line in board.lines]
+    best = content["lines"][0]
     assert (best["spearman"], best["spearman_ci"], best["kendall"]) == (0.5, [0.4, 0.6], None)
     rows = list(csv.DictReader(io.StringIO(write_leaderboard(board, "csv"))))
     assert [row["model"] for row in rows] == [line.model for line in board.lines]
@@ -145,13 +145,13 @@ def test_old_results_and_damaged_ones(folder: Path) -> None:
 
 def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for words, where, asked in (
+    for words, where, options in (
         ("cannot sort by 'speed': there are spearman", folder, {"sort": "speed"}),
-        ("no result has what was asked for .*no position 7", folder, {"position": 7}),
+        ("no result matches .*no position 7", folder, {"position": 7}),
         ("no reference human", folder, {"reference": "human"}),
         ("no results of other: there are small", folder, {"bench": "other"}),
         ("no results in", tmp_path / "empty", {}),
         ("no folder", tmp_path / "none", {}),
     ):
         with pytest.raises(NbenchError, match=words):
-            leaderboard(where, **asked)
+            leaderboard(where, **options)

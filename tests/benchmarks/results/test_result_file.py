@@ -1,4 +1,4 @@
-"""Result files: old ones are read as they were written, damaged ones are told in one line."""
+"""Result files: old formats are read without loss, damaged files give an error of one line."""
 
 import json
 from datetime import UTC, datetime
@@ -16,15 +16,17 @@ V1 = Path(__file__).parent / "historic" / "v1.json"
 
 
 def test_version_1_is_read_with_every_figure_it_held(tmp_path: Path) -> None:
-    told, result = json.loads(V1.read_text()), read_result(V1)
-    assert (result.format_version, result.provenance.nbench) == (2, told.pop("nbench_version"))
+    content, result = json.loads(V1.read_text()), read_result(V1)
+    assert (result.format_version, result.provenance.nbench) == (2, content.pop("nbench_version"))
     read = result.model_dump(mode="json")
-    for old, new in zip(told.pop("rows") + told.pop("comparisons"), read["rows"] + read["comparisons"], strict=True):
+    for old, new in zip(
+        content.pop("rows") + content.pop("comparisons"), read["rows"] + read["comparisons"], strict=True
+    ):
         assert old.items() <= new.items()
-    for label, mark in told.pop("yardsticks").items():
+    for label, mark in content.pop("yardsticks").items():
         assert mark.items() <= read["yardsticks"][label].items()
-    del told["format_version"]
-    assert told.items() <= read.items()
+    del content["format_version"]
+    assert content.items() <= read.items()
     assert (result.rows[0].spearman_ci, result.rows[0].pearson, result.skills) == (None, None, ())
     write_result(tmp_path / "v2.json", result)
     assert read_result(tmp_path / "v2.json") == result
@@ -53,21 +55,21 @@ def test_what_is_no_result_is_told_in_one_line(tmp_path: Path, text: str) -> Non
 
 
 def test_unknown_fields_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    told = read_result(V1).model_dump(mode="json")
-    (tmp_path / "more.json").write_text(json.dumps(told | {"extra": 1}))
+    content = read_result(V1).model_dump(mode="json")
+    (tmp_path / "more.json").write_text(json.dumps(content | {"extra": 1}))
     for path, words in [("more.json", "1 fields differ"), ("none.json", "no result at"), (".", "cannot read")]:
         with pytest.raises(NbenchError, match=words):
             read_result(tmp_path / path)
     with pytest.raises(ValidationError):
-        EvaluationResult.model_validate(told | {"format_version": 1})
+        EvaluationResult.model_validate(content | {"format_version": 1})
 
 
 def test_provenance_names_versions_commit_and_times() -> None:
-    found = provenance.provenance(datetime(2024, 5, 1, 12, tzinfo=UTC), "cpu")
-    assert (found.nbench, found.device, found.started) == (__version__, "cpu", "2024-05-01T12:00:00+00:00")
-    assert found.packages["numpy"].count(".") == 2
-    assert found.seconds is not None
-    assert found.seconds > 0
+    origin = provenance.provenance(datetime(2024, 5, 1, 12, tzinfo=UTC), "cpu")
+    assert (origin.nbench, origin.device, origin.started) == (__version__, "cpu", "2024-05-01T12:00:00+00:00")
+    assert origin.packages["numpy"].count(".") == 2
+    assert origin.seconds is not None
+    assert origin.seconds > 0
 
 
 def test_a_folder_inside_a_checkout_has_no_commit_of_its_own(tmp_path: Path) -> None:

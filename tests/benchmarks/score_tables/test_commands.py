@@ -1,4 +1,4 @@
-"""The same score table, however it is written, gives the same figures in every command, and the same refusals."""
+"""The same score table in any format gives the same figures in every command, and the same errors."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def frames(seed: int = 0) -> Frames:
 
 
 def run(command: str, scores: Path, reference: Path) -> Any:
-    """What a command prints as JSON; its error is raised."""
-    told = CliRunner().invoke(
+    """The JSON that a command prints; its error is raised."""
+    result = CliRunner().invoke(
         app, [part.format(s=scores, r=reference) for part in COMMANDS[command]] + ["--json"], catch_exceptions=True
     )
-    if told.exception is not None:
-        raise told.exception
-    return json.loads(told.stdout)
+    if result.exception is not None:
+        raise result.exception
+    return json.loads(result.stdout)
 
 
 def parquet(frame: pd.DataFrame, path: Path) -> Path:
@@ -138,23 +138,23 @@ FORMS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.Data
 }
 
 
-def same(told: Any, expected: Any) -> None:
+def same(actual: Any, expected: Any) -> None:
     """Equal, numbers within 1e-9."""
     if isinstance(expected, dict):
-        assert told.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for name in expected:
-            same(told[name], expected[name])
+            same(actual[name], expected[name])
     elif isinstance(expected, list):
-        assert len(told) == len(expected)
-        for pair in zip(told, expected, strict=True):
+        assert len(actual) == len(expected)
+        for pair in zip(actual, expected, strict=True):
             same(*pair)
     else:
-        assert told == (pytest.approx(expected, abs=1e-9) if isinstance(expected, float) else expected)
+        assert actual == (pytest.approx(expected, abs=1e-9) if isinstance(expected, float) else expected)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each command tells of the plain Parquet tables."""
+    """The output of each command for the plain Parquet tables."""
     folder = tmp_path_factory.mktemp("plain")
     scores, reference = frames()
     paths = parquet(scores, folder / "s"), parquet(reference, folder / "r")
@@ -213,9 +213,9 @@ def test_a_value_that_is_not_there_is_left_out_however_it_is_written(
         changed.loc[gone, "score"] = np.inf if missing == "inf" else np.nan
         path = arrow(changed, tmp_path / "s", missing == "null")
         assert pq.read_table(path)["score"].null_count == (3 if missing == "null" else 0)
-    told = run(command, path, tmp_path / "r.parquet")
-    same(told, expected)
-    assert told != whole
+    content = run(command, path, tmp_path / "r.parquet")
+    same(content, expected)
+    assert content != whole
 
 
 def damaged(scores: pd.DataFrame, change: str) -> pd.DataFrame:
@@ -263,9 +263,9 @@ def damaged(scores: pd.DataFrame, change: str) -> pd.DataFrame:
         ("null prompt", "row 5 has no prompt_id"),
         ("blank prompt", "row 5 has no prompt_id"),
         ("null position", "row 5 has no position"),
-        ("half position", "row 5: position 2.5 is no whole number"),
-        ("negative position", "row 5: position -1 is no whole number"),
-        ("huge position", "row 5: position 1e.300 is no whole number"),
+        ("half position", "row 5: position 2.5 is not a whole number"),
+        ("negative position", "row 5: position -1 is not a whole number"),
+        ("huge position", "row 5: position 1e.300 is not a whole number"),
         ("words as positions", "row 1: position 'late' is not a number"),
         ("half candidate", "column candidate has numbers that are not whole"),
         ("boolean candidates", "column candidate is of type bool"),
@@ -287,13 +287,13 @@ def test_what_cannot_be_right_is_refused_alike(change: str, words: str, tmp_path
     table = damaged(scores, change)
     arrow(table, tmp_path / "s", change != "nan candidate")
     truth = parquet(reference, tmp_path / "r")
-    said = set()
+    messages = set()
     for command in COMMANDS:
         with pytest.raises(NbenchError, match=words) as caught:
             run(command, tmp_path / "s.parquet", truth)
         assert "\n" not in str(caught.value)
-        said.add(str(caught.value))
-    assert len(said) == 1
+        messages.add(str(caught.value))
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("change", ["duplicate", "null candidate", "no candidate", "words as scores", "no rows"])
@@ -329,12 +329,12 @@ def test_files_that_cannot_be_read_for_sure_are_refused_alike(
 ) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
-    truth, said = parquet(frames()[1], tmp_path / "r"), set()
+    truth, messages = parquet(frames()[1], tmp_path / "r"), set()
     for command in COMMANDS:
         with pytest.raises(NbenchError, match=words) as caught:
             run(command, tmp_path / name, truth)
-        said.add(str(caught.value))
-    assert len(said) == 1
+        messages.add(str(caught.value))
+    assert len(messages) == 1
 
 
 def test_images_may_be_told_apart_by_a_name(plain: dict[str, Any], tmp_path: Path) -> None:
@@ -352,8 +352,8 @@ def test_a_reference_of_another_final_position_is_refused(command: str, tmp_path
     scores, reference = frames()
     early = parquet(scores[scores.position < FINAL], tmp_path / "s")
     truth = parquet(reference.assign(position=FINAL), tmp_path / "r")
-    told = run(command, early, truth)
-    assert told.get("final_position", told.get("steps", told.get("in_sample", {}).get("steps"))) == FINAL
+    content = run(command, early, truth)
+    assert content.get("final_position", content.get("steps", content.get("in_sample", {}).get("steps"))) == FINAL
     parquet(reference.assign(position=FINAL - 1), tmp_path / "r")
     with pytest.raises(NbenchError, match="ends at position 5, the runs at 6"):
         run(command, parquet(scores, tmp_path / "s"), truth)
@@ -375,6 +375,6 @@ def test_rows_that_a_policy_does_not_use_are_checked_too(caption: str, tmp_path:
     paths = parquet(pd.concat([scores, twice]), tmp_path / "s"), parquet(reference, tmp_path / "r")
     for command in (*COMMANDS.values(), ("replay", "2:1", "{s}", "{r}", "--n", "3")):
         arguments = [part.format(s=paths[0], r=paths[1]) for part in command]
-        told = CliRunner().invoke(app, arguments)
-        assert isinstance(told.exception, NbenchError), command
-        assert "prompt_id p00, candidate 1, position 4 more than once" in str(told.exception)
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, NbenchError), command
+        assert "prompt_id p00, candidate 1, position 4 more than once" in str(result.exception)

@@ -1,4 +1,4 @@
-"""Tables in batches and as arrays, kinds of captions, lists of ratings, and the tables that a bench carries."""
+"""Tables in batches and as arrays, kinds of captions, lists of ratings, and the tables of a bench."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def origin(bench: Bench) -> dict[str, str]:
 
 
 def changed(table: pa.Table, column: str, value: Any) -> pa.Table:
-    """With another value in the first row."""
+    """The table with another value in the first row."""
     at = table.schema.get_field_index(column)
     cells = pa.array([value, *table[column].to_pylist()[1:]], table.schema.types[at])
     return table.set_column(at, table.schema.field(at), cells)
@@ -161,7 +161,7 @@ def changed(table: pa.Table, column: str, value: Any) -> pa.Table:
         ("candidate", -1, "has prompt_id p00, candidate -1, position 10, not one of"),
         ("candidate", None, "row 1 has no candidate"),
         ("candidate", 1, "prompt_id p00, candidate 1, position 10 more than once"),
-        ("position", -5, "row 1: position -5 is no whole number"),
+        ("position", -5, "row 1: position -5 is not a whole number"),
     ],
 )
 def test_scores_beside_a_result_are_refused_as_those_of_people_are(

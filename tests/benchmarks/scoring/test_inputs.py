@@ -1,4 +1,4 @@
-"""What scorers are handed: signals, previews, decoded estimates, captions, and no more rows than memory holds."""
+"""Inputs of scorers: signals, previews, decoded estimates, captions, and batches that fit in memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,8 +55,8 @@ def handed(bench: Bench, reads: str, positions: Sequence[int], **options: Any) -
 
 def stored(bench: Bench, position: int, signal: str) -> np.ndarray:
     batches = bench.batches([position], signals=(signal,))
-    found = [(batch.x0 if signal == "x0" else batch.latents)[position] for batch in batches]
-    return np.concatenate(found).astype(np.float32)
+    arrays = [(batch.x0 if signal == "x0" else batch.latents)[position] for batch in batches]
+    return np.concatenate(arrays).astype(np.float32)
 
 
 def column(table: pa.Table, name: str = "score") -> np.ndarray:
@@ -130,8 +130,8 @@ def test_cfg_gap_adds_up_the_steps_before_the_position(bench: Bench) -> None:
 
 def test_activations_are_there_before_the_final_position(bench: Bench) -> None:
     reference = column(bench.references["clip"])
-    seen = handed(bench, f"activations:{LAYER}", [5, 10])
-    np.testing.assert_allclose(seen[:, 0], reference, atol=1e-3)
+    inputs = handed(bench, f"activations:{LAYER}", [5, 10])
+    np.testing.assert_allclose(inputs[:, 0], reference, atol=1e-3)
     with pytest.raises(NbenchError, match="nothing that keeps could score"):
         handed(bench, f"activations:{LAYER}", [10])
     with pytest.raises(NbenchError, match=r"activations:blocks\.2 not in this bench"):
@@ -157,8 +157,8 @@ class Told(Keeps):
 
 def test_a_conditioned_scorer_is_told_the_position(bench: Bench) -> None:
     table = score_bench(bench, Told("latent"), [0, 5, 10])
-    told = dict(zip(column(table, "position"), column(table), strict=True))
-    assert told == {0: 1000.0, 5: 500.0, 10: 0.0}
+    timesteps = dict(zip(column(table, "position"), column(table), strict=True))
+    assert timesteps == {0: 1000.0, 5: 500.0, 10: 0.0}
 
 
 @pytest.mark.parametrize("model", ["clip", "vqascore"])
@@ -205,8 +205,10 @@ def test_towers_embed_each_text_and_latent_once_with_captions(bench: Bench) -> N
 
     scorer = Counts()
     score_bench(bench, scorer, [0, 5, 10], options=ScoreOptions(captions=True))
-    told = [text for batch in bench.batches() for row in batch.corruptions for text in (row or {}).values() if text]
-    assert sorted(scorer.texts) == sorted({*told, *(prompt.prompt for prompt in bench.prompts)})
+    corrupted = [
+        text for batch in bench.batches() for row in batch.corruptions for text in (row or {}).values() if text
+    ]
+    assert sorted(scorer.texts) == sorted({*corrupted, *(prompt.prompt for prompt in bench.prompts)})
     assert scorer.rows == 3 * ROWS
 
 
@@ -236,7 +238,7 @@ def test_batches_are_halved_where_memory_ends(bench: Bench) -> None:
     np.testing.assert_allclose(column(table), stored(bench, 5, "latent").mean((1, 2, 3)), atol=1e-6)
     sizes = [len(inputs) for inputs in scorer.inputs]
     assert sizes == [15, 7, *(3,) * 12]  # learnt once
-    with pytest.raises(NbenchError, match="runs out of memory with 6 rows at a time"):
+    with pytest.raises(NbenchError, match="runs out of memory with 6 rows per batch"):
         score_bench(bench, Small("latent"), [5], options=ScoreOptions(batch_size=6))
     assert len(score_bench(bench, Small("latent"), [5], options=ScoreOptions(batch_size=3))) == ROWS
 
@@ -244,7 +246,7 @@ def test_batches_are_halved_where_memory_ends(bench: Bench) -> None:
 def test_models_are_checked_on_the_rows_of_a_bench(bench: Bench) -> None:
     for model in ("noisyclip", "x0-image", "cfg-gap", "oracle", "vqascore", "random"):
         assert check_model(model, str(bench.path), None, CPU)[1] == []
-    with pytest.raises(NbenchError, match="vqascore reads image, which there is not at position 5"):
+    with pytest.raises(NbenchError, match="vqascore reads image, which position 5 does not have"):
         check_model("vqascore", str(bench.path), 5, CPU)
 
 
@@ -253,17 +255,17 @@ import torch
 
 class Table:
     name, reads, fingerprint = "table", "nothing", "1"
-    known = {known}
+    scores = {scores}
 
     def score_names(self, prompt_ids, candidates, position):
-        return torch.tensor([self.known[name] for name in zip(prompt_ids, candidates, strict=True)])
+        return torch.tensor([self.scores[name] for name in zip(prompt_ids, candidates, strict=True)])
 """
 
 
 def test_scorers_by_name_are_checked_on_the_names_of_a_bench(bench: Bench, tmp_path: Path) -> None:
     table = score_bench(bench, get_scorer("random", bench.info), [5])
-    known = {(row["prompt_id"], row["candidate"]): row["score"] for row in table.to_pylist()}
-    (tmp_path / "mine.py").write_text(TABLE.format(known=known))
+    scores = {(row["prompt_id"], row["candidate"]): row["score"] for row in table.to_pylist()}
+    (tmp_path / "mine.py").write_text(TABLE.format(scores=scores))
     model = f"{tmp_path / 'mine.py'}:Table"
     assert check_model(model, str(bench.path), None, CPU)[1] == []
     assert check_model(model, None, None, CPU)[1][0].startswith("score_names raises KeyError")  # made-up names

@@ -68,9 +68,9 @@ def test_what_cannot_be_scored_is_said_before_the_work(
             with pytest.raises(NbenchError, match=reason):
                 nbench.build(replace(other, references=(reference,)), progress=False)
     nbench.build(replace(other, references=None))  # none was asked for
-    told = capfd.readouterr().err
+    err = capfd.readouterr().err
     for name in ("clip", "vqascore"):
-        assert f"later: nbench references {tmp_path / 'bench'} --add {name}=SCORER" in told
+        assert f"later: nbench references {tmp_path / 'bench'} --add {name}=SCORER" in err
     with pytest.raises(NbenchError, match="no model openai"):
         nbench.build(other, progress=False)
 
@@ -118,18 +118,21 @@ def test_added_scores_are_those_of_transformers(bench: Bench, tmp_path: Path) ->
     scores = {name: scores_at(read_scores(reference_path(bench.path, name)), STEPS) for name in ("a", "vqascore-llava")}
     model, words = CLIPModel.from_pretrained(clip).eval(), AutoTokenizer.from_pretrained(clip)
     pixels = CLIPImageProcessor.from_pretrained(clip)
-    asked, processor = LlavaForConditionalGeneration.from_pretrained(llava).eval(), AutoProcessor.from_pretrained(llava)
+    llava_model, processor = (
+        LlavaForConditionalGeneration.from_pretrained(llava).eval(),
+        AutoProcessor.from_pretrained(llava),
+    )
     (batch, *_) = bench.batches(images=True, batch_size=5)
     assert batch.images is not None
     for row, prompt in enumerate(batch.prompts):
         key, image = (batch.prompt_ids[row], batch.candidates[row]), batch.images[row]
         with torch.no_grad():
-            told = model(**pixels(images=[image], return_tensors="pt"), **words([prompt], return_tensors="pt"))
+            outputs = model(**pixels(images=[image], return_tensors="pt"), **words([prompt], return_tensors="pt"))
             chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text":
                     f'Does this figure show "{prompt}"? Please answer yes or no.'}]}]  # fmt: skip
             text = processor.apply_chat_template(chat, add_generation_prompt=True)
-            logits = asked(**processor(images=[image], text=[text], return_tensors="pt")).logits[0, -1]
-        cosine = (told.logits_per_image / model.logit_scale.exp()).item()
+            logits = llava_model(**processor(images=[image], text=[text], return_tensors="pt")).logits[0, -1]
+        cosine = (outputs.logits_per_image / model.logit_scale.exp()).item()
         assert scores["a"][key] == pytest.approx(cosine, abs=2e-3)
         yes = processor.tokenizer("Yes", add_special_tokens=False).input_ids[0]
         assert scores["vqascore-llava"][key] == pytest.approx(logits.softmax(-1)[yes].item(), abs=1e-5)

@@ -26,15 +26,15 @@ Fixture = tuple[Bench, Quality]
 
 @dataclass
 class Brightness:
-    """A TwinTower whose cosine is the mean of what it reads; it notes the prompts it embeds."""
+    """A dual encoder with the mean of its input as cosine; it records the prompts it embeds."""
 
     reads: Reads = "preview"
     name: str = "brightness"
     fingerprint: str = "1"
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        self.asked += prompts
+        self.prompts += prompts
         return torch.tensor([[1.0, 0.0]]).expand(len(prompts), 2)
 
     def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class Brightness:
 
 @dataclass
 class PromptLength:
-    """A PairScorer that shows what it was given."""
+    """A PairScorer that records its inputs."""
 
     reads: Reads = "image"
     name: str = "length"
@@ -66,11 +66,11 @@ def test_a_twin_tower_scores_every_position_and_embeds_each_prompt_once(small_be
 
     table = score_bench(bench, scorer, [5, 10], count)
     assert done == bench.info.rows
-    assert scorer.asked == [prompt.prompt for prompt in bench.prompts]
+    assert scorer.prompts == [prompt.prompt for prompt in bench.prompts]
     assert table.num_rows == 2 * (PROMPTS * CANDIDATES - 1)  # the failed candidate has no row
     for row in table.to_pylist():
         cell = int(row["prompt_id"][1:]), row["candidate"]
-        expected = truth.seen[cell].clip(0, 1) if row["position"] == 5 else truth.quality[cell]
+        expected = truth.noisy[cell].clip(0, 1) if row["position"] == 5 else truth.quality[cell]
         assert row["score"] == pytest.approx(expected, abs=2e-3)
         assert (row["caption"], row["status"]) == ("prompt", "ok")
 
@@ -89,9 +89,9 @@ def test_images_go_to_pair_scorers_at_the_final_position_alone(small_bench: Fixt
 def test_raw_latents_come_as_stored(small_bench: Fixture) -> None:
     bench, truth = small_bench
     scores = np.array(score_bench(bench, Brightness(reads="latent"), [5])["score"].to_pylist())
-    known = truth.seen[np.isfinite(truth.seen)]
-    assert known.max() > 1
-    np.testing.assert_allclose(scores, known, rtol=1e-3)
+    expected = truth.noisy[np.isfinite(truth.noisy)]
+    assert expected.max() > 1
+    np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 
 def test_names_are_scored_without_reading_latents_or_images(

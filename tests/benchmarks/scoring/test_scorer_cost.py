@@ -1,4 +1,4 @@
-"""What scores cost: the call more of an x0 estimate, seconds beside a denoiser step, and what pruning makes of it."""
+"""Cost of scores: the extra call of an x0 estimate, seconds relative to a denoiser step, and their use in pruning."""
 
 import json
 import shutil
@@ -40,9 +40,9 @@ def test_readers_of_estimates_pay_a_call_more(signals: Bench, tmp_path: Path) ->
 
 def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_path: Path) -> None:
     folder = shutil.copytree(signals.path, tmp_path / "timed")
-    told = json.loads((folder / "dataset.json").read_text())
-    told["spec"] |= {"dtype": "float32", "guidance": 1.5, "call_kwargs": {}, "steps": STEPS}
-    (folder / "dataset.json").write_text(json.dumps(told))
+    info = json.loads((folder / "dataset.json").read_text())
+    info["spec"] |= {"dtype": "float32", "guidance": 1.5, "call_kwargs": {}, "steps": STEPS}
+    (folder / "dataset.json").write_text(json.dumps(info))
     out = tmp_path / "out"
     report = evaluate(EvaluateConfig(folder, ("x0-clip", "clip"), "5", out, time_steps=3))
     for model, calls, rows in (("x0-clip", 1, 22), ("clip", 0, 20)):
@@ -50,8 +50,8 @@ def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_pat
         assert cost.step_seconds is not None
         assert cost.seconds_per_score is not None
         assert cost.steps_per_score == cost.seconds_per_score / cost.step_seconds > 0
-        found = from_bench(folder, model, out)
-        assert (found.calls_per_score, found.score_cost) == (calls, cost.steps_per_score)
+        assumed = from_bench(folder, model, out)
+        assert (assumed.calls_per_score, assumed.score_cost) == (calls, cost.steps_per_score)
         arguments = ["replay", "5:1", "--bench", str(folder), "--model", model, "--results", str(out), "--n", "3"]
         said = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
         assert said["rows"][0]["calls"] == pytest.approx(rows + 3 * cost.steps_per_score)
@@ -65,5 +65,5 @@ def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_pat
 def test_steps_are_timed_where_it_is_known_how_the_bench_was_made(signals: Bench) -> None:
     with pytest.raises(NbenchError, match="--time-steps 1 is out of range"):
         time_steps(signals, 1)
-    with pytest.raises(NbenchError, match=r"no step can be timed .*leave --time-steps out"):
+    with pytest.raises(NbenchError, match=r"cannot time a denoiser step .*leave --time-steps out"):
         time_steps(signals, 2)  # its spec does not say how it was made

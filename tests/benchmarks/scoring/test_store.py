@@ -1,4 +1,4 @@
-"""Scores on disk: kept, resumed after a kill, grown by positions and captions, and forgotten where they do not fit."""
+"""Scores on disk: kept, resumed after a kill, extended by positions and captions, and discarded if they do not fit."""
 
 import json
 import os
@@ -88,16 +88,16 @@ class Counted:
         return EvaluateConfig(bench.path, (f"{self.file}:Brightness",), latents, out)
 
     def taken(self) -> int:
-        """Inputs since it was asked last."""
-        found = sum(map(int, self._log.read_text().split())) if self._log.exists() else 0
+        """Inputs since the last call."""
+        count = sum(map(int, self._log.read_text().split())) if self._log.exists() else 0
         self._log.unlink(missing_ok=True)
-        return found
+        return count
 
 
 def command(config: EvaluateConfig) -> list[str]:
     """What does in a process of its own what `evaluate(config)` does in this one."""
-    given = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
-    options = [str(word) for option in given.items() for word in option]
+    values = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
+    options = [str(word) for option in values.items() for word in option]
     return [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--device", "cpu", *options]
 
 
@@ -181,7 +181,7 @@ def test_of_three_at_once_one_at_least_ends_well(bench: tuple[Bench, Quality], t
     ended = [(process.communicate()[1], process.returncode) for process in started]
     assert {code for _, code in ended} <= {0, 2}
     assert 0 in {code for _, code in ended}
-    assert all("another evaluation is writing" in told for told, code in ended if code)
+    assert all("another evaluation is writing" in err for err, code in ended if code)
     evaluate(replace(config, out=tmp_path / "calm"))
     one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
     assert one.read_bytes() == other.read_bytes()
@@ -283,7 +283,7 @@ def test_scores_by_other_previews_are_not_replaced(signals: Bench, tmp_path: Pat
     config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path)
     evaluate(config)
     other = replace(config, options=ScoreOptions(preview=f"tiny:{tmp_path / 'tiny'}"))
-    with pytest.raises(NbenchError, match="has the scores of other previews, or by another VAE: give another --out"):
+    with pytest.raises(NbenchError, match="has the scores of other previews or of another VAE: give another --out"):
         evaluate(other)
     evaluate(replace(other, out=tmp_path / "other"))
     evaluate(config)
@@ -322,14 +322,14 @@ def test_captions_are_added_to_scores_and_tell_by_kind(signals: Bench, tmp_path:
     screen = Console(file=StringIO(), width=160)
     screen.print(report_table(report))
     assert all(f"{row.auroc:.3f}" in screen.file.getvalue() for row in report.separation)  # type: ignore[attr-defined]
-    found = {row.kind: row for row in report.separation if row.position == STEPS}
-    assert set(found) == {"all", "subject", "colour", "quantity", "background"}
+    by_kind = {row.kind: row for row in report.separation if row.position == STEPS}
+    assert set(by_kind) == {"all", "subject", "colour", "quantity", "background"}
     last = table.filter(pc.equal(table["position"], STEPS))
     true, wrong = (
         last.filter(pc.equal(last["caption"], caption))["score"].to_numpy() for caption in ("prompt", "colour")
     )
     expected = stats.mannwhitneyu(true, wrong).statistic / (len(true) * len(wrong))
-    assert found["colour"].auroc == pytest.approx(expected)
+    assert by_kind["colour"].auroc == pytest.approx(expected)
     assert expected > 0.6  # drawn scenes, which CLIP knows
     evaluate(config)
     assert len(read_scores(path)) == len(table)  # what there was is kept
@@ -348,12 +348,12 @@ def test_recall_is_that_of_all_similarities(signals: Bench, tmp_path: Path) -> N
         similar[number] = score_bench(signals, twin, [STEPS])["score"].to_numpy()
     own = np.arange(36) // 3
     rank = (similar > similar[own, np.arange(36)]).sum(0)
-    told = {(row.direction, row.k): row.recall for row in report.retrieval if row.position == STEPS}
+    recall = {(row.direction, row.k): row.recall for row in report.retrieval if row.position == STEPS}
     for k in (1, 5, 10):
-        assert told["latent_to_text", k] == pytest.approx((rank < k).mean(), abs=0.03)
+        assert recall["latent_to_text", k] == pytest.approx((rank < k).mean(), abs=0.03)
     best = np.array([row[own == number].max() for number, row in enumerate(similar)])
     for k in (1, 5, 10):
-        assert told["text_to_latent", k] == pytest.approx(((similar > best[:, None]).sum(1) < k).mean(), abs=0.09)
+        assert recall["text_to_latent", k] == pytest.approx(((similar > best[:, None]).sum(1) < k).mean(), abs=0.09)
     again = evaluate(config)
     assert again.retrieval == report.retrieval
     result = json.loads(report.files[0].read_text())
@@ -361,7 +361,7 @@ def test_recall_is_that_of_all_similarities(signals: Bench, tmp_path: Path) -> N
 
 
 class _OneText:
-    """A twin tower that takes every prompt for one."""
+    """A dual encoder that replaces every prompt by one text."""
 
     name, reads, fingerprint = "one", "preview", "1"
 
