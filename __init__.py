@@ -1,4 +1,4 @@
-"""What a text-to-image diffusion model knows at every step, and which scorer can tell, earliest and cheapest."""
+"""Record what a text-to-image diffusion model knows at every step, and measure scorers on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported where they are first used, so that `import nbench` stays instant (PEP 562)."""
+    """Import public names on first use (PEP 562), so that `import nbench` stays instant."""
     if name == "open_bench":
         from .shards.reader import open_bench
 

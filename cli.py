@@ -1,4 +1,4 @@
-"""The command line: parses, calls the library, prints. What is heavy is imported by the command that needs it."""
+"""The command line: parses, calls the library, prints. Each command imports heavy modules itself when it runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ app.add_typer(train_app, name="train", rich_help_panel=SCORERS)
 
 
 def main() -> None:
-    """Run the command line; what the user can mend becomes one line on stderr and exit code 2."""
+    """Run the command line; an error that the user can fix becomes one line on stderr and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="nbench")
@@ -68,8 +68,8 @@ def main() -> None:
         raise
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         print(f"nbench {__version__}")
         raise typer.Exit
 
@@ -79,10 +79,10 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works in any place.")] = False,
 ) -> None:
-    """Record what a text-to-image diffusion model knows at every step, and measure which scorer can tell, earliest and
-    cheapest, whether the image will match its prompt.
+    """Record what a text-to-image diffusion model knows at every step, and measure which scorer predicts earliest and
+    cheapest whether the image will match its prompt.
 
     `nbench build genai-bench --limit 20 --out data/small`
 

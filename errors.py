@@ -1,4 +1,4 @@
-"""The one exception that users can fix themselves, and how its messages are worded."""
+"""The exception for problems that users can fix, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 class NbenchError(Exception):
-    """A problem that the user can fix. The message is one line: what, why, and what to do about it."""
+    """A problem that the user can fix. The message is one line: what is wrong, why, and what to do."""
 
 
 def one_line(text: str, longest: int = 400) -> str:
-    """`text` from a file or another program, safe to repeat in a message: printable, without line breaks, cut."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:longest])
-    return shown if len(text) <= longest else f"{shown}..."
+    """`text` from a file or another program, made safe for a message: printable, no line breaks, `longest` at most."""
+    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:longest])
+    return printable if len(text) <= longest else f"{printable}..."
 
 
 def reason_of(error: BaseException) -> str:
-    """Why `error` was raised, in one printable line: the system's reason, else its text, else its type.
+    """Why `error` was raised, in one printable line: the system's reason, else the message, else the type.
 
     >>> reason_of(FileNotFoundError(2, "No such file or directory", "a")), reason_of(ValueError("bad\\nvalue"))
     ('No such file or directory', 'bad value')
@@ -28,7 +28,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException) -> str:
-    """The type of an exception of somebody's own code and its reason, in one printable line.
+    """The type and reason of an exception from user code, in one printable line.
 
     >>> failure_of(ValueError("bad\\nmore")), failure_of(ValueError())
     ('ValueError: bad more', 'ValueError')
@@ -38,10 +38,10 @@ def failure_of(error: BaseException) -> str:
 
 
 def check_range(name: str, value: float | None, low: float = 1, high: float = math.inf) -> None:
-    """Refuse a `value` outside low..high, both included; None is not given, so not refused.
+    """Refuse a `value` outside low..high (both included); None means not set and passes.
 
     Raises:
-        NbenchError: it is outside, or not a number.
+        NbenchError: the value is outside the range or not a number.
 
     >>> check_range("--limit", 0)
     Traceback (most recent call last):

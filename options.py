@@ -1,4 +1,4 @@
-"""What the command line says and reads of a configuration's field, written beside that field; plain data, no typer."""
+"""Describes the command-line option of a configuration field, beside that field; plain data without typer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """The option of a field or parameter that is `Annotated[TYPE, Option(HELP)]`; see `commands.configured`.
+    """The option for a field or parameter annotated `Annotated[TYPE, Option(HELP)]`; see `commands.configured`.
 
     Attributes:
-        help: one or two sentences; names the default where the field's own default is None.
-        panel: heading of the group in which `--help` lists it.
-        flag: how it is written, "--fresh/--resume" with its opposite; None for --field-name. An argument's name.
-        env: environment variable that is read where the option is not given.
-        min: the smallest number allowed.
-        argument: it is given by its place rather than by a flag.
-        required: it must be given, though the field has a default.
-        text: type on the command line, where that is not the field's; its default is then `default`.
-        parse: makes the field's value of what was given in `text`; the field keeps its default where nothing was.
+        help: one or two sentences; states the default if the field's own default is None.
+        panel: heading of the group in `--help`.
+        flag: the flag, with its opposite as in "--fresh/--resume"; None: --field-name. For an argument, its name.
+        env: environment variable that is read if the option is missing.
+        min: smallest value allowed.
+        argument: positional instead of a flag.
+        required: must be given although the field has a default.
+        text: type on the command line if it differs from the field's; its default is then `default`.
+        parse: converts the value of type `text` to the field's value; without a value the field keeps its default.
     """
 
     help: str
@@ -40,17 +40,17 @@ Argument = partial(Option, argument=True)
 
 
 def panel(name: str) -> partial[Option]:
-    """Makes the options of one panel."""
+    """A constructor of options of one panel."""
     return partial(Option, panel=name)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """In place of `Option`, for a configuration, whose fields are options.
+    """Used instead of `Option` for a parameter that is itself a configuration: its fields become options.
 
     Attributes:
-        without: names of fields that are no options here.
-        made_by: what makes the configuration, of parameters that are options; None for its class.
+        without: names of fields that do not become options here.
+        made_by: function that makes the configuration and whose parameters become the options; None: its class.
     """
 
     without: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Fields:
 
 
 def words(text: str | Iterable[str]) -> tuple[str, ...]:
-    """The words of lists with commas.
+    """The words of one or several comma-separated lists.
 
     >>> words("clip,vqascore"), words(["latent,x0", "image"])
     (('clip', 'vqascore'), ('latent', 'x0', 'image'))

@@ -1,4 +1,4 @@
-"""How far a build is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress of a long run on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 _LINES = 10
 _SECONDS = 60
-"""Plain lines come at each tenth of the way, and once in so many seconds where that takes longer."""
+"""Plain lines are printed at each tenth of the total, and after this many seconds without a line."""
 
 
 class _Rate(ProgressColumn):
@@ -19,7 +19,7 @@ class _Rate(ProgressColumn):
 
 
 class BuildProgress:
-    """Counts trajectories to `total`, of which `done` were made earlier; a context manager. Silent if not `shown`."""
+    """A context manager that counts trajectories up to `total`, starting at `done`; silent unless `shown`."""
 
     def __init__(self, title: str, total: int, done: int = 0, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
@@ -28,7 +28,7 @@ class BuildProgress:
         self._task = self._bar.add_task(title, total=total, completed=done)
         self._title, self._total, self._start = title, total, done
         self._done, self._began = done, time.monotonic()
-        self._said = self._began
+        self._last_line = self._began
 
     def __enter__(self) -> BuildProgress:
         self._bar.start()
@@ -38,20 +38,20 @@ class BuildProgress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of text."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def advance(self, count: int) -> None:
-        """`count` more are made."""
+        """Count `count` more trajectories."""
         before, self._done = self._done, self._done + count
         self._bar.advance(self._task, count)
         now = time.monotonic()
-        passed = before * _LINES // self._total < self._done * _LINES // self._total
-        if (passed or now - self._said > _SECONDS) and not self._console.is_terminal:
-            self._said = now
+        crossed_tenth = before * _LINES // self._total < self._done * _LINES // self._total
+        if (crossed_tenth or now - self._last_line > _SECONDS) and not self._console.is_terminal:
+            self._last_line = now
             rate = (self._done - self._start) / max(now - self._began, 1e-9)
-            left = (self._total - self._done) / rate
-            self.say(f"{self._title}: {self._done}/{self._total}, {_per_second(rate)}, {left:.0f} s left")
+            seconds_left = (self._total - self._done) / rate
+            self.say(f"{self._title}: {self._done}/{self._total}, {_per_second(rate)}, {seconds_left:.0f} s left")
 
 
 def _per_second(rate: float) -> str:

@@ -1,1 +1,1 @@
-"""Prompts to trajectories: prompt sources, corruptions, pipelines, the recorder, the build."""
+"""From prompts to trajectories: prompts, images, corruptions, planning, imports and the build."""

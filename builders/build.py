@@ -1,4 +1,4 @@
-"""The build: plans rows, makes them shard by shard, and takes up where a killed one stopped."""
+"""Plans the rows of a build, makes them shard by shard, and resumes an interrupted build."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .shard_maker import Maker
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build has made: `rows` in all, `built` of them by this run in `seconds`, `failed` without latents."""
+    """Result of a build: `rows` in total, `built` of them by this run in `seconds`, `failed` without latents."""
 
     out: Path
     rows: int
@@ -37,25 +37,25 @@ class BuildReport:
 
 
 class LastStep(Protocol):
-    """What a data set gets once all its rows are there."""
+    """A step that runs once a data set has all its rows, such as scoring its references."""
 
     def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
-        """Refuse before the long work what could not be done after it."""
+        """Raise before the long work if `run` could not succeed after it."""
 
     def run(self, folder: DatasetFolder) -> None:
-        """Do what is not done yet."""
+        """Do what is missing."""
 
 
 def build(
     config: BuildConfig, progress: bool = True, last: LastStep | None = None, process: Process | None = None
 ) -> BuildReport:
-    """Make the trajectories of the data set that `config` asks for, or finish them, then do `last`.
+    """Build the data set that `config` describes, or resume it, then run `last`.
 
-    Its references are a last step: `nbench.build` is this function with them. `process` makes the rows, by default the
-    one that `config` names.
+    `nbench.build` is this function with the references as `last`. `process` makes the rows; the default is the one that
+    `config` names.
 
     Raises:
-        NbenchError: a file, folder, pipeline or setting that the user must mend.
+        NbenchError: a file, folder, pipeline or setting that the user must fix.
     """
     began = time.monotonic()
     process = process or process_of(config)
@@ -68,8 +68,8 @@ def build(
     with DatasetFolder(config.folder) as folder:
         if folder.started and not config.fresh:
             plan = taken_up(plan, chosen, folder)
-        begun, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
-        if not begun or folder.missing():
+        resumed, built = folder.take_up(fingerprint(plan.spec), plan.spec, config.fresh), 0
+        if not resumed or folder.missing():
             built = _build_missing(plan, folder, progress, last, process)
         if config.retry_failed:
             built += _retry_failed(plan, folder, progress, process)
@@ -81,7 +81,7 @@ def build(
 
 
 def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, last: LastStep | None, process: Process) -> int:
-    """Make all shards that are not committed; the number of rows made."""
+    """Make every shard that is not committed yet; returns the number of rows made."""
     loaded = process.load(plan)
     if not folder.started:
         folder.create(first_look(plan, loaded, shown))
@@ -90,8 +90,10 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, last: LastSte
     with BuildProgress(info.name, info.rows, info.rows - todo, shown) as progress, ThreadPoolExecutor(1) as pool:
         if note := loaded.note(plan.prompts):
             progress.say(note)
-        if plan.config.kind == "ncc" and (bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
-            progress.say(f"{bare} of {len(plan.prompts)} captions have no corruptions: none given, none in the grammar")
+        if plan.config.kind == "ncc" and (n_bare := sum(prompt.corruptions is None for prompt in plan.prompts)):
+            progress.say(
+                f"{n_bare} of {len(plan.prompts)} captions have no corruptions: neither given nor by the grammar"
+            )
         if last is not None:
             last.check(info, progress)
         maker = Maker(plan, loaded, info, plan.batch_size, progress)
@@ -101,12 +103,12 @@ def _build_missing(plan: Plan, folder: DatasetFolder, shown: bool, last: LastSte
 
 
 def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Process) -> int:
-    """Make the rows that failed once more, shard by shard; how many were tried."""
+    """Retry the failed rows, shard by shard; returns how many were tried."""
     bench = open_bench(folder.path)
     if not bench.n_failed:
         return 0
     loaded, info = process.load(plan), bench.info
-    folder.drop_scores()  # they miss the rows that now succeed
+    folder.drop_scores()  # they lack the rows that may succeed now
     with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
         maker = Maker(plan, loaded, info, 1, progress)
         for index in range(len(info.shards)):

@@ -1,4 +1,4 @@
-"""The candidates of a build: what they are made of, and as they go to disk."""
+"""The candidates of a build: their prompts and seeds, and their rows on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .prompts.rows import Prompt
 
 @dataclass(frozen=True)
 class Candidates:
-    """Some candidates: the numbers of prompt and candidate, the texts, and the seeds."""
+    """A batch of candidates: prompt number and candidate number, prompt and seed of each."""
 
     cells: Sequence[tuple[int, int]]
     prompts: Sequence[str]
@@ -29,7 +29,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the rows of a build are made of."""
+    """What decides the rows of a build: its configuration, pipeline, prompts and spec."""
 
     config: BuildConfig
     entry: PipelineEntry
@@ -38,32 +38,29 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Rows to make at a time, as far as memory allows."""
+        """Rows per batch, as far as memory allows."""
         return self.config.batch_size or self.entry.batch_size
 
     def candidates(self, cells: Sequence[tuple[int, int]]) -> Candidates:
-        """What is to be made for prompts and candidates with these numbers."""
+        """The candidates with these prompt and candidate numbers."""
         named = [(self.prompts[number], candidate) for number, candidate in cells]
         seeds = [candidate_seed(self.config.seed, prompt.id, candidate) for prompt, candidate in named]
         return Candidates(cells, [prompt.text for prompt, _ in named], seeds)
 
-    def batch(self, candidates: Candidates, made: Trajectories) -> TrajectoryBatch:
-        """Candidates as they go to disk."""
+    def batch(self, candidates: Candidates, trajectories: Trajectories) -> TrajectoryBatch:
+        """The rows of `candidates` for a shard writer; one with values that are not finite gets an error."""
         prompts = [self.prompts[number] for number, _ in candidates.cells]
         kind = self.config.latent_dtype
-        latents = {position: as_kept(latent, kind) for position, latent in made.latents.items()}
-        x0 = {position: as_kept(latent, kind) for position, latent in made.x0.items()}
+        latents = {position: as_kept(latent, kind) for position, latent in trajectories.latents.items()}
+        x0 = {position: as_kept(latent, kind) for position, latent in trajectories.x0.items()}
         activations = {
             layer: {k: as_kept(values, "float16") for k, values in places.items()}
-            for layer, places in made.activations.items()
+            for layer, places in trajectories.activations.items()
         }
-        gap = None if made.cfg_gap is None else as_kept(made.cfg_gap, "float32")
-        others = {"x0": x0, **activations, "cfg_gap": {} if gap is None else {0: gap}}
-        found = [
-            not_finite({k: latent[i] for k, latent in latents.items()})
-            or next(
-                filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in others.items())), ""
-            )
+        gap = None if trajectories.cfg_gap is None else as_kept(trajectories.cfg_gap, "float32")
+        signals = {"latent": latents, "x0": x0, **activations, "cfg_gap": {} if gap is None else {0: gap}}
+        value_errors = [
+            next(filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in signals.items())), "")
             for i in range(len(prompts))
         ]
         return TrajectoryBatch(
@@ -73,9 +70,9 @@ class Plan:
             seeds=candidates.seeds,
             tags=[prompt.tags for prompt in prompts],
             corruptions=[prompt.corruptions for prompt in prompts],
-            errors=[error or other for error, other in zip(made.errors, found, strict=True)],
+            errors=[error or other for error, other in zip(trajectories.errors, value_errors, strict=True)],
             latents=latents,
-            images=made.images,
+            images=trajectories.images,
             x0=x0,
             cfg_gap=gap,
             activations=activations,
@@ -83,9 +80,9 @@ class Plan:
 
 
 def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
-    """Latents as numbers of the type in which they go to a writer: int8 is scaled from what float32 holds.
+    """Latents in the dtype that a shard writer takes: float16, or float32 for float32 and for int8, which it scales.
 
-    What float16 cannot hold, as which readers give int8 too, becomes infinite, so that its row fails.
+    For int8, values beyond float16, which readers return, become infinite, so that their row fails.
     """
     if latent_dtype == "int8":
         latents = torch.where(latents.abs() > FLOAT16_MAX, torch.inf, latents)
@@ -93,6 +90,6 @@ def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
 
 
 def not_finite(latents: dict[int, np.ndarray], signal: str = "latent") -> str:
-    """Why a candidate with these latents (or what else `signal` names) by position failed, or ""."""
+    """Why a candidate with these latents (or another `signal`) by position failed; "" if all are finite."""
     bad = [position for position, latent in latents.items() if not np.isfinite(latent).all()]
     return f"{signal} not finite from position {min(bad)}" if bad else ""

@@ -1,4 +1,4 @@
-"""What a build is asked for."""
+"""The configuration of a build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_STEPS = 50
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the two data sets that a build makes."""
+    """One of the two kinds of data set that a build makes."""
 
     name: Literal["noisy-genai-bench", "noisy-conceptual-captions"]
     split: Literal["test", "train"]
@@ -39,7 +39,7 @@ _images, _denoising, _data_set = panel("Images"), panel("Denoising"), panel("Dat
 
 @dataclass(frozen=True)
 class BuildConfig(PromptSelection):
-    """A build as a person asks for it; None means the default of the kind or of the pipeline.
+    """Options of a build; None means the default of the kind or of the pipeline.
 
     Raises:
         NbenchError: a value out of range.
@@ -109,9 +109,9 @@ class BuildConfig(PromptSelection):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.out and re.match(r"\w\w+:/", str(self.out)):
             url = str(self.out).replace(":/", "://", 1)
-            raise NbenchError(f"a build writes to this machine: build to a folder, then nbench convert FOLDER {url}")
+            raise NbenchError(f"a build writes to a local folder: build there, then run nbench convert FOLDER {url}")
         if self.dtype not in (None, *DTYPES):
-            raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+            raise NbenchError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         object.__setattr__(self, "signals", normal_signals(self.signals))
         _ = self.stored  # refuses positions beyond the run
         self._check_process()
@@ -119,21 +119,21 @@ class BuildConfig(PromptSelection):
     def _check_process(self) -> None:
         if self.process == "reverse":
             if self.images is not None or self.image_columns:
-                raise NbenchError("--images are for --process forward: add it, or leave them out")
+                raise NbenchError("--images and --image-column need --process forward: add it, or leave them out")
             return
         if self.images is None:
-            raise NbenchError("--process forward makes latents of images: name them by --images")
+            raise NbenchError("--process forward needs images: name them with --images")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
-        denoised: dict[str, Any] = {
+        denoiser_options: dict[str, Any] = {
             "--guidance": self.options.guidance,
             "--eta": self.options.eta,
             "--quantize": self.options.quantize,
         }
         if self.signals != DEFAULT_SIGNALS:
-            denoised["--signals"] = self.signals
-        if asked := [name for name, value in denoised.items() if value is not None]:
-            raise NbenchError(f"{asked[0]} asks for a denoiser, which --process forward does not run: leave it out")
+            denoiser_options["--signals"] = self.signals
+        if names := [name for name, value in denoiser_options.items() if value is not None]:
+            raise NbenchError(f"{names[0]} needs a denoiser, which --process forward does not run: leave it out")
 
     @property
     def folder(self) -> Path:
@@ -142,13 +142,13 @@ class BuildConfig(PromptSelection):
 
     @property
     def prompt_request(self) -> PromptRequest:
-        """Which prompts are asked for."""
+        """The source of the prompts and the selection from it."""
         selection = {each.name: getattr(self, each.name) for each in fields(PromptSelection)}
         return PromptRequest(self.prompts or "shapes", **selection)
 
     @property
     def n_steps(self) -> int:
-        """Denoising steps T: the pipeline's usual number unless another is asked for."""
+        """Denoising steps T: `steps`, else the pipeline's usual number."""
         from ..pipelines.aliases import ALIASES
 
         entry = ALIASES.get(self.pipeline)
@@ -156,16 +156,16 @@ class BuildConfig(PromptSelection):
 
     @property
     def image_request(self) -> PromptRequest:
-        """Which of the captions that come with images are asked for."""
+        """The source of the images and the selection of their captions."""
         return replace(self.prompt_request, source=self.images or "")
 
     @property
     def n_candidates(self) -> int:
-        """Candidates a prompt."""
+        """Candidates per prompt."""
         return self.candidates or KINDS[self.kind].candidates
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """The positions to keep; a bench always keeps the finished latent, which every evaluation compares with."""
-        asked = parse_positions(self.positions, self.n_steps)
-        return asked if self.kind == "ncc" else tuple(sorted({*asked, self.n_steps}))
+        """The positions to store; a bench always stores the finished latent, which every evaluation needs."""
+        positions = parse_positions(self.positions, self.n_steps)
+        return positions if self.kind == "ncc" else tuple(sorted({*positions, self.n_steps}))

@@ -1,4 +1,4 @@
-"""A data set that grows: prompts and candidates are added to it in further shards, and no shard of it changes."""
+"""Extends a data set: adds prompts and candidates in new shards and changes no existing one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .prompts.choose import PromptSet
 
 
 def taken_up(plan: Plan, chosen: PromptSet, folder: DatasetFolder) -> Plan:
-    """`plan` with the spec of the data set that was begun in `folder`, which is extended first if that is asked for.
+    """`plan` with the spec of the data set in `folder`, which is extended first where the plan says so.
 
-    The spec of an extended data set is that of one built at once, and the fingerprint of what it was before.
+    The spec of an extended data set is that of one built at once, plus the fingerprint before the extension.
 
     Raises:
-        NbenchError: an extension is asked for, and what is there is no beginning of what is planned.
+        NbenchError: the data set is to be extended, but is not the beginning of what is planned.
     """
     info = folder.info
     origin = {name: info.spec[name] for name in ("extended_from",) if name in info.spec}
@@ -32,7 +32,7 @@ def taken_up(plan: Plan, chosen: PromptSet, folder: DatasetFolder) -> Plan:
 
 
 def extended(info: DatasetInfo, spec: dict[str, Any]) -> DatasetInfo:
-    """The record of a data set with `spec`, which begins with all rows of `info`."""
+    """The record of a data set with `spec`, which starts with the rows of `info`."""
     prompts, candidates = spec["prompts"]["count"], spec["candidates"]
     added = (
         Block(fingerprint(spec), (0, info.n_prompts), (info.candidates, candidates)),
@@ -51,7 +51,7 @@ def extended(info: DatasetInfo, spec: dict[str, Any]) -> DatasetInfo:
 
 
 def _check_beginning(plan: Plan, chosen: PromptSet, info: DatasetInfo, folder: DatasetFolder) -> None:
-    """Make sure that the plan with as few prompts and candidates as there are is the plan of what is there."""
+    """Check that the plan, cut to the existing prompts and candidates, is that of the existing data set."""
     if plan.config.n_candidates < info.candidates or len(plan.prompts) < info.n_prompts:
         raise NbenchError(
             f"{folder.path} has {info.n_prompts} prompts x {info.candidates} candidates, more than the "

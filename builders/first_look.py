@@ -1,4 +1,4 @@
-"""The record that a data set begins with; what only a run can tell (schedule, shapes, preview) a first look finds."""
+"""The first look: a few trajectories that tell schedule, shapes and preview for the record of a new data set."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
     from .process import LoadedProcess
 
 PREVIEW_ROWS = 16
-"""Images that are enough to fit a preview to."""
+"""Number of images that a preview is fitted to."""
 
 
 def first_look_rows(has_preview: bool, n_prompts: int) -> int:
-    """How many trajectories a build makes twice: its first ones, to which it fits the preview that it lacks."""
+    """Trajectories that a build makes twice: its first ones, to fit a preview where the pipeline has none."""
     return min(1 if has_preview else PREVIEW_ROWS, n_prompts)
 
 
 def first_look(plan: Plan, process: LoadedProcess, shown: bool) -> DatasetInfo:
-    """The record of the data set of `plan`, of which `process` makes a few rows to look at."""
+    """The record of a new data set for `plan`, from a few rows that `process` makes."""
     config, entry = plan.config, plan.entry
     # the first candidates of the first prompts, which differ more than the candidates of one
     cells = [(number, 0) for number in range(first_look_rows(entry.preview is not None, len(plan.prompts)))]
     trajectories = _make(plan, process, cells, shown)
     positions = trajectories.positions
     if len(positions) != config.n_steps + 1:
-        raise NbenchError(f"{entry.name} runs {len(positions) - 1} steps when asked for {config.n_steps}: ask so")
+        raise NbenchError(
+            f"{entry.name} runs {len(positions) - 1} steps when called with {config.n_steps}: give what it runs"
+        )
     final = trajectories.latents[config.n_steps].float().numpy()
     sound = np.isfinite(final).all(axis=(1, 2, 3)) & [not error for error in trajectories.errors]
     fitted = fit_preview(final[sound], trajectories.images[sound] / 255) if sound.any() else None
@@ -64,7 +66,7 @@ def fit_preview(latents: np.ndarray, images: np.ndarray) -> PreviewMap:
 
 
 def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], shown: bool) -> Trajectories:
-    """`cells`, as many at a time as memory allows: the finished latents and images, and the signals of position 0."""
+    """`cells` in batches that fit into memory: finished latents, images, and the signals of position 0."""
     steps, size, batches = plan.config.n_steps, len(cells), list[Trajectories]()
     positions = [steps] if plan.config.signals == DEFAULT_SIGNALS else [0, steps]
     while (done := sum(len(batch.images) for batch in batches)) < len(cells):
@@ -85,7 +87,7 @@ def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], show
 
 
 def _with_widths(signals: tuple[str, ...], trajectories: Trajectories) -> tuple[str, ...]:
-    """Signals, activations with as many numbers as the layer has."""
+    """The signals, those of activations with the width of their layer."""
     widths = {
         layer.name: (layer.layer, places[0].shape[1])
         for layer in activations_of(signals)

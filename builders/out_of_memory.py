@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory: caught, and said, so that smaller ones can be made."""
+"""Catches a batch that does not fit into memory, so that smaller ones can be made."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import TypeVar
 
 import torch
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 OUT_OF_MEMORY = "out of memory"
 ONE_DOES_NOT_FIT = f"{OUT_OF_MEMORY} with one image: use --dtype float16, a smaller size or another machine"
 
 
-def unless_out_of_memory(make: Callable[[], Made]) -> Made | None:
+def unless_out_of_memory(make: Callable[[], Result]) -> Result | None:
     """What `make` returns; None where it did not fit into memory."""
     try:
         return make()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-    # out of the except clause, which keeps the frames and all that is in them alive
+    # outside the except clause, which keeps the frames and their tensors alive
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
 
 
 def halved_note(images: int, now: int) -> str:
-    """What is said when a batch did not fit."""
+    """The note about a batch of `images` that did not fit; batches of `now` follow."""
     return f"{OUT_OF_MEMORY} with {images} images at a time: going on with {now}"

@@ -1,4 +1,4 @@
-"""Candidates made again from what a data set says of them, and compared with what it holds."""
+"""Regenerates candidates of a data set from its spec and compares them with the stored rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .candidates import Candidates
 from .process import PROCESSES
 
 TOLERANCE = 0.02
-"""Times the standard deviation of a latent, if that is above 1. A candidate is made alone here and was made in a batch,
-which changes last bits of every matrix product, and float16 keeps 1e-3 of a number."""
+"""Largest difference, in standard deviations of a latent (at least 1). A candidate is regenerated alone and was made in
+a batch, which changes the last bits of every matrix product, and float16 has a relative error of 1e-3."""
 IMAGE_TOLERANCE = 8
-"""Levels of 255, on the average of an image."""
+"""Largest mean difference of an image, in levels of 255."""
 
 
 def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = None) -> list[Defect]:
-    """Make `count` random candidates of `bench` anew; every one that differs is a defect.
+    """Regenerate `count` random candidates of `bench`; each one that differs is a defect.
 
-    `pipeline` says where the pipeline lies now, None that it is to be had by the name that the data set gives.
+    `pipeline` is the folder or Hub id of the pipeline now; None: it has the name that the data set records.
 
     Raises:
-        NbenchError: the pipeline is not within reach, or is another by now; or a data set that no pipeline made.
+        NbenchError: the pipeline cannot be found or has changed, or no pipeline made the data set.
     """
     spec, info = bench.info.spec, bench.info
     if "seed" not in spec:
-        raise NbenchError("it was imported, and nobody knows the seeds of its candidates: they cannot be made again")
+        raise NbenchError("it was imported without the seeds of its candidates, so they cannot be regenerated")
     process = PROCESSES[spec.get("process", "reverse")].reload(spec, pipeline)
     defects = []
     for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
@@ -38,8 +38,8 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
         if not len(stored):
             continue  # it failed, and may do so again
         candidates = Candidates([info.cell(number)], stored.prompts, stored.seeds)
-        made = process.make(candidates, info.stored, info.signals)
-        defects += [Defect(place, name, what) for what in _differences(stored, made, bench)]
+        regenerated = process.make(candidates, info.stored, info.signals)
+        defects += [Defect(place, name, what) for what in _differences(stored, regenerated, bench)]
     return defects
 
 
@@ -50,42 +50,42 @@ def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
     columns = ["id", *columns_of(info, info.stored, True, info.signals)]
     for rows in bench.shard_rows(index, columns, 16):
         if offset < len(rows):
-            found = rows.slice(offset, 1)
-            return from_arrow(found, info, info.stored, True, info.signals), info.shard_path(index), str(found["id"][0])
+            row = rows.slice(offset, 1)
+            return from_arrow(row, info, info.stored, True, info.signals), info.shard_path(index), str(row["id"][0])
         offset -= len(rows)
     raise NbenchError(f"{info.shard_path(index)} has too few rows")
 
 
-def _differences(stored: TrajectoryBatch, made: Trajectories, bench: Bench) -> list[str]:
-    told = []
+def _differences(stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench) -> list[str]:
+    differences = []
     for position in bench.info.stored:
-        was = stored.latents[position].astype(np.float32)
-        step = np.abs(was).max((2, 3), keepdims=True) / 254 if bench.info.latent_dtype == "int8" else 0.0
-        error = np.abs(was - made.latents[position].float().numpy()) - step
-        if not error.max() <= TOLERANCE * max(1.0, float(was.std())):
-            told.append(f"made again, its latent at {position} differs by {error.max():.3g}")
-            break  # what comes later follows from it
-    told += _other_differences(stored, made, bench)
+        latent = stored.latents[position].astype(np.float32)
+        step = np.abs(latent).max((2, 3), keepdims=True) / 254 if bench.info.latent_dtype == "int8" else 0.0
+        error = np.abs(latent - regenerated.latents[position].float().numpy()) - step
+        if not error.max() <= TOLERANCE * max(1.0, float(latent.std())):
+            differences.append(f"made again, its latent at {position} differs by {error.max():.3g}")
+            break  # later positions follow from it
+    differences += _other_differences(stored, regenerated, bench)
     if stored.images is not None:
-        error = np.abs(stored.images.astype(float) - made.images).mean()
+        error = np.abs(stored.images.astype(float) - regenerated.images).mean()
         if error > IMAGE_TOLERANCE:
-            told.append(f"made again, its image differs by {error:.0f} of 255 on average")
-    return told
+            differences.append(f"made again, its image differs by {error:.0f} of 255 on average")
+    return differences
 
 
-def _other_differences(stored: TrajectoryBatch, made: Trajectories, bench: Bench) -> list[str]:
-    """Signals that differ from what is stored; all are compared by their own size, since x0 grows with the noise."""
-    pairs = [(f"x0 at {k}", stored.x0[k], values) for k, values in made.x0.items()]
-    for layer, places in made.activations.items():
+def _other_differences(stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench) -> list[str]:
+    """The first signal that differs from the stored one, relative to its own size, since x0 grows with the noise."""
+    pairs = [(f"x0 at {k}", stored.x0[k], values) for k, values in regenerated.x0.items()]
+    for layer, places in regenerated.activations.items():
         pairs += [(f"{layer} at {k}", stored.activations[layer][k], values) for k, values in places.items()]
-    if made.cfg_gap is not None and stored.cfg_gap is not None:
-        pairs.append(("cfg_gap", stored.cfg_gap, made.cfg_gap))
-    told = []
-    for name, kept, values in pairs:
-        was = kept.astype(np.float32)
-        size = max(1.0, float(np.abs(was).max()))
+    if regenerated.cfg_gap is not None and stored.cfg_gap is not None:
+        pairs.append(("cfg_gap", stored.cfg_gap, regenerated.cfg_gap))
+    differences = []
+    for name, signal, values in pairs:
+        expected = signal.astype(np.float32)
+        size = max(1.0, float(np.abs(expected).max()))
         step = size / 254 if bench.info.latent_dtype == "int8" and name.startswith("x0") else 0.0
-        error = np.abs(was - values.float().numpy()).max() - step
+        error = np.abs(expected - values.float().numpy()).max() - step
         if not error <= TOLERANCE * size:
-            told.append(f"made again, its {name} differs by {error:.3g}")
-    return told[:1]
+            differences.append(f"made again, its {name} differs by {error:.3g}")
+    return differences[:1]

@@ -1,4 +1,4 @@
-"""Makes the rows of shards: batch after batch, one being written while the next is made."""
+"""Makes the rows of shards batch by batch, and writes one batch while the next is made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ_ROWS = 64
 
 @dataclass
 class Maker:
-    """A loaded process at work on a build. `batch_size` halves for good when a batch does not fit."""
+    """Makes the shards of a build with a loaded process. `batch_size` is halved for good when a batch does not fit."""
 
     plan: Plan
     process: LoadedProcess
@@ -39,64 +39,64 @@ class Maker:
     progress: BuildProgress
 
     def shard(self, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
-        """Make shard `index`. Batches begin anew with it, so that its content depends on nothing before it."""
-        made = self._made(self.info.shard_rows(index))
-        return self._write((partial(self._take, writer, now, batch) for now, batch in made), writer, pool)
+        """Make shard `index`. A shard starts a new batch, so that its content depends on nothing before it."""
+        batches = self._batches(self.info.shard_rows(index))
+        return self._write((partial(self._take, writer, *batch) for batch in batches), writer, pool)
 
     def failed_again(self, bench: Bench, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
-        """Make the failed rows of shard `index` of `bench` once more; the others stay as they are."""
-        rows = self._mended(bench, index)
+        """Retry the failed rows of shard `index` of `bench`; the others stay as they are."""
+        rows = self._with_retries(bench, index)
         return self._write((partial(writer.write_rows, row) for row in rows), writer, pool)
 
-    def _take(self, writer: ShardWriter, candidates: Candidates, made: Trajectories) -> None:
-        writer.write(self.plan.batch(candidates, made))
+    def _take(self, writer: ShardWriter, candidates: Candidates, trajectories: Trajectories) -> None:
+        writer.write(self.plan.batch(candidates, trajectories))
 
-    def _made(self, rows: Sequence[int]) -> Iterator[tuple[Candidates, Trajectories]]:
-        """`rows`, in batches, with what became of them; one that cannot be made says why."""
+    def _batches(self, rows: Sequence[int]) -> Iterator[tuple[Candidates, Trajectories]]:
+        """The candidates of `rows` in batches, with their trajectories; a failed one has its error."""
         start = 0
         while start < len(rows):
-            now = self.plan.candidates([self.info.cell(row) for row in rows[start : start + self.batch_size]])
-            made = self._generate(now)
-            if made is None:
+            candidates = self.plan.candidates([self.info.cell(row) for row in rows[start : start + self.batch_size]])
+            trajectories = self._generate(candidates)
+            if trajectories is None:
                 continue  # in smaller batches
-            start += len(now.cells)
-            self.progress.advance(len(now.cells))
-            yield now, made
+            start += len(candidates.cells)
+            self.progress.advance(len(candidates.cells))
+            yield candidates, trajectories
 
     def _generate(self, candidates: Candidates) -> Trajectories | None:
-        """None where the batch did not fit and the batch size has been halved."""
+        """The trajectories; None if the batch did not fit, and the batch size has been halved."""
         info, count = self.info, len(candidates.cells)
-        made = unless_out_of_memory(lambda: self.process.make(candidates, info.stored, info.signals))
-        if made is not None:
-            return made
+        trajectories = unless_out_of_memory(lambda: self.process.make(candidates, info.stored, info.signals))
+        if trajectories is not None:
+            return trajectories
         if count > 1:
             self.batch_size = max(1, count // 2)
             self.progress.say(halved_note(count, self.batch_size))
             return None
         return _nothing(info)
 
-    def _mended(self, bench: Bench, index: int) -> Iterator[pa.RecordBatch]:
+    def _with_retries(self, bench: Bench, index: int) -> Iterator[pa.RecordBatch]:
         number = self.info.shard_rows(index).start
         for rows in bench.shard_rows(index, arrow_schema(self.info).names, _READ_ROWS):
             failed = [number + i for i, status in enumerate(rows["status"].to_pylist()) if status != "ok"]
-            made = {row: self._arrow(row) for row in failed}
-            kept = (made.get(number + i, rows.slice(i, 1)) for i in range(len(rows)))
-            yield from (row.cast(arrow_schema(self.info)) for row in kept)
+            retried = {row: self._arrow(row) for row in failed}
+            merged = (retried.get(number + i, rows.slice(i, 1)) for i in range(len(rows)))
+            yield from (row.cast(arrow_schema(self.info)) for row in merged)
             number += len(rows)
 
     def _arrow(self, row: int) -> pa.RecordBatch:
-        ((candidates, made),) = self._made([row])
-        return to_arrow(self.plan.batch(candidates, made), self.info)
+        (batch,) = self._batches([row])
+        return to_arrow(self.plan.batch(*batch), self.info)
 
     def _write(
         self, batches: Iterator[Callable[[], None]], writer: ShardWriter, pool: ThreadPoolExecutor
     ) -> ShardRecord:
-        """Run what writes each batch in `pool`, encoding included: one is written while the next is made."""
+        """Run the writes in `pool`, encoding included: one batch is written while the next is made."""
         writing: Future[None] | None = None
         try:
             for write in batches:
                 if writing is not None:
-                    writing.result()  # no more than one waits, or a slow disk would fill the memory
+                    writing.result()  # at most one waits, so that a slow disk does not fill the memory
                 writing = pool.submit(write)
             if writing is not None:
                 writing.result()
@@ -109,7 +109,7 @@ class Maker:
 
 
 def _nothing(info: DatasetInfo) -> Trajectories:
-    """One candidate that failed for want of memory."""
+    """One candidate that failed for lack of memory."""
     latent, before = torch.zeros(1, *info.latent_shape), [k for k in info.stored if k < info.steps]
     return Trajectories(
         dict.fromkeys(info.stored, latent),

@@ -1,4 +1,4 @@
-"""What the record of a data set says of how it was made, and the pipeline found again by it."""
+"""The spec of a data set, which is all that decides its content, and the pipeline that made it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .config import KINDS, BuildConfig
 from .prompts.rows import Prompt
 
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
-"""Of a shard at most, unless its rows are given: redoing one is cheap."""
+"""Largest shard by default, so that redoing one is cheap."""
 
 
 def build_spec(
     config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
 ) -> dict[str, Any]:
-    """All that decides what a build makes, as plain JSON; neither paths nor devices nor the batch size."""
+    """All that decides the output of a build, as plain JSON: no paths, devices or batch size."""
     backends = {"quantize": entry.quantize, "attention": entry.attention}
     return {
         "kind": config.kind,
@@ -44,7 +44,7 @@ def build_spec(
         "rows_per_shard": config.rows_per_shard,
         "format": config.format,
         "latent_dtype": config.latent_dtype,
-        # only where asked for, so that builds of before have the fingerprint of before
+        # only where set: a default adds nothing to the fingerprint
         **{name: backend for name, backend in backends.items() if backend is not None},
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
@@ -58,7 +58,7 @@ def empty_dataset(
     preview: PreviewMap | None = None,
     signals: tuple[str, ...] = DEFAULT_SIGNALS,
 ) -> DatasetInfo:
-    """The record that a data set with `spec` begins with; one that is only planned names no pipeline there."""
+    """The record of a data set with `spec` and no shards yet; one that is only planned has no pipeline in its spec."""
     kind, candidates, prompts = KINDS[spec["kind"]], spec["candidates"], spec["prompts"]["count"]
     info = DatasetInfo(
         format_version=1,
@@ -81,13 +81,13 @@ def empty_dataset(
         signals=signals,
     )
     # a prompt's candidates stay together
-    usual = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates
-    info = replace(info, rows_per_shard=spec["rows_per_shard"] or usual)
+    default_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates
+    info = replace(info, rows_per_shard=spec["rows_per_shard"] or default_rows)
     return replace(info, shards=(None,) * info.n_shards)
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 of their JSON as one list, of which never more than a prompt is in memory."""
+    """SHA-256 of the prompts as one JSON list, with one prompt in memory at a time."""
     total, comma = hashlib.sha256(b"["), b""
     for prompt in prompts:
         total.update(comma + json.dumps(asdict(prompt), sort_keys=True).encode())
@@ -97,7 +97,7 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
 
 
 def call_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What the pipeline of a build is called with; a guidance of None is left to the pipeline."""
+    """The arguments of the pipeline's call; a guidance of None leaves it to the pipeline."""
     guidance = {} if spec["guidance"] is None else {"guidance_scale": spec["guidance"]}
     return {"num_inference_steps": spec["steps"], **guidance, **spec["call_kwargs"]}
 
@@ -106,21 +106,21 @@ def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEn
     """The pipeline that made a data set, by the name in its spec, or at `location`: a folder or Hub id.
 
     Raises:
-        NbenchError: it is not within reach, or what is there is another one.
+        NbenchError: it cannot be found, or its files differ.
     """
     if "pipeline" not in spec:
-        raise NbenchError("this data set says of no pipeline that it was made with it")
+        raise NbenchError("this data set does not name a pipeline that made it")
     recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
     name = location or recorded
     alias = ALIASES.get(name)
     is_folder = Path(alias.source if alias else name).is_dir()
-    # one of the Hub is known by its commit, which may not be the newest; a folder by a hash of its files
+    # the commit identifies a pipeline on the Hub, and may not be the newest; a hash of its files identifies a folder
     commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
     if is_folder and commit:
-        raise NbenchError(f"{name} is a folder, and this data set was made with {recorded} of the Hub at {commit}")
+        raise NbenchError(f"{name} is a folder, but this data set was made with {recorded} from the Hub at {commit}")
     if not is_folder and not commit:
-        raise NbenchError(f"this data set was made with a folder, and {name} is none here")
+        raise NbenchError(f"this data set was made with a local folder, and {name} is not one")
     entry = resolve_pipeline(name, PipelineOptions(revision=commit))
     if entry.content != content:
-        raise NbenchError(f"pipeline {name} is not the one that made this data set: its files are others")
+        raise NbenchError(f"pipeline {name} is not the one that made this data set: its files differ")
     return entry

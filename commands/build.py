@@ -1,4 +1,4 @@
-"""The commands that build a data set of trajectories, or say what building it will cost."""
+"""The commands that build a data set of trajectories or estimate its cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build(
     config: BuildConfig,
     dry_run: Annotated[bool, Option("Show what would be built, and build nothing.")] = False,
 ) -> None:
-    """Generate trajectories: for each prompt the latents of every step, final images and, in a bench, their scores.
+    """Generate trajectories: per prompt the latents of every step, the final images and, in a bench, their scores.
 
     `nbench build genai-bench --limit 20 --out data/small`
 
@@ -50,10 +50,10 @@ def build(
 @command(build_app, panel=BUILD, no_args_is_help=True)
 def plan(
     config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed", "extend"))],
-    devices: Annotated[int, Option("Number of such devices in parallel.", min=1)] = 1,
+    devices: Annotated[int, Option("Number of devices in parallel.", min=1)] = 1,
     price: Annotated[float | None, Option("Price of one device per hour.", min=0)] = None,
     timing: Annotated[
-        bool, Option("Time a few batches here; without, no weights are loaded.", flag="--timing/--no-timing")
+        bool, Option("Time a few batches on this machine, or load no weights.", flag="--timing/--no-timing")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -68,63 +68,63 @@ def plan(
     from ..builders.planning.costs import estimate_costs
 
     _check(config)
-    costs, timed = estimate_costs(config), None
+    costs, measured = estimate_costs(config), None
     if timing:
         from ..builders.process import process_of
 
-        timed = process_of(config).time()
+        measured = process_of(config).time()
     if as_json:
-        print(json.dumps(_told(costs, timed, devices, price)))
+        print(json.dumps(_to_dict(costs, measured, devices, price)))
         return
-    _print(costs, timed, devices, price)
+    _print(costs, measured, devices, price)
 
 
 def _check(config: BuildConfig) -> None:
-    """A plan refuses what its build would refuse."""
+    """Check what `estimate_costs` does not, so that a plan refuses what its build would refuse."""
     from ..scorers.references import parse_references
 
     parse_references(config.references)
 
 
-def _told(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> dict[str, object]:
-    told = {**asdict(costs), "raw_bytes": costs.raw_bytes, "stored_bytes": costs.stored_bytes}
-    if timed is None:
-        return told
-    hours = timed.device_hours(costs)
-    return told | {
-        "timing": asdict(timed),
+def _to_dict(costs: Costs, timing: Timing | None, devices: int, price: float | None) -> dict[str, object]:
+    estimate = {**asdict(costs), "raw_bytes": costs.raw_bytes, "stored_bytes": costs.stored_bytes}
+    if timing is None:
+        return estimate
+    hours = timing.device_hours(costs)
+    return estimate | {
+        "timing": asdict(timing),
         "device_hours": hours,
         "devices": devices,
-        "hours": timed.hours(costs, devices),
+        "hours": timing.hours(costs, devices),
         "cost": None if price is None else hours * price,
     }
 
 
-def _print(costs: Costs, timed: Timing | None, devices: int, price: float | None) -> None:
+def _print(costs: Costs, timing: Timing | None, devices: int, price: float | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
-    work = f"{costs.steps} steps, {costs.rows_a_step} a step"
+    work = f"{costs.steps} steps, {costs.rows_a_step} per step"
     if costs.encoder_rows:
         work = f"{costs.encoder_rows:,} images go through the autoencoder's encoder"
     facts = {
         "prompts": f"{costs.prompts:,} ({costs.prompts_known_from})",
-        "trajectories": f"{costs.trajectories:,} ({costs.candidates} a prompt)",
+        "trajectories": f"{costs.trajectories:,} ({costs.candidates} per prompt)",
         "denoiser rows": f"{costs.denoiser_rows:,} ({work})",
         "latents": f"{latent}, {costs.latent_dtype}; images {image}",
         "shards": f"{costs.shards:,} of {costs.rows_per_shard} rows, {costs.format}",
         "batch size": str(costs.batch_size),
     }
-    if timed is not None:
-        facts["batch size"] = f"{timed.batch_size}, on {timed.device}"
-        facts["a trajectory"] = f"{timed.seconds_a_row(costs.steps):.3g} s"
-        facts["device hours"] = f"{timed.device_hours(costs):.3g}"
-        facts[f"hours on {devices}"] = f"{timed.hours(costs, devices):.3g}"
-        if timed.peak_bytes is not None:
-            facts["memory"] = f"{timed.peak_bytes / 2**30:.1f} GiB at most"
+    if timing is not None:
+        facts["batch size"] = f"{timing.batch_size}, on {timing.device}"
+        facts["per trajectory"] = f"{timing.seconds_a_row(costs.steps):.3g} s"
+        facts["device hours"] = f"{timing.device_hours(costs):.3g}"
+        facts[f"hours on {devices}"] = f"{timing.hours(costs, devices):.3g}"
+        if timing.peak_bytes is not None:
+            facts["memory"] = f"{timing.peak_bytes / 2**30:.1f} GiB at most"
         if price is not None:
-            facts["cost"] = f"{timed.device_hours(costs) * price:,.2f}"
+            facts["cost"] = f"{timing.device_hours(costs) * price:,.2f}"
     grid, table = Table.grid(padding=(0, 2)), Table("column", "raw MB", "expected MB on disk")
     for name, value in facts.items():
         grid.add_row(name, value)

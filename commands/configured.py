@@ -1,4 +1,4 @@
-"""Commands whose options are the fields of the configuration that they take."""
+"""Turns the fields of configuration dataclasses into the options of commands."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ AsJson = Annotated[bool, Option("Print one JSON object and nothing else.", flag=
 
 
 class _PlainFlags:
-    """`--help` shows no type for a flag."""
+    """Hides the type of flags in `--help`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the command that this is mixed into
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # the command class has it
         for param in params:
             if getattr(param, "is_flag", False):
                 param.metavar = ""
@@ -43,7 +43,7 @@ class Group(_PlainFlags, TyperGroup):
 def command(
     app: typer.Typer, name: str | None = None, *, panel: str | None = None, **settings: Any
 ) -> Callable[[Function], Function]:
-    """Make a function a command of `app`, listed in `panel`; for the options see `configured`."""
+    """Make a function a command of `app`, listed in `panel`; `configured` makes its options."""
 
     def add(function: Function) -> Function:
         app.command(name, cls=Command, rich_help_panel=panel, **settings)(configured(function))
@@ -53,26 +53,27 @@ def command(
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` for typer: options as their `Option` says, and those of its configurations in place of these.
+    """`function` with a signature for typer: each configuration is replaced by the options of its fields.
 
-    A parameter, or a field of a configuration, is a configuration itself if it is a dataclass or says `Fields`. Fields
-    of dataclasses without an `Option` are no options; parameters of functions without one are left to typer.
+    A parameter, or a field of a configuration, is a configuration itself if it is a dataclass or marked with `Fields`.
+    Fields of dataclasses without an `Option` do not become options; parameters of functions without one are left to
+    typer.
     """
-    whole = _configuration(function)
+    configuration = _configuration(function)
 
     def run(**values: Any) -> Any:
-        return whole.make(values)
+        return configuration.make(values)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
-    parameters = list(whole.parameters())
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer goes by
+    parameters = list(configuration.parameters())
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A field that is an option: its parameter for typer, and what makes its value of the one given."""
+    """A field that is an option: its parameter for typer, and the conversion from its value on the command line."""
 
     parameter: inspect.Parameter
     parse: Callable[[Any], Any]
@@ -80,7 +81,7 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Configuration:
-    """What is called with the values of `parts` by name."""
+    """A dataclass or function, called with the values of `parts` by name."""
 
     call: Callable[..., Any]
     parts: Mapping[str, _Field | _Configuration]
@@ -90,7 +91,7 @@ class _Configuration:
             yield from (part.parameter,) if isinstance(part, _Field) else part.parameters()
 
     def make(self, values: Mapping[str, Any]) -> Any:
-        """The configuration, of the values of all parameters; what was not given keeps the field's default."""
+        """The configuration from the values of all parameters; options not given keep the field's default."""
         arguments = {}
         for name, part in self.parts.items():
             if isinstance(part, _Configuration):
@@ -101,62 +102,61 @@ class _Configuration:
 
 
 def _configuration(call: Callable[..., Any], instance: Any = None, without: Collection[str] = ()) -> _Configuration:
-    """Of a dataclass, whose defaults are those of `instance` if there is one, or of a function."""
+    """The configuration of a function, or of a dataclass with the defaults of `instance` if there is one."""
     parts: dict[str, _Field | _Configuration] = {}
-    for name, (hint, usual) in _fields(call, instance).items():
+    for name, (hint, default) in _fields(call, instance).items():
         kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        usually = Fields() if is_dataclass(kind) else None
-        match next((extra for extra in extras if isinstance(extra, Option | Fields)), usually):
+        implied = Fields() if is_dataclass(kind) else None
+        match next((extra for extra in extras if isinstance(extra, Option | Fields)), implied):
             case _ if name in without:
                 pass
             case Option() as option:
-                parts[name] = _field(name, kind, usual, option)
+                parts[name] = _field(name, kind, default, option)
             case Fields() as fields_:
-                parts[name] = _configuration(fields_.made_by or kind, usual, fields_.without)
+                parts[name] = _configuration(fields_.made_by or kind, default, fields_.without)
             case None if not is_dataclass(call):
-                parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=usual, annotation=hint), _as_given)
+                parts[name] = _Field(inspect.Parameter(name, _BY_NAME, default=default, annotation=hint), _unchanged)
     if is_dataclass(instance) and not isinstance(instance, type):
-        call = partial(replace, instance)  # keeps what is no option here
+        call = partial(replace, instance)  # keeps the fields that are not options here
     return _Configuration(call, parts)
 
 
 def _fields(call: Callable[..., Any], instance: Any) -> dict[str, tuple[Any, Any]]:
-    """Annotation and default of each field of a dataclass (inherited ones last) or parameter of a function."""
+    """Annotation and default of each parameter of a function or field of a dataclass (inherited fields last)."""
     hints = get_type_hints(call, include_extras=True)
     if not is_dataclass(call):
-        return {name: (hints[name], each.default) for name, each in inspect.signature(call).parameters.items()}
-    usual = {each.name: each.default for each in fields(call)}
-    usual |= {each.name: each.default_factory() for each in fields(call) if each.default_factory is not MISSING}
+        parameters = inspect.signature(call).parameters.items()
+        return {name: (hints[name], parameter.default) for name, parameter in parameters}
+    defaults = {field.name: field.default for field in fields(call)}
+    defaults |= {field.name: field.default_factory() for field in fields(call) if field.default_factory is not MISSING}
     if is_dataclass(instance):
-        usual |= {name: getattr(instance, name) for name in usual}
-    own = [name for name in call.__annotations__ if name in usual]
+        defaults |= {name: getattr(instance, name) for name in defaults}
+    own = [name for name in call.__annotations__ if name in defaults]
     return {
-        name: (hints[name], inspect.Parameter.empty if usual[name] is MISSING else usual[name])
-        for name in dict.fromkeys([*own, *usual])
+        name: (hints[name], inspect.Parameter.empty if defaults[name] is MISSING else defaults[name])
+        for name in dict.fromkeys([*own, *defaults])
     }
 
 
 def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
-    parse = option.parse or _as_given
+    parse = option.parse or _unchanged
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if option.text is not None:
         kind, default = option.text, option.default
     elif any(get_origin(member) is tuple for member in members):
         kind, default, parse = list[str] | None, None, tuple
-    elif str in members:  # a path may be meant, too
+    elif str in members:  # also for str | Path
         kind = str | None if NoneType in members else str
     if option.argument:
-        described: Any = typer.Argument(help=option.help, rich_help_panel=option.panel)
+        info: Any = typer.Argument(help=option.help, rich_help_panel=option.panel)
         name = option.flag or name
     else:
         flag = option.flag or f"--{name.replace('_', '-')}"
-        described = typer.Option(
-            flag, help=option.help, rich_help_panel=option.panel, envvar=option.env, min=option.min
-        )
+        info = typer.Option(flag, help=option.help, rich_help_panel=option.panel, envvar=option.env, min=option.min)
     if option.required:
         default = inspect.Parameter.empty
-    return _Field(inspect.Parameter(name, _BY_NAME, default=default, annotation=Annotated[kind, described]), parse)
+    return _Field(inspect.Parameter(name, _BY_NAME, default=default, annotation=Annotated[kind, info]), parse)
 
 
-def _as_given(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value

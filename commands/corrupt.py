@@ -26,8 +26,8 @@ def corrupt(config: CorruptConfig, as_json: AsJson = False) -> None:
 
     report = corrupt(config)
     if as_json:
-        told = {"rows": report.rows, "engine": report.engine, "counts": report.counts, "errors": report.errors}
-        print(json.dumps({"out": str(config.out)} | told))
+        summary = {"rows": report.rows, "engine": report.engine, "counts": report.counts, "errors": report.errors}
+        print(json.dumps({"out": str(config.out)} | summary))
         return
     for kind, counts in report.counts.items():
         print(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), reverse=True)))

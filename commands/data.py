@@ -1,4 +1,4 @@
-"""The commands of the command line that handle data sets as they are: look, check, convert, publish."""
+"""The commands that inspect, verify, convert, publish and import data sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from .configured import AsJson, Group, command
 from .panels import BUILD, DATA
 
 data_app = typer.Typer()
-import_app = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Make a data set of trajectories that others have recorded."
-)
+import_app = typer.Typer(cls=Group, no_args_is_help=True, help="Import trajectories that other tools recorded.")
 data_app.add_typer(import_app, name="import", rich_help_panel=BUILD)
 
 DataSet = Annotated[str, Argument("Data set: folder, URL or Hub id.")]
@@ -28,10 +26,10 @@ DataSet = Annotated[str, Argument("Data set: folder, URL or Hub id.")]
 def inspect(
     path: DataSet,
     row: Annotated[str | None, Option("Trajectory to draw: PROMPT-ID/CANDIDATE.")] = None,
-    sheet: Annotated[Path, Option("PNG file for its previews.")] = Path("results/trajectory.png"),
+    sheet: Annotated[Path, Option("PNG file for the previews of --row.")] = Path("results/trajectory.png"),
     as_json: AsJson = False,
 ) -> None:
-    """Summarize a data set: sizes, and mean and spread of the latents by position; or draw one trajectory.
+    """Summarize a data set: sizes, and mean and standard deviation of the latents by position; or draw one trajectory.
 
     `nbench inspect data/small`
 
@@ -48,25 +46,25 @@ def inspect(
         write_out(sheet, contact_sheet(bench, row))
         print("written:", sheet)
         return
-    found = inspect(bench)
+    inspection = inspect(bench)
     if as_json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(inspection.to_dict()))
         return
     from rich.console import Console
 
     from ..shards.inspect import inspection_table
 
-    Console().print(inspection_table(found))
+    Console().print(inspection_table(inspection))
 
 
 @command(data_app, panel=DATA)
 def verify(
     path: DataSet,
-    regenerate: Annotated[int, Option("Generate this many random candidates again, and compare.")] = 0,
+    regenerate: Annotated[int, Option("Number of random candidates to generate again and compare.")] = 0,
     pipeline: Annotated[str | None, Option("Pipeline for --regenerate, if it has moved: folder or Hub id.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every shard and every row of a data set against its record; exit code 1 if anything is wrong.
+    """Check every shard and row of a data set against its manifest; exit code 1 if there is a defect.
 
     `nbench verify data/small`
 
@@ -82,18 +80,18 @@ def verify(
     from ..shards.verify import verify
 
     if pipeline is not None and not regenerate:
-        raise NbenchError("--pipeline is for --regenerate: add it, or leave it out")
+        raise NbenchError("--pipeline is for --regenerate: add --regenerate, or leave --pipeline out")
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
     defects = list(report.defects)
     if regenerate and not defects:
-        from ..builders.regenerate import regenerate as make_again
+        from ..builders.regenerate import regenerate as compare_regenerated
         from ..shards.reader import open_bench
 
-        defects += make_again(open_bench(path), regenerate, pipeline=pipeline)
+        defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline)
     if as_json:
-        told = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
-        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": told}))
+        rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
+        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
     else:
         for defect in defects:
             print(defect)
@@ -103,7 +101,7 @@ def verify(
 
 @command(data_app, panel=DATA)
 def convert(config: ConvertConfig) -> None:
-    """Write a data set in another format, type or size, or with fewer positions; the rest is as it was.
+    """Write a data set in another format, dtype or shard size, or with fewer positions; all else stays the same.
 
     `nbench convert data/small data/small-tars --format webdataset`
 
@@ -121,7 +119,7 @@ def convert(config: ConvertConfig) -> None:
 
 @command(data_app, panel=DATA, no_args_is_help=True)
 def publish(config: PublishConfig) -> None:
-    """Publish a data set, a model or results on the Hub; run again, an interrupted publish resumes.
+    """Publish a data set, a model or results on the Hub; run the same command again to resume an interrupted upload.
 
     `nbench publish data/noisy-genai-bench user/name --dry-run`
 
@@ -133,18 +131,18 @@ def publish(config: PublishConfig) -> None:
     if config.dry_run:
         print(report.listing())
         return
-    sent = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
-    print(f"{report.url}: {sent}, commit {report.commit}")
+    upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
+    print(f"{report.url}: {upload}, commit {report.commit}")
 
 
 @import_app.callback()
 def _import() -> None:
-    """Make a data set of trajectories that others have recorded."""  # a sole command keeps its name through this
+    """Import trajectories that other tools recorded."""  # without a callback, typer drops the name of a single command
 
 
 @command(import_app, "noisyclip-pt", no_args_is_help=True)
 def noisyclip_pt(config: ImportConfig) -> None:
-    """Make a data set of latents as NoisyCLIP's authors keep them: a list of tensors a candidate, and a PNG beside it.
+    """Import latents in the format of NoisyCLIP's authors: per candidate a list of tensors and a PNG.
 
     `nbench import noisyclip-pt latents --prompts prompts.jsonl --out data/theirs`
     """

@@ -18,12 +18,12 @@ evaluate_app = typer.Typer()
 @command(evaluate_app, panel=MEASURE)
 def evaluate(
     config: EvaluateConfig,
-    plot: Annotated[Path | None, Option("Draw a plot to this PNG file.", panel="Results")] = None,
+    plot: Annotated[Path | None, Option("PNG file for a plot.", panel="Results")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score models at several positions, and measure how well they predict the references of the finished images.
 
-    Scores are kept: existing ones are not computed again, and an interrupted run resumes.
+    Existing scores are reused, and an interrupted run resumes.
 
     `nbench evaluate --model clip --model noisyclip --latents 0:50:5 --plot results/early.png`
 

@@ -18,7 +18,7 @@ def models(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
 ) -> None:
-    """List the scorers there are; higher is better for all of them. Or show or check one.
+    """List the available scorers (higher is better for all), show one, or check one.
 
     `nbench models --json`
 
@@ -30,19 +30,19 @@ def models(
 
     from ..scorers.listing import list_models, models_tables
 
-    found = list_models()
+    rows = list_models()
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(rows))
         return
     from rich.console import Console
 
-    named, families = models_tables(found)
+    named, families = models_tables(rows)
     Console().print(named, "", families)
 
 
 @command(models_app)
 def show(
-    name: Annotated[str, Argument("As `nbench models` lists it; of KIND:MODEL the kind is enough.")],
+    name: Annotated[str, Argument("Name as in `nbench models`; for KIND:MODEL the kind is enough.")],
     as_json: AsJson = False,
 ) -> None:
     """Show one scorer: what it reads, its weights, range, paper and package.
@@ -53,15 +53,15 @@ def show(
 
     from ..scorers.listing import find_model
 
-    found = find_model(name)
+    row = find_model(name)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(row))
         return
     from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
-    for column, value in found.items():
+    for column, value in row.items():
         if value:
             grid.add_row(column, value)
     Console().print(grid)
@@ -71,13 +71,13 @@ def show(
 def check(
     model: Annotated[str, Argument("Scorer: a name, folder, Hub id, MODULE:CLASS or FILE.py:CLASS.")],
     bench: Annotated[
-        str | None, Option("Bench whose first rows it scores. [default: random rows, as of the embedded world]")
+        str | None, Option("Bench; its first rows are scored. [default: random rows like the embedded world's]")
     ] = None,
-    position: Annotated[int | None, Option("Position in the bench. [default: the middle one that is stored]")] = None,
+    position: Annotated[int | None, Option("Position in the bench. [default: the middle stored position]")] = None,
     *,
     placement: Annotated[Placement, Fields(made_by=Placement.best)],
 ) -> None:
-    """Run a scorer on a small batch and report what is wrong: shapes, NaN, norms, order, batch size; then exit 1.
+    """Run a scorer on a small batch and check shapes, NaN, norms, order and batch size; exit code 1 on a problem.
 
     `nbench models check noisyclip`
 
@@ -87,9 +87,9 @@ def check(
     from ..pipelines.quiet import quieten_transformers
 
     quieten_transformers()
-    scorer, wrong = check_model(model, bench, position, placement)
-    for line in wrong:
+    scorer, problems = check_model(model, bench, position, placement)
+    for line in problems:
         print(f"{scorer.name}: {line}")
-    if wrong:
+    if problems:
         raise typer.Exit(1)
     print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")

@@ -1,4 +1,4 @@
-"""The topics under which `nbench --help` lists the commands, in their order there."""
+"""The panels of `nbench --help`, in order."""
 
 BUILD = "Build data sets"
 DATA = "Inspect, convert and publish data sets"

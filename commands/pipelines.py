@@ -1,4 +1,4 @@
-"""The command that lists the pipelines that have a name."""
+"""The command that lists pipeline names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pipelines_app = typer.Typer()
 
 @command(pipelines_app, panel=SCORERS)
 def pipelines(as_json: AsJson = False) -> None:
-    """List the pipelines that have a name: source, default settings, latents, and bytes per trajectory.
+    """List the pipeline names: source, default settings, latents, and bytes per trajectory.
 
     `nbench pipelines`
 
@@ -24,7 +24,7 @@ def pipelines(as_json: AsJson = False) -> None:
 
     from ..pipelines.aliases import ALIASES, WORLD_PIPELINE
 
-    told: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "source": "embedded" if entry.source == str(WORLD_PIPELINE) else entry.source,
@@ -38,16 +38,15 @@ def pipelines(as_json: AsJson = False) -> None:
         for entry in ALIASES.values()
     ]
     if as_json:
-        print(json.dumps({"pipelines": told}))
+        print(json.dumps({"pipelines": rows}))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "source", "steps", "guidance", "dtype", "image", "latent", "MB a trajectory")
-    for each in told:
-        sizes = ["x".join(map(str, each[name])) for name in ("image", "latent")]
-        plain = [str(each[name]) for name in ("name", "source", "steps", "guidance", "dtype")]
-        table.add_row(*plain, *sizes, f"{each['bytes'] / 1e6:.1f}")
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    from ..benchmarks.results.terminal import print_wide
+
+    table = Table("name", "source", "steps", "guidance", "dtype", "image", "latent", "MB per trajectory")
+    for row in rows:
+        sizes = ["x".join(map(str, row[name])) for name in ("image", "latent")]
+        plain = [str(row[name]) for name in ("name", "source", "steps", "guidance", "dtype")]
+        table.add_row(*plain, *sizes, f"{row['bytes'] / 1e6:.1f}")
+    print_wide(table)

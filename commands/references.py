@@ -1,4 +1,4 @@
-"""The command that lists the references of a data set, and adds some."""
+"""The command that lists the references of a data set and adds new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ references_app = typer.Typer()
 
 @command(references_app, panel=MEASURE, no_args_is_help=True)
 def references(config: AddConfig, as_json: AsJson = False) -> None:
-    """List the references of a data set, which all figures are measured against, or add some to it.
+    """List the references of a data set (the scores that figures are measured against), or add new ones.
 
     `nbench references data/small`
 

@@ -1,4 +1,4 @@
-"""The command that makes a page of results."""
+"""The command that writes results as a web page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def report(
         str | None, Option("Bench with the prompts and images: folder, URL or Hub id. [default: data/<its name>]")
     ] = None,
     out: Annotated[Path | None, Option("Folder for index.html. [default: report]")] = None,
-    prompts: Annotated[int, Option("Prompts in the trajectory viewer at most; 0: no viewer.")] = 40,
-    space: Annotated[Path | None, Option("Folder to lay out as a static Hugging Face Space.")] = None,
+    prompts: Annotated[int, Option("Maximum number of prompts in the trajectory viewer; 0: no viewer.")] = 40,
+    space: Annotated[Path | None, Option("Folder for a static Hugging Face Space.")] = None,
 ) -> None:
-    """Make one self-contained page: leaderboard, plots, and a viewer of trajectories with what each scorer picks.
+    """Write one self-contained page: leaderboard, plots, and a viewer of trajectories and each scorer's selection.
 
     `nbench report results/small --bench data/small --out report`
 
@@ -41,12 +41,12 @@ def report(
     inputs = gather(results or [Path("results")])
     opened = bench_of(inputs, bench) if prompts else None
     page = make_page(inputs, opened, prompts)
-    written = [write_page(out or Path("report"), page)] if out or not space else []
+    paths = [write_page(out or Path("report"), page)] if out or not space else []
     if space:
-        written.append(write_space(space, page, inputs.first.bench))
+        paths.append(write_space(space, page, inputs.first.bench))
     for reason in inputs.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     if prompts and opened is None:
-        print(f"no trajectories: the bench {inputs.first.bench} is not at hand; name it with --bench", file=sys.stderr)
-    told = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
-    print(f"written: {' '.join(map(str, written))} ({told})")
+        print(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", file=sys.stderr)
+    summary = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
+    print(f"written: {' '.join(map(str, paths))} ({summary})")

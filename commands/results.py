@@ -1,4 +1,4 @@
-"""The commands that read results, scores and prompts: compare, rank, check."""
+"""The commands that compare results, rank them, check prompts for leaks, and measure human agreement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ results_app = typer.Typer()
 
 @command(results_app, panel=RESULTS)
 def compare(
-    a: Annotated[str, Argument("Result: its file, or MODEL or BENCH/MODEL under --results.")],
+    a: Annotated[str, Argument("Result: a file, or MODEL or BENCH/MODEL under --results.")],
     b: Annotated[str, Argument("Result to compare it with.")],
     reference: Annotated[str | None, Option("Reference to compare by. [default: all]")] = None,
     bench: Annotated[
@@ -30,11 +30,11 @@ def compare(
     results: Annotated[Path, Option("Folder with the results.")] = Path("results"),
     positions: Annotated[bool, Option("Show a line per position.")] = False,
     yardstick: Annotated[
-        str | None, Option("Reference that final-image selection goes by. [default: that of both results]")
+        str | None, Option("Reference used for final-image selection. [default: that of both results]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two models: differences paired by prompt, with intervals, corrected for many positions.
+    """Compare two models: differences paired by prompt, with intervals corrected for the number of positions.
 
     `nbench compare noisyclip clip --reference vqascore`
 
@@ -46,15 +46,15 @@ def compare(
     from ..benchmarks.results.compare import compare_results, find_result
 
     first, second = find_result(a, results), find_result(b, results)
-    found = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
+    comparison = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(comparison)))
         return
     from ..benchmarks.results.terminal import comparison_table, digest_table, print_wide
 
-    print_wide((comparison_table if positions else digest_table)(found))
-    if found.note:
-        print(found.note, file=sys.stderr)
+    print_wide((comparison_table if positions else digest_table)(comparison))
+    if comparison.note:
+        print(comparison.note, file=sys.stderr)
 
 
 @command(results_app, panel=RESULTS)
@@ -63,17 +63,17 @@ def leaderboard(
     format: Annotated[str, Option("Output format: table, md, csv or json.")] = "table",
     sort: Annotated[str, Option("Metric to sort by: spearman, recovered_gain, best_of_n, ...")] = "spearman",
     position: Annotated[
-        int | None, Option("Position to compare at. [default: half way, or the nearest that all models have]")
+        int | None, Option("Position to compare at. [default: half of T, or the nearest position that all models have]")
     ] = None,
     reference: Annotated[str | None, Option("Reference to compare by. [default: vqascore, else the first]")] = None,
     bench: Annotated[str | None, Option("Bench to show. [default: all]")] = None,
     yardstick: Annotated[
         str | None,
-        Option("Show only results whose final-image selection goes by it. [default: clip, else the first]"),
+        Option("Show only results with final-image selection by this reference. [default: clip, else the first]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List all models that were evaluated, best first, with what a random pick and the best possible one would reach.
+    """List all evaluated models, best first, with a random pick and the best possible selection as baselines.
 
     `nbench leaderboard --sort recovered_gain --position 20`
 
@@ -99,11 +99,11 @@ def leaderboard(
 def check_leak(
     train: Annotated[str, Argument("Training set: a data set, or prompts as `nbench build --prompts` takes them.")],
     bench: Annotated[str, Argument("Bench: a data set or prompts, likewise.")],
-    threshold: Annotated[float, Option("Jaccard similarity from which two prompts are near duplicates.")] = 0.8,
-    show: Annotated[int, Option("Leaks to show at most, closest first.")] = 20,
+    threshold: Annotated[float, Option("Lowest Jaccard similarity of near duplicates.")] = 0.8,
+    show: Annotated[int, Option("Maximum number of leaks to show, closest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Find prompts of a bench in a training set: exact, normalised and near duplicates; exit code 1 if there are any.
+    """Find prompts of a bench in a training set: exact, normalised and near duplicates; exit code 1 if any exist.
 
     `nbench check-leak data/ncc data/noisy-genai-bench`
 
@@ -115,7 +115,7 @@ def check_leak(
 
     check_range("--show", show, 0)
     if train == bench == "-":
-        raise NbenchError("standard input cannot be both: name a file for one")
+        raise NbenchError("standard input cannot be both the training set and the bench: name a file for one of them")
     report = check(captions_of(train), captions_of(bench), threshold)
     _print_leaks(report, show, as_json)
     raise typer.Exit(1 if report.leaks else 0)
@@ -125,13 +125,13 @@ def check_leak(
 def agreement(
     scores: Annotated[str, Argument("Table of scores (Parquet, CSV, JSONL), or the name of a reference of the bench.")],
     ratings: Annotated[Path | None, Argument("Table of ratings. [default: those of --bench]")] = None,
-    bench: Annotated[str | None, Option("Bench whose images are scored: folder, URL or Hub id.")] = None,
+    bench: Annotated[str | None, Option("Bench with the scored images: folder, URL or Hub id.")] = None,
     tags: Annotated[
         Path | None, Option("Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how scores agree with people's ratings of the same images, over all images, within prompts, by skill.
+    """Measure how scores agree with human ratings of the same images: over all images, within prompts and by skill.
 
     `nbench agreement scores.csv ratings.csv --tags genai_skills.json`
 
@@ -141,27 +141,27 @@ def agreement(
     from ..shards.reader import open_bench
 
     opened = open_bench(bench) if bench is not None else None
-    table, given = open_inputs(scores, ratings, opened)
+    score_table, rating_table = open_inputs(scores, ratings, opened)
     skills = read_skills(tags) if tags is not None else bench_skills(opened) if opened is not None else {}
-    found = human_agreement(table, given, skills)
+    result = human_agreement(score_table, rating_table, skills)
     if as_json:
-        print(found.to_json())
+        print(result.to_json())
         return
     from ..benchmarks.results.terminal import agreement_table, print_wide
 
-    print_wide(agreement_table(found))
+    print_wide(agreement_table(result))
 
 
-def _bench_of(result: Path, named: str | None) -> Bench | None:
-    """The bench named, or the one of the result's name under data/, if it is there."""
+def _bench_of(result: Path, name: str | None) -> Bench | None:
+    """The bench `name`; without a name the result's bench under data/, if it exists."""
     from ..benchmarks.results.result_file import read_result
     from ..shards.dataset import INFO_FILE
     from ..shards.reader import open_bench
 
-    if named is not None:
-        return open_bench(named)
-    usual = Path("data") / Path(read_result(result).bench).name
-    return open_bench(usual) if (usual / INFO_FILE).exists() else None
+    if name is not None:
+        return open_bench(name)
+    default = Path("data") / Path(read_result(result).bench).name
+    return open_bench(default) if (default / INFO_FILE).exists() else None
 
 
 def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
@@ -169,13 +169,13 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
-        told = {**asdict(report), "counts": report.counts(), "leaks": [asdict(leak) for leak in report.leaks[:show]]}
-        print(json.dumps(told))
+        leaks = [asdict(leak) for leak in report.leaks[:show]]
+        print(json.dumps({**asdict(report), "counts": report.counts(), "leaks": leaks}))
         return
     for leak in report.leaks[:show]:
-        what = leak.prompt_id if leak.caption == "prompt" else f"{leak.prompt_id} ({leak.caption} corruption)"
-        seen = f"{leak.count} x, first {leak.train_id} {leak.train_text!r}"
-        print(f"{leak.kind} {leak.similarity:.2f}: {what} {leak.text!r} <- {seen}")
+        prompt = leak.prompt_id if leak.caption == "prompt" else f"{leak.prompt_id} ({leak.caption} corruption)"
+        source = f"{leak.count} x, first {leak.train_id} {leak.train_text!r}"
+        print(f"{leak.kind} {leak.similarity:.2f}: {prompt} {leak.text!r} <- {source}")
     counts = report.counts()
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("exact", "normalised", "near"))
     print(

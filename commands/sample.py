@@ -1,4 +1,4 @@
-"""The command that generates: Best-of-N with pruning."""
+"""The command that generates images: Best-of-N with pruning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ sample_app = typer.Typer()
 
 @command(sample_app, panel=SAMPLE)
 def sample(config: SampleConfig, as_json: AsJson = False) -> None:
-    """Generate the best of several candidates; those that a scorer likes least leave early, and only survivors are
-    decoded.
+    """Generate several candidates and keep the best: the candidates that score lowest are dropped early, and only the
+    survivors are decoded.
 
     `nbench sample "two red circles above one blue square" --best-of 6 --out image.png`
 
@@ -35,6 +35,6 @@ def sample(config: SampleConfig, as_json: AsJson = False) -> None:
     rows, full = result.denoiser_rows, result.full_denoiser_rows
     print(
         f"{rows} of {full} denoiser rows ({rows / full:.0%}), "
-        f"{result.seconds:.2f} s, {result.scorer_seconds:.2f} s of it the scorer's"
+        f"{result.seconds:.2f} s, of which {result.scorer_seconds:.2f} s for scoring"
     )
     print("written:", *files)

@@ -1,4 +1,4 @@
-"""The command that reads score tables alone."""
+"""The command that measures score tables without a bench."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ scores_app = typer.Typer()
 
 @command(scores_app, panel=MEASURE, no_args_is_help=True)
 def metrics(config: MetricsConfig, as_json: AsJson = False) -> None:
-    """Measure scores of any experiment against a reference, from two tables alone: no bench, no model.
+    """Measure scores of any experiment against a reference, from two tables: no bench or model is needed.
 
     `nbench metrics scores.parquet reference.parquet`
 
@@ -21,11 +21,11 @@ def metrics(config: MetricsConfig, as_json: AsJson = False) -> None:
     """
     from ..benchmarks.table_metrics import measure_tables
 
-    found = measure_tables(config)
+    result = measure_tables(config)
     if as_json:
-        print(found.to_json())
+        print(result.to_json())
         return
     from ..benchmarks.results.terminal import print_wide, report_table
 
-    print_wide(report_table(found.report))
-    print(found.yardstick)
+    print_wide(report_table(result.report))
+    print(result.yardstick)

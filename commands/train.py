@@ -25,7 +25,7 @@ def noisyclip(config: TrainConfig) -> None:
 
 @command(train_app, "x0-vqa")
 def x0_vqa(config: X0VQAConfig) -> None:
-    """Fine-tune a VQA model on previews of x0 estimates, to answer as it does for the finished image.
+    """Fine-tune a VQA model on previews of x0 estimates, to give the answers it gives for the finished image.
 
     `nbench build ncc --positions 1:13 --signals latent,x0,image --out data/ncc-x0`
 

@@ -35,7 +35,7 @@ def replay_command(
     n: Annotated[int, Option("Candidates per prompt of the full Best-of-n.")] = 6,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a pruning policy selects and costs, beside a random pick, plain Best-of-n and the oracle.
+    """Show what a pruning policy selects and costs, compared with a random pick, plain Best-of-n and the oracle.
 
     `nbench replay 10:3,20:1 --bench data/small --model noisyclip`
 
@@ -45,20 +45,21 @@ def replay_command(
     """
     import json
 
+    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.replay import replay, replay_budget
     from ..sampling.policy import parse_policy
 
-    chosen = parse_policy(policy)
+    parsed = parse_policy(policy)
     calls, costs = budget.in_calls(costs)
-    recorded = read_recorded(source, [stage.position for stage in chosen.stages])
+    recorded = read_recorded(source, [stage.position for stage in parsed.stages])
     _note(recorded)
-    spent = costs.of(recorded)
-    found = replay(recorded, chosen, n, spent) if calls is None else replay_budget(recorded, chosen, calls, spent)
+    per_run = costs.of(recorded)
+    result = replay(recorded, parsed, n, per_run) if calls is None else replay_budget(recorded, parsed, calls, per_run)
     if as_json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(result.to_dict()))
     else:
-        _print(_replay_table(found))
+        print_wide(_replay_table(result))
 
 
 @command(tune_app, "tune", panel=SAMPLE, no_args_is_help=True)
@@ -66,14 +67,14 @@ def tune_command(
     source: ScoreSource,
     costs: CostOptions,
     config: TuneConfig,
-    positions: Annotated[str, Option("Positions where stages may be: all, 20,30 or 0:50:5.")] = "all",
-    out: Annotated[Path | None, Option("JSON file for the policy; `replay` and `sample` take it.")] = None,
+    positions: Annotated[str, Option("Positions allowed for stages: all, 20,30 or 0:50:5.")] = "all",
+    out: Annotated[Path | None, Option("JSON file for the policy; `replay` and `sample` read it.")] = None,
     frontier: Annotated[bool, Option("Show the best policy at other budgets too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the pruning policy that selects best within a budget, and judge it on held-out prompts.
+    """Find the pruning policy that selects best within a budget, and measure it on held-out prompts.
 
-    It draws as many of the n candidates as pay off.
+    The policy may draw fewer than n candidates if that selects better.
 
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 
@@ -81,6 +82,9 @@ def tune_command(
     """
     import json
 
+    from rich.console import Group
+
+    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
 
@@ -94,10 +98,10 @@ def tune_command(
     if out is not None:
         save(out, best, recorded)
     if as_json:
-        told = best.to_dict()
-        print(json.dumps(told | {"frontier": [other.to_dict() for other in others]} if frontier else told))
+        result = best.to_dict()
+        print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    _print(_replay_table(best.in_sample), _tuned_table([best, *others], config.n))
+    print_wide(Group(_replay_table(best.in_sample), _tuned_table([best, *others], config.n)))
     if out is not None:
         print("written:", out)
 
@@ -105,15 +109,6 @@ def tune_command(
 def _note(recorded: Recorded) -> None:
     if recorded.note:
         print(recorded.note, file=sys.stderr)
-
-
-def _print(*tables: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.width = max(console.width, 80)
-    for table in tables:
-        console.print(table)
 
 
 def _table(title: str, caption: str, *headings: str) -> Table:
@@ -126,33 +121,31 @@ def _table(title: str, caption: str, *headings: str) -> Table:
     return table
 
 
-def _replay_table(found: Replay) -> Table:
-    exact = "" if found.exact else ", subsets drawn"
-    out = f", {found.left_out} left out" if found.left_out else ""
-    title = (
-        f"{found.policy} by {found.model}, {found.reference}: {found.n_prompts} prompts x {found.recorded}{out}{exact}"
-    )
-    caption = f"gain: share of what final-image selection ({found.yardstick}) gains over random; 95 % intervals"
-    if found.budget is not None:
-        title += f", budget {found.budget:g} calls"
+def _replay_table(result: Replay) -> Table:
+    title = f"{result.policy} by {result.model}, {result.reference}: {result.n_prompts} prompts x {result.recorded}"
+    title += f", {result.left_out} left out" if result.left_out else ""
+    title += "" if result.exact else ", subsets sampled"
+    title += f", budget {result.budget:g} calls" if result.budget is not None else ""
+    caption = f"gain: share of what final-image selection ({result.yardstick}) gains over random; 95 % intervals"
     table = _table(title, caption, "", "seen", "calls", "share", "selected", "gain", "oracle")
-    for row in found.rows:
+    for row in result.rows:
         figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
-        seen = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
-        table.add_row(row.way, seen, f"{row.calls:g}", f"{row.share:.3f}", *figures)
+        candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
+        table.add_row(row.way, candidates, f"{row.calls:g}", f"{row.share:.3f}", *figures)
     return table
 
 
-def _tuned_table(found: list[Tuned], n: int) -> Table:
-    how = "all that the budget pays for" if found[0].exhaustive else "a beam"
+def _tuned_table(results: list[Tuned], n: int) -> Table:
+    extent = "all within the budget" if results[0].exhaustive else "a beam search"
     caption = (
-        f"in-sample gain flatters, held-out gain is of policies chosen on other prompts; {found[0].met} met: {how}"
+        "in-sample gain is optimistic; held-out gain is of policies chosen on other prompts; "
+        f"{results[0].met} policies compared: {extent}"
     )
     table = _table(f"best policies from {n} candidates", caption, "budget", "policy", "share", "in-sample", "held-out")
-    for one in found:
-        row = one.in_sample.rows[0]
-        held = _interval(*one.held_out["recovered_gain"])
-        table.add_row(f"{one.budget:g}", str(one.policy), f"{row.share:.3f}", _number(row.recovered_gain.value), held)
+    for tuned in results:
+        row = tuned.in_sample.rows[0]
+        figures = _number(row.recovered_gain.value), _interval(*tuned.held_out["recovered_gain"])
+        table.add_row(f"{tuned.budget:g}", str(tuned.policy), f"{row.share:.3f}", *figures)
     return table
 
 

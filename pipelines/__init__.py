@@ -1,1 +1,1 @@
-"""A diffusers pipeline: found, opened, called, watched and pruned; knows shards/ alone."""
+"""Diffusers pipelines: finding, loading, calling, recording and pruning. Imports only shards/."""

@@ -1,4 +1,4 @@
-"""The pipelines that have a name here, with what their cards recommend."""
+"""Pipeline aliases, with the settings that their model cards recommend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
 _SDXL_PREVIEW = PreviewMap(
     weight=tuple(
         tuple(value / 255 for value in row) for row in ((60, -60, 25, -70), (60, -5, 15, -50), (60, 10, -5, -35))
-    ),  # type: ignore[arg-type]  # three rows, as a generator cannot say
+    ),  # type: ignore[arg-type]  # mypy does not see three rows
     bias=(150 / 255, 140 / 255, 130 / 255),
 )
 
@@ -45,13 +45,13 @@ class PipelineEntry:
 
     @property
     def side_multiple(self) -> int:
-        """What heights and widths must be multiples of; 1 where only the pipeline's files can tell."""
+        """Heights and widths must be multiples of this; 1 if only the pipeline's files can tell."""
         if self.latent_shape is None or self.image_size is None:
             return 1
         return self.image_size[0] // self.latent_shape[1] * self.patch
 
     def trajectory_bytes(self, itemsize: int = 2) -> int | None:
-        """Bytes of the latents of all positions 0..steps, float16 unless `itemsize` is another."""
+        """Bytes of the latents of all positions 0..steps; float16 by default."""
         if self.latent_shape is None:
             return None
         channels, height, width = self.latent_shape

@@ -1,4 +1,4 @@
-"""The noise of a candidate, from its seed alone: nobody's depends on who else is in the build."""
+"""The noise of a candidate, which depends only on its seed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def candidate_noise(seed: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Generator]:
-    """The initial noise of a candidate, float32 of `shape` on the CPU, and its generator as the noise leaves it.
+    """The initial noise of a candidate, float32 of `shape` on the CPU, and its generator after the draw.
 
-    It is what a stock pipeline draws in float32 when given `torch.Generator().manual_seed(seed)`, so a candidate can
-    be made again from its seed alone, under schedulers that draw further noise too.
+    A stock pipeline draws the same in float32 from `torch.Generator().manual_seed(seed)`, so a seed alone reproduces a
+    candidate, also with schedulers that draw more noise.
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32), generator

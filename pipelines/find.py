@@ -1,4 +1,4 @@
-"""Pipelines by name, folder or Hub id, with what a build needs to know of each."""
+"""Find and load pipelines by name, folder or Hub id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..shards.schema import PreviewMap
 from .aliases import ALIASES, PipelineEntry
 from .loading import applied, quantization
@@ -28,7 +28,7 @@ _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class FolderEntry:
-    """What a folder's nbench.json may say."""
+    """The content of a folder's nbench.json."""
 
     guidance: float | None = None
     call_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -38,12 +38,12 @@ class FolderEntry:
 def resolve_pipeline(
     name: str, options: PipelineOptions | None = None, parts: Sequence[str] | None = None
 ) -> PipelineEntry:
-    """The pipeline called `name`: an alias, a folder, or a Hub id, which is fetched; with what `options` ask of it.
+    """The pipeline `name`: an alias, a folder, or a Hub id, which is downloaded; with `options` applied.
 
-    `parts` are patterns of the files to fetch, None for all that it runs with.
+    `parts` are patterns of the files to download, None for all that it needs to run.
 
     Raises:
-        NbenchError: none of the three, a folder that is no diffusers pipeline, or options that it does not take.
+        NbenchError: no such pipeline, a folder without a diffusers pipeline, or options that it does not accept.
     """
     options = options or PipelineOptions()
     return with_options(_find(name, options, parts), options)
@@ -60,14 +60,14 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
         raise NbenchError(f"no pipeline {name!r}: it is neither a name nor a folder here; {hint}")
-    check_sides(name, {**entry.call_kwargs, **options.call_kwargs}, entry.side_multiple)  # before it is fetched
+    check_sides(name, {**entry.call_kwargs, **options.call_kwargs}, entry.side_multiple)  # before the download
     folder = _fetch(entry.source, options.revision, parts)
     # the folder of a snapshot is named by its commit
     return replace(entry, name=name, source=str(folder), content=folder.name)
 
 
 def scheduler_spec(entry: PipelineEntry) -> dict[str, Any]:
-    """The scheduler's class and configuration as the pipeline's folder states them."""
+    """The scheduler's class and configuration from the pipeline's folder."""
     stated = read_json(Path(entry.source) / "scheduler" / "scheduler_config.json")
     name = entry.scheduler or stated.get("_class_name")
     return {"class": name, **{key: value for key, value in stated.items() if not key.startswith("_")}}
@@ -76,12 +76,12 @@ def scheduler_spec(entry: PipelineEntry) -> dict[str, Any]:
 def load_pipeline(
     entry: PipelineEntry, dtype: str, device: str | None = None, options: PipelineOptions | None = None
 ) -> Any:
-    """The diffusers pipeline of a resolved entry, on `device` (None: the GPU where there is one), silent.
+    """Load the diffusers pipeline of a resolved entry on `device` (None: the GPU if there is one), silently.
 
-    Of `options` it heeds those of speed and memory; the others have become part of the entry.
+    Only the speed and memory options of `options` apply here; the others are already part of the entry.
 
     Raises:
-        NbenchError: diffusers cannot open it, or something that `options` or the entry ask for is not to be had.
+        NbenchError: diffusers cannot open it, or an option is not available.
     """
     import torch
 
@@ -103,7 +103,7 @@ def load_pipeline(
     try:
         pipe = diffusers.DiffusionPipeline.from_pretrained(entry.source, **given)
     except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
-        reason = _first_line(error)
+        reason = reason_of(error)
         raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from error
     if entry.scheduler:
         pipe.scheduler = swapped(pipe, entry.scheduler)
@@ -113,10 +113,10 @@ def load_pipeline(
 
 
 def folder_entry(folder: Path) -> FolderEntry:
-    """What the nbench.json of a pipeline's folder says; nothing if there is none.
+    """Read the nbench.json of a pipeline's folder; an empty entry if there is none.
 
     Raises:
-        NbenchError: it says something else.
+        NbenchError: its content is invalid.
     """
     path = folder / "nbench.json"
     if not path.is_file():
@@ -126,15 +126,19 @@ def folder_entry(folder: Path) -> FolderEntry:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise NbenchError(f"{path} is not understood ({place}: {first['msg']}): mend it") from None
+        raise NbenchError(f"{path} is not understood ({place}: {first['msg']}): fix it") from None
 
 
 def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
     if not (folder / "model_index.json").is_file():
         raise NbenchError(f"{folder} is not a diffusers pipeline: it has no model_index.json")
-    told = folder_entry(folder)
+    defaults = folder_entry(folder)
     return replace(
-        entry, content=_hash(folder), guidance=told.guidance, call_kwargs=told.call_kwargs, preview=told.preview
+        entry,
+        content=_hash(folder),
+        guidance=defaults.guidance,
+        call_kwargs=defaults.call_kwargs,
+        preview=defaults.preview,
     )
 
 
@@ -156,11 +160,7 @@ def _fetch(hub_id: str, revision: str | None, parts: Sequence[str] | None) -> Pa
             return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(parts)))
         return Path(diffusers.DiffusionPipeline.download(hub_id, revision=revision))
     except Exception as error:  # the Hub's client raises a dozen unrelated types
-        reason, at = _first_line(error), f" at {revision}" if revision else ""
+        reason, at = reason_of(error), f" at {revision}" if revision else ""
         raise NbenchError(
-            f"no pipeline {hub_id!r}{at}: no such folder, and the Hub does not give it ({reason})"
+            f"no pipeline {hub_id!r}{at}: no such folder, and it cannot be downloaded from the Hub ({reason})"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

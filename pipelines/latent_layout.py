@@ -1,4 +1,4 @@
-"""How a pipeline's latents lie in memory: packed into tokens, with a frame axis, or plainly [B, C, H, W]."""
+"""Latent layouts of pipelines: packed into tokens, with a frame axis, or plain [B, C, H, W]."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..errors import NbenchError
 
 
 class LatentLayout:
-    """Knows, while it is entered, the size for which `pipe` is called, and brings its latents into [B, C, H, W].
+    """While entered, observes the size that `pipe` is called for, and converts its latents to [B, C, H, W].
 
-    The size is seen where every pipeline of diffusers takes it: in `prepare_latents(..., height, width, ...)`. `drawn`
-    is told what that gives, the noise [B, C, H, W], before the denoiser is called.
+    Every diffusers pipeline takes the size in `prepare_latents(..., height, width, ...)`. `drawn` is called with the
+    result, the noise [B, C, H, W], before the denoiser runs.
     """
 
     def __init__(self, pipe: Any, drawn: Callable[[torch.Tensor], None] | None = None) -> None:
@@ -27,34 +27,34 @@ class LatentLayout:
         self._watching = contextlib.ExitStack()
 
     def __enter__(self) -> LatentLayout:
-        self._watching.enter_context(_preparing(self._pipe, self._see, self._tell))
+        self._watching.enter_context(_preparing(self._pipe, self._read_size, self._report))
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._watching.close()
 
     def chw(self, sample: torch.Tensor) -> torch.Tensor:
-        """What the scheduler is given, as [B, C, H, W].
+        """Latents as the scheduler gets them, converted to [B, C, H, W].
 
         Raises:
-            NbenchError: several frames, or tokens that are those of no image.
+            NbenchError: several frames, or tokens that do not form an image.
         """
         if sample.ndim == 3:
             return unpack(sample, self._size)
         if sample.ndim == 5:
             frame = next((axis for axis in (2, 1) if sample.shape[axis] == 1), None)
             if frame is None:
-                raise NbenchError(f"latents {tuple(sample.shape)} have several frames: record pipelines of images")
+                raise NbenchError(f"latents {tuple(sample.shape)} have several frames: use an image pipeline")
             return sample.squeeze(frame)
         return sample
 
-    def _see(self, given: dict[str, Any]) -> None:
-        height, width = given.get("height"), given.get("width")
+    def _read_size(self, arguments: dict[str, Any]) -> None:
+        height, width = arguments.get("height"), arguments.get("width")
         patch = 2 * getattr(self._pipe, "vae_scale_factor", 8)
         if height and width:
             self._size = (2 * (int(height) // patch), 2 * (int(width) // patch))
 
-    def _tell(self, prepared: Any, _: None) -> Any:
+    def _report(self, prepared: Any, _: None) -> Any:
         if self._drawn is not None:
             self._drawn(self.chw(prepared[0] if isinstance(prepared, tuple) else prepared))
         return prepared
@@ -62,25 +62,25 @@ class LatentLayout:
 
 @contextlib.contextmanager
 def float32_noise(pipe: Any) -> Iterator[None]:
-    """While entered, `pipe` draws its first noise in float32 and casts it then, whatever type it computes in.
+    """While entered, `pipe` draws its initial noise in float32 and then casts it to its dtype.
 
-    So a seed gives the same noise in every type, in the shape and order in which the pipeline itself draws it.
+    A seed then gives the same noise in every dtype, in the pipeline's own shape and order.
     """
 
-    def widen(given: dict[str, Any]) -> torch.dtype | None:
-        asked = given.get("dtype")
-        if isinstance(asked, torch.dtype) and given.get("latents") is None:
-            given["dtype"] = torch.float32
-            return asked
+    def widen(arguments: dict[str, Any]) -> torch.dtype | None:
+        dtype = arguments.get("dtype")
+        if isinstance(dtype, torch.dtype) and arguments.get("latents") is None:
+            arguments["dtype"] = torch.float32
+            return dtype
         return None
 
-    def narrow(prepared: Any, asked: torch.dtype | None) -> Any:
-        if asked is None:
+    def narrow(prepared: Any, dtype: torch.dtype | None) -> Any:
+        if dtype is None:
             return prepared
-        if isinstance(prepared, tuple):  # FLUX gives ids of places beside the latents
-            return tuple(narrow(each, asked) for each in prepared)
+        if isinstance(prepared, tuple):  # FLUX returns position ids with the latents
+            return tuple(narrow(each, dtype) for each in prepared)
         floating = isinstance(prepared, torch.Tensor) and prepared.is_floating_point()
-        return prepared.to(asked) if floating else prepared
+        return prepared.to(dtype) if floating else prepared
 
     with _preparing(pipe, widen, narrow):
         yield
@@ -90,7 +90,9 @@ def float32_noise(pipe: Any) -> Iterator[None]:
 def _preparing(
     pipe: Any, before: Callable[[dict[str, Any]], Any], after: Callable[[Any, Any], Any] = lambda prepared, _: prepared
 ) -> Iterator[None]:
-    """While entered, `prepare_latents` of `pipe` shows its arguments by name, which may be changed, and its result."""
+    """While entered, `prepare_latents` of `pipe` passes its arguments to `before`, which may change them, and its
+    result to `after`.
+    """
     original = getattr(pipe, "prepare_latents", None)
     if original is None:
         yield
@@ -100,8 +102,8 @@ def _preparing(
     @functools.wraps(original)
     def prepare(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        told = before(bound.arguments)
-        return after(original(*bound.args, **bound.kwargs), told)
+        state = before(bound.arguments)
+        return after(original(*bound.args, **bound.kwargs), state)
 
     pipe.prepare_latents = prepare
     try:
@@ -113,19 +115,19 @@ def _preparing(
 
 
 def unpack(tokens: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
-    """[B, H/2 * W/2, 4C], a token for each 2x2 patch as FLUX-like pipelines have them, as [B, C, H, W].
+    """Unpack tokens [B, H/2 * W/2, 4C], one per 2x2 patch as in FLUX-like pipelines, to [B, C, H, W].
 
-    `size` is (H, W); None takes them as square.
+    `size` is (H, W); None assumes a square.
 
     Raises:
-        NbenchError: the tokens are not those of such a latent.
+        NbenchError: the tokens do not form such a latent.
     """
     batch, count, width = tokens.shape
     rows, columns = (size[0] // 2, size[1] // 2) if size else (math.isqrt(count),) * 2
     if rows * columns != count or width % 4:
         shape = f"{2 * rows}x{2 * columns}" if size else "square"
         raise NbenchError(
-            f"packed latents of {count} tokens are not {shape}: nbench does not know this pipeline's form"
+            f"packed latents of {count} tokens are not {shape}: nbench does not support this pipeline's packing"
         )
     patches = tokens.reshape(batch, rows, columns, width // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return patches.reshape(batch, width // 4, rows * 2, columns * 2)

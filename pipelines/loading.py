@@ -1,4 +1,4 @@
-"""What makes a loaded pipeline faster or smaller: devices, offloading, compiling, attention, quantised weights."""
+"""Speed and memory options of a loaded pipeline: device, offloading, compilation, attention, quantization."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
 def _compile(model: Any) -> None:
     import torch._dynamo.config
 
-    # signals come by forward hooks: unguarded, a layer compiled before it had one, or like one that has, would skip it
+    # signals use forward hooks: without this guard, a layer compiled without a hook would skip one added later
     torch._dynamo.config.skip_nnmodule_hook_guards = False
     if getattr(model, "_repeated_blocks", None):
         model.compile_repeated_blocks()
@@ -92,9 +92,9 @@ def _offload(pipe: Any, how: str, device: str) -> None:
 
 
 def _divide_vae(pipe: Any, options: PipelineOptions) -> None:
-    for wanted, name in ((options.vae_slicing, "slicing"), (options.vae_tiling, "tiling")):
+    for enabled, name in ((options.vae_slicing, "slicing"), (options.vae_tiling, "tiling")):
         enable = getattr(pipe.vae, f"enable_{name}", None)
-        if not wanted:
+        if not enabled:
             continue
         if enable is None:
             raise NbenchError(f"{type(pipe.vae).__name__} offers no {name}: leave --vae-{name} out")

@@ -1,4 +1,4 @@
-"""What a scheduler's numbers mean: the noise of each position of a run, x0 from a prediction, the forward process."""
+"""The meaning of a scheduler's numbers: noise level per position, x0 from a prediction, the forward process."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "original_sample": "x0"}
 _FLOWS = ("FlowMatch", "FlowMap", "LTXEulerAncestralRF")
-"""Beginnings of the names of schedulers that do flow matching alone."""
+"""Name prefixes of schedulers that only do flow matching."""
 _SPACED = ("FluxPipeline", "QwenImagePipeline", "ZImagePipeline")
-"""These space the noise levels of a run evenly themselves, in place of their scheduler."""
+"""Pipelines that set evenly spaced noise levels themselves."""
 
 
 def is_flow(kind: type | str, config: Mapping[str, Any]) -> bool:
-    """Whether a scheduler of that class, or class name, and configuration follows flow matching.
+    """Whether a scheduler with this class (or class name) and configuration does flow matching.
 
-    Its latents are (1 - sigma) x0 + sigma noise, and a denoiser predicts noise - x0.
+    Its latents are (1 - sigma) x0 + sigma noise, and the denoiser predicts noise - x0.
     """
     names = [kind] if isinstance(kind, str) else [base.__name__ for base in kind.__mro__]
     return any(name.startswith(_FLOWS) for name in names) or config.get("prediction_type") == "flow_prediction"
 
 
 class NoiseLevels:
-    """What a scheduler whose timesteps are set says of the positions of a run; later changes to it have no effect.
+    """The noise levels of a run, from a scheduler whose timesteps are set; later changes to it have no effect.
 
-    Position k starts from latent = signal x0 + noise eps, with eps of unit variance.
+    At position k, latent = signal x0 + noise eps, with eps of unit variance.
 
     Args:
-        first: the timestep of the run's first step; None: the scheduler's first.
-        steps: how many steps the run makes; None: as many as the scheduler has from `first` on.
+        first: timestep of the run's first step; None: the scheduler's first.
+        steps: number of steps of the run; None: all of the scheduler's from `first` on.
 
     Attributes:
         steps: T, the number of steps of the run.
 
     Raises:
-        NbenchError: the scheduler makes more steps than it was asked for.
+        NbenchError: the scheduler makes more steps than requested.
     """
 
     def __init__(self, scheduler: Any, first: float | None = None, steps: int | None = None) -> None:
@@ -54,42 +54,42 @@ class NoiseLevels:
         self._flow = is_flow(type(scheduler), scheduler.config)
         self._begin = self._index_of(first)
         count = len(self._times) - self._begin
-        asked = scheduler.num_inference_steps or count
+        requested = scheduler.num_inference_steps or count
         self.steps = min(steps or count, count)
-        if self.steps > asked:
+        if self.steps > requested:
             raise NbenchError(
-                f"{self._name} makes {self.steps} steps when asked for {asked}: "
+                f"{self._name} makes {self.steps} steps instead of {requested}: "
                 "choose another number of steps, or a scheduler such as Euler"
             )
 
     def _index_of(self, timestep: float | None) -> int:
-        """Where among the timesteps a run begins: image-to-image leaves the first ones out."""
+        """The index of the run's first timestep: image-to-image skips the first ones."""
         if timestep is None or timestep not in self._times:
             return 0
         begin = getattr(self._scheduler, "begin_index", None)
-        if begin is not None and self._times[begin] == timestep:  # of two equal ones
+        if begin is not None and self._times[begin] == timestep:  # if two are equal
             return int(begin)
         return self._times.index(timestep)
 
     @property
     def positions(self) -> list[PositionInfo]:
-        """What is to be said of each of 0..T."""
+        """The noise levels of all positions 0..T."""
         return [self.at(position) for position in range(self.steps + 1)]
 
     def at(self, position: int) -> PositionInfo:
-        """What is to be said of one of 0..T.
+        """The noise level of one position of 0..T.
 
-        `sigma` is None where the scheduler states none, or no signal is left (zero terminal SNR).
+        `sigma` is None if the scheduler has none, or no signal is left (zero terminal SNR).
         """
         if position == self.steps:
             return PositionInfo(position, None, self._last_sigma(), 1.0)
         return PositionInfo(position, self._time(position), self._sigma(position), self._input_scale(position))
 
     def scales(self, position: int) -> tuple[float, float]:
-        """By how much x0 and the noise are multiplied at a position before T.
+        """The factors of x0 and noise at a position before T.
 
         Raises:
-            NbenchError: the scheduler does not say.
+            NbenchError: the scheduler has no noise levels.
         """
         signal, noise, _ = self._level(position)
         return signal, noise
@@ -97,14 +97,13 @@ class NoiseLevels:
     def x0(self, position: int, sample: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
         """The x0 estimate, float32 and shaped like `sample`, from the latent and prediction at `position`.
 
-        With latent = alpha x0 + sigma noise, alpha^2 + sigma^2 = 1: (latent - sigma p) / alpha of a predicted noise p,
-        alpha latent - sigma p of a predicted velocity (Salimans and Ho, arXiv 2202.00512), latent - sigma p in flow
-        matching. What a scheduler clips or thresholds is clipped or thresholded here, too. The prediction is the
-        guided one, without a variance.
+        With latent = alpha x0 + sigma noise and alpha^2 + sigma^2 = 1, x0 is (latent - sigma p) / alpha if p predicts
+        noise, alpha latent - sigma p if p predicts velocity (Salimans and Ho, arXiv 2202.00512), and latent - sigma p
+        in flow matching. The scheduler's clipping and thresholding apply. The prediction is the guided one, without a
+        variance.
 
         Raises:
-            NbenchError: nbench does not know how this scheduler reads a prediction, or noise is predicted where no
-                signal is left.
+            NbenchError: the prediction type is unknown, or noise is predicted where no signal is left.
         """
         scheduler = self._scheduler
         sample, prediction = sample.detach().float(), prediction.detach().float()
@@ -126,17 +125,16 @@ class NoiseLevels:
             return self._bounded(alpha * latent - sigma * prediction)
         if alpha == 0:
             raise NbenchError(
-                f"{self._name} leaves no signal at position {position}, so that predicted noise tells no x0: "
+                f"{self._name} leaves no signal at position {position}, so predicted noise gives no x0 estimate: "
                 "leave x0 out of --signals, or position 0 out of --latents"
             )
         return self._bounded((latent - sigma * prediction) / alpha)
 
     def _level(self, position: int) -> tuple[float, float, float]:
-        """Signal and noise, and by what to multiply both for unit variance: 1 where the process keeps it, or is a flow.
+        """Signal and noise, and the factor that gives both unit variance (1 if variance preserving, or a flow).
 
-        Three kinds: flow matching, 1 - s and s; those that keep the image at its size (k-diffusion: Euler), 1 and
-        sigma; those that keep the variance (DDPM), sqrt(a) and sqrt(1 - a), whether they state a, or sigma =
-        sqrt((1 - a) / a).
+        Three kinds: flow matching, 1 - s and s; variance exploding (k-diffusion: Euler), 1 and sigma; variance
+        preserving (DDPM), sqrt(a) and sqrt(1 - a), whether the scheduler states a or sigma = sqrt((1 - a) / a).
         """
         scheduler = self._scheduler
         if self._sigmas is not None and not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
@@ -144,15 +142,15 @@ class NoiseLevels:
             if self._flow:
                 return (sigma, 1 - sigma, 1.0) if scheduler.config.get("invert_sigmas") else (1 - sigma, sigma, 1.0)
             return 1.0, sigma, 1 / math.sqrt(sigma**2 + 1)
-        if self._sigmas is not None:  # the DPM-Solver and UniPC families, flows among them
+        if self._sigmas is not None:  # the DPM-Solver and UniPC families, including flows
             import torch
 
             alpha, sigma = scheduler._sigma_to_alpha_sigma_t(torch.tensor(self._raw_sigma(position)))
             return float(alpha), float(sigma), 1.0
         if hasattr(scheduler, "alphas_cumprod"):
-            kept = self._kept(self._time(position))
-            return math.sqrt(kept), math.sqrt(1 - kept), 1.0
-        raise NbenchError(f"{self._name} states no noise levels: use one such as Euler, DDIM or UniPC")
+            share = self._signal_share(self._time(position))
+            return math.sqrt(share), math.sqrt(1 - share), 1.0
+        raise NbenchError(f"{self._name} has no noise levels: use one such as Euler, DDIM or UniPC")
 
     def _time(self, position: int) -> float:
         return self._times[self._begin + position]
@@ -161,17 +159,17 @@ class NoiseLevels:
         assert self._sigmas is not None
         return self._sigmas[self._begin + position]
 
-    def _kept(self, timestep: float) -> float:
-        """The share of the signal in the variance, of schedulers that state it."""
+    def _signal_share(self, timestep: float) -> float:
+        """The signal's share of the variance, for schedulers that state it."""
         return float(self._scheduler.alphas_cumprod[int(timestep)])
 
     def _sigma(self, position: int) -> float | None:
         if self._sigmas is not None:
             return self._raw_sigma(position)
-        return _ratio(self._kept(self._time(position))) if hasattr(self._scheduler, "alphas_cumprod") else None
+        return _ratio(self._signal_share(self._time(position))) if hasattr(self._scheduler, "alphas_cumprod") else None
 
     def _last_sigma(self) -> float | None:
-        """Sigma of what the last step returns: 0, but for runs that end early and schedules that stop short."""
+        """Sigma of the last step's result: 0, except for runs that end early and schedules that stop short of 0."""
         index = self._begin + self.steps
         if self._sigmas is not None:
             return self._sigmas[index] if index < len(self._sigmas) else 0.0
@@ -182,7 +180,7 @@ class NoiseLevels:
         return 0.0
 
     def _input_scale(self, position: int) -> float:
-        """What the scheduler multiplies the latent by before the denoiser sees it; flow matching leaves it alone."""
+        """The scheduler's factor on the latent before the denoiser sees it; 1 in flow matching."""
         if not hasattr(self._scheduler, "scale_model_input"):
             return 1.0
         import torch
@@ -197,7 +195,7 @@ class NoiseLevels:
         if config.get("thresholding", False):
             thresholded: torch.Tensor = self._scheduler._threshold_sample(x0)
             return thresholded
-        # schedulers with sigmas state clip_sample and do not clip
+        # schedulers with sigmas have clip_sample but do not clip
         if config.get("clip_sample", False) and self._sigmas is None:
             bound = config.get("clip_sample_range", 1.0)
             return x0.clamp(-bound, bound)
@@ -205,60 +203,58 @@ class NoiseLevels:
 
     def _unknown(self) -> NbenchError:
         kind = self._scheduler.config.get("prediction_type")
-        stated = f"prediction_type {kind!r}" if kind else "no prediction_type"
-        return NbenchError(
-            f"{self._name} with {stated} has no x0 estimate that nbench knows: leave x0 out of --signals"
-        )
+        description = f"prediction_type {kind!r}" if kind else "no prediction_type"
+        return NbenchError(f"{self._name} with {description} gives no x0 estimate in nbench: leave x0 out of --signals")
 
 
-def _ratio(kept: float) -> float | None:
-    """Sigma, noise over signal, of a share of the signal in the variance; None where none is left."""
-    return math.sqrt((1 - kept) / kept) if kept > 0 else None
+def _ratio(signal_share: float) -> float | None:
+    """Sigma, noise over signal, from the signal's share of the variance; None if no signal is left."""
+    return math.sqrt((1 - signal_share) / signal_share) if signal_share > 0 else None
 
 
 def predicted(prediction: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-    """The prediction without the variance that some denoisers give in further channels."""
+    """The prediction without the variance that some denoisers return in extra channels."""
     return prediction[:, : sample.shape[1]]
 
 
 def run_positions(scheduler: Any) -> list[PositionInfo]:
-    """What `scheduler`, whose timesteps are set, says of each position of its run, the finished latent's included.
+    """The noise level of each position of a run, the finished latent included; timesteps must be set.
 
     Raises:
-        NbenchError: it does not call the denoiser once a step.
+        NbenchError: it does not call the denoiser once per step.
     """
     check_order(scheduler)
     return NoiseLevels(scheduler).positions
 
 
 def noise_scales(scheduler: Any) -> list[tuple[float, float]]:
-    """Of each position of the run that is set, before the last, by how much the image and the noise are multiplied.
+    """The factors of image and noise at each position before the last; timesteps must be set.
 
     Raises:
-        NbenchError: the scheduler does not say.
+        NbenchError: the scheduler has no noise levels.
     """
     levels = NoiseLevels(scheduler)
     return [levels.scales(position) for position in range(levels.steps)]
 
 
 def check_order(scheduler: Any) -> None:
-    """Refuse a scheduler, or its class, whose steps are not one call of the denoiser each.
+    """Refuse a scheduler, or scheduler class, that does not call the denoiser once per step.
 
     Raises:
-        NbenchError: so.
+        NbenchError: it does not.
     """
     if getattr(scheduler, "order", 1) != 1:
         kind = scheduler if isinstance(scheduler, type) else type(scheduler)
         raise NbenchError(
-            f"{kind.__name__} does not call the denoiser once a step: use a first-order scheduler such as Euler"
+            f"{kind.__name__} does not call the denoiser once per step: use a first-order scheduler such as Euler"
         )
 
 
 def set_timesteps(scheduler: Any, pipeline: str, steps: int, latent: tuple[int, int]) -> None:
-    """Set `scheduler` as a pipeline of that class does for `steps` steps and latents of that height and width.
+    """Set the timesteps as the pipeline class `pipeline` does, for `steps` steps and `latent` (height, width).
 
     Raises:
-        NbenchError: the scheduler does not run so many steps.
+        NbenchError: the scheduler cannot run this number of steps.
     """
     arguments: dict[str, Any] = {"num_inference_steps": steps}
     if pipeline in _SPACED and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
@@ -270,7 +266,7 @@ def set_timesteps(scheduler: Any, pipeline: str, steps: int, latent: tuple[int, 
         tokens = (latent[0] // 2) * (latent[1] // 2)
         fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-        # as FLUX.1 shifts its noise levels with the number of tokens
+        # FLUX.1 shifts its noise levels with the number of tokens
         arguments["mu"] = low + (high - low) * (tokens - fewest) / (most - fewest)
     try:
         scheduler.set_timesteps(**arguments)

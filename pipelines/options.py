@@ -1,4 +1,4 @@
-"""How a person wants a pipeline opened and called, checked against its class before any weights are loaded."""
+"""The options of a pipeline, checked against its class before weights are loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BLANK = " "
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
-# what is given to the pipeline anyway, and what decides it
+# arguments that nbench sets, and what determines them
 _OURS = {
     "prompt": "the prompt asked for",
     "num_inference_steps": "--steps",
@@ -38,27 +38,27 @@ QUANTIZERS = {
     "torchao": "torchao",
     "quanto": "optimum-quanto",
 }
-"""The package that each backend of diffusers needs."""
+"""The package that each diffusers backend needs."""
 
 
 def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """Arguments written as key=value, where a value that is not JSON is taken as the text it is.
+    """Parse arguments written as key=value; a value that is not JSON is taken as text.
 
     Raises:
-        NbenchError: one without a key, or a key given twice.
+        NbenchError: a missing or repeated key.
     """
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise NbenchError(f"--pipeline-arg {pair!r} is not key=value: write for example clip_skip=1")
-        if key in found:
+        if key in arguments:
             raise NbenchError(f"--pipeline-arg {key} is given twice: give it once")
         try:
-            found[key] = json.loads(value)
+            arguments[key] = json.loads(value)
         except ValueError:
-            found[key] = value
-    return found
+            arguments[key] = value
+    return arguments
 
 
 _option, _speed = panel("Pipeline"), panel("Pipeline: speed and memory")
@@ -66,10 +66,10 @@ _option, _speed = panel("Pipeline"), panel("Pipeline: speed and memory")
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What is asked of a pipeline beyond its own defaults; None leaves a thing to the pipeline.
+    """Settings that override a pipeline's defaults; None keeps the default.
 
-    `arguments` are further ones of its `__call__`. `compile`, `offload` and the VAE's change speed and memory only;
-    all else changes what is made.
+    `arguments` are further arguments of its `__call__`. `compile`, `offload` and the VAE options change only speed and
+    memory; all others change the output.
     """
 
     revision: Annotated[str | None, _option("Branch, tag or commit of a Hub id.")] = None
@@ -111,27 +111,27 @@ class PipelineOptions:
 
     @property
     def call_kwargs(self) -> dict[str, Any]:
-        """What of them goes to the pipeline's `__call__`, but for the guidance."""
+        """The options that are arguments of the pipeline's `__call__`, without the guidance."""
         named = {name: getattr(self, name) for name in _CALLED}
         return {**{name: value for name, value in named.items() if value is not None}, **self.arguments}
 
 
 def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:
-    """`entry`, whose `source` is a folder, as `options` change it.
+    """`entry` with `options` applied; its `source` must be a folder.
 
     Raises:
-        NbenchError: an option that this pipeline does not take.
+        NbenchError: the pipeline does not accept an option.
     """
     from .schedulers import check_scheduler, scheduler_class
     from .sizes import check_sides, read_json, side_multiple
 
-    asked, folder = options.call_kwargs, Path(entry.source)
-    for name in sorted(asked.keys() & _OURS.keys()):
-        raise NbenchError(f"--pipeline-arg {name} is not to be given: {_OURS[name]} decides it")
-    named = {**asked, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
+    overrides, folder = options.call_kwargs, Path(entry.source)
+    for name in sorted(overrides.keys() & _OURS.keys()):
+        raise NbenchError(f"--pipeline-arg {name} cannot be set: {_OURS[name]} determines it")
+    named = {**overrides, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
     if kind := pipeline_class(read_json(folder / "model_index.json")):
         _check_arguments(kind, named)
-    called = {**entry.call_kwargs, **asked}
+    called = {**entry.call_kwargs, **overrides}
     check_sides(entry.name, called, side_multiple(folder, kind, called))
     if options.quantize is not None:
         check_quantizer(options.quantize)
@@ -139,9 +139,9 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
     scheduler = entry.scheduler
     if options.scheduler is not None:
         scheduler = check_scheduler(options.scheduler, stated).__name__
-    stepping = scheduler or stated.get("_class_name", "")
-    if options.eta is not None and "eta" not in inspect.signature(scheduler_class(stepping).step).parameters:
-        raise NbenchError(f"{stepping} takes no eta: leave --eta out, or give --scheduler DDIM")
+    scheduler_name = scheduler or stated.get("_class_name", "")
+    if options.eta is not None and "eta" not in inspect.signature(scheduler_class(scheduler_name).step).parameters:
+        raise NbenchError(f"{scheduler_name} takes no eta: leave --eta out, or use --scheduler DDIM")
     return replace(
         entry,
         scheduler=scheduler,
@@ -153,7 +153,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
 
 
 def pipeline_class(index: dict[str, Any]) -> Any:
-    """The class of diffusers that a model_index.json names, None where it is none of diffusers' own."""
+    """The diffusers class that a model_index.json names; None if diffusers has no such class."""
     quieten_diffusers()
     import diffusers
 
@@ -162,44 +162,44 @@ def pipeline_class(index: dict[str, Any]) -> Any:
 
 
 def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any]:
-    """`arguments` in the form in which `pipe` takes them for `count` prompts; those that it does not take are left out.
+    """`arguments` as `pipe` takes them for `count` prompts, without those that it does not take.
 
-    Where guidance is neither embedded in the denoiser nor called `guidance_scale` (Qwen-Image; FLUX without embedded
-    guidance), it is `true_cfg_scale`, which does nothing without a negative prompt: a blank one, then. A negative
-    prompt becomes a list, since not every pipeline repeats a single one.
+    If guidance is neither embedded in the denoiser nor called `guidance_scale` (Qwen-Image; FLUX without embedded
+    guidance), it is `true_cfg_scale`, which needs a negative prompt: by default a blank one. A negative prompt becomes
+    a list, since some pipelines do not repeat a single one.
     """
-    taken, given = inspect.signature(pipe.__call__).parameters, dict(arguments)
+    taken, adapted = inspect.signature(pipe.__call__).parameters, dict(arguments)
     embedded = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False)
-    if "guidance_scale" in given and "true_cfg_scale" in taken and not embedded:
-        given.setdefault("true_cfg_scale", given.pop("guidance_scale"))
-        if given["true_cfg_scale"] > 1:
-            given.setdefault("negative_prompt", BLANK)
-    if isinstance(given.get("negative_prompt"), str):
-        given["negative_prompt"] = [given["negative_prompt"]] * count
-    return {name: value for name, value in given.items() if name in taken}
+    if "guidance_scale" in adapted and "true_cfg_scale" in taken and not embedded:
+        adapted.setdefault("true_cfg_scale", adapted.pop("guidance_scale"))
+        if adapted["true_cfg_scale"] > 1:
+            adapted.setdefault("negative_prompt", BLANK)
+    if isinstance(adapted.get("negative_prompt"), str):
+        adapted["negative_prompt"] = [adapted["negative_prompt"]] * count
+    return {name: value for name, value in adapted.items() if name in taken}
 
 
 def check_quantizer(backend: str) -> None:
-    """Refuse a backend that is none, or whose package is missing.
+    """Refuse an unknown backend, or one whose package is missing.
 
     Raises:
-        NbenchError: so.
+        NbenchError: unknown backend, or its package is not installed.
     """
     package = QUANTIZERS.get(backend)
     if package is None:
-        raise NbenchError(f"no quantisation {backend!r}: there are {', '.join(QUANTIZERS)}")
+        raise NbenchError(f"no quantization {backend!r}: there are {', '.join(QUANTIZERS)}")
     module = package.replace("-", ".")
     try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # of the package around it
-        found = None
-    if found is None:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its parent package is missing
+        spec = None
+    if spec is None:
         raise NbenchError(f"--quantize {backend} needs the package {package}: pip install {package}")
 
 
-def _check_arguments(kind: Any, asked: dict[str, Any]) -> None:
+def _check_arguments(kind: Any, arguments: dict[str, Any]) -> None:
     taken = inspect.signature(kind.__call__).parameters
-    for name in asked:
+    for name in arguments:
         if name in taken or (name == "guidance_scale" and "true_cfg_scale" in taken):
             continue
         near = get_close_matches(name, taken, 1)

@@ -1,10 +1,10 @@
-"""Keeps the libraries that load models from talking: what matters is raised."""
+"""Silence the libraries that load models: what matters is raised."""
 
 from __future__ import annotations
 
 
 def quieten_transformers() -> None:
-    """No bars and warnings for every model that transformers loads."""
+    """No progress bars and warnings when transformers loads a model."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -12,7 +12,7 @@ def quieten_transformers() -> None:
 
 
 def quieten_diffusers() -> None:
-    """Nor for what diffusers loads, by way of transformers too. To be called before a class of its is looked up."""
+    """The same for diffusers, which also uses transformers. Call it before looking up a diffusers class."""
     quieten_transformers()
     from diffusers.utils import logging
 

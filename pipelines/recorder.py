@@ -1,4 +1,4 @@
-"""Records the latents and signals of a run of a stock pipeline."""
+"""Record the latents and signals of a stock pipeline's run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .step_tap import Step, tapped
 
 
 class Recorder:
-    """Records a pipeline's latents while it is entered; stock pipelines and schedulers stay as they are.
+    """While entered, records a pipeline's latents; pipeline and scheduler stay stock.
 
-    Position k is the `sample` of call k of `scheduler.step`, before `scale_model_input`, and the finished latent what
-    the last call returns. Calling the pipeline again starts over.
+    Position k is the `sample` of call k of `scheduler.step`, before `scale_model_input`; the finished latent is the
+    last call's result. Calling the pipeline again starts over.
 
     Args:
         signals: what to record besides latents: x0, cfg_gap, activations:LAYER[:DIM] (see `shards.signals`).
 
     Attributes:
-        latents: by position, those of `positions` only, [B, C, H, W] on the CPU in the run's own dtype.
-        positions: what the scheduler says of each position seen so far, all of 0..T once the run is over.
-        x0: the finished latents predicted from those of `positions` before the last, float32 [B, C, H, W].
+        latents: by position, for `positions` only, [B, C, H, W] on the CPU in the run's dtype.
+        positions: noise levels of all positions so far; 0..T after the run.
+        x0: x0 estimates at `positions` before the last, float32 [B, C, H, W].
         cfg_gap: float32 [B, T], the L2 norm of conditional minus unconditional prediction at every step (CFG-Rejection,
-            arXiv 2505.23343); None until the run is over.
-        activations: by layer and position before the last, float32 [B, D], means over places of the layer's output for
+            arXiv 2505.23343); None until the run has ended.
+        activations: by layer and position before the last, float32 [B, D], spatial means of the layer's output for
             the prompt (ProbeSelect, arXiv 2603.02829).
 
-    On CUDA all of them are being copied until the run is over.
+    On CUDA the copies are complete only when the run has ended.
 
     Raises (on entering, or at the first step):
-        NbenchError: the scheduler does not call the denoiser once a step, or a signal is not to be had.
+        NbenchError: the scheduler does not call the denoiser once per step, or a signal is not available.
     """
 
     def __init__(self, pipe: Any, positions: Collection[int], signals: Collection[str] = ("latent",)) -> None:
@@ -94,17 +94,17 @@ class Recorder:
         if self._gaps:
             self.cfg_gap = to_host(torch.stack(self._gaps, 1))
         if latent.is_cuda:
-            torch.cuda.current_stream(latent.device).synchronize()  # the only time: all copies have arrived
+            torch.cuda.current_stream(latent.device).synchronize()  # once per run: all copies have arrived
 
-    def _keep(self, kept: dict[int, torch.Tensor], position: int, sample: torch.Tensor) -> None:
+    def _keep(self, latents: dict[int, torch.Tensor], position: int, sample: torch.Tensor) -> None:
         if position in self._wanted:
-            kept[position] = to_host(self._layout.chw(sample))
+            latents[position] = to_host(self._layout.chw(sample))
 
 
 def to_host(values: torch.Tensor) -> torch.Tensor:
-    """A copy on the CPU; from a GPU into pinned memory, without waiting for it to arrive.
+    """A copy on the CPU; from a GPU into pinned memory, without waiting for it.
 
-    The copy is queued on the stream that computes, so what it reads is neither early nor overwritten.
+    The copy is queued on the compute stream, so it reads finished values before they are overwritten.
     """
     values = values.detach()
     if not values.is_cuda:

@@ -1,4 +1,4 @@
-"""Schedulers by name, and how one takes the place of a pipeline's own."""
+"""Schedulers by name, and replacing a pipeline's own."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _ENDINGS = ("", "Scheduler", "DiscreteScheduler", "MultistepScheduler")
 
 
 def scheduler_class(name: str) -> Any:
-    """The scheduler of diffusers called `name`: "EulerDiscreteScheduler", "EulerDiscrete" or "Euler".
+    """The diffusers scheduler class `name`: "EulerDiscreteScheduler", "EulerDiscrete" or "Euler".
 
     Raises:
-        NbenchError: there is none, it needs a package that is not installed, or it calls the denoiser twice a step.
+        NbenchError: no such class, it needs a missing package, or it calls the denoiser twice per step.
     """
     import diffusers
 
-    known = {each.lower(): each for each in dir(diffusers) if each.endswith("Scheduler")}
-    found = next((known[key] for end in _ENDINGS if (key := f"{name}{end}".lower()) in known), None)
-    if found is None:
-        short = {key.removesuffix(end.lower()): key for end in _ENDINGS for key in known if key.endswith(end.lower())}
+    names = {each.lower(): each for each in dir(diffusers) if each.endswith("Scheduler")}
+    full_name = next((names[key] for end in _ENDINGS if (key := f"{name}{end}".lower()) in names), None)
+    if full_name is None:
+        short = {key.removesuffix(end.lower()): key for end in _ENDINGS for key in names if key.endswith(end.lower())}
         near = get_close_matches(name.lower(), short, 1)
-        hint = f"did you mean {known[short[near[0]]]}?" if near else "give a class of diffusers"
+        hint = f"did you mean {names[short[near[0]]]}?" if near else "name a diffusers class"
         raise NbenchError(f"no scheduler {name!r}: {hint}")
-    kind = getattr(diffusers, found)
+    kind = getattr(diffusers, full_name)
     try:
         check_order(kind)
-    except ImportError as error:  # diffusers puts a dummy in the place of a class that lacks a package
-        raise NbenchError(f"scheduler {found} cannot be used ({reason_of(error)})") from None
+    except ImportError as error:  # diffusers has a dummy for a class whose package is missing
+        raise NbenchError(f"scheduler {full_name} cannot be used ({reason_of(error)})") from None
     return kind
 
 
 def check_scheduler(name: str, stated: Mapping[str, Any]) -> Any:
-    """The class `name`, if it can take the place of the scheduler whose file says `stated`.
+    """The class `name`, if it can replace the scheduler with the configuration `stated`.
 
     Raises:
-        NbenchError: no such class, or it cannot do what the denoiser was trained for.
+        NbenchError: no such class, or the denoiser was not trained for it.
     """
     kind = scheduler_class(name)
     _config(kind, stated.get("_class_name", ""), stated)
@@ -48,18 +48,18 @@ def check_scheduler(name: str, stated: Mapping[str, Any]) -> Any:
 
 
 def swapped(pipe: Any, name: str) -> Any:
-    """A scheduler of class `name` with the settings of the one that `pipe` has, so far as it knows them."""
+    """A scheduler of class `name` with those settings of the pipeline's own that it supports."""
     kind, stock = scheduler_class(name), pipe.scheduler
     return kind.from_config(_config(kind, type(stock).__name__, stock.config))
 
 
 def _config(kind: Any, stock: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`config` in the words of `kind`. A denoiser trained for flow matching makes no sense in another process."""
+    """`config` in terms of `kind`. A denoiser trained for flow matching needs a flow-matching scheduler."""
     flows, matches = is_flow(stock, config), is_flow(kind, {})
     if flows and not matches:
         if "use_flow_sigmas" not in inspect.signature(kind.__init__).parameters:
             raise NbenchError(
-                f"{kind.__name__} knows no flow matching, for which this denoiser is trained: "
+                f"{kind.__name__} does not support flow matching, for which this denoiser is trained: "
                 "use FlowMatchEuler, DPMSolver or UniPC"
             )
         shift = config.get("shift", config.get("flow_shift", 1.0))

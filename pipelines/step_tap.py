@@ -1,4 +1,4 @@
-"""The one tap on `scheduler.step`: whoever wants to see the steps of a run listens here."""
+"""The one hook on `scheduler.step`: everything that observes the steps of a run registers here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .noise_levels import NoiseLevels, check_order, predicted
 
 @dataclass(frozen=True)
 class Step:
-    """Step k of a run: the latent of position k, and what is predicted there, without a variance."""
+    """Step k of a run: the latent at position k, and the prediction there, without a variance."""
 
     position: int
     levels: NoiseLevels
@@ -26,7 +26,7 @@ class Step:
 
     @property
     def is_last(self) -> bool:
-        """Whether it returns the finished latent."""
+        """Whether this step returns the finished latent."""
         return self.position == self.levels.steps - 1
 
 
@@ -41,13 +41,13 @@ def tapped(
     before: Before = lambda step: None,
     after: After = lambda step, latent: None,
 ) -> Iterator[None]:
-    """While entered, `before` and `after` hear every step of the runs of `pipe`. What they raise ends the run.
+    """While entered, `before` and `after` are called at every step of `pipe`. Their exceptions end the run.
 
     Every diffusers pipeline calls `scheduler.step(model_output, timestep, sample)`. The method is replaced on the
-    scheduler's instance, once for all who listen at a time; those who came first hear first.
+    scheduler instance, once for all listeners, which are called in order of registration.
 
     Raises (on entering, or at the first step):
-        NbenchError: the scheduler does not call the denoiser once a step.
+        NbenchError: the scheduler does not call the denoiser once per step.
     """
     scheduler = pipe.scheduler
     check_order(scheduler)
@@ -64,12 +64,12 @@ def tapped(
 
 @contextlib.contextmanager
 def own_noise(pipe: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
-    """While entered, noise that `scheduler.step` draws comes from the candidates' generators, one for each row.
+    """While entered, `scheduler.step` draws noise from the candidates' generators, one per row.
 
-    Pipelines such as FLUX and SD3 call `step` without a generator: their schedulers are given these.
+    Pipelines such as FLUX and SD3 call `step` without a generator; these are then passed in.
 
     Raises (in the run):
-        NbenchError: the scheduler draws from torch's global generator all the same.
+        NbenchError: the scheduler draws from torch's global generator anyway.
     """
     with tapped(pipe):
         tap: _Tap = pipe.scheduler.step.tap
@@ -81,7 +81,7 @@ def own_noise(pipe: Any, generators: Sequence[torch.Generator]) -> Iterator[None
 
 
 class _Tap:
-    """In the place of a scheduler's `step`; knows where in its run a pipeline is."""
+    """Replaces a scheduler's `step`; tracks the position of the run."""
 
     def __init__(self, pipe: Any) -> None:
         self.listeners: list[tuple[Before, After]] = []
@@ -94,7 +94,7 @@ class _Tap:
         original = self._scheduler.step
         signature = inspect.signature(original)
 
-        # pipelines look at the signature of `step` to see whether it takes a generator: wraps shows them the real one
+        # pipelines inspect the signature of `step` for a generator: wraps keeps the real one
         @functools.wraps(original)
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
@@ -115,7 +115,7 @@ class _Tap:
         self._scheduler.step = step
 
     def close(self) -> None:
-        """Leave the scheduler as it was, unless somebody else has replaced `step` meanwhile."""
+        """Restore the scheduler, unless other code has replaced `step` meanwhile."""
         if vars(self._scheduler).get("step") is self._step:
             del self._scheduler.step  # the instance's attribute: the class's method shows again
             if self._outer is not None:
@@ -130,15 +130,15 @@ class _Tap:
         yield
         if not all(torch.equal(state, each.get_state()) for state, each in zip(before, generators, strict=True)):
             raise NbenchError(
-                f"{type(self._scheduler).__name__} draws noise that no candidate's seed decides: use another scheduler"
+                f"{type(self._scheduler).__name__} draws noise without the candidate's seed: use another scheduler"
             )
 
     def _next(self, prediction: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Step:
         timesteps = self._scheduler.timesteps
-        # every run sets them anew; to compare their values, or look at a sigma, would wait for the GPU at each step
+        # every run sets new ones; comparing values, or reading a sigma, would wait for the GPU at each step
         if self._levels is None or timesteps is not self._timesteps or self._position == self._levels.steps:
             self._timesteps, self._position = timesteps, 0
-            # modern pipelines say how many steps their run makes, which may be fewer than the scheduler has
+            # modern pipelines state the steps of their run, which may be fewer than the scheduler's
             steps = getattr(self._pipe, "_num_timesteps", None)
             first = float(torch.as_tensor(timestep).flatten()[0])
             self._levels = NoiseLevels(self._scheduler, first, steps)

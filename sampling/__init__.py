@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Imported where first used: replaying policies needs no torch (PEP 562)."""
+    """Import on first use (PEP 562): replaying policies needs no torch."""
     if name == "BestOfN":
         from .bestofn import BestOfN
 

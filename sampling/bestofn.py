@@ -1,4 +1,4 @@
-"""Best-of-N in a stock pipeline: candidates run in one batch, the worst leave as the policy says."""
+"""Best-of-N in a stock pipeline: candidates run in one batch, and the policy drops the worst."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from .waves import Rules, Waves, stages_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_OURS = ("prompt", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
+_RESERVED = ("prompt", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One that was tried: its scores by position, and the position at which it left (None: it was selected).
+    """One candidate: its scores by position, and the position at which it was dropped (None: it was selected).
 
-    `seen` uint8 [H, W, 3] is the image of a finished one, else the preview of where it left (None: there is no map).
+    `seen` uint8 [H, W, 3] is the image of a finished candidate, else the preview at the position where it was dropped
+    (None: the pipeline has no preview map).
     """
 
     seed: int
@@ -45,9 +46,9 @@ class Candidate:
 class BestOfNResult:
     """The selected images and their seeds, best first, and what they cost.
 
-    `denoiser_rows` were computed, of `full_denoiser_rows` that n candidates without pruning take; guidance counts
-    twice in both. `denoiser_calls` counts a candidate's step once, as budgets and policies do. `seconds` are all of
-    it, `scorer_seconds` among them.
+    `denoiser_rows` is the number of rows computed; `full_denoiser_rows` is the number that n candidates take without
+    pruning. Guidance counts twice in both. `denoiser_calls` counts each step of a candidate once, as budgets and
+    policies do. `seconds` is the total time and includes `scorer_seconds`.
     """
 
     images: list[Image]
@@ -60,16 +61,16 @@ class BestOfNResult:
     scorer_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What `nbench sample --json` prints; a score that is no number is null."""
+        """What `nbench sample --json` prints; a score that is not a finite number is null."""
         return {
             "selected": self.seeds,
             "candidates": [
                 {
-                    "seed": one.seed,
-                    "scores": {str(k): or_none(v) for k, v in one.scores.items()},
-                    "left_at": one.left_at,
+                    "seed": candidate.seed,
+                    "scores": {str(k): or_none(v) for k, v in candidate.scores.items()},
+                    "left_at": candidate.left_at,
                 }
-                for one in self.candidates
+                for candidate in self.candidates
             ],
             "denoiser_rows": self.denoiser_rows,
             "full_denoiser_rows": self.full_denoiser_rows,
@@ -79,25 +80,26 @@ class BestOfNResult:
 
 
 class BestOfN:
-    """Draws `n` candidates of a prompt and ends with the `keep` that `scorer` likes best.
+    """Draws `n` candidates per prompt and selects the `keep` that `scorer` rates highest.
 
     Args:
-        pipe: a diffusers pipeline, which stays as it is.
+        pipe: a diffusers pipeline; it is not changed.
         scorer: a Scorer, or the name of one that fits the pipeline's latent space.
-        n: candidates.
-        policy: positions and how many stay, "10:3,20:1" or a policy file; those who have not left by T are scored
-            there. "50:1" of 50 steps prunes nothing: plain Best-of-N. "4,10:3,20:1" draws four of the n.
-        keep: how many to end with; no stage leaves fewer.
-        max_batch: so many candidates at a time, in waves; None: all at once.
-        accept: a score at which a candidate is good enough: once `keep` are, the others leave and no more are drawn.
-        restart: a score which the best of a wave must reach at every stage, or the wave ends and new seeds are drawn;
-            the last wave that the budget covers goes on all the same.
-        budget: denoiser calls (a candidate's step is one), never exceeded; fewer candidates are drawn where need be.
-        seed: base seed; the candidates are those of a bench built with it.
-        preview: the latent space's linear map to RGB; None: what the pipeline's folder or its name tells.
+        n: candidates per prompt.
+        policy: positions and how many candidates stay, "10:3,20:1", or a policy file. Candidates that reach T are
+            scored there. With 50 steps "50:1" prunes nothing: plain Best-of-N. "4,10:3,20:1" draws four of the n.
+        keep: how many images to select; no stage keeps fewer.
+        max_batch: candidates per batch, run in waves; None: all at once.
+        accept: a score that is good enough: once `keep` candidates reach it, the others are dropped and no more drawn.
+        restart: a score that the best candidate of a wave must reach at every stage; otherwise the wave ends and new
+            seeds are drawn. The last wave that the budget covers always runs to the end.
+        budget: maximum number of denoiser calls (one step of one candidate is one call); it lowers the number of
+            candidates if needed.
+        seed: base seed; a bench built with the same base seed has the same candidates.
+        preview: the latent space's linear map to RGB; None: the map stored with the pipeline or known by its name.
 
     Raises:
-        NbenchError: something that does not fit, before anything is generated.
+        NbenchError: arguments that do not fit together; raised before anything is generated.
     """
 
     def __init__(
@@ -122,26 +124,26 @@ class BestOfN:
     def best(self, prompt: str, prompt_id: str | None = None, **pipe_kwargs: Any) -> BestOfNResult:
         """The best images of `prompt`.
 
-        `prompt_id` names the prompt as the bench does whose candidates these are (None: the prompt itself);
+        `prompt_id` is the prompt's id in a bench, to draw that bench's candidates (None: the prompt itself).
         `pipe_kwargs` go to the pipeline.
 
         Raises:
-            NbenchError: arguments that are not the caller's to give, a policy that does not fit the steps.
+            NbenchError: arguments that BestOfN sets itself, or a policy that does not fit the steps.
         """
         return self.best_each([prompt], None if prompt_id is None else [prompt_id], **pipe_kwargs)[0]
 
     def best_each(
         self, prompts: Sequence[str], prompt_ids: Sequence[str] | None = None, **pipe_kwargs: Any
     ) -> list[BestOfNResult]:
-        """The best images of each prompt; as many prompts at a time as `max_batch` has room for.
+        """The best images of each prompt; runs as many prompts at a time as fit into `max_batch`.
 
-        Candidates compete within their prompt only, and a budget is each prompt's own. The survivors of many prompts
-        fill a batch which one prompt's do not, and a device that a small batch does not fill takes as long for it.
-        Seconds are equal shares of those of the prompts that ran together.
+        Candidates compete within their prompt only, and the budget is per prompt. The survivors of one prompt make a
+        small batch, which takes a device almost as long as a full one; the survivors of many prompts fill the batch.
+        Seconds of prompts that ran together are divided equally among them.
         """
-        taken = inspect.signature(self.pipe.__call__).parameters
-        self._refuse(pipe_kwargs, taken)
-        steps = int(pipe_kwargs.get("num_inference_steps", taken["num_inference_steps"].default))
+        parameters = inspect.signature(self.pipe.__call__).parameters
+        self._refuse(pipe_kwargs, parameters)
+        steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
         self.policy.check(self.n, steps)
         drawn = self.policy.of(self.n)
         if isinstance(self.scorer, str):
@@ -160,21 +162,21 @@ class BestOfN:
             compiled=is_compiled(self.pipe),
         )
         if rules.compiled and rules.budget is not None and len(prompts) > 1:
-            raise NbenchError("a compiled denoiser fills its batch up across prompts: give a budget for one at a time")
+            raise NbenchError("a budget with a compiled denoiser works for one prompt only: pass one prompt at a time")
         live.check([stage.position for stage in rules.stages], steps)
-        named = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
-        at_once = max(1, self.max_batch // drawn if self.max_batch else len(named))
+        pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
+        at_once = max(1, self.max_batch // drawn if self.max_batch else len(pairs))
         return [
             result
-            for first in range(0, len(named), at_once)
-            for result in self._together(self.scorer, named[first : first + at_once], rules, pipe_kwargs)
+            for first in range(0, len(pairs), at_once)
+            for result in self._together(self.scorer, pairs[first : first + at_once], rules, pipe_kwargs)
         ]
 
     def _together(
-        self, scorer: Scorer, named: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]
+        self, scorer: Scorer, pairs: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]
     ) -> list[BestOfNResult]:
         start, live = time.perf_counter(), self._live(scorer)
-        tasks = [Task(prompt, prompt_id, self.seed, Waves(rules)) for prompt, prompt_id in named]
+        tasks = [Task(prompt, prompt_id, self.seed, Waves(rules)) for prompt, prompt_id in pairs]
         while (batch := Batch(self.pipe, live, tasks, pipe_kwargs)).rows:
             batch.run()
         share = (time.perf_counter() - start) / len(tasks), live.seconds / len(tasks)
@@ -183,24 +185,26 @@ class BestOfN:
     def _live(self, scorer: Scorer) -> LiveScorer:
         return LiveScorer(scorer, self._preview, getattr(self.pipe, "vae", None))
 
-    def _refuse(self, pipe_kwargs: dict[str, Any], taken: Mapping[str, Any]) -> None:
+    def _refuse(self, pipe_kwargs: dict[str, Any], parameters: Mapping[str, Any]) -> None:
         for name in pipe_kwargs:
-            if name in _OURS:
+            if name in _RESERVED:
                 raise NbenchError(f"{name} is set by BestOfN itself: leave it out")
-            if name not in taken and not (name == "guidance_scale" and "true_cfg_scale" in taken):
-                raise NbenchError(f"{type(self.pipe).__name__} takes no {name}: leave it out")
+            if name not in parameters and not (name == "guidance_scale" and "true_cfg_scale" in parameters):
+                raise NbenchError(f"{type(self.pipe).__name__} has no argument {name}: leave it out")
 
 
 def _result(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOfNResult:
     from PIL import Image
 
     rules, selected = task.waves.rules, task.waves.selected()
-    seen = task.previews | task.images
+    pictures = task.previews | task.images
     left = {number: rules.steps for number in task.scores if number not in selected} | task.left_at
     return BestOfNResult(
         images=[Image.fromarray(task.images[number]) for number in selected],
         seeds=[task.seed_of(number) for number in selected],
-        candidates=[Candidate(task.seed_of(i), scores, left.get(i), seen.get(i)) for i, scores in task.scores.items()],
+        candidates=[
+            Candidate(task.seed_of(i), scores, left.get(i), pictures.get(i)) for i, scores in task.scores.items()
+        ],
         denoiser_rows=task.rows,
         full_denoiser_rows=n * rules.steps * task.rows // task.waves.spent,
         denoiser_calls=task.waves.spent,

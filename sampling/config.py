@@ -16,13 +16,13 @@ _selection, _adaptive = panel("Selection"), panel("Adaptive number of candidates
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The best images of one prompt; see `BestOfN` for what selects them.
+    """Settings of `nbench sample`: one prompt, and how its best images are selected (see `BestOfN`).
 
     Raises:
-        NbenchError: no such dtype.
+        NbenchError: unknown dtype.
     """
 
-    prompt: Annotated[str, Argument("What the image is to show.")]
+    prompt: Annotated[str, Argument("Prompt: what the image should show.")]
     pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
         "shapes"
     )
@@ -39,23 +39,24 @@ class SampleConfig:
     policy: Annotated[
         str,
         _selection(
-            "Positions and how many candidates stay: 10:3,20:1; 4,10:3,20:1 draws four; or a file of `nbench tune`."
+            "Positions and how many candidates to keep: 10:3,20:1, or 4,10:3,20:1 to draw four; or a file written by "
+            "`nbench tune`."
         ),
     ] = "20:1"
-    keep: Annotated[int, _selection("Images to end with; no stage leaves fewer.")] = 1
+    keep: Annotated[int, _selection("Number of images to select; no stage keeps fewer.")] = 1
     max_batch: Annotated[int | None, _selection("Candidates per batch, in waves. [default: all]")] = None
-    accept: Annotated[float | None, _adaptive("Score that is good enough: no more candidates are drawn.")] = None
+    accept: Annotated[float | None, _adaptive("Score that is good enough: stop drawing candidates.")] = None
     restart: Annotated[
         float | None,
-        _adaptive("Score that the best of a wave must reach, or others are drawn, within --budget."),
+        _adaptive("Lowest score of a wave's best candidate; below it, draw new candidates within --budget."),
     ] = None
     budget: Annotated[int | None, _adaptive("Denoiser calls at most; one step of one candidate is one call.")] = None
     bench: Annotated[
         str | None,
-        Option("Bench of this pipeline whose preview map is used. [default: the pipeline's own map]"),
+        Option("Bench of this pipeline; its preview map is used. [default: the pipeline's own map]"),
     ] = None
     options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, *DTYPES):
-            raise NbenchError(f"no dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+            raise NbenchError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")

@@ -1,4 +1,4 @@
-"""Watches any call of a pipeline: the score against the position, live, and an end to a run that goes wrong."""
+"""Scores a running pipeline at each position, and stops runs that score too low."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHOWN_ROWS = 4
 
 
 class RunStopped(NbenchError):
-    """A monitor has ended a run: no image of it was promising. `scores` are those at `position`, one an image."""
+    """A monitor stopped a run because every image scored too low; `scores` holds one score per image at `position`."""
 
     def __init__(self, position: int, steps: int, scores: list[float], least: float) -> None:
         highest = scores[best(dict(enumerate(scores)))[0]]
@@ -40,29 +40,29 @@ class RunStopped(NbenchError):
 
 
 class AlignmentMonitor:
-    """While entered, scores what `pipe` is making at each of `positions`; pipeline and scheduler stay stock.
+    """Scores the images of each call of `pipe` at `positions` while the context is open; the pipeline is not changed.
 
         with AlignmentMonitor(pipe, "noisyclip", prompt) as monitor:
             image = pipe(prompt).images[0]
         monitor.scores  # {1: [0.02], 2: [0.03], ...}
 
-    Calling the pipeline again starts over. It works for a batch of different prompts, several images each too.
+    Each call of the pipeline starts a new record. Batches of different prompts and several images per prompt work too.
 
     Args:
         scorer: a Scorer, or the name of one that fits the pipeline's latent space.
-        prompt: that of the call, or its list of prompts.
-        positions: where to score, of 1..T (T: the finished latent); None: wherever there is what the scorer reads.
-        stop_below: ends a run at the first position where no image scores so much: `RunStopped` is raised out of
-            the pipeline's call.
-        callback: called with (position, scores, one an image); what it raises ends the run too.
+        prompt: the prompt of the call, or its list of prompts.
+        positions: where to score, in 1..T (T: the finished latent); None: wherever the scorer's signal exists.
+        stop_below: stops a run at the first position where no image reaches this score; the pipeline's call raises
+            `RunStopped`.
+        callback: called with (position, scores), one score per image; an exception in it ends the run too.
         show: draw a sparkline on stderr; None: if it is a terminal.
-        log: JSON lines {"position", "steps", "scores"}, null for what is no number: a file, which is added to, or an
-            open stream.
-        preview: the latent space's linear map to RGB; None: what the pipeline's folder or its name tells.
+        log: JSON lines {"position", "steps", "scores"}, with null for scores that are not finite: a file to append to,
+            or an open stream.
+        preview: the latent space's linear map to RGB; None: the map stored with the pipeline or known by its name.
 
     Attributes:
-        scores: by position, one an image, of the latest run.
-        scorer_seconds: what the scorer has taken, of all runs.
+        scores: by position, one per image, of the latest run.
+        scorer_seconds: total scoring time of all runs.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class AlignmentMonitor:
         self._preview = preview or preview_of(pipe)
         self._live: LiveScorer | None = None if isinstance(scorer, str) else self._checked(scorer)
         self._stream: IO[str] | None = None
-        self._watch = Watch(pipe, self._begin, self._seen)
+        self._watch = Watch(pipe, self._begin, self._reported)
 
     @property
     def scorer_seconds(self) -> float:
@@ -109,7 +109,7 @@ class AlignmentMonitor:
     def _checked(self, scorer: Scorer) -> LiveScorer:
         live = LiveScorer(scorer, self._preview, getattr(self._pipe, "vae", None))
         if live.reads_images:
-            raise NbenchError(f"{scorer.name} reads finished images: monitor with one that reads latents or previews")
+            raise NbenchError(f"{scorer.name} reads finished images: use a scorer that reads latents or previews")
         if self._positions is not None:
             live.check(sorted(self._positions), None)
         return live
@@ -121,29 +121,29 @@ class AlignmentMonitor:
             self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))
         return self._live.reads
 
-    def _seen(self, position: int, latents: torch.Tensor, told: Mapping[int, Known]) -> None:
-        for at, what in told.items():
+    def _reported(self, position: int, latents: torch.Tensor, signals: Mapping[int, Known]) -> None:
+        for at, read_signal in signals.items():
             if self._positions is None or at in self._positions:
-                self._score(at, what())
+                self._score(at, read_signal())
 
-    def _score(self, position: int, read: torch.Tensor) -> None:
+    def _score(self, position: int, signal: torch.Tensor) -> None:
         assert self._live is not None
-        scores = self._live.score(self._rows(len(read)), self._watch.at(position), read)
+        scores = self._live.score(self._rows(len(signal)), self._watch.at(position), signal)
         self.scores[position] = scores
-        self._tell(position, scores)
+        self._publish(position, scores)
         if self._stop_below is not None and not any(score >= self._stop_below for score in scores):
             raise RunStopped(position, self._watch.steps or position, scores, self._stop_below)
 
     def _rows(self, count: int) -> Rows:
         if count % len(self._prompts):
             raise NbenchError(
-                f"{count} images for {len(self._prompts)} prompts: give the monitor the pipeline's prompts"
+                f"{count} images for {len(self._prompts)} prompts: give the monitor the prompts of the pipeline's call"
             )
-        each = count // len(self._prompts)
-        prompts = [prompt for prompt in self._prompts for _ in range(each)]
-        return Rows(prompts, [number % each for number in range(count)], {PROMPT: prompts})
+        per_prompt = count // len(self._prompts)
+        prompts = [prompt for prompt in self._prompts for _ in range(per_prompt)]
+        return Rows(prompts, [number % per_prompt for number in range(count)], {PROMPT: prompts})
 
-    def _tell(self, position: int, scores: list[float]) -> None:
+    def _publish(self, position: int, scores: list[float]) -> None:
         steps = self._watch.steps
         if self._stream is not None:
             line = {"position": position, "steps": steps, "scores": list(map(or_none, scores))}
@@ -157,12 +157,12 @@ class AlignmentMonitor:
 
     def _line(self, position: int) -> str:
         rows = list(zip(*self.scores.values(), strict=True))[:_SHOWN_ROWS]
-        drawn = "  ".join(f"{sparkline(row)} {row[-1]:.3f}" for row in rows)
-        return f"{position}/{self._watch.steps} {drawn}"
+        sparklines = "  ".join(f"{sparkline(row)} {row[-1]:.3f}" for row in rows)
+        return f"{position}/{self._watch.steps} {sparklines}"
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Values as bars, the lowest and the highest at the ends of the scale; a blank for what is no number.
+    """Values as bars, scaled from the lowest to the highest; a blank for a value that is not finite.
 
     >>> sparkline([0, 1, math.nan, 2, 7])
     '▁▂ ▃█'

@@ -1,4 +1,4 @@
-"""Pruning policies: at which positions candidates are scored, and how many of the best stay."""
+"""Pruning policies: at which positions candidates are scored, and how many of the best are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXT = re.compile(r"[\d\s:,]+")
 
 @dataclass(frozen=True)
 class Stage:
-    """At `position` the living candidates are scored and the best `keep` of them go on."""
+    """At `position` the remaining candidates are scored and the best `keep` of them continue."""
 
     position: int
     keep: int
@@ -27,13 +27,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Policy:
-    """Stages in the order of their positions, each keeping fewer than the one before, of `drawn` candidates.
+    """Stages in ascending order of position, each keeping fewer candidates than the one before.
 
-    A stage at the final position T chooses among finished latents, so `T:1` alone is plain Best-of-N. `drawn` is None
-    where all candidates that there are to choose among are drawn.
+    A stage at the final position T selects among finished latents, so `T:1` alone is plain Best-of-N. `drawn` is the
+    number of candidates to draw; None: all n.
 
     Raises:
-        NbenchError: there is no stage, positions do not ascend, or keeps do not descend to 1 or more.
+        NbenchError: there is no stage, positions do not ascend, or the numbers kept do not descend to 1 or more.
     """
 
     stages: tuple[Stage, ...]
@@ -41,9 +41,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise NbenchError("a policy without stages: write position:keep, as in 20:1 or 10:3,20:1")
+            raise NbenchError("the policy has no stages: write position:keep, as in 20:1 or 10:3,20:1")
         if self.stages[0].position < 0 or self.stages[-1].keep < 1:
-            raise NbenchError(f"policy {self}: positions count from 0 and at least one candidate stays")
+            raise NbenchError(f"policy {self}: positions start at 0 and every stage keeps 1 or more; change it")
         if self.drawn is not None and self.drawn < self.stages[0].keep:
             raise NbenchError(
                 f"policy {self}: cannot keep {self.stages[0].keep} of {self.drawn} candidates; keep fewer"
@@ -52,25 +52,27 @@ class Policy:
             if after.position <= before.position:
                 raise NbenchError(f"policy {self}: position {after.position} must be later than {before.position}")
             if after.keep >= before.keep:
-                raise NbenchError(f"policy {self}: position {after.position} must keep fewer than {before.keep}")
+                raise NbenchError(
+                    f"policy {self}: position {after.position} must keep fewer candidates than {before.keep}"
+                )
 
     def __str__(self) -> str:
-        """As `parse_policy` reads it."""
-        drawn = [] if self.drawn is None else [str(self.drawn)]
-        return ",".join([*drawn, *(f"{stage.position}:{stage.keep}" for stage in self.stages)])
+        """The text that `parse_policy` reads."""
+        prefix = [] if self.drawn is None else [str(self.drawn)]
+        return ",".join([*prefix, *(f"{stage.position}:{stage.keep}" for stage in self.stages)])
 
     def of(self, n: int) -> int:
         """How many of `n` candidates are drawn."""
         return n if self.drawn is None else self.drawn
 
     def check(self, n: int, steps: int) -> None:
-        """See that the policy fits `n` candidates and runs of `steps` steps.
+        """Check that the policy fits `n` candidates and runs of `steps` steps.
 
         Raises:
-            NbenchError: a stage lies beyond the last step, or more candidates are drawn or kept than there are.
+            NbenchError: a stage lies after the last step, or more than `n` candidates are drawn or kept.
         """
         if n < 1:
-            raise NbenchError("of no candidates none can be kept: draw 1 or more")
+            raise NbenchError(f"{n} candidates leave none to keep: draw 1 or more")
         if self.stages[-1].position > steps:
             raise NbenchError(f"policy {self}: position {self.stages[-1].position} not in 0..{steps}; move it earlier")
         if self.of(n) > n:
@@ -87,10 +89,10 @@ class Policy:
         return (self.of(n), *(stage.keep for stage in self.stages[:-1]))
 
     def rows(self, n: int, steps: int, calls_per_score: int = 0) -> int:
-        """Denoiser rows (calls of one candidate) that a prompt costs, from `n` candidates to the survivors at `steps`.
+        """Denoiser rows (calls of one candidate) per prompt, from `n` candidates to the survivors at `steps`.
 
-        calls_per_score: 1 for scorers that read the x0 estimate, which step k makes of all who are alive at k, so the
-        worst leave one step later; 0 for those that read the latent alone.
+        calls_per_score: 1 for scorers that read the x0 estimate: step k computes it for all candidates alive at k, so
+        the worst are dropped one step later. 0 for scorers that read the latent alone.
 
         >>> parse_policy("20:1").rows(6, 50), parse_policy("20:1").rows(6, 50, calls_per_score=1)
         (150, 155)
@@ -112,17 +114,17 @@ class _Frozen(BaseModel):
 
 
 class PolicyStage(_Frozen):
-    """A stage as the file has it."""
+    """A stage in a policy file."""
 
     position: int = Field(ge=0)
     keep: int = Field(ge=1)
 
 
 class PolicyFile(_Frozen):
-    """A policy with what it was tuned for; only the stages are needed.
+    """A policy with the setting that it was tuned for; only the stages are required.
 
     n: candidates of the full Best-of-n; drawn: how many of them the policy draws, None for all;
-    budget: the share of full Best-of-n's cost it was to stay within; expected: what it reached in replay.
+    budget: maximum cost as a share of full Best-of-n's cost; expected: figures of the policy in replay.
     """
 
     format_version: Literal[1] = 1
@@ -142,15 +144,15 @@ class PolicyFile(_Frozen):
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy that `text` writes (`20:1`, `10:3,20:1`: position:keep) or that the JSON file `text` holds.
+    """Parse a policy from `text` (`20:1`, `10:3,20:1`: position:keep), or read it from the JSON file at path `text`.
 
-    A number before the stages, as in `4,10:3,20:1`, says how many candidates to draw.
+    A number before the stages, as in `4,10:3,20:1`, is the number of candidates to draw.
 
     >>> parse_policy("10:3,20:1").stages
     (Stage(position=10, keep=3), Stage(position=20, keep=1))
 
     Raises:
-        NbenchError: neither, or not a policy.
+        NbenchError: `text` is neither a policy nor the path of a policy file.
     """
     if not _TEXT.fullmatch(text):
         return read_policy(Path(text)).policy
@@ -159,32 +161,35 @@ def parse_policy(text: str) -> Policy:
     matches = [_STAGE.fullmatch(part) for part in parts]
     stages = tuple(Stage(int(match[1]), int(match[2])) for match in matches if match)
     if len(stages) < len(matches):
-        raise NbenchError(f"policy {text!r} not understood: write position:keep, as in 20:1 or 10:3,20:1, or a file")
+        raise NbenchError(
+            f"policy {text!r} not understood: write position:keep, as in 20:1 or 10:3,20:1, or name a file"
+        )
     return Policy(stages, drawn)
 
 
 def read_policy(path: Path) -> PolicyFile:
-    """The policy file at `path`.
+    """Read the policy file at `path`.
 
     Raises:
-        NbenchError: there is none, or it is not a policy file.
+        NbenchError: the file cannot be read, or it is not a policy file.
     """
     try:
-        found = PolicyFile.model_validate_json(path.read_bytes())
+        file = PolicyFile.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise NbenchError(f"{path} is not a policy file: {where}: {first['msg']}; nbench tune writes them") from None
     except OSError as error:
         raise NbenchError(
-            f"no policy at {path} ({reason_of(error)}): write position:keep, as in 20:1 or 10:3,20:1, or a JSON file"
+            f"no policy at {path} ({reason_of(error)}): write position:keep, as in 20:1 or 10:3,20:1, or name a JSON "
+            "file"
         ) from None
-    found.policy  # noqa: B018 - raises where the stages are not in order
-    return found
+    file.policy  # noqa: B018 - raises if the stages are not in order
+    return file
 
 
 def write_policy(path: Path, file: PolicyFile) -> None:
-    """Write a policy file; atomic.
+    """Write a policy file atomically.
 
     Raises:
         NbenchError: the folder cannot be written.

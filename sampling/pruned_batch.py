@@ -1,4 +1,4 @@
-"""Runs a batch of candidates of one or several prompts through a stock pipeline, and stops those who leave."""
+"""Runs a batch of candidates of one or several prompts through a stock pipeline, and drops the losers on the way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .waves import Waves
 
 @dataclass
 class Task:
-    """A prompt, and what is known of its candidates so far, by number."""
+    """A prompt with the state of its candidates, by candidate number."""
 
     prompt: str
     prompt_id: str
@@ -39,13 +39,13 @@ class Task:
     rows: int = 0
 
     def seed_of(self, number: int) -> int:
-        """The seed of a candidate: that which a bench gives it."""
+        """The seed of a candidate, the same as in a bench."""
         return candidate_seed(self.seed, self.prompt_id, number)
 
-    def decide(self, index: int, found: dict[int, float], position: int) -> list[int]:
-        """Note the scores of all living candidates at a stage; those that go on."""
-        kept = self.waves.decide(index, found)
-        for number, score in found.items():
+    def decide(self, index: int, scores: dict[int, float], position: int) -> list[int]:
+        """Store the scores of all living candidates at a stage; returns the candidates that continue."""
+        kept = self.waves.decide(index, scores)
+        for number, score in scores.items():
             self.scores[number][position] = score
             if number not in kept:
                 self.left_at[number] = position
@@ -53,99 +53,105 @@ class Task:
 
 
 class _Ended(Exception):
-    """Nobody goes on."""
+    """No candidate continues."""
 
 
 class Batch:
-    """The next wave of each of several tasks, which follow the same rules, as one batch of `pipe`: a row a candidate.
+    """The next wave of several tasks with the same rules, as one batch of `pipe` with one row per candidate.
 
-    The waves are of one size, as a batch of several tasks has room for all candidates of each.
+    All waves have the same size, because a batch of several tasks has room for all candidates of each.
     """
 
     def __init__(self, pipe: Any, live: LiveScorer, tasks: Sequence[Task], arguments: dict[str, Any]) -> None:
-        drawn = [(task, task.waves.next()) for task in tasks]
-        self._drawn = [(task, numbers) for task, numbers in drawn if numbers]
-        self.rows = [(task, number) for task, numbers in self._drawn for number in numbers]
+        waves = [(task, task.waves.next()) for task in tasks]
+        self._waves = [(task, numbers) for task, numbers in waves if numbers]
+        self.rows = [(task, number) for task, numbers in self._waves for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
         self._pruner = Pruner(pipe, len(self.rows))
-        self._watch = Watch(pipe, lambda _: live.reads, self._seen, self._computed)
-        self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's place in memory
+        self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed)
+        self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
 
     def run(self) -> None:
-        """Run until all have left or are finished; the tasks know the outcome."""
+        """Run until every candidate is dropped or finished; the results are stored in the tasks."""
         for task, number in self.rows:
             task.scores[number] = {}
         steps = self.rows[0][0].waves.rules.steps
         with self._pruner:
             try:
-                called = self._called()
-                with self._watch, float32_noise(self._pipe), own_noise(self._pipe, called["generator"]):
-                    images = self._pipe(output_type="np", **called).images
+                arguments = self._pipe_arguments()
+                with self._watch, float32_noise(self._pipe), own_noise(self._pipe, arguments["generator"]):
+                    images = self._pipe(output_type="np", **arguments).images
                 if self._live.reads_images:
                     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
                     self._stage(steps, lambda: pixels, pixels)
             except _Ended:
                 if hasattr(self._pipe, "maybe_free_model_hooks"):
-                    self._pipe.maybe_free_model_hooks()  # as the pipeline does at its own end
+                    self._pipe.maybe_free_model_hooks()  # the pipeline does so after a complete run
             else:
                 for row in self._pruner.living:
                     task, number = self.rows[row]
                     task.images[number] = _pixels(images[row])
-        for task, _ in self._drawn:
+        for task, _ in self._waves:
             task.rows += round(self._pruner.rows * self._calls[id(task)] / sum(self._calls.values()))
 
-    def _called(self) -> dict[str, Any]:
-        prompts = [task.prompt for task, _ in self._drawn]  # each is embedded once
-        called = as_called(self._pipe, self._arguments, len(prompts))
+    def _pipe_arguments(self) -> dict[str, Any]:
+        prompts = [task.prompt for task, _ in self._waves]  # each prompt is embedded once
         generators = [torch.Generator().manual_seed(task.seed_of(number)) for task, number in self.rows]
-        return {**called, "prompt": prompts, "num_images_per_prompt": len(self._drawn[0][1]), "generator": generators}
+        return {
+            **as_called(self._pipe, self._arguments, len(prompts)),
+            "prompt": prompts,
+            "num_images_per_prompt": len(self._waves[0][1]),
+            "generator": generators,
+        }
 
     def _computed(self) -> list[int]:
         return self._pruner.computed(self.rows[0][0].waves.rules.compiled)
 
-    def _seen(self, position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
-        rules = self.rows[0][0].waves.rules
-        if self._watch.steps != rules.steps:
-            asked = f"{self._watch.steps} steps when asked for {rules.steps}"
-            raise NbenchError(f"{type(self._pipe).__name__} runs {asked}: ask so")
+    def _reported(self, position: int, latents: torch.Tensor, signals: Mapping[int, Known]) -> None:
+        steps = self.rows[0][0].waves.rules.steps
+        if self._watch.steps != steps:
+            raise NbenchError(
+                f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
+                "choose a number of steps that it runs exactly"
+            )
         for row in self._computed():
             task = self.rows[row][0]
             task.waves.spent += 1
             self._calls[id(task)] += 1
-        for at, what in known.items():
-            self._stage(at, what, latents)
+        for at, read_signal in signals.items():
+            self._stage(at, read_signal, latents)
 
-    def _stage(self, position: int, what: Known, latents: torch.Tensor) -> None:
-        """Score the living, if the policy says so here, and stop those who leave."""
+    def _stage(self, position: int, read_signal: Known, latents: torch.Tensor) -> None:
+        """If the policy has a stage here, score the living candidates and drop the losers."""
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
         if index is None:
             return
         living = self._pruner.living
-        who = [self.rows[row] for row in living]
-        prompts = [task.prompt for task, _ in who]
-        rows = Rows([task.prompt_id for task, _ in who], [number for _, number in who], {PROMPT: prompts})
-        known = what()[living]
-        scores = self._live.score(rows, self._watch.at(position), known)
+        candidates = [self.rows[row] for row in living]
+        prompts = [task.prompt for task, _ in candidates]
+        rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
+        signal = read_signal()[living]
+        scores = self._live.score(rows, self._watch.at(position), signal)
         kept: list[int] = []
-        for task, _ in self._drawn:
-            found = {number: score for (other, number), score in zip(who, scores, strict=True) if other is task}
-            if found:
-                stay = task.decide(index, found, position)
+        for task, _ in self._waves:
+            own = {number: score for (other, number), score in zip(candidates, scores, strict=True) if other is task}
+            if own:
+                stay = task.decide(index, own, position)
                 kept += [row for row in living if self.rows[row][0] is task and self.rows[row][1] in stay]
-        shown = known if known.ndim == 4 else latents[living]  # gaps and activations are no picture
-        for (task, number), row, last in zip(who, living, shown, strict=True):
+        pictures = signal if signal.ndim == 4 else latents[living]  # gaps and activations cannot be drawn
+        for (task, number), row, picture in zip(candidates, living, pictures, strict=True):
             if row not in kept:
-                self._remember(task, number, last)
+                self._keep_picture(task, number, picture)
         if not kept:
             raise _Ended
         self._pruner.keep(kept)
 
-    def _remember(self, task: Task, number: int, shown: torch.Tensor) -> None:
+    def _keep_picture(self, task: Task, number: int, picture: torch.Tensor) -> None:
         if self._live.reads_images:
-            task.images[number] = _pixels(shown.permute(1, 2, 0).numpy())
+            task.images[number] = _pixels(picture.permute(1, 2, 0).numpy())
         elif self._live.preview_map is not None:
-            task.previews[number] = preview_image(shown.float().cpu().numpy(), self._live.preview_map)
+            task.previews[number] = preview_image(picture.float().cpu().numpy(), self._live.preview_map)
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:

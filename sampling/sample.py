@@ -1,4 +1,4 @@
-"""The run of `nbench sample`: Best-of-N of one prompt, and its images as files."""
+"""Runs `nbench sample`: Best-of-N for one prompt, with its images written to files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from .policy import parse_policy
 
 
 def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
-    """Generate, and write `config.out` with what comes beside it: the result, and the files.
+    """Generate and write `config.out` and the files beside it; returns the result and the paths written.
 
     Raises:
-        NbenchError: options that do not fit, before anything is generated; a file that cannot be written.
+        NbenchError: options that do not fit together (raised before anything is generated), or a file that cannot be
+            written.
     """
     out, options = config.out, config.options
     file_format = Image.registered_extensions().get(out.suffix.lower())
     if file_format not in Image.SAVE:
-        raise NbenchError(f"--out {out}: no format of images is called {out.suffix!r}; write .png, .jpg or .webp")
+        raise NbenchError(f"--out {out}: unknown image format {out.suffix!r}; use .png, .jpg or .webp")
     entry = resolve_pipeline(config.pipeline, options)
     policy, steps = parse_policy(config.policy), config.steps or entry.steps
     policy.check(config.best_of, steps)
@@ -64,6 +65,6 @@ def _sheet(result: BestOfNResult, prompt: str) -> bytes:
     tiles = []
     for candidate in result.candidates:
         score = f" {list(candidate.scores.values())[-1]:.3f}" if candidate.scores else ""
-        fate = "selected" if candidate.left_at is None else f"left at {candidate.left_at}"
-        tiles.append((fate + score, blank if candidate.seen is None else candidate.seen))
+        outcome = "selected" if candidate.left_at is None else f"dropped at {candidate.left_at}"
+        tiles.append((outcome + score, blank if candidate.seen is None else candidate.seen))
     return sheet_of(tiles, prompt)

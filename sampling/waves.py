@@ -1,4 +1,4 @@
-"""Who goes on at a stage, and which wave of candidates comes next; pure decisions, which no run is needed for."""
+"""Decides which candidates continue at a stage and which wave comes next; pure logic, without a pipeline."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class Rules:
     """How candidates are drawn and dropped.
 
     Args:
-        stages: positions ascending, the last one that at which `keep` are left: T unless the policy gets there before.
+        stages: in ascending order of position; the last one leaves `keep` candidates (at T, or earlier if the policy
+            says so).
         steps: T.
-        n: candidates in all, `max_batch` of them at a time (None: all).
-        keep: candidates to end with.
-        accept: a score at which a candidate is good enough; as soon as `keep` of them are, nobody else goes on.
-        restart: a score below which the best of a wave, at any stage, ends the wave; others are drawn in their place.
-        budget: denoiser calls (a candidate, a step), never exceeded.
-        lag: steps after the position of a stage until its losers leave: 1 for scorers of what step k predicts.
+        n: total number of candidates, `max_batch` of them per wave (None: all).
+        keep: candidates to select.
+        accept: a score that is good enough; once `keep` candidates reach it, all others are dropped.
+        restart: if the best score of a wave is below this at any stage, the wave ends and new candidates are drawn.
+        budget: maximum number of denoiser calls (one step of one candidate is one call).
+        lag: steps from the position of a stage until its losers are dropped: 1 for scorers of what step k predicts.
         compiled: whether the denoiser's batch shrinks to a few sizes only.
     """
 
@@ -40,19 +41,19 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.n:
-            raise NbenchError(f"keep {self.keep} of {self.n} candidates makes no sense: keep 1..{self.n}")
+            raise NbenchError(f"cannot keep {self.keep} of {self.n} candidates: keep 1..{self.n}")
         if self.max_batch is not None and self.max_batch < self.keep:
-            raise NbenchError(f"max_batch {self.max_batch} is less than the {self.keep} to keep: raise it")
+            raise NbenchError(f"max_batch {self.max_batch} is less than keep={self.keep}: raise it")
         if self.restart is not None and self.budget is None:
-            raise NbenchError("restart may draw seeds without end: give a budget too")
+            raise NbenchError("restart without a budget could run forever: set a budget too")
         if self.budget is not None and self.budget < self.cost(self.keep):
-            least = self.cost(self.keep)
             raise NbenchError(
-                f"a budget of {self.budget} calls makes no image: {self.steps} steps take {least} or more"
+                f"a budget of {self.budget} calls is too small for an image: give {self.cost(self.keep)} or more "
+                f"for {self.steps} steps"
             )
 
     def cost(self, size: int) -> int:
-        """Denoiser calls of a wave that nothing ends early."""
+        """Denoiser calls of a wave that does not end early."""
         calls, done, living = 0, 0, size
         for stage in self.stages:
             until = min(stage.position + self.lag, self.steps)
@@ -65,60 +66,60 @@ class Rules:
 
 
 def stages_of(policy: Policy, steps: int, keep: int) -> tuple[Stage, ...]:
-    """The stages of a policy, none of which leaves fewer than `keep`; at T as many are left."""
+    """The stages of a policy with at least `keep` kept at each; if the last one keeps more, a stage at T follows."""
     stages = tuple(Stage(stage.position, max(stage.keep, keep)) for stage in policy.stages)
     return stages if stages and stages[-1].keep == keep else (*stages, Stage(steps, keep))
 
 
 class Waves:
-    """Candidates in waves: each competes at each stage with those of its wave and with those kept of the waves before.
+    """Waves of candidates: at each stage a candidate competes with its wave and with those kept from earlier waves.
 
-    So a wave none of which beats what is there already ends at the stage that shows it.
+    A wave ends at the first stage where none of its candidates beats those kept before.
 
-    `spent` counts denoiser calls so far; whoever runs the waves adds to it after every step.
+    `spent` counts denoiser calls so far; the code that runs the waves increases it after every step.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.spent = 0
         self._left, self._drawn, self._size = rules.n, 0, 0
-        self._kept: list[dict[int, float]] = [{} for _ in rules.stages]  # candidate -> score, by stage, of waves past
+        self._kept: list[dict[int, float]] = [{} for _ in rules.stages]  # by stage: candidate -> score, earlier waves
         self._wave: list[dict[int, float]] = []
         self._accepted = self._restarted = False
 
     def next(self) -> range:
-        """The numbers of the next wave's candidates; none when enough are drawn, or the budget covers no other."""
+        """Candidate numbers of the next wave; empty when enough are drawn or the budget covers no more."""
         self._close()
         size = 0 if self._accepted else min(self._left, self.rules.max_batch or self._left)
         if self.rules.budget is not None:
             left = self.rules.budget - self.spent
-            size = next((some for some in range(size, 0, -1) if self.rules.cost(some) <= left), 0)
+            size = next((smaller for smaller in range(size, 0, -1) if self.rules.cost(smaller) <= left), 0)
         self._size = size
         return range(self._drawn, self._drawn + size)
 
     def decide(self, index: int, scores: Mapping[int, float]) -> list[int]:
-        """The candidates that go on after stage `index`, of all living ones' scores at it; none: the wave ends here."""
+        """The candidates that continue after stage `index`, by the scores of all living ones; empty: the wave ends."""
         rules, ranked = self.rules, best(scores)
-        good = [candidate for candidate in ranked if rules.accept is not None and scores[candidate] >= rules.accept]
+        passing = [candidate for candidate in ranked if rules.accept is not None and scores[candidate] >= rules.accept]
         if self._accepted:
             kept = ranked
-        elif len(good) >= rules.keep:
-            kept, self._accepted = good[: rules.keep], True
+        elif len(passing) >= rules.keep:
+            kept, self._accepted = passing[: rules.keep], True
         elif self._restarts(scores[ranked[0]]):
             kept, self._restarted = [], True
         else:
-            first = best({**self._kept[index], **scores})[: rules.stages[index].keep]
-            kept = [candidate for candidate in ranked if candidate in first]
+            top = best({**self._kept[index], **scores})[: rules.stages[index].keep]
+            kept = [candidate for candidate in ranked if candidate in top]
         self._wave.append({candidate: scores[candidate] for candidate in kept})
         return kept
 
     def selected(self) -> list[int]:
-        """The `keep` best of all that stayed to the end, best first."""
+        """The `keep` best of all candidates that reached the end, best first."""
         self._close()
         return best(self._kept[-1])[: self.rules.keep]
 
     def _restarts(self, score: float) -> bool:
-        # only where the budget covers such a wave once more: something must come out
+        # only if the budget covers another such wave: every run must give an image
         rules = self.rules
         if rules.restart is None or rules.budget is None or score >= rules.restart:
             return False
@@ -128,7 +129,7 @@ class Waves:
         self._drawn += self._size
         if not self._restarted:
             self._left -= self._size
-            for kept, scores in zip(self._kept, self._wave, strict=False):  # a wave that ended early has fewer
+            for kept, scores in zip(self._kept, self._wave, strict=False):  # a wave that ended early has fewer stages
                 if self._accepted:
                     kept.clear()
                 kept.update(scores)
@@ -136,7 +137,7 @@ class Waves:
 
 
 def best(scores: Mapping[int, float]) -> list[int]:
-    """Candidates by score, highest first; of equals the one drawn first, and what is no number last."""
+    """Candidates by score, highest first; ties by drawing order, NaN last."""
     return sorted(scores, key=lambda candidate: (-_number(scores[candidate]), candidate))
 
 

@@ -1,1 +1,1 @@
-"""Scorers: anything that gives a prompt and what is known at a position a number, higher is better."""
+"""Scorers: each rates how well a candidate at a position matches its prompt; higher is better."""

@@ -1,4 +1,4 @@
-"""Applies a scorer to rows of a bench or of a running pipeline: prepares, embeds, checks what comes back, times it."""
+"""Apply a scorer to rows of a bench or of a running pipeline: prepare inputs, embed, check the output, time it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .decoders import Decoder
 from .protocols import NameScorer, PairScorer, Scorer, TwinTower, checked_scorer, embed_inputs, score_pairs
 
 Signal = Callable[[slice], torch.Tensor]
-"""What is recorded of some of B rows at a position."""
+"""The recorded signal of a slice of B rows at a position."""
 _ROWS = 256
-"""Rows that a scorer sees at a time, until memory ends; texts that a tower embeds at a time."""
+"""Rows per call of a scorer, until memory runs out; texts per call of `embed_text`."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """B trajectories to score. `texts`: by kind of caption, PROMPT among them, one per row (None: it has none)."""
+    """B trajectories to score. `texts`: by kind of caption (PROMPT is one), one per row or None."""
 
     prompt_ids: Sequence[str]
     candidates: Sequence[int]
@@ -39,10 +39,10 @@ class RowScores:
     """The scores of B rows at one position.
 
     Attributes:
-        by_caption: float64 on the CPU, of the rows that have a caption of the kind, in their order; not finite where
-            the scorer could not tell.
-        seconds: per score, texts excluded, as they are embedded once for all positions.
-        embeddings: of the inputs of a twin tower, float32 [B, D] on the CPU.
+        by_caption: by kind of caption, float64 on the CPU, for the rows that have such a caption, in order; not
+            finite where the scorer gives no score.
+        seconds: per score; texts are excluded, as they are embedded once for all positions.
+        embeddings: a twin tower's input embeddings, float32 [B, D] on the CPU.
     """
 
     by_caption: dict[str, torch.Tensor]
@@ -51,17 +51,17 @@ class RowScores:
 
 
 class AppliedScorer:
-    """A scorer at work. It keeps the texts of the last rows: where rows come prompt by prompt, each is embedded once.
+    """A scorer in use. It caches the texts of the last rows, so if rows go prompt by prompt each text is embedded once.
 
     Args:
-        decode: makes the pictures that the scorer reads of recorded latents or x0 estimates; None: it reads these.
-        batch_size: rows that the scorer sees at a time; None starts with many and halves them when memory runs out.
+        decode: turns recorded latents or x0 estimates into the images that the scorer reads; None: it reads them as is.
+        batch_size: rows per call; None starts high and halves when memory runs out.
 
     Attributes:
-        seconds: taken by all calls so far, decoding and texts included.
+        seconds: time of all calls so far, decoding and texts included.
 
     Raises:
-        NbenchError: it is no scorer.
+        NbenchError: not a scorer.
     """
 
     def __init__(self, scorer: Scorer, decode: Decoder | None = None, batch_size: int | None = None) -> None:
@@ -72,27 +72,27 @@ class AppliedScorer:
         self._texts: dict[str, torch.Tensor] = {}
 
     def prepared(self, recorded: torch.Tensor) -> torch.Tensor:
-        """What the scorer reads, float32, of what is recorded; the scores of a reference stay float64."""
+        """The scorer's input, float32, from a recorded signal; scores of a reference stay float64."""
         inputs = recorded if recorded.dtype == torch.float64 else recorded.float()
         return inputs if self._decode is None else self._decode(inputs)
 
     def score(self, rows: Rows, at: PositionInfo, signal: Signal) -> RowScores:
-        """The scores of `rows` at a position.
+        """Score `rows` at a position.
 
         Raises:
-            NbenchError: the scorer fails, gives anything but one real number per row, or runs out of memory.
+            NbenchError: the scorer fails, does not return one real number per row, or runs out of memory.
         """
         start = time.perf_counter()
         if isinstance(self.scorer, TwinTower):
             self._embed_texts(self.scorer, rows)
-        embedded = time.perf_counter()
+        texts_done = time.perf_counter()
         scores, embeddings = zip(*self._parts(rows, at, signal), strict=True)
         by_caption = {kind: torch.cat([part[kind] for part in scores]).double().cpu() for kind in scores[0]}
         end = time.perf_counter()
         self.seconds += end - start
         count = len(rows) * (1 if isinstance(self.scorer, TwinTower) else len(by_caption))
         return RowScores(
-            by_caption, (end - embedded) / count, torch.cat(embeddings) if embeddings[0] is not None else None
+            by_caption, (end - texts_done) / count, torch.cat(embeddings) if embeddings[0] is not None else None
         )
 
     def _parts(self, rows: Rows, at: PositionInfo, signal: Signal) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
@@ -116,28 +116,28 @@ class AppliedScorer:
             names = partial(scorer.score_names, rows.prompt_ids[part], rows.candidates[part], at.position)
             return {PROMPT: answer(scorer, "score_names", names, count)}, None
         inputs = self.prepared(signal(part))
-        texts = {kind: _present(some[part]) for kind, some in rows.texts.items()}
+        texts = {kind: _present(column[part]) for kind, column in rows.texts.items()}
         if isinstance(scorer, TwinTower):
-            seen = answer(scorer, "embed_inputs", partial(embed_inputs, scorer, inputs, at), count, wide=True)
-            scaled = seen * self._scale
-            return {kind: self._products(scaled[numbers], some) for kind, (numbers, some) in texts.items()}, (
-                seen.float().cpu()
+            embeddings = answer(scorer, "embed_inputs", partial(embed_inputs, scorer, inputs, at), count, wide=True)
+            scaled = embeddings * self._scale
+            return {kind: self._products(scaled[numbers], captions) for kind, (numbers, captions) in texts.items()}, (
+                embeddings.float().cpu()
             )
         assert isinstance(scorer, PairScorer)
         scores = {kind: torch.empty(0) for kind in texts}
-        for kind, (numbers, some) in texts.items():
-            if some:
-                pairs = partial(score_pairs, scorer, inputs[numbers], some, at)
-                scores[kind] = answer(scorer, "score", pairs, len(some))
+        for kind, (numbers, captions) in texts.items():
+            if captions:
+                pairs = partial(score_pairs, scorer, inputs[numbers], captions, at)
+                scores[kind] = answer(scorer, "score", pairs, len(captions))
         return scores, None
 
     def _products(self, inputs: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         if not texts:
             return inputs.sum(-1)
-        embedded = torch.stack([self._texts[text] for text in texts]).to(inputs.device)
-        if embedded.shape != inputs.shape:
-            raise NbenchError(f"scorer {self.scorer.name}: {widths_misfit(embedded.shape[1], inputs.shape[1])}")
-        return (embedded * inputs).sum(-1)
+        text_embeddings = torch.stack([self._texts[text] for text in texts]).to(inputs.device)
+        if text_embeddings.shape != inputs.shape:
+            raise NbenchError(f"scorer {self.scorer.name}: {widths_misfit(text_embeddings.shape[1], inputs.shape[1])}")
+        return (text_embeddings * inputs).sum(-1)
 
     def _embed_texts(self, tower: TwinTower, rows: Rows) -> None:
         wanted = list(dict.fromkeys(text for texts in rows.texts.values() for text in texts if text is not None))
@@ -151,16 +151,16 @@ class AppliedScorer:
 
     def _out_of_memory(self) -> NbenchError:
         return NbenchError(
-            f"{self.scorer.name} runs out of memory with {self._size} rows at a time: "
-            "give a smaller --batch-size, or another --device or --dtype"
+            f"{self.scorer.name} runs out of memory with {self._size} rows per batch: "
+            "use a smaller --batch-size, or another --device or --dtype"
         )
 
 
 def embed_texts(tower: TwinTower, texts: Sequence[str]) -> torch.Tensor:
-    """Embeddings [P, D] of one text or more, some at a time.
+    """Embeddings [P, D] of one or more texts, in batches.
 
     Raises:
-        NbenchError: the scorer fails, or gives something else.
+        NbenchError: the scorer fails, or returns something else.
     """
     parts = (texts[start : start + _ROWS] for start in range(0, len(texts), _ROWS))
     return torch.cat(
@@ -169,17 +169,17 @@ def embed_texts(tower: TwinTower, texts: Sequence[str]) -> torch.Tensor:
 
 
 def answer(scorer: Scorer, method: str, call: Callable[[], Any], count: int, wide: bool = False) -> torch.Tensor:
-    """What a method of a scorer gives for `count` rows: real numbers [B], or [B, D] where `wide`.
+    """Call a scorer's method and check its result for `count` rows: real numbers [B], or [B, D] if `wide`.
 
     Raises:
-        NbenchError: it fails or gives something else; in one line that names the scorer.
-        torch.OutOfMemoryError: for whoever can call it with fewer rows.
+        NbenchError: it fails or returns something else; one line that names the scorer.
+        torch.OutOfMemoryError: the caller may retry with fewer rows.
     """
     try:
         value = call()
     except (NbenchError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # somebody's own code
+    except Exception as error:  # user code can raise any type
         raise NbenchError(f"scorer {scorer.name}: {method} raises {failure_of(error)} (--debug shows where)") from error
     if misfit := answer_misfit(method, value, count, wide):
         raise NbenchError(f"scorer {scorer.name}: {misfit} (see `nbench models check`)")
@@ -188,26 +188,26 @@ def answer(scorer: Scorer, method: str, call: Callable[[], Any], count: int, wid
 
 
 def answer_misfit(method: str, value: object, count: int, wide: bool) -> str:
-    """What is wrong with the type or shape of what a method gives for `count` rows; "" for nothing."""
+    """What is wrong with the type or shape of a method's result for `count` rows; "" if nothing."""
     shape = "[B, D]" if wide else "[B]"
     if not isinstance(value, torch.Tensor):
-        return f"{method} gives a {type(value).__name__}, not a tensor {shape}"
+        return f"{method} returns a {type(value).__name__}, not a tensor {shape}"
     if value.ndim != 1 + wide or len(value) != count:
-        return f"{method} gives shape {list(value.shape)} for {count} rows, not {shape}"
+        return f"{method} returns shape {list(value.shape)} for {count} rows, not {shape}"
     if value.is_complex() or value.layout != torch.strided:
-        return f"{method} gives {value.dtype} {value.layout}, not real numbers".replace("torch.", "")
+        return f"{method} returns {value.dtype} {value.layout}, not real numbers".replace("torch.", "")
     return ""
 
 
 def widths_misfit(text: int, inputs: int) -> str:
-    """What is wrong with towers whose embeddings have other widths; "" for nothing."""
+    """An error if the two towers' embeddings have different widths; "" if not."""
     if text == inputs:
         return ""
-    return f"embed_text gives {text} numbers and embed_inputs {inputs}: they cannot be multiplied"
+    return f"embed_text returns {text} numbers per row and embed_inputs {inputs}: make them equal"
 
 
 def _present(texts: Sequence[str | None]) -> tuple[list[int], list[str]]:
-    """The rows that have a text, and their texts."""
+    """The numbers of the rows that have a text, and the texts."""
     numbered = [(row, text) for row, text in enumerate(texts) if text is not None]
     return [row for row, _ in numbered], [text for _, text in numbered]
 

@@ -1,4 +1,4 @@
-"""Scorers without a model: what any other one must beat, and what none can."""
+"""Scorers without a model: floor, ceiling, and the guidance gap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .protocols import Reads
 
 
 class RandomScorer:
-    """A uniform draw for each (prompt, candidate, position), the same on every run."""
+    """A uniform draw per (prompt, candidate, position), the same on every run."""
 
     name = "random"
     reads: Reads = "nothing"
@@ -25,21 +25,21 @@ class RandomScorer:
 
 
 class OracleScorer:
-    """A PairScorer that gives each candidate, at every position, the score that its final image has by a reference."""
+    """A PairScorer that gives each candidate, at every position, its final image's score by a reference."""
 
     def __init__(self, reference: str) -> None:
         self.name, self.reads, self.fingerprint = f"oracle-{reference}", f"reference:{reference}", "oracle-1"
 
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """The reference's scores, as they come: float64 [B]."""
+        """The reference's scores, unchanged: float64 [B]."""
         return inputs
 
 
 class GuidanceGapScorer:
-    """CFG-Rejection (Wang et al., arXiv 2505.23343): the gap of conditional and unconditional predictions, accumulated
+    """CFG-Rejection (Wang et al., arXiv 2505.23343): the gap between conditional and unconditional predictions, summed
     over the steps before the position; a PairScorer that needs no model.
 
-    The paper finds samples of high density, and of quality, where the accumulated score difference is large.
+    The paper relates a large sum to regions of high density and to sample quality.
     """
 
     name = "cfg-gap"

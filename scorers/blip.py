@@ -1,4 +1,4 @@
-"""BLIP's image-text matching (Li et al., arXiv 2201.12086): the probability that picture and prompt belong together."""
+"""BLIP's image-text matching (Li et al., arXiv 2201.12086): the probability that image and prompt match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weights import folder_fingerprint, model_folder
 
 
 class BLIPMatchScorer:
-    """A PairScorer of a transformers BlipForImageTextRetrieval: P(match) of its matching head."""
+    """A PairScorer for a transformers BlipForImageTextRetrieval: P(match) of its matching head."""
 
     reads: Reads = "image"
 

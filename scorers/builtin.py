@@ -1,4 +1,4 @@
-"""The scorers that nbench brings: what each reads, whose weights it takes, and the paper it comes from."""
+"""The built-in scorers: what each reads, its weights and its paper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICKSCORE_TEXTS = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 @dataclass(frozen=True)
 class Builtin:
-    """A scorer by name. `weights` are shapes (shipped), a Hub id, or none; `size` in parameters; higher is better."""
+    """A named scorer. weights: shapes (shipped), a Hub id, or none; size: parameters; higher scores are better."""
 
     reads: Reads
     load: Callable[[LatentSpace, Placement], Scorer]
@@ -34,7 +34,7 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Family:
-    """Scorers of any model of one kind: FAMILY:MODEL; `about` says which kind, the rest is as of `Builtin`."""
+    """Scorers for any model of one kind, FAMILY:MODEL; `about` describes the kind, the rest is as in `Builtin`."""
 
     load: Callable[[str, LatentSpace, Placement], Scorer]
     model: str
@@ -46,15 +46,15 @@ class Family:
 
 
 def fitting(weights: str, space: LatentSpace) -> Path:
-    """The shipped weights for a bench's latent space.
+    """The shipped weights that fit a latent space.
 
     Raises:
         NbenchError: there are none.
     """
     if not _is_shapes(space):
-        found, fits = ("x".join(map(str, shape)) for shape in (space.latent_shape, SHAPES_LATENT))
+        shape, shipped = ("x".join(map(str, sizes)) for sizes in (space.latent_shape, SHAPES_LATENT))
         raise NbenchError(
-            f"no {weights} weights fit latents of {found}: the shipped ones fit {fits} (pipeline shapes); "
+            f"no {weights} weights fit latents of {shape}: the shipped ones fit {shipped} (pipeline shapes); "
             "name the folder or Hub id of a CLIPModel instead"
         )
     return _WEIGHTS / weights
@@ -89,10 +89,10 @@ def _vqascore(space: LatentSpace, placement: Placement) -> Scorer:
 
 
 def _on(load: Callable[[LatentSpace, Placement], Scorer], reads: Reads, name: str) -> Callable[..., Scorer]:
-    def loaded(space: LatentSpace, placement: Placement) -> Scorer:
+    def load_and_reread(space: LatentSpace, placement: Placement) -> Scorer:
         return reread(load(space, placement), reads, name)
 
-    return loaded
+    return load_and_reread
 
 
 def _siglip(space: LatentSpace, placement: Placement) -> Scorer:
@@ -185,7 +185,7 @@ BUILTIN = {
 }
 
 REREADINGS = {"preview": "preview", "x0-preview": "x0_preview", "x0-image": "x0_image", "image": "image"}
-"""READS:SCORER, for any scorer of pictures."""
+"""The prefixes of READS:SCORER, for any scorer of images."""
 
 
 def _any_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
@@ -197,7 +197,7 @@ def _any_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
 def _latentclip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     scorer = _any_clip(model, space, placement)
     if scorer.reads != "latent":
-        raise NbenchError(f"latentclip:{model} takes RGB: name a model whose first layer takes latents")
+        raise NbenchError(f"latentclip:{model} reads RGB: name a model that reads latents")
     return scorer
 
 

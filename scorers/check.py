@@ -1,4 +1,4 @@
-"""Runs a scorer on a small batch and says what is wrong with it."""
+"""Run a scorer on a small batch and report what is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROMPTS = (
     "one green circle",
     "three blue triangles on white background",
 )
-"""Of different lengths, so that padding shows."""
+"""Of different lengths, so that padding matters."""
 WORLD = LatentSpace(
     (4, 16, 16),
     PreviewMap(((0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0)), (0.5, 0.5, 0.5)),
@@ -30,13 +30,13 @@ WORLD = LatentSpace(
     positions=(PositionInfo(25, 500.0, 1.0, 1.0),),
     steps=50,
 )
-"""Stands for a bench of the embedded world where none is given."""
+"""The embedded world's latent space, used without a bench."""
 _CLOSE = 1e-3
-"""Between two answers that should be the same, relative to their spread; float16 models stay within it."""
+"""Tolerance between results that should be equal, relative to the largest; float16 models stay within it."""
 
 
 def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
-    """Random rows of what a scorer reads, in the shapes of a bench; 64 activations where nobody knows how many."""
+    """Random inputs of the kind a scorer reads, in the shapes of a bench; 64 activations if the width is unknown."""
     draw = torch.Generator().manual_seed(0)
     kind = scorer.reads.partition(":")[0]
     if kind in ("latent", "x0"):
@@ -52,23 +52,22 @@ def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
 
 
 def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> list[str]:
-    """What is wrong with a scorer, one line each; none if it keeps its protocol on these rows.
+    """The problems of a scorer on these rows, one line each; empty if it follows its protocol.
 
     Args:
-        inputs: B rows of what it reads; with `prompts`, one each.
+        inputs: B rows of what it reads; `prompts` has one prompt per row.
     """
     if isinstance(scorer, NameScorer):
         return check_names(scorer, prompts, range(len(prompts)), at.position)
-    found: list[str] = []
     if isinstance(scorer, TwinTower):
         tower = scorer
         texts = _check("embed_text", lambda rows: tower.embed_text([prompts[row] for row in rows]), len(prompts), True)
-        seen = _check("embed_inputs", lambda rows: embed_inputs(tower, inputs[rows], at), len(inputs), True)
-        found = [*texts, *seen]
-        if not found:
+        embeddings = _check("embed_inputs", lambda rows: embed_inputs(tower, inputs[rows], at), len(inputs), True)
+        problems = [*texts, *embeddings]
+        if not problems:
             widths = tower.embed_text(prompts[:1]).shape[1], embed_inputs(tower, inputs[:1], at).shape[1]
-            found += filter(None, [widths_misfit(*widths)])
-        return found
+            problems += filter(None, [widths_misfit(*widths)])
+        return problems
     assert isinstance(scorer, PairScorer)
     pair = scorer
     return _check(
@@ -77,7 +76,7 @@ def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], a
 
 
 def check_names(scorer: NameScorer, prompt_ids: Sequence[str], candidates: Sequence[int], position: int) -> list[str]:
-    """As `check_scorer`, of a scorer that goes by names, on those of B trajectories."""
+    """As `check_scorer`, for a NameScorer, on the names of B trajectories."""
 
     def scores(rows: list[int]) -> torch.Tensor:
         return scorer.score_names([prompt_ids[row] for row in rows], [candidates[row] for row in rows], position)
@@ -89,20 +88,20 @@ def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool
     rows = list(range(count))
     try:
         whole = call(rows)
-    except Exception as error:  # somebody's own code
+    except Exception as error:  # user code can raise any type
         return [f"{method} raises {failure_of(error)}"]
     if misfit := answer_misfit(method, whole, count, wide=unit):
         return [misfit]
-    found = []
+    problems = []
     if not whole.is_floating_point():
-        found.append(f"{method} gives {whole.dtype}, not floating point".replace("torch.", ""))
+        problems.append(f"{method} returns {whole.dtype}, not floating point".replace("torch.", ""))
     whole = whole.detach().double().cpu()
     bad = (~torch.isfinite(whole.reshape(count, -1)).all(1)).sum().item()
     if bad:
-        return [*found, f"{method} gives NaN or infinity in {bad} of {count} rows"]
+        return [*problems, f"{method} returns NaN or infinity in {bad} of {count} rows"]
     if unit and not torch.allclose(whole.norm(dim=-1), torch.ones(count, dtype=torch.float64), atol=1e-2):
         low, high = whole.norm(dim=-1).aminmax()
-        found.append(f"{method} gives norms of {low:.3g} to {high:.3g}, not 1: divide by them")
+        problems.append(f"{method} returns norms of {low:.3g} to {high:.3g}, not 1: divide by them")
 
     def differs(other: torch.Tensor) -> bool:
         difference = (other.detach().double().cpu() - whole).abs().max() if other.shape == whole.shape else float("inf")
@@ -110,12 +109,12 @@ def _check(method: str, call: Callable[[list[int]], Any], count: int, unit: bool
 
     try:
         if differs(call(rows)):
-            return [*found, f"{method} is not deterministic: the same rows give other numbers when asked again"]
+            return [*problems, f"{method} is not deterministic: the same rows give other numbers on a second call"]
         order = np.random.default_rng(0).permutation(count).tolist()
         if differs(call(order)[torch.argsort(torch.tensor(order))]):
-            found.append(f"{method} depends on the order of the rows")
+            problems.append(f"{method} depends on the order of the rows")
         if differs(torch.cat([call([row]) for row in rows])):
-            found.append(f"{method} depends on the batch: a row alone gives another number (padding? batch norm?)")
-    except Exception as error:  # somebody's own code
-        found.append(f"{method} raises {failure_of(error)} on rows in another order or alone")
-    return found
+            problems.append(f"{method} depends on the batch: a row alone gives another number (padding? batch norm?)")
+    except Exception as error:  # user code can raise any type
+        problems.append(f"{method} raises {failure_of(error)} on rows in another order or alone")
+    return problems

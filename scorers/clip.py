@@ -1,8 +1,8 @@
-"""CLIP and its kin as scorers: the cosine of prompt and picture (or latent), with any such model of transformers.
+"""CLIP-like dual encoders as scorers: the cosine of prompt and image (or latent), for any such transformers model.
 
-CLIP: Radford et al., arXiv 2103.00020; SigLIP: arXiv 2303.15343; SigLIP 2: arXiv 2502.14786; PickScore is a CLIP
-fine-tuned on preferences, arXiv 2305.01569, and NoisyCLIP on previews of noisy latents, arXiv 2512.08505. A CLIP whose
-first layer takes latents: Latent-CLIP, arXiv 2503.08455.
+CLIP: Radford et al., arXiv 2103.00020; SigLIP: arXiv 2303.15343; SigLIP 2: arXiv 2502.14786. PickScore is a CLIP
+fine-tuned on preferences, arXiv 2305.01569; NoisyCLIP one fine-tuned on previews of noisy latents, arXiv 2512.08505;
+Latent-CLIP one that reads latents, arXiv 2503.08455.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from .protocols import Reads
 from .weights import folder_fingerprint, model_folder
 
 MAX_LENGTH_PADDED = ("siglip", "siglip2")
-"""Model types whose text tower was trained on prompts padded to their full length, and reads the last token."""
+"""Model types whose text tower was trained with padding to full length and pools the last token."""
 ONE_AT_A_TIME = ("aimv2",)
-"""Model types whose text tower transformers (5.23) makes causal only where a batch has padding."""
+"""Model types whose text tower is causal in transformers (5.23) only if the batch has padding."""
 
 
 class CLIPScorer:
-    """A TwinTower of any transformers model with an image and a text tower (CLIP, SigLIP, SigLIP 2, ...), frozen.
+    """A TwinTower for any transformers model with an image and a text tower (CLIP, SigLIP, SigLIP 2, ...), frozen.
 
     Args:
         source: folder or Hub id with the model, its tokenizer and its preprocessor_config.json.
-        name: what result tables call it.
-        reads: one of `PICTURES`; a model whose first layer takes latents reads "latent" or "x0" instead.
-        processor: where tokenizer and preprocessing are, if not with the model.
+        name: its name in result tables.
+        reads: one of `PICTURES`; a model of latents reads "latent" or "x0" instead.
+        processor: folder or Hub id of tokenizer and preprocessing, if not the model's.
         scaled: multiply the cosine by the model's own scale, as PickScore does.
 
     Raises:
-        NbenchError: no such model, or one without two towers.
+        NbenchError: no such model, or it does not have two towers.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class CLIPScorer:
         self._process = None if self._of_latents else ImageProcessor(texts, placement.device)
         parts = ["clip", self.reads, *([processor] if processor else [])]
         if self._process and self.reads != "image":
-            parts.append("8 bits")  # to which what is no image yet is rounded
+            parts.append("8 bits")  # previews and decoded latents are rounded to 8 bits
         self.fingerprint = placement.mark(folder_fingerprint(folder, *parts))
         self.scale = self._model.logit_scale.exp().item() if scaled else 1.0
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Unit-norm text embeddings float32 [P, D]; prompts longer than the model reads are cut."""
+        """Unit-norm text embeddings float32 [P, D]; longer prompts are truncated."""
         if self._model.config.model_type in ONE_AT_A_TIME and len(prompts) > 1:
             return torch.cat([self.embed_text([prompt]) for prompt in prompts])
         config, device = self._model.config, self._placement.device
@@ -100,6 +100,6 @@ class CLIPScorer:
 
 
 def _unit(output: Any) -> torch.Tensor:
-    """A tower's embeddings [B, D] as unit-norm float32; of FLAVA's, one for each token, the first."""
+    """A tower's embeddings [B, D] as unit-norm float32; FLAVA returns one per token, of which the first is used."""
     embeddings = output.pooler_output
     return functional.normalize((embeddings[:, 0] if embeddings.ndim == 3 else embeddings).float(), dim=-1)

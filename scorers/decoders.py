@@ -1,4 +1,4 @@
-"""Latents as pictures: by the linear map of their space, by a tiny decoder (TAESD), or by the VAE of their pipeline."""
+"""Decode latents to RGB: by a linear map, a tiny decoder (TAESD), or the pipeline's VAE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..pipelines.vae import decode
 from ..shards.schema import LatentSpace, PreviewMap
 from .placement import CPU, Placement
@@ -26,11 +26,11 @@ TINY = {
     "sd35": "madebyollin/taesd3",
     "flux": "madebyollin/taef1",
 }
-"""Decoders of one pipeline's latent space, by its alias."""
+"""Tiny decoders by pipeline alias."""
 
 
 def preview(latents: torch.Tensor, preview_map: PreviewMap) -> torch.Tensor:
-    """RGB float32 [B, 3, H, W] in 0..1 of latents [B, C, H, W]."""
+    """Latents [B, C, H, W] to RGB float32 [B, 3, H, W] in 0..1, by the linear map."""
     weight = torch.tensor(preview_map.weight, dtype=torch.float32, device=latents.device)
     bias = torch.tensor(preview_map.bias, dtype=torch.float32, device=latents.device)
     rgb = torch.einsum("rc,bchw->brhw", weight, latents.float()) + bias[:, None, None]
@@ -38,25 +38,25 @@ def preview(latents: torch.Tensor, preview_map: PreviewMap) -> torch.Tensor:
 
 
 def input_decoder(reads: Reads, previews: Callable[[], Decoder], vae: Callable[[], Decoder]) -> Decoder | None:
-    """The one of two decoders, each loaded only when asked for, that makes what is read; None: it is read as it is."""
+    """The decoder that an input kind needs, loaded on demand; None if the input is not decoded."""
     if reads in ("preview", "x0_preview"):
         return previews()
     return vae() if reads == "x0_image" else None
 
 
 def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placement = CPU) -> Decoder:
-    """What makes previews of a bench's latents.
+    """The decoder of previews for a latent space.
 
     Args:
         how: linear, tiny (an AutoencoderTiny for the latent space of the bench's pipeline), or tiny:FOLDER-OR-HUB-ID.
 
     Raises:
-        NbenchError: the bench has no preview map, no tiny decoder is known for it, or `how` is something else.
+        NbenchError: there is no preview map, no known tiny decoder, or `how` is something else.
     """
     if how == "linear":
         preview_map = space.preview
         if preview_map is None:
-            raise NbenchError("this bench has no preview map: build it with one (--fresh), or take --preview tiny")
+            raise NbenchError("this bench has no preview map: build it with one (--fresh), or use --preview tiny")
         return partial(preview, preview_map=preview_map)
     from diffusers import AutoencoderTiny
 
@@ -67,7 +67,7 @@ def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placemen
 
 
 def decoder_fingerprint(space: LatentSpace, how: str, vae: str | None) -> str:
-    """What decoders other than a bench's own add to where scores come from; "" for its own."""
+    """The fingerprint of decoders that are not the bench's own; "" if all are."""
     parts = [] if how == "linear" else [folder_fingerprint(_tiny_folder(space, how), "tiny")]
     if vae is not None:
         folder = model_or_pipeline(vae)
@@ -89,10 +89,10 @@ def _tiny_folder(space: LatentSpace, how: str) -> Path:
 
 
 def vae_decoder(space: LatentSpace, source: str | Path, placement: Placement = CPU) -> Decoder:
-    """The VAE of the pipeline in a folder, or of a folder or Hub id of its own, in float32.
+    """The VAE of a pipeline folder, or one with its own folder or Hub id, in float32.
 
     Raises:
-        NbenchError: there is none, or it is of another latent space.
+        NbenchError: there is none, or it does not fit the latent space.
     """
     import diffusers
 
@@ -105,14 +105,15 @@ def vae_decoder(space: LatentSpace, source: str | Path, placement: Placement = C
             name = json.loads((folder / "config.json").read_text())["_class_name"]
             vae = getattr(diffusers, name).from_pretrained(folder)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise NbenchError(f"no VAE at {source} ({reason}): give the folder of a pipeline or of its VAE") from None
+        raise NbenchError(
+            f"no VAE at {source} ({reason_of(error)}): give the folder of a pipeline or of its VAE"
+        ) from None
     _check_channels(vae, space, source)
     return partial(decode, vae.to(placement.device).eval())
 
 
 def model_or_pipeline(source: str | Path) -> Path:
-    """The folder of a pipeline as it is, else that of a model.
+    """The folder of a local pipeline, else of a model (folder or Hub id).
 
     Raises:
         NbenchError: neither.
@@ -124,4 +125,4 @@ def model_or_pipeline(source: str | Path) -> Path:
 def _check_channels(vae: Any, space: LatentSpace, source: str | Path) -> None:
     channels = vae.config.get("latent_channels", vae.config.get("z_dim"))
     if channels is not None and channels != space.latent_shape[0]:
-        raise NbenchError(f"{source} decodes latents of {channels} channels, this bench has {space.latent_shape[0]}")
+        raise NbenchError(f"{source} decodes latents with {channels} channels, this bench has {space.latent_shape[0]}")

@@ -1,4 +1,4 @@
-"""Reward models that come as packages of their own and take image files: t2v_metrics and ImageReward, extras both."""
+"""Reward models from the optional packages t2v_metrics and ImageReward, which read image files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from .placement import Placement
 from .protocols import Reads
 
 
 class T2VScorer:
-    """A PairScorer by t2v_metrics (Lin et al., arXiv 2404.01291), whose 3.0 holds the reference CLIP-FlanT5.
+    """A PairScorer from t2v_metrics (Lin et al., arXiv 2404.01291), which has the reference CLIP-FlanT5 since 3.0.
 
     Raises:
         NbenchError: the package cannot be imported, or has no such model.
@@ -44,7 +44,7 @@ class T2VScorer:
 
 
 class ImageRewardScorer:
-    """A PairScorer by the package image-reward (Xu et al., arXiv 2304.05977).
+    """A PairScorer from the package image-reward (Xu et al., arXiv 2304.05977).
 
     Raises:
         NbenchError: the package cannot be imported.
@@ -68,10 +68,9 @@ class ImageRewardScorer:
 def _package(module: str, scorer: str) -> Any:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # both need old packages, and fail in many ways beside newer ones
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+    except Exception as error:  # both need old packages and fail in many ways with newer ones
         raise NbenchError(
-            f"{scorer} needs the package {module} ({reason}): where it does not go with nbench's own versions, "
+            f"{scorer} needs the package {module} ({reason_of(error)}): if it does not fit nbench's versions, "
             "score the images in an environment of its own"
         ) from None
 

@@ -1,4 +1,4 @@
-"""RGB as a model's own image processor makes its input of it."""
+"""Preprocess RGB images with the model's own image processor."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..errors import NbenchError, reason_of
 
 
 def to_8_bits(rgb: torch.Tensor) -> torch.Tensor:
-    """RGB uint8 [B, 3, H, W] of RGB in 0..1: what image files hold, and all that image processors are made for."""
+    """RGB in 0..1 to uint8 [B, 3, H, W], as in image files, which image processors expect."""
     return (rgb * 255).round().to(torch.uint8)
 
 
 class ImageProcessor:
-    """The image processor of transformers that is saved with a model, on batches.
+    """The transformers image processor saved with a model, for batches.
 
-    With torchvision installed it computes on `device`, else by PIL on the CPU.
+    With torchvision it computes on `device`, else with PIL on the CPU.
 
     Raises:
-        NbenchError: the folder has none that transformers can open.
+        NbenchError: the folder has no processor that transformers can open.
     """
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
@@ -37,9 +37,9 @@ class ImageProcessor:
         self._on_device = getattr(self._processor, "backend", None) == "torchvision"
 
     def __call__(self, rgb: torch.Tensor, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-        """What the model's image tower takes of RGB [B, 3, H, W] in 0..1: `pixel_values` and whatever goes with them.
+        """The image tower's inputs for RGB [B, 3, H, W] in 0..1: `pixel_values` and what the model needs with them.
 
-        All on the device, floating point as `dtype`. Previews and decoded latents are rounded to 8 bits first.
+        They are on the device, floating point as `dtype`. RGB is rounded to 8 bits first.
         """
         pixels = to_8_bits(rgb).to(self._device if self._on_device else "cpu")
         options = {"device": self._device} if self._on_device else {}

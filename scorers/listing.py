@@ -1,4 +1,4 @@
-"""What `nbench models` shows."""
+"""The tables of `nbench models`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("name", "reads", "weights", "size", "range", "direction", "paper", "p
 
 
 def list_models() -> list[dict[str, str]]:
-    """A row a scorer: what it reads, its weights and their parameters, the range of its scores, its paper.
+    """One row per scorer: what it reads, its weights and their size, the range of its scores, its paper.
 
     Raises:
         NbenchError: two scorers have one name.
@@ -38,16 +38,16 @@ def list_models() -> list[dict[str, str]]:
         for name, family in FAMILIES.items()
     ]
     return rows + [
-        _row(f"{name}:SCORER", reads, "", "", "the scorer's", "", about="any scorer of pictures")
+        _row(f"{name}:SCORER", reads, "", "", "the scorer's", "", about="any scorer of images")
         for name, reads in REREADINGS.items()
     ]
 
 
 def find_model(name: str) -> dict[str, str]:
-    """The row of a scorer; of a family, its first word is enough.
+    """The row of a scorer; a family's name alone is enough.
 
     Raises:
-        NbenchError: none is called so.
+        NbenchError: no such scorer.
     """
     rows = list_models()
     for row in rows:
@@ -57,7 +57,7 @@ def find_model(name: str) -> dict[str, str]:
 
 
 def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
-    """The rows for a terminal of 80 columns: scorers by name, and what takes a model of one's own."""
+    """The rows for a terminal of 80 columns: named scorers, and families that take a model."""
     named = _table(
         "scorers; higher is better (more: nbench models show NAME)", "name", "reads", "size", "range", "paper"
     )
@@ -71,7 +71,7 @@ def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
 
 
 def _takes_a_model(row: dict[str, str]) -> bool:
-    return ":" in row["name"] and bool(row["about"])  # image:clip is whole as it is
+    return ":" in row["name"] and bool(row["about"])  # image:clip is a complete name
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -86,8 +86,8 @@ def _table(title: str, *columns: str) -> Table:
 def _row(
     name: str, reads: str, weights: str, size: str, span: str, paper: str, package: str = "", about: str = ""
 ) -> dict[str, str]:
-    told = (name, reads, weights, size, span, "higher is better", paper, package, about)
-    return dict(zip(COLUMNS, told, strict=True))
+    cells = (name, reads, weights, size, span, "higher is better", paper, package, about)
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _package(point: object) -> str:

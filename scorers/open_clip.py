@@ -1,4 +1,4 @@
-"""CLIP models of the package open_clip (an extra), HPSv2 among them (Wu et al., arXiv 2306.09341)."""
+"""CLIP models of the optional package open_clip, including HPSv2 (Wu et al., arXiv 2306.09341)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HPSV2 = ("xswu/HPSv2", "HPS_v2.1_compressed.pt")
 
 
 class OpenCLIPScorer:
-    """A TwinTower of an open_clip model; images go through the transform that open_clip makes for it.
+    """A TwinTower for an open_clip model, with open_clip's own image transform.
 
     Args:
-        model: as open_clip calls it: ViT-H-14, hf-hub:ORG/NAME.
-        weights: one of open_clip's tags, or a file; None leaves them random.
+        model: open_clip's name of it: ViT-H-14, hf-hub:ORG/NAME.
+        weights: a pretrained tag of open_clip, or a file; None leaves them random.
 
     Raises:
         NbenchError: open_clip cannot be imported, or has no such model or weights.
@@ -40,7 +40,7 @@ class OpenCLIPScorer:
     ) -> None:
         try:
             import open_clip
-        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError where torch is of another kind
+        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError if torch is another build
             raise NbenchError(f"{name} needs open_clip ({reason_of(error)}): pip install 'nbench[open_clip]'") from None
         self.name, self.reads, self._device = name, reads, placement.device
         try:
@@ -55,7 +55,7 @@ class OpenCLIPScorer:
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Unit-norm text embeddings float32 [P, D]; prompts longer than the model reads are cut."""
+        """Unit-norm text embeddings float32 [P, D]; longer prompts are truncated."""
         tokens = self._tokenizer(list(prompts)).to(self._device)
         return functional.normalize(self._model.encode_text(tokens).float(), dim=-1)
 
@@ -74,13 +74,13 @@ def hpsv2(placement: Placement) -> OpenCLIPScorer:
 
     try:
         weights = hf_hub_download(*HPSV2)
-    except Exception as error:  # the Hub client raises many unrelated kinds, all for a file out of reach
-        raise NbenchError(f"hpsv2: the Hub does not give {'/'.join(HPSV2)} ({reason_of(error)})") from None
+    except Exception as error:  # the Hub client raises many unrelated types
+        raise NbenchError(f"hpsv2: cannot download {'/'.join(HPSV2)} ({reason_of(error)})") from None
     return OpenCLIPScorer("ViT-H-14", weights, "hpsv2", "image", placement)
 
 
 def _digest(network: torch.nn.Module, model: str) -> str:
-    """Of the weights themselves, wherever they come from."""
+    """A hash of the weights themselves, wherever they come from."""
     total = hashlib.sha256(f"open_clip {model}".encode())
     for name, value in sorted(network.state_dict().items()):
         total.update(name.encode())

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision."""
+"""The device of a model, and the dtype of its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _device = panel("Device")
 
 @dataclass(frozen=True)
 class Placement:
-    """A torch device, and the precision of the weights; scores of lower precision are other scores.
+    """A torch device and the dtype of the weights, which is part of a scorer's fingerprint.
 
     Raises:
-        NbenchError: a dtype that models do not compute in.
+        NbenchError: unknown dtype.
     """
 
     device: str = "cpu"
@@ -32,15 +32,15 @@ class Placement:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch knows it."""
+        """The torch dtype."""
         import torch
 
-        found = getattr(torch, self.dtype)
-        assert isinstance(found, torch.dtype)
-        return found
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
     def mark(self, fingerprint: str) -> str:
-        """`fingerprint` of the weights, made another where the precision is not the usual one."""
+        """`fingerprint` with the dtype appended, unless it is float32."""
         return fingerprint if self.dtype == "float32" else f"{fingerprint}-{self.dtype}"
 
     @classmethod
@@ -51,10 +51,10 @@ class Placement:
         ] = None,
         dtype: Annotated[str, _device("Dtype of the scorers' weights: float32, float16 or bfloat16.")] = "float32",
     ) -> Placement:
-        """On `device`, or on the GPU where there is one.
+        """A placement on `device`; without one on the GPU if there is one.
 
         Raises:
-            NbenchError: torch has no such device here, or the dtype is none.
+            NbenchError: unknown device or dtype.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""A small head on activations that the denoiser has anyway (ProbeSelect, arXiv 2603.02829)."""
+"""A small head on the denoiser's activations (ProbeSelect, arXiv 2603.02829)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .weights import folder_fingerprint, model_folder
 
 
 class ProbeConfig(BaseModel):
-    """What a probe's config.json says: the layer it reads [D], and the run it was trained on."""
+    """A probe's config.json: the layer it reads, its sizes, and the run it was trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,7 +30,7 @@ class ProbeConfig(BaseModel):
 
 
 class ProbeHead(nn.Module):
-    """Activations [B, D] and how far the run is (0..1) to scores [B]: standardised, then one hidden layer."""
+    """Maps activations [B, D] and the fraction of steps done to scores [B]: standardized, then one hidden layer."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -42,17 +42,17 @@ class ProbeHead(nn.Module):
         self.layers = nn.Sequential(nn.Linear(config.dim + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
 
     def forward(self, activations: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
-        """Scores [B] of activations [B, D] at done [B]."""
+        """Scores [B] of activations [B, D]; done [B] is the fraction of steps, 0..1."""
         features = torch.cat([(activations - self.mean) / self.std, done[:, None]], dim=1)
         scores: torch.Tensor = self.layers(features)[:, 0]
         return scores
 
 
 class ProbeScorer:
-    """A PairScorer of a probe that `nbench train probe` has made; the activations know the prompt.
+    """A PairScorer for a probe from `nbench train probe`; it ignores prompts, which the activations reflect.
 
     Raises:
-        NbenchError: the folder holds no probe.
+        NbenchError: the folder does not hold a probe.
     """
 
     conditioned = True
@@ -64,7 +64,7 @@ class ProbeScorer:
         try:
             self.config = ProbeConfig.model_validate_json((folder / "config.json").read_bytes())
         except ValidationError:
-            raise NbenchError(f"{source} is no probe: train one with `nbench train probe`") from None
+            raise NbenchError(f"{source} is not a probe: train one with `nbench train probe`") from None
         self.name, self.reads = name, f"activations:{self.config.layer}"
         self.width = self.config.dim
         self.fingerprint = folder_fingerprint(folder, "probe")
@@ -74,6 +74,6 @@ class ProbeScorer:
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> torch.Tensor:
-        """Scores float32 [B] of activations [B, D]; higher than another candidate's of the prompt is better."""
+        """Scores float32 [B] of activations [B, D]; compare only candidates of one prompt."""
         done = torch.full((len(inputs),), at.position / self.config.steps, device=self._device)
         return self._head(inputs.to(self._device), done)

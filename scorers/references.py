@@ -1,4 +1,4 @@
-"""References: scorers of finished images, each by the name that a data set keeps its scores under."""
+"""References: scorers of finished images, each with the name of its score table."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .registry import get_scorer, scorer_names, unknown
 from .weights import file_name
 
 DEFAULT_REFERENCES = ("clip", "vqascore")
-"""What a bench gets unless others are named."""
+"""The references of a bench if none are named."""
 RESERVED = {"human": "people's ratings", "own": "a model's own scores of the finished images"}
-"""Names that stand for something else wherever references are named."""
+"""Names with another meaning where references are named."""
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """name: of the score table, scores/NAME.parquet; scorer: as `get_scorer` takes it.
+    """A scorer as `get_scorer` takes it, and the name of its score table, scores/NAME.parquet.
 
     Raises:
-        NbenchError: a name that no file can have or that is taken, or no scorer.
+        NbenchError: the name cannot be a file name or is reserved, or there is no scorer.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Reference:
                 "NAME=SCORER, with letters, digits, '.', '_' and '-' in NAME"
             )
         if self.name in RESERVED:
-            raise NbenchError(f"a reference cannot be called {self.name}, which is {RESERVED[self.name]}: rename it")
+            raise NbenchError(f"a reference cannot be called {self.name}, which means {RESERVED[self.name]}: rename it")
         if not self.scorer:
             raise NbenchError(f"reference {self.name} has no scorer: give {self.name}=SCORER")
         if not (":" in self.scorer or "/" in self.scorer or Path(self.scorer).is_dir()):
-            there = scorer_names()
-            if self.scorer not in there:
-                raise unknown("reference", one_line(self.scorer), there, " (or a folder, a Hub id, or FILE.py:CLASS)")
+            names = scorer_names()
+            if self.scorer not in names:
+                raise unknown("reference", one_line(self.scorer), names, " (or a folder, a Hub id, or FILE.py:CLASS)")
 
     @property
     def scorer_label(self) -> str:
-        """The scorer without where it lies on this machine: of a folder or file its own name."""
+        """The scorer without local paths: a folder or file is reduced to its name."""
         head, colon, rest = self.scorer.rpartition(":")
         if head.endswith(".py"):
             return f"{Path(head).name}:{rest}"
@@ -62,10 +62,10 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """NAME=SCORER, or SCORER alone, which is then called after itself.
+    """Parse NAME=SCORER, or SCORER alone, from which the name is derived.
 
     Raises:
-        NbenchError: as of `Reference`.
+        NbenchError: see `Reference`.
 
     >>> parse_reference("judge=vqascore:llava-hf/llava-1.5-7b-hf")
     Reference(name='judge', scorer='vqascore:llava-hf/llava-1.5-7b-hf')
@@ -80,40 +80,40 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_references(texts: Iterable[str] | None) -> tuple[Reference, ...]:
-    """The references of `texts`, the default ones of None.
+    """Parse references; None gives the default ones.
 
     Raises:
-        NbenchError: one cannot be, or two have one name.
+        NbenchError: one is invalid, or two have the same name.
     """
     references: dict[str, Reference] = {}
     for text in DEFAULT_REFERENCES if texts is None else texts:
         reference = parse_reference(text)
         if references.setdefault(reference.name, reference) != reference:
-            raise NbenchError(f"two references are called {reference.name}: give one another NAME=SCORER")
+            raise NbenchError(f"two references are called {reference.name}: rename one with NAME=SCORER")
     return tuple(references.values())
 
 
 def load_reference(reference: Reference, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
-    """The scorer behind `reference`, reading finished images, whatever pictures it usually reads.
+    """The scorer behind `reference`, made to read finished images.
 
     Raises:
-        NbenchError: no such scorer, none of its weights fit, or it reads no pictures.
+        NbenchError: no such scorer, none of its weights fit, or it does not read images.
     """
     for_images = f"image:{reference.scorer}"
     scorer = get_scorer(for_images if for_images in BUILTIN else reference.scorer, info, placement)
     if scorer.reads not in PICTURES:
         raise NbenchError(
-            f"{reference.scorer} reads {scorer.reads}, and a reference scores finished images: name a scorer of "
-            "pictures (nbench models)"
+            f"{reference.scorer} reads {scorer.reads}, but a reference scores finished images: name a scorer of "
+            "images (nbench models)"
         )
     return scorer if scorer.reads == "image" else reread(scorer, "image", scorer.name)
 
 
 def try_scorer(scorer: Scorer, info: DatasetInfo) -> None:
-    """Let `scorer` score one grey image of a data set's size.
+    """Run `scorer` on one grey image of a data set's size.
 
     Raises:
-        NbenchError: it fails, or gives something else than a score.
+        NbenchError: it fails, or does not return a score.
     """
     grey = torch.full((1, 3, *info.image_size), 0.5)
     finished = PositionInfo(info.steps, None, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Scorers by name, Hub id, folder, class or plug-in; heavy imports only when one is made."""
+"""Scorers by name, Hub id, folder, class or plug-in; heavy imports happen only on construction."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from .protocols import Scorer, changed, checked_scorer, reread
 from .weights import file_name
 
 GROUP = "nbench.scorers"
-"""The entry points by which an installed package brings scorers: a class, or a function that makes one."""
+"""The entry-point group of scorers in installed packages: a class, or a function that returns one."""
 
 
 def scorer_names() -> list[str]:
-    """The names that `get_scorer` knows, those of installed plug-ins too."""
+    """The names of built-in scorers and installed plug-ins."""
     return sorted([*BUILTIN, *plugins()])
 
 
 def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement | None = None) -> Scorer:
-    """The scorer that `name` stands for, with weights that fit the latents of a bench or of a pipeline.
+    """Build the scorer called `name`, with weights that fit the latents of a bench or a pipeline.
 
     In this order: a name of `nbench models`; FAMILY:MODEL, as in vqascore:HUB-ID; READS:SCORER, as in x0-image:siglip,
-    for a scorer of pictures that is to look at others; FILE.py:CLASS or PACKAGE.MODULE:CLASS; and the folder or Hub id
-    of any model of transformers with an image and a text tower.
+    to make a scorer of images read another kind; FILE.py:CLASS or PACKAGE.MODULE:CLASS; the folder or Hub id of any
+    transformers model with an image and a text tower.
 
     Raises:
         NbenchError: no such scorer, or none of its weights fit.
     """
     placement = placement or Placement.best()
     space = info.latent_space if isinstance(info, DatasetInfo) else info
-    found = plugins()
+    installed = plugins()
     if name in BUILTIN:
         return checked_scorer(BUILTIN[name].load(space, placement), name)
-    if name in found:
-        return _construct(_load(found[name]), name, info, placement)
+    if name in installed:
+        return _construct(_load(installed[name]), name, info, placement)
     family, colon, rest = name.partition(":")
     if colon and rest:
         if family in FAMILIES:
@@ -65,15 +65,15 @@ def plugins() -> dict[str, EntryPoint]:
     """The entry points of installed packages by name.
 
     Raises:
-        NbenchError: two bring a scorer of the same name, or one has the name of a built-in.
+        NbenchError: two scorers have the same name, or one has a built-in's name.
     """
-    found: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
-        other = "nbench" if point.name in BUILTIN else _origin(found[point.name]) if point.name in found else None
+        other = "nbench" if point.name in BUILTIN else _origin(points[point.name]) if point.name in points else None
         if other is not None:
-            raise NbenchError(f"two scorers are called {point.name}, of {other} and of {_origin(point)}: uninstall one")
-        found[point.name] = point
-    return found
+            raise NbenchError(f"two scorers are called {point.name}, from {other} and {_origin(point)}: uninstall one")
+        points[point.name] = point
+    return points
 
 
 def _origin(point: EntryPoint) -> str:
@@ -83,7 +83,7 @@ def _origin(point: EntryPoint) -> str:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:  # a plug-in's own code
+    except Exception as error:  # plug-in code can raise any type
         raise NbenchError(f"scorer {point.name} of {_origin(point)} cannot be imported: {failure_of(error)}") from error
 
 
@@ -102,7 +102,7 @@ def _imported(module: str, attribute: str) -> Any:
             loaded = importlib.import_module(module)
     except NbenchError:
         raise
-    except Exception as error:  # somebody's own code
+    except Exception as error:  # user code can raise any type
         raise NbenchError(f"{module} cannot be imported: {failure_of(error)}") from error
     if not hasattr(loaded, attribute):
         raise unknown("class", attribute, [name for name in vars(loaded) if not name.startswith("_")], f" in {module}")
@@ -112,31 +112,31 @@ def _imported(module: str, attribute: str) -> Any:
 def _construct(
     maker: Any, name: str, info: DatasetInfo | LatentSpace, placement: Placement, file: Path | None = None
 ) -> Scorer:
-    """Call a class or function with what it asks for by name: info (of a bench or a pipeline), device, dtype."""
-    offered = {"info": info, "device": placement.device, "dtype": placement.dtype}
+    """Call a class or function with those of info, device and dtype that its signature names."""
+    available = {"info": info, "device": placement.device, "dtype": placement.dtype}
     try:
-        taken = inspect.signature(maker).parameters
-        made = maker(**{key: value for key, value in offered.items() if key in taken})
+        parameters = inspect.signature(maker).parameters
+        scorer = maker(**{key: value for key, value in available.items() if key in parameters})
     except NbenchError:
         raise
-    except Exception as error:  # somebody's own code
-        raise NbenchError(f"scorer {name} cannot be made: {failure_of(error)}") from error
-    return _with_code(checked_scorer(made, name), maker, file)
+    except Exception as error:  # user code can raise any type
+        raise NbenchError(f"scorer {name} cannot be created: {failure_of(error)}") from error
+    return _with_code(checked_scorer(scorer, name), maker, file)
 
 
 def _with_code(scorer: Scorer, maker: Any, file: Path | None) -> Scorer:
-    """The scorer, with the code that makes it in its fingerprint: its author may forget to change that."""
+    """Add a hash of the scorer's code to its fingerprint, since authors forget to change it."""
     try:
         code = hashlib.sha256((file or Path(inspect.getfile(maker))).read_bytes()).hexdigest()[:8]
-    except (TypeError, OSError):  # not made of a file
+    except (TypeError, OSError):  # not defined in a file
         return scorer
-    if scorer.fingerprint.endswith(f"-{code}"):  # made before
+    if scorer.fingerprint.endswith(f"-{code}"):  # already added
         return scorer
     return changed(scorer, fingerprint=f"{scorer.fingerprint}-{code}")
 
 
-def unknown(kind: str, name: str, known: list[str] | tuple[str, ...], other: str = "") -> NbenchError:
-    """What is said of a `name` that is none of the `known` ones; `other`: what there is besides."""
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+def unknown(kind: str, name: str, names: list[str] | tuple[str, ...], other: str = "") -> NbenchError:
+    """The error for a `name` that is not among `names`; `other` mentions further possibilities."""
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return NbenchError(f"unknown {kind} {name}{hint}: there are {', '.join(known)}{other}")
+    return NbenchError(f"unknown {kind} {name}{hint}: there are {', '.join(names)}{other}")

@@ -1,4 +1,4 @@
-"""VQAScore (Lin et al., arXiv 2404.01291): the probability that a model says yes, asked if an image shows a prompt."""
+"""VQAScore (Lin et al., arXiv 2404.01291): a VQA model's probability of "yes" when asked if an image shows a prompt."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
 Inputs = dict[str, torch.Tensor]
-"""What a model's forward takes, by argument."""
+"""Arguments of a model's forward."""
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
 
 
 class VQAScorer:
-    """A PairScorer of a transformers BlipForQuestionAnswering: P(first answer token is "yes") over its vocabulary."""
+    """A PairScorer for a transformers BlipForQuestionAnswering: P(first answer token is "yes") over its vocabulary."""
 
     reads: Reads = "image"
 
@@ -46,7 +46,7 @@ class VQAScorer:
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """P("yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each asked about its own prompt."""
+        """P("yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
         pixels = self._process(inputs)["pixel_values"]
         return answer_logits(self._model, self._tokenizer, pixels, prompts).softmax(-1)[:, self._yes]
 
@@ -54,7 +54,7 @@ class VQAScorer:
 def answer_logits(
     model: BlipForQuestionAnswering, tokenizer: Any, pixels: torch.Tensor, prompts: Sequence[str]
 ) -> torch.Tensor:
-    """Logits float32 [B, V] of the first word of the answer to VQAScore's question about each prompt.
+    """Logits float32 [B, V] of the first answer token to VQAScore's question about each prompt.
 
     Args:
         pixels: preprocessed images [B, 3, h, w].
@@ -75,13 +75,13 @@ def answer_logits(
 
 
 class ChatVQAScorer:
-    """A PairScorer of any transformers image-text-to-text model: P(first answer token is "Yes") over its vocabulary.
+    """A PairScorer for any transformers image-text-to-text model: P(first answer token is "Yes") over its vocabulary.
 
-    Each image and its question go through the model's processor (and chat template, where it has one) by themselves;
-    rows of equal shapes are then answered together. So nothing is padded, and no answer depends on the other rows.
+    Each image and its question go through the model's processor (and chat template, if any) alone; rows of equal
+    shapes are then batched. Nothing is padded, and no answer depends on other rows.
 
     Raises:
-        NbenchError: transformers cannot open it; of `score`: it does not take an image with a question.
+        NbenchError: transformers cannot open it; from `score`: it does not accept an image with a question.
     """
 
     reads: Reads = "image"
@@ -98,7 +98,7 @@ class ChatVQAScorer:
                 folder, dtype=placement.torch_dtype, trust_remote_code=False
             )
             yes = self._processor.tokenizer("Yes", add_special_tokens=False).input_ids
-        except Exception as error:  # processors and models raise many unrelated kinds
+        except Exception as error:  # processors and models raise many unrelated types
             raise self._refusal(error) from error
         if not yes or yes[0] == self._processor.tokenizer.unk_token_id:
             raise NbenchError(f"{source} has no token for Yes: name a model that answers in English")
@@ -106,7 +106,7 @@ class ChatVQAScorer:
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """P("Yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each asked about its own prompt."""
+        """P("Yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
         images = map(Image.fromarray, to_8_bits(inputs).permute(0, 2, 3, 1).cpu().numpy())
         scores = torch.empty(len(prompts), device=self._device)
         try:
@@ -116,16 +116,16 @@ class ChatVQAScorer:
                 scores[group] = self._first_logits(batch).softmax(-1)[:, self._yes]
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # processors and models raise many unrelated kinds
+        except Exception as error:  # processors and models raise many unrelated types
             raise self._refusal(error) from error
         return scores
 
     def _inputs(self, image: Image.Image, prompt: str) -> Inputs:
-        """The model's inputs, a batch of one, for an image and the question about it."""
+        """The model's inputs for one image and its question, a batch of one."""
         question = QUESTION.format(prompt=prompt)
         if getattr(self._processor, "chat_template", None):
             content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-            # the template writes the special tokens: tokenised in the same call, none is added a second time
+            # tokenized in this call: the template already writes the special tokens
             inputs = self._processor.apply_chat_template(
                 [{"role": "user", "content": content}],
                 add_generation_prompt=True,
@@ -139,7 +139,7 @@ class ChatVQAScorer:
         return {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
 
     def _places_images(self, image: Image.Image) -> bool:
-        """Whether the processor puts an image before the text unasked, where the text has no token for it."""
+        """Whether the processor inserts the image token before a text that lacks it."""
         token = getattr(self._processor, "image_token", None)
         if token is None:
             return True
@@ -150,7 +150,7 @@ class ChatVQAScorer:
         return bool((ids == self._processor.tokenizer.convert_tokens_to_ids(str(token))).any())
 
     def _first_logits(self, batch: Inputs) -> torch.Tensor:
-        """Logits float32 [B, V] of the first token that the model would answer."""
+        """Logits float32 [B, V] of the first answer token."""
         dtype = self._model.dtype
         inputs = {
             key: value.to(self._device, dtype if value.is_floating_point() else None) for key, value in batch.items()
@@ -165,21 +165,23 @@ class ChatVQAScorer:
         reason = reason_of(error)
         if isinstance(error, ImportError):
             return NbenchError(f"{self._source} needs a missing package ({reason.partition('. ')[0]}): install it")
-        return NbenchError(f"{self._source} cannot be asked about images ({reason}): name an image-text-to-text model")
+        return NbenchError(
+            f"{self._source} does not answer questions about images ({reason}): name an image-text-to-text model"
+        )
 
 
 def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
-    """The scorer that fits the model: BLIP's question answering, or any image-text-to-text model."""
+    """The scorer class that fits the model: BLIP question answering, or image-text-to-text."""
     config = json.loads((model_folder(source) / "config.json").read_text())
     blip = "BlipForQuestionAnswering" in config.get("architectures", ())
     return (VQAScorer if blip else ChatVQAScorer)(source, name, placement)
 
 
 def heed_question_mask(model: BlipForQuestionAnswering) -> None:
-    """Make the answer decoder of a BlipForQuestionAnswering look past the padding of the questions.
+    """Make the answer decoder of a BlipForQuestionAnswering ignore the padding of questions.
 
-    transformers (5.23) hands its cross-attention the mask under a name that this reads for self-attention only, so
-    the padding is attended to, and an answer depends on which other questions are in the batch.
+    transformers (5.23) passes the mask to cross-attention under the name used for self-attention, so padding is
+    attended to and an answer depends on the other questions in the batch.
     """
 
     def rename(
@@ -194,7 +196,7 @@ def heed_question_mask(model: BlipForQuestionAnswering) -> None:
 
 
 def _of_equal_shapes(rows: Sequence[Inputs]) -> Iterable[list[int]]:
-    """The numbers of the rows, grouped so that each group can be concatenated."""
+    """Row numbers, grouped by equal shapes."""
     groups = defaultdict(list)
     for number, row in enumerate(rows):
         groups[tuple((key, *value.shape) for key, value in row.items())].append(number)

@@ -1,4 +1,4 @@
-"""Where a scorer's weights lie, what they are called, and the fingerprint of what is there."""
+"""A scorer's weights: their local folder, their name and their fingerprint."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import json
 import re
 from pathlib import Path
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 
 _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
 _PATTERNS = (*_TEXTS, "*.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-"""Weights that are loaded where a folder has no safetensors; never fetched from the Hub."""
+"""Weights that are loaded if a folder has no safetensors; never downloaded."""
 
 
 def model_folder(source: str | Path, weights: bool = True) -> Path:
     """The local folder of a model: `source` itself, or the snapshot of a Hub id (safetensors only, never a pickle).
 
     Args:
-        weights: False for what goes with them alone, tokenizer and preprocessing.
+        weights: False fetches only tokenizer and preprocessing.
 
     Raises:
-        NbenchError: there is no such folder, and no such model can be reached on the Hub.
+        NbenchError: no such folder, and no such model can be reached on the Hub.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -30,16 +30,17 @@ def model_folder(source: str | Path, weights: bool = True) -> Path:
 
         try:
             folder = Path(snapshot_download(str(source), allow_patterns=list(_PATTERNS if weights else _TEXTS)))
-        except Exception as error:  # the Hub client raises many unrelated kinds, all for a model out of reach
-            reason = str(error).partition("\n")[0]
-            raise NbenchError(f"no model {source}: neither a folder nor within reach on the Hub ({reason})") from error
+        except Exception as error:  # the Hub client raises many unrelated types
+            raise NbenchError(
+                f"no model {source}: not a folder, and not reachable on the Hub ({reason_of(error)})"
+            ) from error
     if not (folder / "config.json").is_file():
         raise NbenchError(f"no model in {folder}: it has no config.json (save one there with save_pretrained)")
     return folder
 
 
 def folder_fingerprint(folder: Path, *parts: str) -> str:
-    """Hash of the files that decide a model's output (weights, tokenizer, preprocessing) and of `parts`."""
+    """Hash of the files that determine a model's output (weights, tokenizer, preprocessing) and of `parts`."""
     digest = hashlib.sha256(repr(parts).encode())
     for path in sorted(filter(Path.is_file, _deciding(folder))):
         digest.update(path.relative_to(folder).as_posix().encode())
@@ -53,7 +54,7 @@ def _deciding(folder: Path) -> set[Path]:
     files.update(folder.glob("additional_chat_templates/*.jinja"))
     if not any(path.suffix == ".safetensors" for path in files):
         files.update(path for pattern in _PICKLES for path in folder.glob(pattern))
-    for index in folder.glob("*.index.json"):  # its shards may lie in folders below
+    for index in folder.glob("*.index.json"):  # its shards may be in subfolders
         try:
             shards = set(json.loads(index.read_bytes())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -63,12 +64,12 @@ def _deciding(folder: Path) -> set[Path]:
 
 
 def source_digest(model: str) -> str:
-    """A short hash of what a model is named by, its paths made absolute: two folders of one name differ in it."""
+    """A short hash of a model's full name, with absolute paths: folders of the same name have different hashes."""
     parts = (str(Path(part).resolve()) if part and Path(part).exists() else part for part in model.split(":"))
     return hashlib.sha256(":".join(parts).encode()).hexdigest()[:16]
 
 
 def file_name(text: str) -> str:
-    """A folder, Hub id or class as the name of result files."""
+    """The name of result files for a folder, Hub id or class."""
     parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
     return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"

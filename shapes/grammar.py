@@ -1,4 +1,4 @@
-"""The language of the embedded world: scenes, their captions, and near-miss corruptions whose truth is known."""
+"""The language of the embedded world: scenes, their captions, and near-miss corruptions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NUMERALS = ("no", "one", "two", "three", "four")
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 MAX_SINGLE, MAX_PAIRED = 4, 3
 HELD_OUT_SHARE = 5
-"""One attribute combination in this many is kept from all training and asked only in the bench."""
+"""One attribute combination in this many is held out of all training, for the bench."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Objects named together: how many (0: not said, or none), which colour ("" where any), which shape."""
+    """Objects named together: number (0: not stated, or none), colour ("": any) and shape."""
 
     count: int
     colour: str
     shape: str
 
-    def phrase(self, count: int | None = None) -> str:
-        """`two red circles`; `count` only decides between singular and plural when none is said."""
+    def phrase(self, numeral: bool = True) -> str:
+        """`two red circles`, or `red circles` without the numeral."""
         shape = self.shape if self.count == 1 else ("crosses" if self.shape == "cross" else self.shape + "s")
-        return " ".join(word for word in (NUMERALS[self.count] if count is None else "", self.colour, shape) if word)
+        return " ".join(word for word in (NUMERALS[self.count] if numeral else "", self.colour, shape) if word)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Scene:
     def caption(self) -> str:
         first = self.groups[0]
         if self.relation in ("more", "fewer"):
-            text = f"{self.relation} {first.phrase(0)} than {self.groups[1].phrase(0)}"
+            text = f"{self.relation} {first.phrase(numeral=False)} than {self.groups[1].phrase(numeral=False)}"
         elif self.relation == "no":
             text = f"{first.phrase()} and {self.groups[1].phrase()}"
         elif self.relation:
@@ -165,12 +165,12 @@ def _near_misses(scene: Scene, kind: str) -> list[Scene]:
         return [replace(scene, background=background) for background in BACKGROUNDS if background != scene.background]
     else:
         raise ValueError(f"no corruption {kind!r}: there are {', '.join(CORRUPTION_KINDS)}")
-    taken = {(g.colour or first.colour, g.shape) for g in rest}
-    return [replace(scene, groups=(group, *rest)) for group in changed if (group.colour, group.shape) not in taken]
+    used = {(g.colour or first.colour, g.shape) for g in rest}
+    return [replace(scene, groups=(group, *rest)) for group in changed if (group.colour, group.shape) not in used]
 
 
 def corruptions(scene: Scene, seed: int = 0) -> dict[str, str]:
-    """One corrupted caption of every kind, the same for the same scene and seed."""
+    """One corrupted caption per kind, the same for the same scene and seed."""
     rng = random.Random(f"{seed}|{scene.caption}")
     return {kind: corrupt(scene, kind, rng).caption for kind in CORRUPTION_KINDS}
 

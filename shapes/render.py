@@ -1,4 +1,4 @@
-"""Draws scenes as 32x32 images: anti-aliased signed-distance shapes, a whole batch at a time."""
+"""Draws scenes as 32x32 images: anti-aliased signed-distance shapes, one batch at a time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .grammar import BACKGROUNDS, COLOURS, SHAPES, Scene
 
 SIZE = 32
 GRID = 4
-"""Objects stand in the cells of a 4x4 grid: a cell is a patch of the world's models, so that they learn in minutes."""
+"""Objects are in the cells of a 4x4 grid: a cell is a patch of the world's models, so that they learn in minutes."""
 MAX_OBJECTS = 6
 RADIUS = (3.0, 3.6)
-"""Of objects, in pixels."""
+"""Smallest and largest radius of an object, in pixels."""
 _COLOUR_RGB = np.array(
     [[220, 40, 40], [40, 165, 60], [45, 75, 230], [240, 215, 40], [150, 50, 190], [60, 210, 220]], np.float32
 )
@@ -38,11 +38,11 @@ class Drawing:
 
 
 def render(scenes: Sequence[Scene], rng: np.random.Generator) -> Drawing:
-    """Draw one image of every scene; what the caption leaves open (places, sizes, shades) is random."""
+    """Draw one image per scene; what the caption leaves open (places, sizes, shades) is random."""
     n = len(scenes)
     colour = np.full((n, MAX_OBJECTS), -1)
     shape = np.full((n, MAX_OBJECTS), -1)
-    # x_min, x_max, y_min, y_max of the region an object may stand in, as fractions of the canvas
+    # x_min, x_max, y_min, y_max of the region that an object may be in, as fractions of the canvas
     region = np.tile(np.array([0.0, 1.0, 0.0, 1.0], np.float32), (n, MAX_OBJECTS, 1))
     for row, scene in enumerate(scenes):
         slot = 0
@@ -71,7 +71,7 @@ def _counts(scene: Scene, rng: np.random.Generator) -> list[int]:
 def _place(
     present: np.ndarray, region: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Radii and centres: every object in a free cell of its region, drawn at random, off the cell's middle a little."""
+    """Radii and centres: each object in a random free cell of its region, a little off the middle of the cell."""
     n = len(present)
     column, row = np.meshgrid(np.arange(GRID) + 0.5, np.arange(GRID) + 0.5)
     across, down = column.ravel() / GRID, row.ravel() / GRID

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: temporary name, fsync, rename."""
+"""Atomic file writes: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..errors import NbenchError, reason_of
 
 
 def temporary(path: Path) -> Path:
-    """Where `path` is written before `commit`: always the same name, so that a killed run leaves nothing behind."""
+    """Where `path` is written before `commit`: always the same name, so a killed run leaves no pile of files."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def commit(path: Path) -> None:
-    """Give the finished temporary file of `path` its name, and make both the bytes and the name durable."""
+    """Rename the finished temporary file to `path`, and make both bytes and name durable."""
     with temporary(path).open("rb+") as file:
         os.fsync(file.fileno())
     temporary(path).replace(path)
@@ -28,14 +28,14 @@ def commit(path: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader sees the old file or the new one, never a part."""
+    """Write `data` to `path`; a reader sees either the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary(path).write_bytes(data)
     commit(path)
 
 
 def write_out(path: Path, content: str | bytes) -> None:
-    """Write the file that a command was told to leave at `path`; atomic.
+    """Write a command's output file to `path`; atomic.
 
     Raises:
         NbenchError: it cannot be written, or is a folder.
@@ -50,11 +50,10 @@ def write_out(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """What goes wrong inside (no space, no right, a folder that is gone) is the user's to mend, and says so."""
+    """Turn an OSError raised inside (disk full, no permission, folder removed) into an NbenchError about `path`."""
     try:
         yield
     except OSError as error:
         raise NbenchError(
-            f"cannot write {path} ({reason_of(error)}): what was finished before is kept; mend that and run the "
-            "same command"
+            f"cannot write {path} ({reason_of(error)}): finished files are kept; fix the cause and run the same command"
         ) from None

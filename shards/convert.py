@@ -1,4 +1,4 @@
-"""A data set in another format, type or size, or with fewer positions; what is not dropped stays as it is."""
+"""Convert a data set: format, latent dtype, shard size, fewer positions; everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .storage import Location
 
 _BATCH_BYTES = 64 * 2**20
 _OF_LATENT_DTYPE = ("latent_", "scale_", "x0_")
-"""What columns begin with that `latent_dtype` changes."""
+"""Prefixes of the columns that `latent_dtype` changes."""
 
 
 def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None) -> DatasetInfo:
-    """Write the data set of `config.source` anew, shard by shard; one that was cut short goes on where it stopped.
+    """Convert the data set at `config.source` shard by shard; an interrupted conversion is resumed.
 
-    Reference scores come along: they are of the finished images, which stay.
+    Reference scores are copied: they belong to the finished images, which do not change.
 
     Args:
-        progress: told how many rows have just been written.
+        progress: called with the number of rows just written.
 
     Raises:
-        NbenchError: no such source, a position that it has not, or a destination that cannot be written.
+        NbenchError: no such source, a position that it does not have, or a destination that cannot be written.
     """
     source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
@@ -51,11 +51,11 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
 
 
 def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
-    """The record that the new data set begins with."""
+    """The initial record of the new data set, with no shard committed."""
     old = source.info
     stored = old.stored if config.positions is None else source.select(config.positions)
     if old.split == "test" and old.steps in old.stored:
-        stored = tuple(sorted({*stored, old.steps}))  # what every evaluation compares with
+        stored = tuple(sorted({*stored, old.steps}))  # every evaluation compares with the finished latent
     per_shard = config.rows_per_shard or old.rows_per_shard
     change: dict[str, Any] = {
         "format": config.format or old.format,
@@ -88,8 +88,8 @@ def _convert_to_folder(
 def _convert_to_url(
     source: Bench, out: Location, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
 ) -> None:
-    """A shard at a time is made in a temporary folder and sent; dataset.json follows each and says what has arrived."""
-    with tempfile.TemporaryDirectory() as made, DatasetFolder(Path(made)) as folder:
+    """Write one shard at a time to a temporary folder and upload it, then dataset.json, which lists them."""
+    with tempfile.TemporaryDirectory() as temporary, DatasetFolder(Path(temporary)) as folder:
         if not fresh and out.size(INFO_FILE) is not None:
             (folder.path / INFO_FILE).write_bytes(out.read(INFO_FILE))
         if not folder.take_up(info.fingerprint, info.spec):
@@ -113,11 +113,11 @@ def _write_shard(
 
 
 def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Path]:
-    """The score tables of the source, now of the data set `info`; where they were written."""
+    """Copy the score tables of the source to the data set `info`; the paths written."""
     written = []
     for name, table in source.references.items():
         origin = scores_metadata(table)
-        if origin.get("bench_fingerprint") == source.info.fingerprint:  # what scores another build still does
+        if origin.get("bench_fingerprint") == source.info.fingerprint:  # else it scores another build, and still does
             origin["bench_fingerprint"] = info.fingerprint
         written.append(reference_path(folder, name))
         write_scores(written[-1], table, origin)
@@ -125,7 +125,7 @@ def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Pa
 
 
 def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
-    """The rows of shard `index` of the new data set, from wherever they lie in the old one."""
+    """The rows of shard `index` of the new data set, read from the shards of the old one."""
     wanted, old = info.shard_rows(index), source.info
     plain = [name for name in arrow_schema(info).names if not name.startswith(_OF_LATENT_DTYPE)]
     kept = set(arrow_schema(replace(old, positions=info.positions)).names)
@@ -141,16 +141,16 @@ def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBat
 
 
 def _change(rows: pa.RecordBatch, old: DatasetInfo, info: DatasetInfo, plain: list[str]) -> pa.RecordBatch:
-    """Rows in the columns of the new data set."""
+    """`rows` with the columns of the new data set."""
     schema = arrow_schema(info)
     if old.latent_dtype == info.latent_dtype:
         return rows.select(schema.names).cast(schema)
     failed = pc.not_equal(rows["status"], "ok").to_numpy(zero_copy_only=False)
-    sound, found = rows.filter(pc.equal(rows["status"], "ok")), {name: rows[name] for name in plain}
+    sound, arrays = rows.filter(pc.equal(rows["status"], "ok")), {name: rows[name] for name in plain}
     for position in info.stored:
         for signal in ("latent", "x0"):
             if latent_column(position, signal) in schema.names:
                 latents = np.zeros((len(rows), *old.latent_shape), np.float32)
                 latents[~failed] = latents_of(sound, old, position, signal)
-                found |= latents_to_arrow(latents, info, position, failed, signal)
-    return pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
+                arrays |= latents_to_arrow(latents, info, position, failed, signal)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)

@@ -1,4 +1,4 @@
-"""What to change in a data set."""
+"""The options of `nbench convert`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..options import Argument, Option
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """What to change; None leaves it as it is. `source` and `out` are folders, URLs of fsspec or (source) a Hub id."""
+    """What to change; None keeps the value. `source` and `out` are folders or fsspec URLs; `source` may be a Hub id."""
 
     source: Annotated[str, Argument("Data set: folder, URL or Hub id.")]
     out: Annotated[str, Argument("Destination: folder or URL (s3://..., memory://...).")]

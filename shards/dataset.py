@@ -1,4 +1,4 @@
-"""A data set folder: dataset.json, shards committed one by one, and a lock while someone builds."""
+"""A data set folder: dataset.json, shards committed one by one, and a lock held while building."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INFO_FILE = "dataset.json"
 
 
 def read_info(where: Location | Path) -> DatasetInfo:
-    """What the dataset.json of a data set says.
+    """Read the dataset.json of a data set.
 
     Raises:
         NbenchError: there is none, or it is damaged.
@@ -33,15 +33,15 @@ def read_info(where: Location | Path) -> DatasetInfo:
 
 
 def intact(location: Location, record: ShardRecord | None) -> bool:
-    """Whether a shard is committed and still there in its whole size."""
+    """Whether a shard is committed and its file still has the recorded size."""
     return record is not None and location.size(record.path) == record.bytes
 
 
 class DatasetFolder:
-    """A data set that is being built. As a context manager it holds the folder's lock.
+    """A data set being built. As a context manager it holds the folder's lock.
 
     Raises (on entering):
-        NbenchError: the folder cannot be written, or somebody else is building in it.
+        NbenchError: the folder cannot be written, or another process is building in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,8 +52,8 @@ class DatasetFolder:
     def __enter__(self) -> DatasetFolder:
         try:
             (self.path / "data").mkdir(parents=True, exist_ok=True)
-            taken = f"another build is writing to {self.path}: wait for it or choose another --out"
-            self._held.enter_context(locked(self.path, taken))
+            busy = f"another build is writing to {self.path}: wait for it or choose another --out"
+            self._held.enter_context(locked(self.path, busy))
             probe = temporary(self.path / INFO_FILE)
             probe.write_bytes(b"")
             probe.unlink()
@@ -72,16 +72,16 @@ class DatasetFolder:
 
     @property
     def info(self) -> DatasetInfo:
-        """The record as it now stands."""
+        """The current record."""
         if self._info is None:
             self._info = read_info(self.path)
         return self._info
 
     def take_up(self, fingerprint: str, spec: dict[str, Any], fresh: bool = False) -> bool:
-        """Whether this very data set was begun here; what is here is removed first if `fresh`.
+        """Whether a build of this data set exists here to resume; `fresh` removes what is here first.
 
         Raises:
-            NbenchError: another data set was begun here.
+            NbenchError: the folder holds another build.
         """
         if fresh and self.started:
             self.clear()
@@ -90,29 +90,29 @@ class DatasetFolder:
         return self.started
 
     def create(self, info: DatasetInfo) -> None:
-        """Begin: write the record of a data set that has no shards yet."""
-        # as it will be read back, or numbers given as int would change their bytes when a build is resumed
+        """Start a data set: write its record, which has no shards yet."""
+        # saved as it will be read back: an int in a float field would change the bytes when the build is resumed
         self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
 
     def extend(self, info: DatasetInfo) -> None:
-        """Go on with the record of a data set that has all shards of this one, and further ones; none is touched."""
+        """Replace the record by one that has all shards of this one and more; existing shards stay as they are."""
         self._save(info)
 
     def check(self, fingerprint: str, spec: dict[str, Any]) -> None:
-        """Make sure that what is here is the beginning of the same data set.
+        """Refuse to resume a build with another fingerprint.
 
         Raises:
-            NbenchError: another fingerprint; the message names what differs.
+            NbenchError: the fingerprints differ; the message names the settings that do.
         """
         if fingerprint != self.info.fingerprint:
             self.check_same(spec, self.info.spec)
             raise NbenchError(f"{self.path} holds another build (dataset.json was edited): use --fresh")
 
     def check_same(self, spec: dict[str, Any], present: dict[str, Any]) -> None:
-        """Make sure that a build of `spec` is one of `present`, what is here.
+        """Refuse a build of `spec` where it differs from `present`, the spec of this folder.
 
         Raises:
-            NbenchError: naming what differs.
+            NbenchError: they differ; the message names the settings.
         """
         if differences := "; ".join(_differences(present, spec)):
             raise NbenchError(
@@ -121,7 +121,7 @@ class DatasetFolder:
             )
 
     def missing(self) -> list[int]:
-        """The shards not yet committed, or no longer what was committed."""
+        """The shards that are not committed, or whose file is missing or has another size."""
         location = Location.of(self.path)
         return [index for index, record in enumerate(self.info.shards) if not intact(location, record)]
 
@@ -132,20 +132,20 @@ class DatasetFolder:
         self._save(replace(self.info, shards=tuple(shards)))
 
     def drop_scores(self) -> None:
-        """Remove the score tables, whole or in parts, which a change of the rows makes untrue."""
+        """Remove the score tables, finished or partial: they are invalid once the rows change."""
         for path in self.path.glob("scores/*.parquet"):
             path.unlink()
         for parts in self.path.glob("scores/.*.parts"):
             shutil.rmtree(parts)
 
     def clear(self) -> None:
-        """Remove what nbench made here: score tables, shards, then dataset.json; nothing else."""
+        """Remove what nbench wrote here, and nothing else: score tables, shards, then dataset.json."""
         self.drop_scores()
-        made: list[Path] = []
+        files: list[Path] = []
         for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
             shard = f"{split}-*-of-*.{suffix}"
-            made += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
-        for path in [*made, self.path / INFO_FILE]:
+            files += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
+        for path in [*files, self.path / INFO_FILE]:
             path.unlink(missing_ok=True)
         self._info = None
 

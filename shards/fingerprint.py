@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: a hash of all that decides what is in it."""
+"""The fingerprint of a data set: a hash of everything that determines its content."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ FINGERPRINT_VERSION = 1
 
 
 def fingerprint(spec: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of a build's spec; a pipeline counts by its content, not by its name."""
+    """SHA-256 over the canonical JSON of a build's spec; a pipeline enters by its content hash, not its name."""
     return digest({**spec, "pipeline": spec["pipeline"]["content"], "version": FINGERPRINT_VERSION})

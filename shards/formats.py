@@ -17,8 +17,10 @@ from .writer import ShardWriter
 
 @dataclass(frozen=True)
 class Format:
-    """`writer` makes shards; `read` gives columns of one, in batches of at most so many rows; `misfit` says in what an
-    open file is not the shard of that number ("" if in nothing).
+    """How one format is written, read and checked.
+
+    writer: a shard's writer, from folder, data set and shard number. read: columns of a shard in batches, from file,
+    data set, columns and batch size. misfit: how an open file differs from shard number N, "" if it does not.
     """
 
     writer: Callable[[Path, DatasetInfo, int], ShardWriter]

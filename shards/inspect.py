@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers and in one picture."""
+"""Summary statistics and a contact sheet of a data set."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .rows import columns_of, from_arrow, latents_of
 from .schema import BYTES, PreviewMap
 
 SAMPLE = 1000
-"""Statistics are of the first so many rows."""
+"""Statistics are computed over this many leading rows."""
 _TILE, _LABEL, _COLUMNS = 96, 14, 10
 _BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
 class PositionStatistics:
-    """A stored position; mean and standard deviation of its latents, NaN where no row has any."""
+    """A stored position; mean and standard deviation of its latents, NaN if no row has any."""
 
     position: int
     timestep: float | None
@@ -37,7 +37,7 @@ class PositionStatistics:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set. bytes: of all shards; raw_bytes: of its latents as numbers; sampled: rows the statistics are of."""
+    """A data set's summary. bytes: of all shards; raw_bytes: of raw latents; sampled: rows in the statistics."""
 
     name: str
     where: str
@@ -63,18 +63,18 @@ class Inspection:
 
 
 def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
-    """Look at a data set; latents of the first `sample` rows alone are read."""
+    """Summarize a data set; only the latents of the first `sample` rows are read."""
     info = bench.info
     moments = np.zeros((len(info.stored), 3))  # count, sum, sum of squares
-    seen = 0
+    sampled = 0
     for rows in bench.rows(columns_of(info, info.stored, images=False), min(_BATCH_ROWS, sample)):
-        rows = rows.slice(0, sample - seen)
-        seen += len(rows)
+        rows = rows.slice(0, sample - sampled)
+        sampled += len(rows)
         sound = rows.filter(pc.equal(rows["status"], "ok"))
         for index, position in enumerate(info.stored):
             values = latents_of(sound, info, position).astype(np.float64)
             moments[index] += values.size, values.sum(), np.square(values).sum()
-        if seen >= sample:
+        if sampled >= sample:
             break
     with np.errstate(invalid="ignore"):
         mean = moments[:, 1] / moments[:, 0]
@@ -95,7 +95,7 @@ def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
         bytes=sum(record.bytes for record in info.shards if record),
         raw_bytes=BYTES[info.latent_dtype] * int(np.prod(info.latent_shape)) * len(info.stored) * info.rows,
         references=tuple(bench.references),
-        sampled=seen,
+        sampled=sampled,
         positions=tuple(
             PositionStatistics(place.position, place.timestep, place.sigma, float(mean[i]), float(std[i]))
             for i, place in enumerate(info.positions)
@@ -103,38 +103,44 @@ def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
     )
 
 
-def inspection_table(found: Inspection) -> Group:
-    """An inspection as text for the terminal."""
-    shape, image = ("x".join(map(str, size)) for size in (found.latent_shape, found.image_size))
+def inspection_table(summary: Inspection) -> Group:
+    """The summary as text for the terminal."""
+    shape, image = ("x".join(map(str, size)) for size in (summary.latent_shape, summary.image_size))
     facts = Table.grid(padding=(0, 2))
     for name, value in (
-        ("data set", f"{found.name} at {found.where}"),
-        ("made by", f"pipeline {found.pipeline}, images {image}"),
-        ("rows", f"{found.rows:,}: {found.prompts:,} prompts x {found.candidates}, {found.failed:,} failed"),
-        ("latents", f"{found.latent_dtype} {shape} at {len(found.positions)} positions, {found.raw_bytes:,} bytes raw"),
-        ("shards", f"{found.shards:,} ({found.format}), {found.bytes:,} bytes"),
-        ("a trajectory", f"{found.bytes / max(1, found.rows):,.0f} bytes"),
-        ("references", ", ".join(found.references) or "none"),
+        ("data set", f"{summary.name} at {summary.where}"),
+        ("made by", f"pipeline {summary.pipeline}, images {image}"),
+        (
+            "rows",
+            f"{summary.rows:,}: {summary.prompts:,} prompts x {summary.candidates}, {summary.failed:,} failed",
+        ),
+        (
+            "latents",
+            f"{summary.latent_dtype} {shape} at {len(summary.positions)} positions, {summary.raw_bytes:,} bytes raw",
+        ),
+        ("shards", f"{summary.shards:,} ({summary.format}), {summary.bytes:,} bytes"),
+        ("per trajectory", f"{summary.bytes / max(1, summary.rows):,.0f} bytes"),
+        ("references", ", ".join(summary.references) or "none"),
     ):
         facts.add_row(name, value)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {found.sampled:,} rows")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {summary.sampled:,} rows")
     for heading in ("position", "timestep", "sigma", "mean", "std"):
         table.add_column(heading, justify="right")
-    for place in found.positions:
-        known = ("-" if value is None else f"{value:.4g}" for value in (place.timestep, place.sigma))
-        table.add_row(str(place.position), *known, f"{place.mean:+.4f}", f"{place.std:.4f}")
+    for place in summary.positions:
+        schedule = ("-" if value is None else f"{value:.4g}" for value in (place.timestep, place.sigma))
+        table.add_row(str(place.position), *schedule, f"{place.mean:+.4f}", f"{place.std:.4f}")
     return Group(facts, table)
 
 
 def contact_sheet(bench: Bench, row: str) -> bytes:
-    """A PNG of one trajectory, `row` being its id: the preview of every stored position, and the final image.
+    """A PNG of the trajectory with id `row`: the preview of every stored position, and the final image.
 
     Raises:
-        NbenchError: no such row, a failed one, or a data set without a preview map.
+        NbenchError: no such row, a failed row, or a data set without a preview map.
     """
     info = bench.info
     if info.preview is None:
-        raise NbenchError(f"{bench.location.url} has no preview map, so its latents cannot be shown")
+        raise NbenchError(f"{bench.location.url} has no preview map, so latents cannot be shown")
     for index in range(len(info.shards)):
         ids = [name for rows in bench.shard_rows(index, ["id"], 4096) for name in rows["id"].to_pylist()]
         if row in ids:
@@ -160,7 +166,7 @@ def preview_image(latent: np.ndarray, preview: PreviewMap) -> np.ndarray:
 
 
 def sheet_of(tiles: list[tuple[str, np.ndarray]], title: str) -> bytes:
-    """A PNG of labelled pictures uint8 [H, W, 3] under a title."""
+    """A PNG of labelled images, uint8 [H, W, 3], under a title."""
     columns = min(_COLUMNS, len(tiles))
     height = _TILE + _LABEL
     sheet = Image.new("RGB", (columns * _TILE, _LABEL + -(-len(tiles) // columns) * height), "white")

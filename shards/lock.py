@@ -1,4 +1,4 @@
-"""A folder that one process at a time may write to."""
+"""A lock by which one process at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ..errors import NbenchError
 
 
 @contextmanager
-def locked(folder: Path, taken: str) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, against everybody else who asks for it; its holder may remove it.
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of `folder`, which is created if needed; the holder may remove the folder.
 
-    The lock lies on the folder itself: no file is left behind, and the kernel drops it when its holder is killed.
+    The lock is on the folder itself: it leaves no file, and the kernel releases it when the holder is killed.
 
     Raises:
-        NbenchError: `taken`, if somebody else holds it.
-        OSError: the folder cannot be made.
+        NbenchError: another process holds the lock; `busy` is the message.
+        OSError: the folder cannot be created.
     """
     handle = None
     while handle is None:
-        handle = _lock(folder, taken)
+        handle = _lock(folder, busy)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _lock(folder: Path, taken: str) -> int | None:
-    """A handle of `folder` that has its lock; None if its last holder removed it meanwhile."""
+def _lock(folder: Path, busy: str) -> int | None:
+    """An open, locked handle of `folder`; None if its previous holder removed it meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError), ExitStack() as opened:
         handle = os.open(folder, os.O_RDONLY)
         opened.callback(os.close, handle)
         if not lock_descriptor(handle, blocking=False):
-            raise NbenchError(taken)
+            raise NbenchError(busy)
         if os.path.samestat(os.fstat(handle), folder.stat()):
             opened.pop_all()
             return handle

@@ -1,4 +1,4 @@
-"""Shards as Parquet: a row a trajectory, a column a position."""
+"""Shards as Parquet: one row per trajectory, one column per position."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .schema import BYTES, DatasetInfo, array_columns, arrow_schema
 from .writer import ShardWriter
 
 ROW_GROUP_BYTES = 64 * 2**20
-_MOST_BYTES = 2**31
-"""Of a column of texts or images in a row group: Arrow's own limit."""
+_MAX_BYTES = 2**31
+"""Size limit of a text or image column in a row group: Arrow's own."""
 _PAGE_BYTES = 2**20
-"""What headers of pages and levels may take in a row group, whatever its latents are."""
+"""Allowance for page headers and levels in a row group."""
 
 
 class ParquetShardWriter(ShardWriter):
-    """Latents are byte-stream-split, which brings the exponents of floats together, then zstd-compressed.
+    """Latents are byte-stream-split, which groups the exponents of floats, then zstd-compressed.
 
-    Row groups are bounded by bytes and do not depend on the batches written, so neither do the shard's bytes.
+    Row groups are bounded by bytes. Neither they nor the shard's bytes depend on the batches written.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
@@ -68,10 +68,10 @@ class ParquetShardWriter(ShardWriter):
 def read_parquet(
     source: Path | BinaryIO, info: DatasetInfo, columns: Sequence[str], batch_size: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard, `columns` alone, a row group in memory at a time; nothing else of it is read.
+    """The rows of a shard with `columns` only; one row group is in memory at a time, and nothing else is read.
 
     Raises:
-        ValueError: a column is missing or of another type, or is larger than the record allows: nothing of it is read.
+        ValueError: a column is missing, has another type, or is larger than the record allows; raised before reading.
     """
     with pq.ParquetFile(source, pre_buffer=not isinstance(source, Path)) as file:
         _check_columns(file.schema_arrow, info, columns)
@@ -82,36 +82,36 @@ def read_parquet(
                 yield rows.select(list(columns))
 
 
-def _check_columns(found: pa.Schema, info: DatasetInfo, columns: Sequence[str]) -> None:
-    wanted = arrow_schema(info)
+def _check_columns(schema: pa.Schema, info: DatasetInfo, columns: Sequence[str]) -> None:
+    expected = arrow_schema(info)
     for name in columns:
-        index, kind = found.get_field_index(name), wanted.field(name).type
+        index, kind = schema.get_field_index(name), expected.field(name).type
         if index < 0:
             raise ValueError(f"it has no column {name}, or more than one")
-        if found.field(index).type != kind:
-            raise ValueError(f"its column {name} is {found.field(index).type}, not {kind}")
+        if schema.field(index).type != kind:
+            raise ValueError(f"its column {name} is {schema.field(index).type}, not {kind}")
 
 
 def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequence[str]) -> None:
-    """Few bytes can claim to hold many, and Arrow would make room for them all."""
+    """Refuse claimed sizes that are too large: a small file can claim a huge column, and Arrow would allocate it."""
     if not 0 <= group.num_rows <= info.rows_per_shard:
         raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
     arrays = array_columns(info)
     for chunk in map(group.column, range(group.num_columns)):
         name = chunk.path_in_schema.partition(".")[0]
         if name in columns:
-            array, numbers, most = arrays.get(name), 0, _MOST_BYTES
+            array, numbers, limit = arrays.get(name), 0, _MAX_BYTES
             if array:
                 width = 4 if array.element == "int8" else BYTES[array.element]  # Parquet's smallest integer has 32 bits
                 numbers = group.num_rows * math.prod(array.shape)
-                most = 2 * numbers * width + _PAGE_BYTES
-            if chunk.total_uncompressed_size > most or (array and chunk.num_values > numbers + group.num_rows):
+                limit = 2 * numbers * width + _PAGE_BYTES
+            if chunk.total_uncompressed_size > limit or (array and chunk.num_values > numbers + group.num_rows):
                 raise ValueError(f"its column {name} claims to hold {chunk.total_uncompressed_size:,} bytes")
 
 
 def parquet_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:
-    """In what the columns and metadata of a file are not those of shard `index`; "" if in nothing."""
-    found, wanted = pq.read_schema(file), arrow_schema(info, index)
-    if not found.equals(wanted):
+    """How the columns and metadata of a file differ from those of shard `index`; "" if they do not."""
+    schema, expected = pq.read_schema(file), arrow_schema(info, index)
+    if not schema.equals(expected):
         return "its columns are not those of the data set"
-    return "" if found.metadata == wanted.metadata else "its metadata are another shard's or another data set's"
+    return "" if schema.metadata == expected.metadata else "its metadata belong to another shard or data set"

@@ -1,4 +1,4 @@
-"""Positions as people write them: `all`, `20,30`, `20:30`, `0:50:5` (the end included)."""
+"""Parse and print positions: `all`, `20,30`, `20:30`, `0:50:5` (the end is included)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _PART = re.compile(r"(\d+)(?::(\d+)(?::(\d+))?)?")
 
 
 def parse_positions(text: str, steps: int) -> tuple[int, ...]:
-    """The positions of a run of `steps` steps that `text` names, ascending and without repeats.
+    """The positions that `text` selects from a run of `steps` steps, ascending, without repeats.
 
     >>> parse_positions("20:30:5,0", steps=50)
     (0, 20, 25, 30)
 
     Raises:
-        NbenchError: the text is not understood, or names a position beyond `steps` (the finished latent).
+        NbenchError: invalid text, or a position beyond `steps` (the finished latent).
     """
     if text.strip() == "all":
         return tuple(range(steps + 1))
-    found: set[int] = set()
+    positions: set[int] = set()
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         first, last, every = (int(group) if group else None for group in match.groups()) if match else (None,) * 3
         if first is None or every == 0 or (last is not None and last < first):
             raise NbenchError(f"positions {text!r} not understood: write all, 20,30 or 0:50:5 (first:last:every)")
-        found.update(range(first, (first if last is None else last) + 1, every or 1))
-    if max(found) > steps:
-        raise NbenchError(f"latents {max(found)} not in a run of {steps} steps: it has 0..{steps}")
-    return tuple(sorted(found))
+        positions.update(range(first, (first if last is None else last) + 1, every or 1))
+    if max(positions) > steps:
+        raise NbenchError(f"latents {max(positions)} not in a run of {steps} steps: it has 0..{steps}")
+    return tuple(sorted(positions))
 
 
 def describe_positions(positions: Sequence[int]) -> str:
-    """Positions in few words.
+    """Positions as short text.
 
     >>> describe_positions([0, 5, 10, 15]), describe_positions([20, 30, 50])
     ('0..15 (every 5th)', '20, 30, 50')

@@ -1,4 +1,4 @@
-"""A finished data set of trajectories, read batch by batch: only the columns asked for leave the disk."""
+"""Read a finished data set in batches; only the requested columns are read from disk."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .storage import Location
 from .stream import AS_STORED, Order, prefetch
 
 _BATCH_BYTES = 2**30
-"""Of latents and other signals in a batch at most (or one row), however many rows are asked for."""
+"""Limit on latents and other signals in a batch, or one row, whatever batch size is requested."""
 
 
 class BenchPrompt(NamedTuple):
-    """A prompt of a bench, with the skills it asks for."""
+    """A prompt of a bench, with the skills that it needs."""
 
     prompt_id: str
     prompt: str
@@ -42,24 +42,24 @@ class Bench:
 
     @property
     def name(self) -> str:
-        """What its folder is called.
+        """The name of its folder.
 
         Raises:
-            NbenchError: a path or URL that ends in no name.
+            NbenchError: the path or URL does not end in a name.
         """
         root, unnamed = Path(self.location.root), ("", "..")
         if root.name in unnamed and self.location.folder is not None:
             root = root.resolve()
         if root.name in unnamed:
-            raise NbenchError(f"{self.location.url} ends in no name, by which results could be called: name the folder")
+            raise NbenchError(f"{self.location.url} does not end in a name, which results need: name the folder")
         return root.name
 
     @property
     def path(self) -> Path:
-        """Its folder.
+        """Its local folder.
 
         Raises:
-            NbenchError: it does not lie on this machine.
+            NbenchError: it is not on this machine.
         """
         if self.location.folder is None:
             raise NbenchError(f"{self.location.url} is not on this machine: copy it with `nbench convert` first")
@@ -68,32 +68,32 @@ class Bench:
     @cached_property
     def prompts(self) -> list[BenchPrompt]:
         """The prompts in order, each once."""
-        found: dict[str, BenchPrompt] = {}
+        prompts: dict[str, BenchPrompt] = {}
         for batch in self.rows(["prompt_id", "prompt", "tags"], 4096):
             for row in batch.to_pylist():
-                found.setdefault(row["prompt_id"], BenchPrompt(**row))
-        return list(found.values())
+                prompts.setdefault(row["prompt_id"], BenchPrompt(**row))
+        return list(prompts.values())
 
     @cached_property
     def n_failed(self) -> int:
-        """How many candidates failed and have no latents."""
+        """Number of candidates that failed and have no latents."""
         return sum(count_failed(batch) for batch in self.rows(["status"], 65536))
 
     def select(self, text: str) -> tuple[int, ...]:
-        """The positions that `text` names (see `parse_positions`); `all` are those stored.
+        """The positions that `text` selects (see `parse_positions`); `all` selects all stored ones.
 
         Raises:
-            NbenchError: not understood, or not stored.
+            NbenchError: invalid text, or a position that is not stored.
         """
         positions = self.info.stored if text.strip() == "all" else parse_positions(text, self.info.steps)
         self.require(positions)
         return positions
 
     def require(self, positions: Sequence[int]) -> None:
-        """Make sure that all `positions` are stored.
+        """Check that all `positions` are stored.
 
         Raises:
-            NbenchError: naming those that are not, and those that are.
+            NbenchError: some are not; the message names them and the stored ones.
         """
         absent = [position for position in positions if position not in self.info.stored]
         if absent:
@@ -101,20 +101,20 @@ class Bench:
             raise NbenchError(f"latents {', '.join(map(str, absent))} not in this bench: it has {has}")
 
     def require_signals(self, names: Sequence[str]) -> None:
-        """Make sure that all signals of `names` are kept; activations are named `activations:LAYER`.
+        """Check that all signals in `names` are stored; activations are named `activations:LAYER`.
 
         Raises:
-            NbenchError: naming those that are not, and those that are.
+            NbenchError: some are not; the message names them and the stored ones.
         """
         has = self.info.signals
         if absent := absent_signals(names, has):
             wanted = dict.fromkeys(name for name in (*has[:-1], *absent) if name != has[-1])
             try:
-                given = ",".join(normal_signals((*wanted, has[-1])))
+                option = ",".join(normal_signals((*wanted, has[-1])))
             except NbenchError:  # a signal that no data set has
                 raise NbenchError(f"{', '.join(absent)} not in this bench: it has {', '.join(has)}") from None
             raise NbenchError(
-                f"{', '.join(absent)} not in this bench: it has {', '.join(has)}; build it with --signals {given}"
+                f"{', '.join(absent)} not in this bench: it has {', '.join(has)}; build it with --signals {option}"
             )
 
     def batches(
@@ -126,16 +126,16 @@ class Bench:
         ahead: int = 0,
         signals: Sequence[str] = ("latent",),
     ) -> Iterator[TrajectoryBatch]:
-        """The candidates that succeeded, at most `batch_size` at a time.
+        """The candidates that succeeded, in batches of at most `batch_size`.
 
         Args:
-            order: shuffled or as stored, all or a part, from the beginning or further on.
+            order: shuffled or as stored, the whole or a part, from the start or from a given row.
             ahead: batches that a thread reads in advance.
-            signals: what to read of the positions: latent, x0, cfg_gap (of all steps), activations:LAYER; "image" is
-                another way to ask for `images`.
+            signals: what to read at the positions: latent, x0, cfg_gap (of all steps), activations:LAYER; "image" is
+                the same as `images=True`.
 
         Raises:
-            NbenchError: a position or signal that is not stored, or more readers than shards.
+            NbenchError: a position or signal is not stored, or there are more readers than shards.
         """
         self.require(positions)
         self.require_signals(signals)
@@ -146,26 +146,26 @@ class Bench:
             return self.shard_rows(index, columns, batch_size)
 
         rows = order.rows(self.info, self._row_bytes(columns), batch_size, read)
-        made = (from_arrow(batch, self.info, positions, images, signals) for batch in rows)
-        return prefetch(made, ahead) if ahead else made
+        trajectories = (from_arrow(batch, self.info, positions, images, signals) for batch in rows)
+        return prefetch(trajectories, ahead) if ahead else trajectories
 
     def rows(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        """All rows as they are stored, failed ones too: `columns` of `arrow_schema`, at most `batch_size` at a time."""
+        """All rows as stored, failed ones too: `columns` of `arrow_schema`, in batches of at most `batch_size`."""
         for index in range(len(self.info.shards)):
             yield from self.shard_rows(index, columns, batch_size)
 
     def shard_rows(self, index: int, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one shard, `batch_size` at most and 1 GiB of numbers at most at a time.
+        """The rows of one shard, in batches of at most `batch_size` rows and 1 GiB of numbers.
 
         Raises:
-            NbenchError: its file is damaged, or has other columns or another number of rows than the record says.
+            NbenchError: the file is damaged, or its columns or row count differ from the record.
         """
         info, name, count = self.info, self.info.shard_path(index), 0
-        at_most = max(1, min(batch_size, _BATCH_BYTES // max(1, self._row_bytes(columns))))
+        limit = max(1, min(batch_size, _BATCH_BYTES // max(1, self._row_bytes(columns))))
         expected = len(info.shard_rows(index))
         source = self.location.open(name)
         try:
-            for rows in FORMATS[info.format].read(source, info, columns, at_most):
+            for rows in FORMATS[info.format].read(source, info, columns, limit):
                 count += len(rows)
                 if count > expected:
                     raise ValueError(f"it has more than {expected} rows")
@@ -175,7 +175,7 @@ class Bench:
                 raise ValueError(f"it has {count} rows, not {expected}")
         except NbenchError:
             raise
-        except Exception as error:  # damaged bytes make the libraries that read them raise anything
+        except Exception as error:  # on damaged bytes the reading libraries raise any type
             reason = reason_of(error)
             raise NbenchError(f"cannot read {self._place(name)} ({reason}): see `nbench verify`") from None
         finally:
@@ -184,7 +184,7 @@ class Bench:
 
     @cached_property
     def references(self) -> dict[str, pa.Table]:
-        """The score tables that the data set carries, by the name of their scorer."""
+        """The data set's score tables by name."""
         names = self.location.names("scores", ".parquet")
         return {Path(name).stem: read_scores(self.location.open(name), self._place(name)) for name in names}
 
@@ -199,7 +199,7 @@ def open_bench(where: str | Path) -> Bench:
     """Open a data set for reading: a folder, a URL such as `hf://datasets/user/name` or `s3://...`, or a Hub id.
 
     Raises:
-        NbenchError: nothing there, damaged, half built, or a shard is gone or of another size than recorded.
+        NbenchError: nothing there, damaged, not finished, or a shard is missing or has another size than recorded.
     """
     location = Location.of(where)
     info = read_info(location)
@@ -211,6 +211,6 @@ def open_bench(where: str | Path) -> Bench:
         )
     for record in info.shards:
         if not intact(location, record):
-            lost = record and f"{location.url}/{record.path}"
-            raise NbenchError(f"shard {lost} is missing or cut short: run the same `nbench build` command to mend it")
+            place = record and f"{location.url}/{record.path}"
+            raise NbenchError(f"shard {place} is missing or cut short: run `nbench build` again to repair it")
     return Bench(info, location)

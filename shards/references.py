@@ -1,4 +1,4 @@
-"""The references of a data set: score tables of its finished images, checked against it before they count."""
+"""The references of a data set: score tables of its finished images, checked against the data set."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _KEYS = ("prompt_id", "candidate", "position", "caption")
 
 
 def finished_scores(bench: Bench, name: str) -> pa.Table:
-    """The rows of one reference that score the finished images by their prompts: one for each candidate at most.
+    """The rows of a reference that score finished images against their prompts: at most one per candidate.
 
     Raises:
-        NbenchError: no such reference, it scores no finished images, or the table does not fit the data set.
+        NbenchError: no such reference, no scores of finished images, or the table does not fit the data set.
     """
     if name not in bench.references:
         raise no_reference(bench, name)
@@ -34,7 +34,7 @@ def finished_scores(bench: Bench, name: str) -> pa.Table:
 
 
 def no_reference(bench: Bench, name: str) -> NbenchError:
-    """What is said of a reference that a data set does not have."""
+    """The error for a reference that a data set does not have."""
     there = ", ".join(bench.references) or "none"
     item = name if name in ("clip", "vqascore") else "NAME=SCORER"
     return NbenchError(
@@ -44,7 +44,7 @@ def no_reference(bench: Bench, name: str) -> NbenchError:
 
 
 def how_to_add(bench: Bench, item: str = "clip,vqascore") -> str:
-    """The commands that add the references `item` to a data set."""
+    """The command that adds the references `item` to a data set."""
     if bench.location.folder is None:
         return f"nbench convert {bench.location.url} FOLDER, then nbench references FOLDER --add {item}"
     return f"nbench references {bench.location.url} --add {item}"
@@ -53,7 +53,7 @@ def how_to_add(bench: Bench, item: str = "clip,vqascore") -> str:
 def _check_origin(bench: Bench, name: str, table: pa.Table) -> None:
     origin = scores_metadata(table)
     if not all(isinstance(origin.get(key), str) for key in ("bench_fingerprint", "scorer_fingerprint")):
-        raise _unfit(bench, name, "it does not say which build and scorer it is of")
+        raise _unfit(bench, name, "it does not state its build and scorer")
     if origin["bench_fingerprint"] != bench.info.fingerprint:
         raise _unfit(bench, name, "it scores another build")
 
@@ -70,7 +70,7 @@ def _check_rows(bench: Bench, name: str, table: pa.Table) -> None:
         pc.or_(pc.less(candidate, 0), pc.greater_equal(candidate, bench.info.candidates)),
     )
     if key := row(foreign):
-        raise _unfit(bench, name, f"it has {key}, which the data set has not")
+        raise _unfit(bench, name, f"it has {key}, which is not in the data set")
     keys = table.select(["prompt_id", "candidate"])
     counts = keys.group_by(keys.column_names).aggregate([([], "count_all")])
     repeated = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
@@ -80,8 +80,8 @@ def _check_rows(bench: Bench, name: str, table: pa.Table) -> None:
 
 
 def _unfit(bench: Bench, name: str, reason: str) -> NbenchError:
-    way_out = how_to_add(bench, "NAME=SCORER --replace")
+    command = how_to_add(bench, "NAME=SCORER --replace")
     return NbenchError(
-        f"scores/{name}.parquet of {bench.location.url} is no reference of it: {reason}; remove it, or score the "
-        f"images again: {way_out}"
+        f"scores/{name}.parquet does not fit {bench.location.url}: {reason}; remove it, or score the images again: "
+        f"{command}"
     )

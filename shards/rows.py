@@ -1,4 +1,4 @@
-"""Trajectories as Arrow rows and back: what every file format of a shard reads and writes."""
+"""Convert trajectories to Arrow rows and back; every shard format reads and writes such rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .schema import (
 from .signals import activations_of
 
 NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status")
-"""What is read of every row, whichever positions are."""
+"""Columns that are read whatever positions are selected."""
 _NEVER_NULL = ("id", "prompt_id", "prompt", "candidate", "seed", "status")
 _DTYPES = {"float16": np.float16, "float32": np.float32, "int8": np.int8}
 _INT8_MAX = 127
@@ -32,10 +32,10 @@ FLOAT16_MAX = 65504.0
 
 
 def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
-    """One Arrow row a trajectory; failed ones have neither latents nor image.
+    """One Arrow row per trajectory; failed ones have neither latents nor an image.
 
     Raises:
-        NbenchError: a text that UTF-8 cannot hold.
+        NbenchError: a text that UTF-8 cannot encode.
     """
     schema, failed = arrow_schema(info), np.array([bool(error) for error in batch.errors], bool)
     images = [None] * len(batch) if batch.images is None else batch.images
@@ -57,9 +57,9 @@ def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
     try:
         arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
     except UnicodeEncodeError as error:
-        around = ascii(error.object[max(0, error.start - 20) : error.start + 20])
+        context = ascii(error.object[max(0, error.start - 20) : error.start + 20])
         raise NbenchError(
-            f"text {around} has half a surrogate pair, which UTF-8 cannot hold: mend the prompt"
+            f"text {context} has half a surrogate pair, which UTF-8 cannot encode: fix the prompt"
         ) from None
     for position in info.stored:
         arrays |= latents_to_arrow(batch.latents[position], info, position, failed)
@@ -75,33 +75,33 @@ def latents_to_arrow(
 ) -> dict[str, pa.Array]:
     """The columns of one position, from latents [B, C, H, W]; rows that are `missing` (bool [B]) become null.
 
-    int8 keeps latent / scale, rounded, with the scale of each channel beside it: its largest magnitude / 127.
-    `signal` "x0" gives the columns of x0 estimates, which are kept as latents are.
+    int8 stores round(latent / scale), and per channel the scale: largest magnitude / 127.
+    `signal` "x0" gives the columns of x0 estimates, which are stored like latents.
 
     Raises:
-        NbenchError: a latent beyond what float16 holds, as which readers give all but float32.
+        NbenchError: a latent exceeds the float16 range (readers return float16 unless the data set is float32).
     """
-    found = {}
+    arrays = {}
     if (
         info.latent_dtype != "float32"
         and latents.dtype != np.float16
         and np.abs(latents[~missing]).max(initial=0) > FLOAT16_MAX
     ):
         raise NbenchError(
-            f"{signal}s at position {position} exceed {FLOAT16_MAX:g}, the most that float16 and int8 can give back: "
-            "take --latent-dtype float32"
+            f"{signal}s at position {position} exceed {FLOAT16_MAX:g}, the limit of float16 and int8: "
+            "use --latent-dtype float32"
         )
     if info.latent_dtype == "int8":
         values = np.where(missing[:, None, None, None], 0, latents).astype(np.float32)
         scale = np.abs(values).max((2, 3)) / _INT8_MAX
         latents = np.rint(values / np.where(scale > 0, scale, 1)[:, :, None, None])
-        found[scale_column(position, signal)] = _fixed_lists(scale.astype(np.float32), missing)
-    found[latent_column(position, signal)] = _fixed_lists(latents.astype(_DTYPES[info.latent_dtype]), missing)
-    return found
+        arrays[scale_column(position, signal)] = _fixed_lists(scale.astype(np.float32), missing)
+    arrays[latent_column(position, signal)] = _fixed_lists(latents.astype(_DTYPES[info.latent_dtype]), missing)
+    return arrays
 
 
 def _others(batch: TrajectoryBatch, info: DatasetInfo) -> Iterator[tuple[str, np.ndarray]]:
-    """Columns of a batch that hold neither latents nor x0 estimates."""
+    """The columns of signals other than latents and x0 estimates."""
     if "cfg_gap" in info.signals and batch.cfg_gap is not None:
         yield "cfg_gap", batch.cfg_gap
     for layer in activations_of(info.signals):
@@ -117,13 +117,13 @@ def from_arrow(
     images: bool = False,
     signals: Sequence[str] = ("latent",),
 ) -> TrajectoryBatch:
-    """The trajectories of `rows` that did not fail, with `signals` of `positions`.
+    """The trajectories in `rows` that did not fail, with `signals` at `positions`.
 
-    float32 latents stay float32; float16 and int8 ones come as float16. The x0 estimate at the final position is the
-    finished latent; activations there are none.
+    float32 latents stay float32; float16 and int8 latents become float16. The x0 estimate at the final position is the
+    finished latent; there are no activations at that position.
 
     Raises:
-        NbenchError: a row that did not fail has no latent or no sound image.
+        NbenchError: a row that did not fail has no latent or no valid image.
     """
     failed = count_failed(rows)
     if failed:
@@ -151,10 +151,10 @@ def from_arrow(
 
 
 def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int, signal: str = "latent") -> np.ndarray:
-    """Latents, or x0 estimates, [B, C, H, W] of rows none of which failed.
+    """Latents, or x0 estimates, [B, C, H, W] of rows that did not fail.
 
     Raises:
-        NbenchError: one of them has none.
+        NbenchError: a row has none.
     """
     values = _numbers(rows, latent_column(position, signal)).reshape(rows.num_rows, *info.latent_shape)
     if info.latent_dtype != "int8":
@@ -164,34 +164,34 @@ def latents_of(rows: pa.RecordBatch, info: DatasetInfo, position: int, signal: s
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """A final image, uint8 [H, W, 3], as the PNG that shards keep."""
+    """Encode a final image, uint8 [H, W, 3], as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png")
     return buffer.getvalue()
 
 
 def decode_image(png: bytes | None, size: tuple[int, int]) -> np.ndarray:
-    """A final image, uint8 [H, W, 3].
+    """Decode a final image to uint8 [H, W, 3].
 
     Raises:
-        ValueError: there is none, it is no PNG, or not of `size`, which is seen before it is unpacked.
+        ValueError: there is none, it is not a PNG, or its size is not `size` (checked before decoding).
     """
     if png is None:
         raise ValueError("has no image")
     height, width = size
     try:
-        # no other format: Pillow starts programs for some
+        # PNG only: for some formats Pillow starts external programs
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            found = image.size
-            if found == (width, height):
+            actual = image.size
+            if actual == (width, height):
                 return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's decoders let out many kinds
+    except Exception as error:  # Pillow's decoders raise many types
         raise ValueError(f"its image cannot be decoded ({reason_of(error)})") from None
-    raise ValueError(f"its image is {found[0]}x{found[1]}, not {width}x{height}")
+    raise ValueError(f"its image is {actual[0]}x{actual[1]}, not {width}x{height}")
 
 
 def check_rows(rows: pa.RecordBatch) -> None:
-    """Make sure that rows from a file can be used.
+    """Check that rows from a file can be used.
 
     Raises:
         ValueError: a text that is not UTF-8, or a row without a name, prompt, seed or status.
@@ -206,31 +206,31 @@ def columns_of(
     info: DatasetInfo, positions: Sequence[int], images: bool, signals: Sequence[str] = ("latent",)
 ) -> list[str]:
     """The columns that `from_arrow` needs."""
-    wanted = {*NAMES, *(["image"] if images else []), *(["cfg_gap"] if "cfg_gap" in signals else [])}
+    columns = {*NAMES, *(["image"] if images else []), *(["cfg_gap"] if "cfg_gap" in signals else [])}
     kinds = {(k, "latent") for k in positions if "latent" in signals}
     kinds |= {(k, _stored_as(k, info)) for k in positions if "x0" in signals}
-    wanted |= {column(k, kind) for k, kind in kinds for column in (latent_column, scale_column)}
-    for columns in _activation_columns(info, positions, signals).values():
-        wanted |= {*columns.values()}
-    return [name for name in arrow_schema(info).names if name in wanted]
+    columns |= {column(k, kind) for k, kind in kinds for column in (latent_column, scale_column)}
+    for by_position in _activation_columns(info, positions, signals).values():
+        columns |= {*by_position.values()}
+    return [name for name in arrow_schema(info).names if name in columns]
 
 
 def _stored_as(position: int, info: DatasetInfo) -> str:
-    """Where the x0 estimate of a position is kept: that of the final one is the finished latent."""
+    """The signal that stores the x0 estimate of a position; at the final position that is the latent."""
     return "x0" if position < info.steps else "latent"
 
 
 def _activation_columns(
     info: DatasetInfo, positions: Sequence[int], signals: Sequence[str]
 ) -> dict[str, dict[int, str]]:
-    """Columns by layer and position, of the activations among `signals`."""
+    """The columns of the activations in `signals`, by layer and position."""
     wanted, places = {each.layer for each in activations_of(signals)}, [k for k in positions if k < info.steps]
     layers = [each for each in activations_of(info.signals) if each.layer in wanted]
     return {each.layer: {k: activation_column(each.stem, k) for k in places} for each in layers}
 
 
 def count_failed(rows: pa.RecordBatch) -> int:
-    """How many of `rows` have no latents."""
+    """Number of failed rows, which have no latents."""
     return int(pc.sum(pc.not_equal(rows["status"], "ok"), min_count=0).as_py())
 
 

@@ -1,4 +1,4 @@
-"""What a data set of trajectories is: the content of dataset.json, and the columns of a shard."""
+"""The schema of a data set: the fields of dataset.json, and the columns of a shard."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .signals import DEFAULT_SIGNALS, ArrayColumn, activations_of, normal_signal
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 SKILL_LEVELS = ("basic", "advanced")
 BYTES = {"float16": 2, "float32": 4, "int8": 1}
-"""Of one number of a latent, by the type it is stored as."""
-_MOST, _MOST_NUMBERS = 2**31 - 1, 2**28
-"""Of any size; of numbers in the latents of a trajectory, 1 GiB of float32: a reader allocates so much for a row."""
+"""Bytes per stored number, by dtype."""
+_MAX_SIZE, _MAX_NUMBERS = 2**31 - 1, 2**28
+"""Limits of any size, and of the numbers in a row: 1 GiB of float32, which a reader allocates."""
 SUFFIXES = {"parquet": "parquet", "webdataset": "tar"}
 _strict = with_config(ConfigDict(extra="forbid"))
 
 Tags = dict[str, list[str]]
 Corruptions = Mapping[str, str | None]
-"""A caption for each kind; None where a caption has nothing of the kind."""
+"""A caption per kind; None if the prompt has nothing of that kind to change."""
 
 
 @_strict
 @dataclass(frozen=True)
 class PositionInfo:
-    """Position k of a run: what step k starts from; the last one, the finished latent, has no timestep and sigma 0.
+    """Position k of a run: the input of step k. The last one, the finished latent, has no timestep and sigma 0.
 
-    `sigma` is the scheduler's own (None where it states none); the denoiser sees latent * `input_scale`.
+    `sigma` is the scheduler's own, None if it has none; the denoiser sees latent * `input_scale`.
     """
 
     position: int
@@ -47,7 +47,7 @@ class PositionInfo:
 @_strict
 @dataclass(frozen=True)
 class PreviewMap:
-    """RGB in 0..1 = weight @ latent + bias at each place of the latent, to be clamped by whoever applies it."""
+    """RGB = weight @ latent + bias per latent pixel; the caller clamps the result to 0..1."""
 
     weight: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
     bias: tuple[float, float, float]
@@ -55,13 +55,13 @@ class PreviewMap:
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """What scorers and decoders must know of the latents [C, h, w] that they are for: a data set's, or a pipeline's.
+    """What scorers and decoders need to know about latents [C, h, w], from a data set or a pipeline.
 
     Attributes:
-        pipeline: alias, folder, Hub id or class of the pipeline whose latents these are.
-        image_size: height and width of the finished image in pixels; (0, 0) where it is not known before the run.
-        positions: those that are recorded; none of a pipeline that has not run.
-        steps: T; 0 where it is not known before the run.
+        pipeline: alias, folder, Hub id or class of the pipeline that makes these latents.
+        image_size: height and width of the finished image in pixels; (0, 0) if unknown before the run.
+        positions: the recorded ones; empty for a pipeline that has not run.
+        steps: T; 0 if unknown before the run.
     """
 
     latent_shape: tuple[int, int, int]
@@ -75,7 +75,7 @@ class LatentSpace:
 @_strict
 @dataclass(frozen=True)
 class ShardRecord:
-    """A committed shard: its path in the data set folder, and what it must turn out to be."""
+    """A committed shard: its path in the data set folder, and its expected rows, bytes and hash."""
 
     path: str
     rows: int
@@ -86,9 +86,9 @@ class ShardRecord:
 @_strict
 @dataclass(frozen=True)
 class Block:
-    """Rows that were added together, prompt by prompt: the half-open ranges of their prompts and candidates.
+    """Rows that were added in one build, prompt by prompt: half-open ranges of prompts and candidates.
 
-    `fingerprint` is that of the data set when they were added, which their shards state.
+    `fingerprint` is the data set's at that time; the shards of the block state it.
     """
 
     fingerprint: str
@@ -97,23 +97,23 @@ class Block:
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         return (self.prompts[1] - self.prompts[0]) * self.width
 
     @property
     def width(self) -> int:
-        """Candidates of each prompt."""
+        """Candidates per prompt."""
         return self.candidates[1] - self.candidates[0]
 
 
 @_strict
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What dataset.json says. No times and no machine's paths: the same spec gives the same bytes.
+    """The content of dataset.json. It holds no dates and no local paths: the same spec gives the same bytes.
 
-    `positions` are those stored of 0..`steps`; `shards` has one entry a shard, None until it is committed. `signals`
-    are in the order of `normal_signals`, activations with their width. `blocks` are those of an extended data set, each
-    of which adds candidates to all prompts before it or prompts with all candidates before it; () is one block.
+    `positions` are the stored ones of 0..`steps`. `shards` has one entry per shard, None until it is committed.
+    `signals` are in the order of `normal_signals`, activations with their width. `blocks` describe an extended data
+    set: each adds candidates to all earlier prompts, or prompts with all earlier candidates; () is one block.
     """
 
     format_version: Literal[1]
@@ -138,12 +138,12 @@ class DatasetInfo:
 
     @property
     def all_blocks(self) -> tuple[Block, ...]:
-        """The blocks, of which there is at least one."""
+        """The blocks; always at least one."""
         return self.blocks or (Block(self.fingerprint, (0, self.n_prompts), (0, self.candidates)),)
 
     @property
     def n_shards(self) -> int:
-        """How many shards hold the rows; none holds rows of two blocks."""
+        """Number of shards; no shard holds rows of two blocks."""
         return sum(-(-block.rows // self.rows_per_shard) for block in self.all_blocks)
 
     @property
@@ -153,32 +153,32 @@ class DatasetInfo:
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """The positions stored, ascending."""
+        """The stored positions, ascending."""
         return tuple(info.position for info in self.positions)
 
     @property
     def latent_space(self) -> LatentSpace:
-        """What scorers must know of its latents."""
+        """What scorers need to know about its latents."""
         pipeline = self.spec.get("pipeline")
         name = str(pipeline.get("name")) if isinstance(pipeline, dict) else "unknown"
         return LatentSpace(self.latent_shape, self.preview, name, self.image_size, self.positions, self.steps)
 
     @property
     def row_bytes(self) -> int:
-        """What the numbers of a row take, uncompressed."""
+        """Bytes of the numbers in a row, uncompressed."""
         return column_bytes(array_columns(self).values())
 
     def shard_path(self, index: int) -> str:
-        """Where shard `index` lies in the data set folder."""
+        """The path of shard `index` in the data set folder."""
         _, _, count = self._shard(index)
         return f"data/{self.split}-{index:05d}-of-{count:05d}.{SUFFIXES[self.format]}"
 
     def shard_rows(self, index: int) -> range:
-        """The numbers of the rows (block by block, prompt-major, candidate minor) of shard `index`."""
+        """The row numbers of shard `index`; rows go block by block, prompt by prompt, candidate by candidate."""
         return self._shard(index)[1]
 
     def shard_fingerprint(self, index: int) -> str:
-        """What shard `index` states as that of its data set."""
+        """The data set fingerprint that shard `index` states."""
         return self._shard(index)[0].fingerprint
 
     def shard_of(self, row: int) -> int:
@@ -192,14 +192,14 @@ class DatasetInfo:
         raise IndexError(row)
 
     def shards_since(self, fingerprint: str) -> range | None:
-        """The shards that were added after those with `fingerprint`; None if none has it."""
+        """The shards added after those with `fingerprint`; None if no shard has it."""
         last = max((i for i, block in enumerate(self.all_blocks) if block.fingerprint == fingerprint), default=None)
         if last is None:
             return None
         return range(replace(self, blocks=self.all_blocks[: last + 1]).n_shards, self.n_shards)
 
     def cell(self, row: int) -> tuple[int, int]:
-        """The numbers of the prompt and the candidate of row number `row`."""
+        """The prompt number and candidate number of row number `row`."""
         for block in self.all_blocks:
             if row < block.rows:
                 return block.prompts[0] + row // block.width, block.candidates[0] + row % block.width
@@ -207,7 +207,7 @@ class DatasetInfo:
         raise IndexError(row)
 
     def rows_of(self, prompt: int) -> list[int]:
-        """The numbers of the rows of prompt number `prompt`, ascending, and so are their candidates."""
+        """The row numbers of prompt number `prompt`, ascending; candidates ascend with them."""
         rows, first = list[int](), 0
         for block in self.all_blocks:
             if prompt in range(*block.prompts):
@@ -217,7 +217,7 @@ class DatasetInfo:
         return rows
 
     def _shard(self, index: int) -> tuple[Block, range, int]:
-        """The block of shard `index`, the numbers of its rows, and how many shards there are up to the block's end."""
+        """The block of shard `index`, its row numbers, and the number of shards up to the block's end."""
         rows = shards = 0
         for block in self.all_blocks:
             first, rows, before = rows, rows + block.rows, shards
@@ -228,15 +228,15 @@ class DatasetInfo:
         return block, range(start, min(start + self.rows_per_shard, rows)), shards
 
     def check(self) -> None:
-        """Make sure that the numbers fit each other and that no path leads out of the folder.
+        """Check that the numbers are consistent and that no path leads out of the folder.
 
         Raises:
-            ValueError: naming what does not fit.
+            ValueError: they are not; the message names what does not fit.
         """
         sizes = (*self.latent_shape, *self.image_size, self.steps, self.candidates, self.rows_per_shard)
-        if min(sizes) < 1 or max(sizes) > _MOST or self._numbers() > _MOST_NUMBERS:
-            raise ValueError("a size out of all bounds")
-        if not 0 <= self.rows <= _MOST**2 or self.rows != self.n_prompts * self.candidates:
+        if min(sizes) < 1 or max(sizes) > _MAX_SIZE or self._numbers() > _MAX_NUMBERS:
+            raise ValueError("a size is out of range")
+        if not 0 <= self.rows <= _MAX_SIZE**2 or self.rows != self.n_prompts * self.candidates:
             raise ValueError(f"rows {self.rows} are not {self.n_prompts} prompts x {self.candidates} candidates")
         self._check_blocks()
         if len(self.shards) != self.n_shards:
@@ -250,7 +250,7 @@ class DatasetInfo:
             raise ValueError("spec does not state the pipeline's name and content")
         for index, record in enumerate(self.shards):
             if record and (record.path != self.shard_path(index) or record.rows != len(self.shard_rows(index))):
-                raise ValueError(f"the record of shard {index} is another's")
+                raise ValueError(f"the record of shard {index} belongs to another shard")
 
     def _check_blocks(self) -> None:
         prompts = candidates = 0
@@ -258,25 +258,25 @@ class DatasetInfo:
             more_prompts = block.prompts[0] == prompts and block.candidates == (0, candidates or block.candidates[1])
             more_candidates = block.candidates[0] == candidates and block.prompts == (0, prompts)
             if not (more_prompts or more_candidates) or min(block.width, block.prompts[1] - block.prompts[0]) < 0:
-                raise ValueError("a block of rows neither adds prompts nor candidates")
+                raise ValueError("a block of rows adds neither prompts nor candidates")
             prompts, candidates = block.prompts[1], block.candidates[1]
         if (prompts, candidates) != (self.n_prompts, self.candidates):
             raise ValueError(f"its blocks hold {prompts} prompts x {candidates} candidates")
 
     def _numbers(self) -> int:
-        """How many numbers a row has."""
+        """Numbers in a row."""
         layers = activations_of(self.signals)
         if any(layer.width is None for layer in layers):
-            raise ValueError("a layer's activations without their width")
-        a_position = math.prod(self.latent_shape) * (1 + ("x0" in self.signals))
-        a_position += sum(layer.width or 0 for layer in layers)
-        return a_position * len(self.positions) + self.steps * ("cfg_gap" in self.signals)
+            raise ValueError("a layer's activations have no width")
+        per_position = math.prod(self.latent_shape) * (1 + ("x0" in self.signals))
+        per_position += sum(layer.width or 0 for layer in layers)
+        return per_position * len(self.positions) + self.steps * ("cfg_gap" in self.signals)
 
     def to_json(self) -> bytes:
-        """The bytes of dataset.json; its last entry is a digest of all others, by which `nbench verify` sees edits."""
+        """The bytes of dataset.json; its last field is a digest of the others, by which `nbench verify` sees edits."""
         content = asdict(self)
         if self.signals == DEFAULT_SIGNALS:
-            del content["signals"]  # as files were before there were others
+            del content["signals"]  # the default stays unwritten: files of the first version have no such field
         if not self.blocks:
             del content["blocks"]
         return (json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False) + "\n").encode()
@@ -286,7 +286,7 @@ class DatasetInfo:
         """Read what `to_json` wrote.
 
         Raises:
-            NbenchError: not JSON, another format version, or fields that don't fit, naming `origin`.
+            NbenchError: not JSON, another format version, or invalid fields; the message names `origin`.
         """
         try:
             content = json.loads(data)
@@ -300,8 +300,10 @@ class DatasetInfo:
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 place, reason = ".".join(map(str, first["loc"])) or place, first["msg"]
-            told = one_line(f"{place}: {reason}")
-            raise NbenchError(f"{origin} is damaged or of another nbench ({told}): build again with --fresh") from None
+            fault = one_line(f"{place}: {reason}")
+            raise NbenchError(
+                f"{origin} is damaged or of another version ({fault}): build again with --fresh"
+            ) from None
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -311,13 +313,13 @@ def digest(content: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class TrajectoryBatch:
-    """B trajectories: names, texts, latents by position [B, C, H, W], and final images, uint8 [B, H, W, 3].
+    """B trajectories: ids, texts, latents by position [B, C, H, W], and final images, uint8 [B, H, W, 3].
 
-    x0: the finished latents predicted from positions, [B, C, H, W]. cfg_gap: float32 [B, T], of each step the L2 norm
-    of conditional minus unconditional prediction. activations: by layer and position, [B, D].
+    x0: x0 estimates by position, [B, C, H, W]. cfg_gap: float32 [B, T], per step the L2 norm of conditional minus
+    unconditional prediction. activations: by layer and position, [B, D].
 
-    An error that is not "" marks a candidate that failed: its latents and image mean nothing. Readers hand out
-    candidates that succeeded only, and say in `failed` how many they left out.
+    A non-empty error marks a failed candidate, whose latents and image are undefined. Readers return only candidates
+    that succeeded; `failed` is the number they left out.
     """
 
     prompt_ids: Sequence[str]
@@ -339,54 +341,54 @@ class TrajectoryBatch:
 
 
 def latent_column(position: int, signal: str = "latent") -> str:
-    """The name of the column that holds a position, of latents or of "x0"."""
+    """The column of the latents, or of "x0", at a position."""
     return f"{signal}_{position:02d}"
 
 
 def scale_column(position: int, signal: str = "latent") -> str:
-    """The name of the column that holds the scales of a position of int8 latents, or of "x0"."""
+    """The column of the scales of int8 latents, or of "x0", at a position."""
     return f"{'' if signal == 'latent' else f'{signal}_'}scale_{position:02d}"
 
 
 def scale_of(column: str) -> str:
-    """The name of the column that holds the scales of the int8 column `column`."""
+    """The column of the scales of the int8 column `column`."""
     signal, _, position = column.rpartition("_")
     return scale_column(int(position), signal)
 
 
 def activation_column(stem: str, position: int) -> str:
-    """The name of the column that holds a position of the activations whose `stem` this is."""
+    """The column of a layer's activations at a position; `stem` is the layer's."""
     return f"{stem}_{position:02d}"
 
 
 def array_columns(info: DatasetInfo) -> dict[str, ArrayColumn]:
-    """The columns of numbers, in order."""
-    found = dict[str, ArrayColumn]()
+    """The numeric columns, in order."""
+    columns = dict[str, ArrayColumn]()
     for k in info.stored:
         for signal in ("latent", "x0"):
             if signal in info.signals and (signal == "latent" or k < info.steps):  # x0 at T is the latent itself
                 member = f"x{k:02d}.npy" if signal == "latent" else f"x0_{k:02d}.npy"
                 label = f"{signal} at {k}"
-                found[latent_column(k, signal)] = ArrayColumn(label, k, info.latent_dtype, info.latent_shape, member)
+                columns[latent_column(k, signal)] = ArrayColumn(label, k, info.latent_dtype, info.latent_shape, member)
                 if info.latent_dtype == "int8":
-                    found[scale_column(k, signal)] = ArrayColumn(label, k, "float32", info.latent_shape[:1])
+                    columns[scale_column(k, signal)] = ArrayColumn(label, k, "float32", info.latent_shape[:1])
         for layer in activations_of(info.signals) if k < info.steps else ():
             name = activation_column(layer.stem, k)
-            found[name] = ArrayColumn(f"{layer.name} at {k}", k, "float16", (layer.width or 0,), f"{name}.npy")
+            columns[name] = ArrayColumn(f"{layer.name} at {k}", k, "float16", (layer.width or 0,), f"{name}.npy")
     if "cfg_gap" in info.signals:
-        found["cfg_gap"] = ArrayColumn("cfg_gap", None, "float32", (info.steps,), "cfg_gap.npy")
-    return found
+        columns["cfg_gap"] = ArrayColumn("cfg_gap", None, "float32", (info.steps,), "cfg_gap.npy")
+    return columns
 
 
 def column_bytes(columns: Iterable[ArrayColumn]) -> int:
-    """What a row's numbers in `columns` take, uncompressed; the few scales of int8 do not count."""
+    """Bytes of a row's numbers in `columns`, uncompressed; the few int8 scales are not counted."""
     return sum(BYTES[column.element] * math.prod(column.shape) for column in columns if not column.scale)
 
 
 def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
-    """The columns of a shard, with the "huggingface" metadata by which `datasets` shows images and types.
+    """The columns of a shard, with "huggingface" metadata that tell `datasets` about images and types.
 
-    With `index`, the metadata name the shard too, so that one in the place of another is found out.
+    With `index`, the metadata also name the shard, so that a shard in the place of another is detected.
     """
     elements = {"float16": pa.float16(), "float32": pa.float32(), "int8": pa.int8()}
     text, texts = pa.string(), pa.list_(pa.string())
@@ -419,7 +421,7 @@ def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
-    """The description of an Arrow type in the words of the `datasets` library."""
+    """An Arrow type as a feature description of the `datasets` library."""
     if pa.types.is_struct(kind):
         return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_fixed_size_list(kind):

@@ -1,4 +1,4 @@
-"""Score tables: what a scorer says of every candidate at every position; metrics read only these."""
+"""Score tables: a scorer's score of every candidate at every position; metrics read only these."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import NbenchError, one_line, reason_of
 from .atomic import commit, temporary
 
 PROMPT = "prompt"
-"""What the column `caption` calls the prompt itself; corrupted captions have the names of their kinds."""
+"""The value of column `caption` for the prompt itself; corrupted captions carry the name of their kind."""
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -29,12 +29,12 @@ SCORE_SCHEMA = pa.schema(
 
 
 def reference_path(bench: Path, name: str) -> Path:
-    """Where a bench keeps the scores of its final images by the reference `name`."""
+    """The path of a bench's reference `name`: scores of its final images."""
     return bench / "scores" / f"{name}.parquet"
 
 
 def reference_parts(bench: Path, name: str) -> Path:
-    """Where the scores of single shards are kept until the reference `name` is whole: a hidden folder beside it."""
+    """The hidden folder that keeps the scores of single shards until the reference `name` is complete."""
     return bench / "scores" / f".{name}.parts"
 
 
@@ -55,10 +55,10 @@ def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
 
 
 def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
-    """The score table of a file, called `origin` in errors; `scores_metadata` tells where it comes from.
+    """Read a score table, called `origin` in errors; `scores_metadata` gives its provenance.
 
     Raises:
-        NbenchError: there is none, or it is not a score table.
+        NbenchError: no such file, or it is not a score table.
     """
     place = origin or str(source)
     try:
@@ -66,8 +66,8 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
         table.validate(full=True)
         scores_metadata(table)
     except FileNotFoundError:
-        raise NbenchError(f"no scores at {place}: nbench evaluate or nbench references --add write such") from None
-    except Exception as error:  # damaged bytes make the libraries that read them raise anything
+        raise NbenchError(f"no scores at {place}: nbench evaluate or nbench references --add writes them") from None
+    except Exception as error:  # on damaged bytes the reading libraries raise any type
         reason = reason_of(error)
         raise NbenchError(f"cannot read scores at {place}: {reason}") from None
     if not table.schema.equals(SCORE_SCHEMA):
@@ -76,12 +76,12 @@ def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
 
 
 def scores_at(table: pa.Table, position: int) -> dict[tuple[str, int], float]:
-    """The scores of the prompts themselves at a position, by prompt id and candidate."""
-    here = table.filter(pc.and_(pc.equal(table["position"], position), pc.equal(table["caption"], PROMPT)))
-    prompts, candidates, scores = (here[name].to_pylist() for name in ("prompt_id", "candidate", "score"))
+    """The scores of the prompts at a position, by (prompt id, candidate)."""
+    rows = table.filter(pc.and_(pc.equal(table["position"], position), pc.equal(table["caption"], PROMPT)))
+    prompts, candidates, scores = (rows[name].to_pylist() for name in ("prompt_id", "candidate", "score"))
     return dict(zip(zip(prompts, candidates, strict=True), scores, strict=True))
 
 
 def scores_metadata(table: pa.Table) -> dict[str, Any]:
-    """The provenance that `write_scores` was given."""
+    """The provenance that `write_scores` stored."""
     return dict(json.loads((table.schema.metadata or {}).get(b"nbench", b"{}")))

@@ -1,4 +1,4 @@
-"""One seed a candidate, so that nobody's noise depends on who else is in the data set."""
+"""One seed per candidate, so that its noise does not depend on the rest of the data set."""
 
 from __future__ import annotations
 

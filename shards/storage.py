@@ -1,4 +1,4 @@
-"""Where a data set lies: a folder of this machine, a data set on the Hub, or any URL that fsspec opens."""
+"""Where a data set is stored: a local folder, a data set on the Hub, or any URL that fsspec opens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class Location:
-    """A folder at `url` on the filesystem `fs` (of fsspec), where it is called `root`."""
+    """The folder `url`: path `root` on the fsspec filesystem `fs`."""
 
     url: str
     fs: Any
@@ -25,36 +25,36 @@ class Location:
 
     @classmethod
     def of(cls, where: str | Path, hub_ids: bool = True) -> Location:
-        """The location that a person means: a path, a URL, or the Hub id of a data set, where no such folder is.
+        """Parse a path, a URL, or the Hub id of a data set (if no such folder exists).
 
         Raises:
-            NbenchError: a URL of a kind that fsspec does not know, or whose package is not installed.
+            NbenchError: fsspec does not support the URL, or the package for it is not installed.
         """
         import fsspec
 
         text = str(where)
-        # `data/new` is no Hub id where there is a folder `data`
+        # `data/new` is not a Hub id if there is a folder `data`
         if hub_ids and isinstance(where, str) and _HUB_ID.fullmatch(text) and not Path(text).parent.exists():
             text = f"hf://datasets/{text}"
         try:
             fs, root = fsspec.core.url_to_fs(text)
-        except Exception as error:  # every filesystem of fsspec raises its own kinds
+        except Exception as error:  # every filesystem of fsspec raises its own types
             raise NbenchError(f"cannot open {text}: {reason_of(error)}") from None
         return cls(text, fs, root.rstrip("/"))
 
     @property
     def folder(self) -> Path | None:
-        """The folder, where it is one of this machine."""
+        """The local path; None if it is not on this machine."""
         return Path(self.root) if "file" in _protocols(self.fs) else None
 
     def same(self, other: Location) -> bool:
-        """Whether both are one folder."""
+        """Whether both are the same folder."""
         if self.folder and other.folder:
             return os.path.realpath(self.folder) == os.path.realpath(other.folder)
         return type(self.fs) is type(other.fs) and self.root == other.root
 
     def open(self, name: str) -> Path | BinaryIO:
-        """What is at `name`, to be read: a path on this machine, else a file that fetches only the ranges asked for."""
+        """Open `name` for reading: a local path, else a file that fetches only the requested ranges."""
         if self.folder:
             return self.folder / name
         with self._reading(name):
@@ -67,13 +67,13 @@ class Location:
             FileNotFoundError: there is none.
             NbenchError: it cannot be read.
         """
-        if self.folder and not (self.folder / name).is_file():  # to read from a pipe would be to wait for ever
+        if self.folder and not (self.folder / name).is_file():  # reading from a pipe would block
             raise FileNotFoundError(f"{self.root}/{name}")
         with self._reading(name):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to `name`.
+        """Copy the local file `path` to `name`.
 
         Raises:
             NbenchError: it cannot be written there.
@@ -81,11 +81,11 @@ class Location:
         try:
             self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
             self.fs.put_file(str(path), f"{self.root}/{name}")
-        except Exception as error:  # every filesystem of fsspec raises its own kinds
+        except Exception as error:  # every filesystem of fsspec raises its own types
             raise NbenchError(f"cannot write {self.url}/{name}: {reason_of(error)}") from None
 
     def size(self, name: str) -> int | None:
-        """The bytes of a file, None where there is none (a folder or a pipe is none)."""
+        """The size of a file in bytes; None if there is no regular file."""
         try:
             with self._reading(name):
                 entry = self.fs.info(f"{self.root}/{name}")
@@ -94,7 +94,7 @@ class Location:
             return None
 
     def names(self, folder: str, suffix: str) -> list[str]:
-        """The files in a folder of it that end so, by name; none where there is no such folder."""
+        """The files in `folder` that end in `suffix`, sorted; empty if there is no such folder."""
         try:
             with self._reading(folder):
                 paths = self.fs.ls(f"{self.root}/{folder}", detail=False)
@@ -108,7 +108,7 @@ class Location:
             yield
         except (FileNotFoundError, NotADirectoryError):
             raise
-        except Exception as error:  # every filesystem of fsspec raises its own kinds
+        except Exception as error:  # every filesystem of fsspec raises its own types
             raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""In which order a data set is read, by whom, and from where on."""
+"""The order in which a data set is read: shuffled or not, split among readers, resumed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..errors import NbenchError
 from .schema import DatasetInfo
 
 WINDOW_BYTES = 256 * 2**20
-"""Shards that are shuffled together hold so many bytes of wanted numbers at most (or are one)."""
+"""Limit on the bytes of requested numbers in shards that are shuffled together (at least one shard)."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Order:
-    """A pass over a data set, or a reader's part of it.
+    """A pass over a data set, or one reader's part of it.
 
-    shuffle: a seed, None for the order on disk. epoch: every one has another order. part, parts: this reader's number
-    of so many (ranks x workers); each takes other whole shards. skip: rows of this part that were taken before, failed
-    ones included, by which a pass that was interrupted goes on.
+    shuffle: a seed, None for the order on disk. epoch: each epoch has another order. part, parts: this reader's number
+    and the number of readers (ranks x workers); each reads other whole shards. skip: rows of this part that were
+    already read, failed ones included; resumes an interrupted pass.
     """
 
     shuffle: int | None = None
@@ -37,14 +37,14 @@ class Order:
     skip: int = 0
 
     def shards(self, info: DatasetInfo) -> list[int]:
-        """The numbers of this part's shards, in order.
+        """The shard numbers of this part, in order.
 
         Raises:
-            NbenchError: more readers than shards, or a part that there is not.
+            NbenchError: more readers than shards, or no such part.
         """
         count = len(info.shards)
         if not 0 <= self.part < self.parts:
-            raise NbenchError(f"part {self.part} of {self.parts} makes no sense: parts are numbered from 0")
+            raise NbenchError(f"no part {self.part} of {self.parts}: parts are numbered from 0")
         if self.parts > max(count, 1):
             raise NbenchError(
                 f"{count} shards cannot be split among {self.parts} readers: use fewer, or make smaller shards with "
@@ -60,9 +60,11 @@ class Order:
         batch_size: int,
         read: Callable[[int], Iterator[pa.RecordBatch]],
     ) -> Iterator[pa.RecordBatch]:
-        """The rows of this part, at most `batch_size` at a time, from what `read` gives of each shard.
+        """The rows of this part in batches of at most `batch_size`.
 
-        `row_bytes`: of the numbers read of a row.
+        Args:
+            row_bytes: bytes of the numbers read per row.
+            read: yields the rows of a shard.
         """
         if self.shuffle is None:
             yield from self._as_stored(info, read)
@@ -85,7 +87,7 @@ class Order:
     def _shuffled(
         self, info: DatasetInfo, row_bytes: int, batch_size: int, read: Callable[[int], Iterator[pa.RecordBatch]]
     ) -> Iterator[pa.RecordBatch]:
-        """Shards in random order, and the rows of some neighbours in it mixed: memory does not grow with the data."""
+        """Shards in random order, rows shuffled within a window of shards: memory does not grow with the data."""
         together, skip = max(1, WINDOW_BYTES // max(1, row_bytes * info.rows_per_shard)), self.skip
         shards, waiting = self.shards(info), list[pa.RecordBatch]()
         for start in range(0, len(shards), together):
@@ -113,7 +115,7 @@ AS_STORED = Order()
 
 
 def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """`items`, made by a thread that stays at most `depth` ahead; what it raises is raised here."""
+    """`items`, produced by a thread at most `depth` ahead; its exceptions are raised here."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Is a data set what its record says? Every defect in one report."""
+"""Check a data set against its record and report every defect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PIECE = 4 * 2**20
 
 @dataclass(frozen=True)
 class Defect:
-    """Something that is not as it should be: in which file, at which row (its id, or "") and what."""
+    """A defect: the file, the row's id (or ""), and what is wrong."""
 
     file: str
     row: str
@@ -41,7 +41,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at, and all that is wrong with it."""
+    """What was checked, and every defect."""
 
     rows: int
     shards: int
@@ -50,21 +50,21 @@ class Verification:
 
 @dataclass
 class _State:
-    """The prompt of the row before, its number, and the numbers of all prompts by their ids."""
+    """The previous row's prompt and its number, and the numbers of all prompts by id."""
 
     prompt: tuple[str, str] | None = None
     number: int = 0
-    seen: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
 
 def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> Verification:
-    """Check the record, every shard and every row, and the score tables of the data set at `where`.
+    """Check the record, every shard, every row and the score tables of a data set.
 
     Args:
-        progress: told how many rows have just been looked at.
+        progress: called with the number of rows just checked.
 
     Raises:
-        NbenchError: there is no data set, or its dataset.json cannot be understood.
+        NbenchError: no data set, or an invalid dataset.json.
     """
     location = Location.of(where)
     info = read_info(location)
@@ -85,16 +85,16 @@ def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> 
 def _record(location: Location, info: DatasetInfo) -> Iterator[Defect]:
     content = json.loads(location.read(INFO_FILE))
     if content.pop("digest", None) != digest(content):
-        yield Defect(INFO_FILE, "", "was edited: its digest does not fit it")
+        yield Defect(INFO_FILE, "", "was edited: its digest does not match")
     try:
         if fingerprint(info.spec) != info.fingerprint:
-            yield Defect(INFO_FILE, "", "its fingerprint is not that of its spec")
+            yield Defect(INFO_FILE, "", "its fingerprint does not match its spec")
     except (KeyError, TypeError):
         yield Defect(INFO_FILE, "", "its spec names no pipeline")
     expected = {info.shard_path(index) for index in range(len(info.shards))}
     for suffix in SUFFIXES.values():
         for name in set(location.names("data", f".{suffix}")) - expected:
-            yield Defect(name, "", "is no shard of this data set")
+            yield Defect(name, "", "is not a shard of this data set")
 
 
 def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord) -> Iterator[str]:
@@ -110,14 +110,14 @@ def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord
         while piece := file.read(_PIECE):
             total.update(piece)
         if total.hexdigest() != record.sha256:
-            yield "its SHA-256 is not the recorded one"
+            yield "its SHA-256 differs from the recorded one"
         file.seek(0)
         try:
-            other = FORMATS[info.format].misfit(file, info, index)
+            misfit = FORMATS[info.format].misfit(file, info, index)
         except Exception as error:  # as in `Bench.shard_rows`
-            other = f"cannot be opened ({reason_of(error)})"
-        if other:
-            yield other
+            misfit = f"cannot be opened ({reason_of(error)})"
+        if misfit:
+            yield misfit
 
 
 def _rows(bench: Bench, index: int, state: _State, progress: Callable[[int], None] | None) -> Iterator[Defect]:
@@ -148,15 +148,15 @@ def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, state: _State) -
             yield name, f"its id is not that of prompt {prompt}, candidate {candidate}"
         prompt_number, expected = info.cell(number)
         if candidate != expected:
-            yield name, f"candidate {candidate} stands where candidate {expected} should"
+            yield name, f"candidate {candidate} is in the place of candidate {expected}"
         if state.prompt is None or state.number != prompt_number:
-            if state.seen.setdefault(prompt, prompt_number) != prompt_number:
-                yield name, f"prompt {prompt} was there before"
+            if state.numbers.setdefault(prompt, prompt_number) != prompt_number:
+                yield name, f"prompt {prompt} appears twice"
             state.prompt, state.number = (prompt, row["prompt"]), prompt_number
         elif state.prompt != (prompt, row["prompt"]):
-            yield name, f"is of prompt {prompt}, in the middle of the candidates of {state.prompt[0]}"
+            yield name, f"belongs to prompt {prompt}, but is among the candidates of {state.prompt[0]}"
         if isinstance(base, int) and row["seed"] != candidate_seed(base, str(prompt), int(candidate or 0)):
-            yield name, f"its seed {row['seed']} is not what the data set's seed {base} gives"
+            yield name, f"its seed {row['seed']} does not follow from the data set's seed {base}"
 
 
 def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str]]:
@@ -186,7 +186,7 @@ def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str
 
 
 def _finite(lists: pa.Array) -> np.ndarray:
-    """Bool [B]: whether a row has a list, and only finite numbers in it."""
+    """Bool [B]: whether a row has a list of finite numbers only."""
     count, width = len(lists), lists.type.list_size
     numbers = lists.values.slice(lists.offset * width, count * width).to_numpy(zero_copy_only=False)
     valid: np.ndarray = lists.is_valid().to_numpy(zero_copy_only=False)
@@ -199,7 +199,7 @@ def _scores(bench: Bench, sound: bool) -> Iterator[Defect]:
     except NbenchError as error:
         yield Defect("scores", "", str(error))
         return
-    for name, table in tables.items() if sound else ():  # rows that cannot be read are no flaw of their scores
+    for name, table in tables.items() if sound else ():  # unreadable rows are not a defect of their scores
         try:
             finished_scores(bench, name)
         except NbenchError as error:

@@ -1,8 +1,8 @@
-"""Shards as WebDataset: a tar in which a trajectory is a run of members with one key.
+"""Shards as WebDataset: a tar in which consecutive members with one key are a trajectory.
 
-`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`, and `.x0_20.npy`, `.cfg_gap.npy`, `.act_LAYER_20.npy`
-where there are such signals: the key is the number of the row, since names from data
-never become paths, and the members are what the `webdataset` package's own decoders read.
+`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`, and for other signals `.x0_20.npy`, `.cfg_gap.npy`,
+`.act_LAYER_20.npy`. The key is the row number, so that no name from the data becomes a path. The decoders of the
+`webdataset` package read all members.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NPY_HEADER = 4096
 
 
 class TarShardWriter(ShardWriter):
-    """Members have no owner and no date, so that the same rows give the same bytes. What is null has no member."""
+    """Members have no owner and no date, so the same rows give the same bytes. A null value has no member."""
 
     def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
         super().__init__(folder, info, index)
@@ -68,10 +68,10 @@ class TarShardWriter(ShardWriter):
 def read_tar(
     source: Path | BinaryIO, info: DatasetInfo, columns: Sequence[str], batch_size: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard, `columns` alone; members that hold none of them are stepped over. Nothing is unpacked.
+    """The rows of a shard with `columns` only; other members are skipped. Nothing is unpacked to disk.
 
     Raises:
-        NbenchError: a member of another name, size or content than a shard's.
+        NbenchError: a member has a name, size or content that no shard has.
     """
     schema = arrow_schema(info)
     schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
@@ -86,14 +86,14 @@ def read_tar(
 
 
 def tar_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:
-    """In what the first key of a file is not that of shard `index`; "" if in nothing."""
+    """How the first key of a file differs from that of shard `index`; "" if it does not."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             first = tar.next()
     except tarfile.TarError as error:
         return f"cannot be opened ({error})"
-    wanted = f"{info.shard_rows(index).start:08d}."
-    return "" if first and first.name.startswith(wanted) else f"does not begin with key {wanted[:-1]}"
+    prefix = f"{info.shard_rows(index).start:08d}."
+    return "" if first and first.name.startswith(prefix) else f"does not begin with key {prefix[:-1]}"
 
 
 def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iterator[dict[str, Any]]:
@@ -120,14 +120,14 @@ def _rows(source: Path | BinaryIO, info: DatasetInfo, columns: set[str]) -> Iter
                 name, column = wanted[match[2]]
                 data = _bytes(tar, member, 4 * math.prod(column.shape) + _NPY_HEADER, source)
                 row[name] = _load_npy(data, column, f"{_name(source)}: {member.name}")
-            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps what it has passed, a leak in a long stream
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has read: a leak in a long stream
     if key:
         yield row
 
 
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int, source: Path | BinaryIO) -> bytes:
-    if member.size > most:
-        raise NbenchError(f"{_name(source)}: {member.name} has {member.size} bytes, more than the {most} it may have")
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int, source: Path | BinaryIO) -> bytes:
+    if member.size > limit:
+        raise NbenchError(f"{_name(source)}: {member.name} has {member.size} bytes, more than the allowed {limit}")
     file = tar.extractfile(member)
     data = file.read() if file else b""
     if len(data) != member.size:
@@ -139,16 +139,16 @@ def _meta(data: bytes, place: str) -> dict[str, Any]:
     try:
         meta = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NbenchError(f"{place} is no JSON ({reason_of(error)})") from None
+        raise NbenchError(f"{place} is not JSON ({reason_of(error)})") from None
     if not isinstance(meta, dict):
-        raise NbenchError(f"{place} is no JSON object")
+        raise NbenchError(f"{place} is not a JSON object")
     return meta
 
 
 def _load_npy(data: bytes, column: ArrayColumn, place: str) -> np.ndarray:
     file = io.BytesIO(data)
     try:
-        # the header first: numpy makes room for whatever it claims
+        # the header first: numpy allocates whatever it claims
         first = np.lib.format.read_magic(file) == (1, 0)
         header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, _, kind = header(file)
@@ -156,8 +156,8 @@ def _load_npy(data: bytes, column: ArrayColumn, place: str) -> np.ndarray:
             raise ValueError("it holds Python objects")
         if shape == tuple(column.shape) and kind == np.dtype(column.element):
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).reshape(-1)
-    except Exception as error:  # numpy evaluates the header, and lets out whatever a garbled one leads to
-        raise NbenchError(f"{place} is no array ({reason_of(error)})") from None
+    except Exception as error:  # numpy evaluates the header; a garbled one can raise any type
+        raise NbenchError(f"{place} is not an array ({reason_of(error)})") from None
     raise NbenchError(f"{place} holds {kind} {list(shape)}, not {column.element} {list(column.shape)}")
 
 
@@ -166,21 +166,21 @@ def _to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
         arrays = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise NbenchError(f"a trajectory's meta.json is not as it should be: {reason_of(error)}") from None
+        raise NbenchError(f"a trajectory's meta.json is invalid: {reason_of(error)}") from None
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array of what rows have; signals come as numpy arrays, which are joined and not taken apart."""
-    found = [value for value in values if value is not None]
-    if not found or not isinstance(found[0], np.ndarray):
+    """An Arrow array of row values; numpy arrays (signals) are concatenated, not converted one number at a time."""
+    present = [value for value in values if value is not None]
+    if not present or not isinstance(present[0], np.ndarray):
         return pa.array(values, kind)
     missing = np.array([value is None for value in values])
-    joined = np.concatenate([np.zeros_like(found[0]) if value is None else value for value in values])
+    joined = np.concatenate([np.zeros_like(present[0]) if value is None else value for value in values])
     return pa.FixedSizeListArray.from_arrays(pa.array(joined), kind.list_size, mask=pa.array(missing))
 
 
 def _arrays(column: pa.Array, shape: tuple[int, ...]) -> np.ndarray:
-    """The arrays of rows [B, *shape] as stored; those of rows that failed mean nothing."""
+    """The arrays of rows [B, *shape] as stored; undefined for failed rows."""
     values = column.values[column.offset * column.type.list_size :][: len(column) * column.type.list_size]
     return values.to_numpy(zero_copy_only=False).reshape(len(column), *shape)
 

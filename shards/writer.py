@@ -1,4 +1,4 @@
-"""Shards are written whole or not at all: what the writers of all formats share."""
+"""The base of all shard writers: a shard is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .schema import DatasetInfo, ShardRecord, TrajectoryBatch
 
 
 class ShardWriter(ABC):
-    """Takes the rows of shard `index` in order and makes them a file of `folder` at `commit`, never before.
+    """Takes the rows of shard `index` in order; the file appears in `folder` at `commit`, not before.
 
-    The file's bytes depend on the rows alone, not on how they were batched.
+    The file's bytes depend only on the rows, not on how they were batched.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, index: int) -> None:
@@ -29,11 +29,11 @@ class ShardWriter(ABC):
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, batch: TrajectoryBatch) -> None:
-        """Take the next trajectories."""
+        """Append trajectories."""
         self.write_rows(to_arrow(batch, self.info))
 
     def write_rows(self, rows: pa.RecordBatch) -> None:
-        """Take the next trajectories, as Arrow rows of `arrow_schema`."""
+        """Append trajectories as Arrow rows of `arrow_schema`."""
         with atomic.writing_to(self._path):
             self._append(rows)
         self._rows += rows.num_rows
@@ -41,10 +41,10 @@ class ShardWriter(ABC):
     def write_all(
         self, batches: Iterable[pa.RecordBatch], progress: Callable[[int], None] | None = None
     ) -> ShardRecord:
-        """Take all rows and commit; whatever goes wrong, nothing is left behind.
+        """Append all rows and commit; on any error the unfinished file is removed.
 
         Args:
-            progress: told how many rows have just been written.
+            progress: called with the number of rows just written.
         """
         try:
             for rows in batches:
@@ -57,7 +57,7 @@ class ShardWriter(ABC):
             raise
 
     def commit(self) -> ShardRecord:
-        """Make the file durable under its name, and say what it is."""
+        """Make the file durable under its name; its record."""
         with atomic.writing_to(self._path):
             self._finish()
             with atomic.temporary(self._path).open("rb") as file:
@@ -68,18 +68,18 @@ class ShardWriter(ABC):
 
     def discard(self) -> None:
         """Remove the unfinished file."""
-        with suppress(OSError):  # what cannot be finished, for want of space, is to go anyway
+        with suppress(OSError):  # closing may fail on a full disk; the file is removed anyway
             self._close()
         atomic.temporary(self._path).unlink(missing_ok=True)
 
     @abstractmethod
     def _append(self, rows: pa.RecordBatch) -> None:
-        """Take rows."""
+        """Append rows."""
 
     @abstractmethod
     def _finish(self) -> None:
-        """Write what is left, and close."""
+        """Write the remaining rows and close."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Let go of the file, as it is."""
+        """Close the file as it is."""

@@ -1,15 +1,17 @@
-"""What several tests share."""
+"""Fixtures that several tests share."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from nbench import cli
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.shards.reader import Bench
 
@@ -20,14 +22,26 @@ from .tiny_pipelines import FAMILIES, Family, save_sd15
 ROOT = Path(__file__).parents[1]
 
 
+class Outcome(NamedTuple):
+    """The exit code and output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+"""Runs `nbench ARGUMENTS`."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest starts first, so that all others run beside it."""
+    """The longest test starts first, so that all others run in parallel with it."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository as a clone would have it, times of change included, to run commands in."""
+    """A copy of the repository like a clone, including modification times, to run commands in."""
     folder = tmp_path_factory.mktemp("clone") / "nbench-clone"
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.check_output(listing, cwd=ROOT, text=True).split("\0"):
@@ -45,13 +59,32 @@ def world() -> Any:
 
 @pytest.fixture(scope="session")
 def small_bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
-    """Shared, so not to be written to."""
+    """A small bench, shared: do not write to it."""
     return make_bench(tmp_path_factory.mktemp("bench") / "small")
 
 
 @pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs `nbench ARGUMENTS` in this process, which imports torch only once."""
+    monkeypatch.delenv("NBENCH_BENCH", raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        assert isinstance(code, int)
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def hub() -> Iterator[HubServer]:
-    """A Hub of the test's own."""
+    """A Hub server for one test."""
     with HubServer() as server:
         yield server
 
@@ -64,9 +97,9 @@ def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=FAMILIES, ids=lambda family: family.name)
 def family(request: pytest.FixtureRequest) -> Family:
-    """One kind of pipeline after another."""
-    found: Family = request.param
-    return found
+    """Each pipeline family in turn."""
+    family: Family = request.param
+    return family
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help at once, one line for what they can mend, clean JSON."""
+"""The command line as a user runs it: instant help, one-line errors, clean JSON."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nbench import __version__, cli
+from nbench import __version__
 from nbench.benchmarks.scoring import references as building
 from nbench.builders.prompts import choose as prompt_sources
 from nbench.shards.dataset import DatasetFolder
@@ -22,37 +21,9 @@ from nbench.shards.reader import open_bench
 from nbench.shards.rows import from_arrow
 from nbench.shards.schema import arrow_schema
 
+from .conftest import Run
+
 HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "pyarrow", "matplotlib"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run of the command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `nbench ARGUMENTS` in this process, where torch is imported but once."""
-    monkeypatch.delenv("NBENCH_BENCH", raising=False)
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        assert isinstance(code, int)
-        return Outcome(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +40,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_answers_within_a_second_and_imports_nothing_heavy(words: list[str]) -> None:
     seconds = []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: others may be at work
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)  # CPU time: the machine may be busy
         command = [sys.executable, "-X", "importtime", "-m", "nbench", *words, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -84,7 +55,7 @@ def test_help_answers_within_a_second_and_imports_nothing_heavy(words: list[str]
 def test_help_lists_the_commands_by_topic(run: Run) -> None:
     shown = run("--help").out
     assert {"build", "evaluate", "train"} <= set(shown.split())
-    assert "─ Commands ─" not in shown  # where one without a topic would be
+    assert "─ Commands ─" not in shown  # the heading for commands without a topic
 
 
 @pytest.mark.parametrize(
@@ -144,9 +115,9 @@ def test_without_any_bench_the_embedded_one_is_built_and_that_is_said(
 def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(bench, half)
-    told = json.loads((half / "dataset.json").read_text())
-    told["shards"][-1] = None
-    (half / "dataset.json").write_text(json.dumps(told))
+    manifest = json.loads((half / "dataset.json").read_text())
+    manifest["shards"][-1] = None
+    (half / "dataset.json").write_text(json.dumps(manifest))
     empty, nameless, file = tmp_path / "empty.txt", tmp_path / "nameless.csv", tmp_path / "file"
     empty.write_text("\n")
     nameless.write_text("id,text\n1,two red circles\n")
@@ -188,7 +159,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, bench: Path, tmp_path: 
         assert others == [], (arguments, outcome)
         assert line.startswith("error: "), (arguments, outcome)
         assert expected in line, (arguments, outcome)
-    assert not (tmp_path / "out").exists()  # nothing was begun that could not be done
+    assert not (tmp_path / "out").exists()  # nothing is started that cannot be finished
 
 
 def test_inspect(run: Run, bench: Path, tmp_path: Path) -> None:
@@ -211,12 +182,12 @@ def test_a_build_is_verified_made_again_and_converted(run: Run, bench: Path, tmp
     shard.write_bytes(shard.read_bytes()[:-1000])
     broken = run("verify", tmp_path / "tars")
     assert broken.code == 1
-    assert "data/test-00001-of-00002.tar: its SHA-256 is not the recorded one" in broken.out
+    assert "data/test-00001-of-00002.tar: its SHA-256 differs from the recorded one" in broken.out
     assert broken.out.splitlines()[-1].endswith("defects")
 
 
-def test_one_that_is_not_what_its_seed_makes_is_found(run: Run, bench: Path, tmp_path: Path) -> None:
-    """Whole, finite, with a true record, and yet of other noise: only making it again can tell."""
+def test_a_row_that_does_not_match_its_seed_is_found(run: Run, bench: Path, tmp_path: Path) -> None:
+    """Complete, finite rows with a valid manifest but other noise: only regenerating them shows the defect."""
     convert = ("convert", bench, tmp_path / "odd", "--latent-dtype", "float32")
     assert run(*convert).code == 0
     with DatasetFolder(tmp_path / "odd") as folder:
@@ -227,9 +198,9 @@ def test_one_that_is_not_what_its_seed_makes_is_found(run: Run, bench: Path, tmp
         writer.write(replace(batch, latents={k: latents + 0.1 for k, latents in batch.latents.items()}))
         folder.commit_shard(0, writer.commit())
     assert run("verify", tmp_path / "odd").code == 0
-    found = run("verify", tmp_path / "odd", "--regenerate", "6")
-    assert found.code == 1
-    assert "made again, its latent at 0 differs by 0.1" in found.out
+    outcome = run("verify", tmp_path / "odd", "--regenerate", "6")
+    assert outcome.code == 1
+    assert "made again, its latent at 0 differs by 0.1" in outcome.out
 
 
 def test_publish_shows_what_it_would_send(run: Run, bench: Path) -> None:

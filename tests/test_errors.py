@@ -1,4 +1,4 @@
-"""The wording of errors: one printable line, whatever was raised."""
+"""Error messages: one printable line for any exception."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FREE = {"errors", "options", "progress", "__version__"}
-"""Modules of the root that import no package, and that all may import."""
+"""Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "shards": set[str](),
     "shapes": set[str](),
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "__init__": {"shards", "benchmarks", "sampling"},
     "__main__": {"cli"},
 }
-"""What each package, or module of the root, may import of the others."""
+"""What each package or root module may import."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -45,27 +45,29 @@ def package(module: str) -> str:
 
 
 def imported(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """What a module imports, wherever in it: line, and the full name."""
+    """All imports of a module, nested ones too: line and full name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = ["nbench", *module.split(".")[: -node.level]] if node.level else []
-            found = ".".join([*above, *([node.module] if node.module else [])])
-            yield from ((node.lineno, f"{found}.{alias.name}" if found == "nbench" else found) for alias in node.names)
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (
+                (node.lineno, f"{source}.{alias.name}" if source == "nbench" else source) for alias in node.names
+            )
 
 
 def test_imports_go_one_way() -> None:
-    wrong, seen = [], set()
+    violations, pairs = [], set()
     for module, tree in modules():
         for line, name in imported(module, tree):
             if name.startswith("nbench."):
                 pair = package(module), package(name.removeprefix("nbench."))
-                seen.add(pair)
+                pairs.add(pair)
                 if pair[0] != pair[1] and pair[1] not in FREE | MAY_IMPORT[pair[0]]:
-                    wrong.append(f"{module}:{line} imports {name}")
-    assert wrong == []
-    assert {(of, to) for of, allowed in MAY_IMPORT.items() for to in allowed} <= seen  # each is there for somebody
+                    violations.append(f"{module}:{line} imports {name}")
+    assert violations == []
+    assert {(of, to) for of, allowed in MAY_IMPORT.items() for to in allowed} <= pairs  # each entry is used
 
 
 def test_what_is_allowed_has_no_circle() -> None:

@@ -31,8 +31,8 @@ def test_a_wheel_installs_nbench_with_its_weights_and_nothing_else(checkout: Pat
 
     where = "import nbench.cli, nbench.shapes.recipe; print(nbench.__file__)"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r}); {where}"]
-    found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert found.stdout.strip() == str(site / "nbench" / "__init__.py")
+    process = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert process.stdout.strip() == str(site / "nbench" / "__init__.py")
 
 
 def _shipped(checkout: Path) -> list[Path]:

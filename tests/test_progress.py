@@ -1,4 +1,4 @@
-"""How far a build is, in plain lines where there is no terminal."""
+"""Progress in plain lines without a terminal."""
 
 import time
 
@@ -9,16 +9,16 @@ from nbench.progress import BuildProgress
 
 
 def lines(capsys: pytest.CaptureFixture[str], total: int, pause: float = 0.0) -> list[str]:
-    with BuildProgress("made", total) as shown:
+    with BuildProgress("made", total) as progress:
         for _ in range(total):
             time.sleep(pause)
-            shown.advance(1)
+            progress.advance(1)
     return capsys.readouterr().err.splitlines()
 
 
 def test_a_line_at_each_tenth_of_the_way(capsys: pytest.CaptureFixture[str]) -> None:
-    found = lines(capsys, 100)
-    assert [line.split(",")[0] for line in found] == [f"made: {count}/100" for count in range(10, 101, 10)]
+    printed = lines(capsys, 100)
+    assert [line.split(",")[0] for line in printed] == [f"made: {count}/100" for count in range(10, 101, 10)]
 
 
 def test_lines_in_between_where_a_tenth_takes_long(

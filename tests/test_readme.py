@@ -1,4 +1,4 @@
-"""The documents say nothing that does not work: their commands and code run, in order, as they stand there."""
+"""The commands and code in the documents run as shown, in order."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ BLOCKS = [
     block for text in DOCUMENTS for block in re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 ]
 
-# The one command that takes minutes and the one that runs this very test are run as shown, with the documented
-# variables of the Makefile making them smaller.
+# The command that takes minutes and the one that runs this test are run as shown, but the documented variables of the
+# Makefile make them smaller.
 SMALLER = {
     "make demo": {"LIMIT": "2"},
     "make test": {"ARGS": "tests/test_cli.py"},
@@ -36,7 +36,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def clone(checkout: Path) -> Path:
-    """A clone that `make setup` has been through: it shares this environment."""
+    """A clone after `make setup`: it shares this environment."""
     (checkout / ".venv").symlink_to(sys.prefix)
     return checkout
 
@@ -57,7 +57,7 @@ for kind, text, words in json.load(sys.stdin):
         if exit.code:
             sys.exit(f"{text}: exit code {exit.code}")
 """
-"""Runs commands of nbench and Python code one after the other in one process, which imports torch but once."""
+"""Runs nbench commands and Python code one after the other in one process, which imports torch only once."""
 
 
 @pytest.mark.slow
@@ -71,17 +71,17 @@ def test_commands_and_code_run_as_shown(clone: Path, hub: HubServer, tmp_path: P
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment |= hub.environment(tmp_path / "home")
     environment |= {"PATH": f"{clone / '.venv/bin'}{os.pathsep}{os.environ['PATH']}", "NBENCH_BENCH": "data/small"}
-    # make, and the first command of nbench itself, as a shell would run them; all others in one process
+    # make and the first nbench command run as in a shell; all others share one process
     alone = 1 + [words[:1] for _, _, words in shown].index(["nbench"])
     assert [words[0] for _, _, words in shown[:alone]] == ["make"] * (alone - 1) + ["nbench"]
     for _, line, words in shown[:alone]:
-        # what runs this test is set up: make need not look at the times of files in a copy
+        # the environment is ready: make must not compare file times in a copy
         command = ["make", "-o", ".venv/.ready", *words[1:]] if words[0] == "make" else words
         own = environment | SMALLER.get(line, {})
         done = subprocess.run(command, cwd=clone, env=own, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     rest = [
-        (kind, text, [re.sub("^user/", f"{USER}/", word) for word in words])  # whose token it is
+        (kind, text, [re.sub("^user/", f"{USER}/", word) for word in words])  # the owner of the token
         for kind, text, words in shown[alone:]
     ]
     command = [str(clone / ".venv/bin/python"), "-c", RUNNER]
@@ -117,4 +117,4 @@ def test_commands_that_need_a_gpu_or_the_hub_are_understood() -> None:
         command: Any = typer.main.get_command(cli.app)
         while hasattr(command, "commands"):
             command, words = command.commands[words[0]], words[1:]
-        command.make_context(command.name, list(words))  # what is not understood is raised
+        command.make_context(command.name, list(words))  # raises if not understood

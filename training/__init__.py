@@ -1,1 +1,1 @@
-"""Trains scorers: NoisyCLIP."""
+"""Training of scorers: NoisyCLIP, a VQA model for x0 estimates, probes."""

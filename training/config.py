@@ -1,4 +1,4 @@
-"""What to train, and how."""
+"""The options of `nbench train`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _training = panel("Training")
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """One training run; `start` None takes the frozen model that fits the data's latent space.
+    """One training run; without `start` it begins from the frozen model that fits the data's latent space.
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value is out of range.
     """
 
     reads: ClassVar[Literal["preview", "x0_preview"]] = "preview"
-    """What the model is shown of a position: the preview of the latent, or of the x0 estimate."""
+    """The model's input at a position: the preview of the latent, or of the x0 estimate."""
 
     data: Path
     out: Path
@@ -41,9 +41,9 @@ class FineTuneConfig:
 class TrainConfig(FineTuneConfig):
     """One training run of NoisyCLIP.
 
-    `targets` are what the noisy latent is to be matched with: "caption", the caption it was generated for, as in the
-    paper; or "image", every caption as far as the frozen CLIP holds it true of the final image, since many an image is
-    not what its caption says.
+    `targets` are what noisy latents learn to match: "caption", the caption they were generated from, as in the paper;
+    or "image", the frozen CLIP's scores of all captions for the final image, since many images do not match their
+    caption.
     """
 
     data: Annotated[Path, Option("Training data set, as `nbench build ncc` makes it.")] = Path("data/ncc")
@@ -52,7 +52,7 @@ class TrainConfig(FineTuneConfig):
     )
     targets: Annotated[
         Literal["image", "caption"],
-        _training("Match captions as far as the final image shows them, or the caption the image was made for."),
+        _training("Learn frozen CLIP's scores of the final image, or the caption it was generated from."),
     ] = "image"
 
 
@@ -74,7 +74,7 @@ class X0VQAConfig(FineTuneConfig):
 
 @dataclass(frozen=True)
 class ProbeTraining:
-    """One training run of a probe; all rows are held in memory, D numbers for each position."""
+    """One training run of a probe; all rows are held in memory, D numbers per position."""
 
     data: Annotated[str | Path, Option("Bench with activations and references: folder, URL or Hub id.")]
     layer: Annotated[str, Option("Layer of the denoiser, as in --signals activations:LAYER of the build.")]

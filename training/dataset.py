@@ -1,4 +1,4 @@
-"""A data set of trajectories as torch reads it: in parts, shuffled, and taken up again in the middle of an epoch."""
+"""A torch dataset of trajectories: sharded, shuffled, and resumable within an epoch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..shards.stream import Order
 
 
 class TrajectoryDataset(IterableDataset[dict[str, Any]]):
-    """Batches of the candidates that succeeded, each {"prompts": B texts, "corruptions": B, "latents": {position:
-    tensor [B, C, H, W] in the stored type}, "images": uint8 [B, H, W, 3] if asked for}.
+    """Batches of the candidates that succeeded: {"prompts": B texts, "corruptions": B, "latents": {position: tensor
+    [B, C, H, W] in the stored dtype}, "images": uint8 [B, H, W, 3], if requested}.
 
-    It makes its own batches, so a `DataLoader` wants `batch_size=None`; every rank and worker reads other shards. With
-    `state_dict` and `load_state_dict` it goes on in the middle of an epoch, as torchdata's StatefulDataLoader asks.
+    It yields whole batches, so give `DataLoader` `batch_size=None`. Every rank and worker reads different shards.
+    `state_dict` and `load_state_dict` resume within an epoch, as torchdata's StatefulDataLoader expects.
 
     Args:
-        data: a data set, or the folder, URL or Hub id of one.
+        data: a data set, or its folder, URL or Hub id.
         shuffle: a seed, or None for the order on disk; `set_epoch` gives every epoch another order.
-        rank, world_size: which of so many processes this is.
+        rank, world_size: this process and the number of processes.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class TrajectoryDataset(IterableDataset[dict[str, Any]]):
         self._order = Order(shuffle=shuffle)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin that epoch."""
+        """Start the epoch `epoch`."""
         self._order = replace(self._order, epoch=epoch, skip=0)
 
     def state_dict(self) -> dict[str, int]:
-        """How far this reader is: the epoch, and the rows taken of it."""
+        """The progress of this reader: its epoch, and the rows read in it."""
         return {"epoch": self._order.epoch, "rows": self._order.skip}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a reader of the same part was."""
+        """Resume from the state of a reader of the same part."""
         self._order = replace(self._order, epoch=state["epoch"], skip=state["rows"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -65,6 +65,6 @@ class TrajectoryDataset(IterableDataset[dict[str, Any]]):
             self._order = replace(self._order, skip=self._order.skip + len(batch) + batch.failed)
             if len(batch):
                 latents = {k: torch.from_numpy(array.copy()) for k, array in batch.latents.items()}
-                made = {"prompts": batch.prompts, "corruptions": batch.corruptions, "latents": latents}
-                yield made | ({} if batch.images is None else {"images": torch.from_numpy(batch.images)})
+                fields = {"prompts": batch.prompts, "corruptions": batch.corruptions, "latents": latents}
+                yield fields | ({} if batch.images is None else {"images": torch.from_numpy(batch.images)})
         self._order = replace(self._order, skip=0)

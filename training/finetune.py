@@ -1,4 +1,4 @@
-"""Fine-tuning of a scorer on what is known at a position: epochs over trajectories, a log, and resuming."""
+"""Fine-tune a scorer on previews of recorded positions: epochs over trajectories, a log, resuming."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .config import FineTuneConfig
 from .saving import save_half
 
 CHUNK = 16
-"""Batches held and mixed at a time; what lies on disk next to each other is trained on apart."""
+"""Batches shuffled together in memory, so that neighbours on disk do not share a batch."""
 VALIDATION_SHARE = 20
-"""One prompt in this many is kept from training; its accuracy is logged."""
+"""One prompt in this many is held out; accuracy on these is logged."""
 WARM_UP = 0.1
 
 
 class Examples(NamedTuple):
-    """previews and final images, 0..1 [B, 3, h, w]; the B captions, and what corruptions each of them has."""
+    """Previews and final images, 0..1 [B, 3, h, w]; B captions, and the corrupted captions of each."""
 
     previews: torch.Tensor
     images: torch.Tensor
@@ -44,7 +44,7 @@ class Examples(NamedTuple):
 
 
 class FineTuning(ABC):
-    """The model being trained, its optimizer, and how far they are. A subclass says what is learnt."""
+    """The model in training, its optimizer and their progress. A subclass defines model and loss."""
 
     title: ClassVar[str]
 
@@ -70,7 +70,7 @@ class FineTuning(ABC):
 
     @abstractmethod
     def to_train(self) -> torch.nn.Module:
-        """The part of the model that learns."""
+        """The part of the model to train."""
 
     @abstractmethod
     def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,13 +98,13 @@ class FineTuning(ABC):
 
     @torch.inference_mode()
     def validate(self) -> float | None:
-        """Mean accuracy on the rows kept from training."""
-        kept = _examples(self.bench, self.positions, self.config, 0, validation=True)
-        accuracies = [self.loss(examples)[1].item() for examples in kept]
+        """Mean accuracy on the held-out rows; None if there are none."""
+        held_out = _examples(self.bench, self.positions, self.config, 0, validation=True)
+        accuracies = [self.loss(examples)[1].item() for examples in held_out]
         return float(np.mean(accuracies)) if accuracies else None
 
     def save(self, path: Path, recipe: dict[str, Any], epoch: int) -> None:
-        """Keep all that a later epoch depends on."""
+        """Write a checkpoint: everything that later epochs depend on."""
         state = {
             "recipe": json.dumps(recipe),
             "epoch": epoch,
@@ -116,17 +116,17 @@ class FineTuning(ABC):
         commit(path)
 
     def load(self, path: Path, recipe: dict[str, Any]) -> int:
-        """Take up the run kept at `path`, if there is one; the number of epochs done."""
+        """Load the checkpoint at `path`, if there is one; the number of finished epochs."""
         if not path.is_file():
             return 0
         try:
             state = torch.load(path, weights_only=True, map_location=self.device)
-            begun = json.loads(state["recipe"])
+            previous = json.loads(state["recipe"])
         except Exception as error:  # torch raises a dozen unrelated types for damaged files
             raise NbenchError(
                 f"{path} is damaged ({reason_of(error)}): remove it to train from the beginning"
             ) from None
-        if begun != recipe:
+        if previous != recipe:
             raise NbenchError(f"{path.parent} holds another training run: choose another --out or remove it")
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -137,10 +137,10 @@ class FineTuning(ABC):
 def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, shown: bool = True) -> Path:
     """Train and write model, tokenizer, preprocessing, `train.jsonl` and `training.json` to `config.out`.
 
-    A run that was cut short goes on from its last whole epoch and ends with the same weights.
+    An interrupted run resumes after its last finished epoch and ends with the same weights.
 
     Raises:
-        NbenchError: no such data or start, too few rows, a signal that the data lack, or `out` holds another run.
+        NbenchError: no such data or start, too few rows, a missing signal, or `out` holds another run.
     """
     bench = open_bench(config.data)
     positions = bench.select(config.positions)
@@ -156,16 +156,16 @@ def fine_tune(config: FineTuneConfig, kind: type[FineTuning], folder: Path, show
 
 
 def _train(run: FineTuning, recipe: dict[str, Any], folder: Path, shown: bool) -> None:
-    """The epochs that are left; training.json is the last file written, and says that all others are there."""
+    """Run the remaining epochs. training.json is written last: it marks the model as complete."""
     config = run.config
-    begun = run.load(config.out / "checkpoint.pt", recipe)
+    first = run.load(config.out / "checkpoint.pt", recipe)
     with (
-        BuildProgress(run.title, config.epochs, begun, shown) as progress,
-        (config.out / "train.jsonl").open("a" if begun else "w") as log,
+        BuildProgress(run.title, config.epochs, first, shown) as progress,
+        (config.out / "train.jsonl").open("a" if first else "w") as log,
     ):
-        if not begun:
+        if not first:
             _write(log, {"epoch": 0, "validation_accuracy": run.validate()})
-        for epoch in range(begun, config.epochs):
+        for epoch in range(first, config.epochs):
             started = time.monotonic()
             loss, accuracy = run.epoch(epoch)
             line = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "validation_accuracy": run.validate()}
@@ -184,19 +184,19 @@ def _train(run: FineTuning, recipe: dict[str, Any], folder: Path, shown: bool) -
 def _examples(
     bench: Bench, positions: tuple[int, ...], config: FineTuneConfig, epoch: int, *, validation: bool
 ) -> Iterator[Examples]:
-    """Batches of one side of the split; each row at one position, drawn anew every epoch."""
+    """Batches of training or held-out rows; each row at one position, drawn at random per epoch."""
     rng, preview_map = np.random.default_rng([config.seed, epoch]), bench.info.preview
     assert preview_map is not None
     signal = "x0" if config.reads == "x0_preview" else "latent"
     for batch in bench.batches(positions, True, config.batch_size * CHUNK, signals=(signal,)):
         assert batch.images is not None
-        known = batch.x0 if signal == "x0" else batch.latents
+        by_position = batch.x0 if signal == "x0" else batch.latents
         kept = [row for row, prompt in enumerate(batch.prompt_ids) if _validation(prompt) == validation]
         rows = rng.permutation(np.array(kept, dtype=int))
         at = rng.choice(positions, len(batch.prompt_ids))
         for start in range(0, len(rows) - (1 if validation else config.batch_size - 1), config.batch_size):
             chosen = rows[start : start + config.batch_size]
-            latents = np.stack([known[int(at[row])][row] for row in chosen]).astype(np.float32)
+            latents = np.stack([by_position[int(at[row])][row] for row in chosen]).astype(np.float32)
             corrupted = [[text for text in (batch.corruptions[row] or {}).values() if text] for row in chosen]
             images = torch.from_numpy(batch.images[chosen]).permute(0, 3, 1, 2) / 255
             previews = preview(torch.from_numpy(latents), preview_map)
@@ -208,7 +208,7 @@ def _validation(prompt_id: str) -> bool:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over the first tenth, then a cosine to zero (the paper's)."""
+    """Linear warm-up over the first tenth, then cosine decay to zero, as in the paper."""
     warm_up = max(1, round(WARM_UP * steps))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -216,9 +216,9 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _recipe(config: FineTuneConfig, bench: Bench, positions: tuple[int, ...], folder: Path) -> dict[str, Any]:
-    """All that decides the weights; no paths."""
+    """Everything that determines the weights; no paths."""
     if bench.info.preview is None:
-        raise NbenchError(f"{config.data} has no preview map: build it anew, so that one is fitted")
+        raise NbenchError(f"{config.data} has no preview map: build it again, which fits one")
     settings = {key: value for key, value in asdict(config).items() if key not in ("data", "out", "start")}
     recipe = settings | {
         "positions": list(positions),
@@ -228,7 +228,7 @@ def _recipe(config: FineTuneConfig, bench: Bench, positions: tuple[int, ...], fo
         "preview": asdict(bench.info.preview),
         **({} if config.reads == "preview" else {"reads": config.reads}),
     }
-    return dict(json.loads(json.dumps(recipe)))  # as it is read back, with lists for tuples
+    return dict(json.loads(json.dumps(recipe)))  # as it is read back: lists, not tuples
 
 
 def _finished(out: Path, recipe: dict[str, Any]) -> bool:
@@ -238,7 +238,7 @@ def _finished(out: Path, recipe: dict[str, Any]) -> bool:
     try:
         trained = json.loads(path.read_text("utf-8"))
     except ValueError:
-        raise NbenchError(f"{path} is damaged: remove it to train from the last whole epoch") from None
+        raise NbenchError(f"{path} is damaged: remove it to train from the last finished epoch") from None
     if trained != recipe:
         raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
     return True

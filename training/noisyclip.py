@@ -27,7 +27,7 @@ def train(config: TrainConfig, shown: bool = True) -> Path:
 
 
 class NoisyCLIPTraining(FineTuning):
-    """Contrast of previews and captions (InfoNCE), corruptions as extra negatives; the text tower stays frozen."""
+    """Contrast of previews and captions (InfoNCE), corruptions as hard negatives; the text tower stays frozen."""
 
     title = "noisyclip"
 
@@ -45,7 +45,7 @@ class NoisyCLIPTraining(FineTuning):
         return torch.nn.ModuleList([self.model.vision_model, self.model.visual_projection])
 
     def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scale of the cosines stays CLIP's. Accuracy: the share of images whose own caption scores highest."""
+        """Loss with CLIP's own logit scale. Accuracy: the share of images that score their own caption highest."""
         captions = examples.captions + [text for texts in examples.corrupted for text in texts]
         limit = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(

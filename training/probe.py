@@ -1,4 +1,4 @@
-"""A probe: a small head that foretells a reference from the denoiser's activations (ProbeSelect, arXiv 2603.02829)."""
+"""A probe: a small head that predicts a reference from the denoiser's activations (ProbeSelect, arXiv 2603.02829)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..shards.scores import scores_at
 from .config import ProbeTraining
 
 VALIDATION_SHARE = 10
-"""One prompt in this many is kept from training."""
+"""One prompt in this many is held out."""
 
 
 class _Rows(NamedTuple):
-    """activations float32 [M, D]; done, how far the run is (0..1), and the reference, both [M]; prompt numbers [M]."""
+    """Activations float32 [M, D]; done (fraction of steps, 0..1), reference scores and prompt numbers, each [M]."""
 
     activations: torch.Tensor
     done: torch.Tensor
@@ -33,13 +33,12 @@ class _Rows(NamedTuple):
 def train_probe(config: ProbeTraining) -> Path:
     """Train and write `config.json`, `model.safetensors` and `training.json` to `config.out`.
 
-    What is learnt are the differences between the candidates of a prompt at a position, since those are what selection
-    goes by. Activations tell prompts apart, so that a head soon knows its prompts by heart: what is written is the head
-    of the epoch that did best on prompts kept from training. `training.json` has the share of the variance that it
-    explains there.
+    The head learns the differences between the candidates of a prompt at a position, which is what selection needs.
+    Activations identify prompts, so a head soon memorizes its training prompts: the head written is that of the epoch
+    with the lowest error on held-out prompts. `training.json` has the share of variance explained there.
 
     Raises:
-        NbenchError: the data lack the activations, the reference or a position, or prompts with two candidates.
+        NbenchError: the data lack the activations, the reference, a position, or prompts with two candidates.
     """
     from safetensors.torch import save_file
 
@@ -55,8 +54,8 @@ def train_probe(config: ProbeTraining) -> Path:
         reference=config.reference,
     )
     head = ProbeHead(shape)
-    kept = _kept(bench, rows.prompts)
-    training, validation = (_Rows(*(column[mask] for column in rows)) for mask in (~kept, kept))
+    held_out = _held_out(bench, rows.prompts)
+    training, validation = (_Rows(*(column[mask] for column in rows)) for mask in (~held_out, held_out))
     if not len(training.done):
         raise NbenchError(f"{config.data} has too few prompts to train a probe on")
     head.mean.copy_(training.activations.mean(0))
@@ -64,18 +63,20 @@ def train_probe(config: ProbeTraining) -> Path:
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=1e-2)
     spread = _within(training.reference, training).pow(2).mean()
     if not spread > 0:
-        raise NbenchError(f"{config.reference} scores all candidates of a prompt alike: there is nothing to learn")
-    judge = validation if len(validation.done) else training
-    best, least = head.state_dict(), float("inf")
+        raise NbenchError(
+            f"{config.reference} gives all candidates of a prompt the same score: there is nothing to learn"
+        )
+    selection = validation if len(validation.done) else training
+    best, best_error = head.state_dict(), float("inf")
     for _ in range(config.epochs):
         loss = _error(head, training) / spread
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         with torch.inference_mode():
-            error = float(_error(head, judge))
-        if error < least:
-            best, least = {name: values.clone() for name, values in head.state_dict().items()}, error
+            error = float(_error(head, selection))
+        if error < best_error:
+            best, best_error = {name: values.clone() for name, values in head.state_dict().items()}, error
     head.load_state_dict(best)
     with torch.inference_mode():
         explained = {
@@ -86,8 +87,8 @@ def train_probe(config: ProbeTraining) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     save_file(head.state_dict(), config.out / "model.safetensors")
     (config.out / "config.json").write_text(shape.model_dump_json(indent=2) + "\n")
-    told = {"data": bench.info.fingerprint, "positions": config.positions, "explained": explained}
-    (config.out / "training.json").write_text(json.dumps(told, indent=2) + "\n")
+    report = {"data": bench.info.fingerprint, "positions": config.positions, "explained": explained}
+    (config.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     return config.out
 
 
@@ -96,7 +97,7 @@ def _error(head: ProbeHead, rows: _Rows) -> torch.Tensor:
 
 
 def _within(values: torch.Tensor, rows: _Rows) -> torch.Tensor:
-    """`values` [M] less the mean of their prompt; every prompt has as many rows at each position."""
+    """`values` [M] minus the mean of their prompt at their position."""
     _, group = torch.unique(torch.stack([rows.prompts.double(), rows.done.double()]), dim=1, return_inverse=True)
     count = torch.bincount(group)
     means = torch.zeros(len(count)).index_add(0, group, values) / count
@@ -107,24 +108,24 @@ def _read(bench: Bench, config: ProbeTraining) -> _Rows:
     positions = bench.select(config.positions)
     if max(positions) >= bench.info.steps:
         raise NbenchError(f"there are no activations at the final position {bench.info.steps}: name others")
-    known = scores_at(finished_scores(bench, config.reference), bench.info.steps)
+    reference = scores_at(finished_scores(bench, config.reference), bench.info.steps)
     numbers = {prompt.prompt_id: number for number, prompt in enumerate(bench.prompts)}
     parts = []
     for batch in bench.batches(positions, signals=(f"activations:{config.layer}",)):
         names = list(zip(batch.prompt_ids, batch.candidates, strict=True))
-        scores = np.array([known.get(name, np.nan) for name in names], np.float32)
+        scores = np.array([reference.get(name, np.nan) for name in names], np.float32)
         scored = np.isfinite(scores)
         prompts = torch.tensor([numbers[prompt] for prompt in batch.prompt_ids])[scored]
         for position in positions:
-            seen = batch.activations[config.layer][position][scored].astype(np.float32)
+            activations = batch.activations[config.layer][position][scored].astype(np.float32)
             done = torch.full((int(scored.sum()),), position / bench.info.steps)
-            parts.append(_Rows(torch.from_numpy(seen), done, torch.from_numpy(scores[scored]), prompts))
+            parts.append(_Rows(torch.from_numpy(activations), done, torch.from_numpy(scores[scored]), prompts))
     if not parts:
         raise NbenchError(f"{config.data} has no candidate with a {config.reference} score")
     return _Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _kept(bench: Bench, prompts: torch.Tensor) -> torch.Tensor:
+def _held_out(bench: Bench, prompts: torch.Tensor) -> torch.Tensor:
     ids = [prompt.prompt_id for prompt in bench.prompts]
-    held = torch.tensor([hashlib.sha256(name.encode()).digest()[0] % VALIDATION_SHARE == 0 for name in ids])
-    return held[prompts]
+    mask = torch.tensor([hashlib.sha256(name.encode()).digest()[0] % VALIDATION_SHARE == 0 for name in ids])
+    return mask[prompts]

@@ -1,4 +1,4 @@
-"""A VQA model fine-tuned on x0 estimates towards what it says of the finished image (TTSnap, arXiv 2511.22242)."""
+"""Fine-tune a VQA model on x0 estimates to predict its answer for the finished image (TTSnap, arXiv 2511.22242)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def train(config: X0VQAConfig, shown: bool = True) -> Path:
 
 
 class X0VQATraining(FineTuning):
-    """Whether yes: of a caption, and of one of its corruptions, as far as the frozen model says so of the final image.
+    """Learns the frozen model's P(yes) for the final image, of each caption and one corruption of it.
 
     Raises:
-        NbenchError: not a BlipForQuestionAnswering.
+        NbenchError: the model is not a BlipForQuestionAnswering.
     """
 
     title = "x0-vqa"
@@ -41,11 +41,13 @@ class X0VQATraining(FineTuning):
         from transformers import BlipForQuestionAnswering
 
         if "BlipForQuestionAnswering" not in (folder / "config.json").read_text():
-            raise NbenchError(f"{folder} is no BlipForQuestionAnswering, which is what can be fine-tuned: name another")
+            raise NbenchError(
+                f"{folder} is not a BlipForQuestionAnswering, the only kind that can be fine-tuned: name another"
+            )
         model = BlipForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
         self._teacher = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
-        for one in (model, self._teacher):
-            heed_question_mask(one)
+        for blip in (model, self._teacher):
+            heed_question_mask(blip)
         self._words = [self.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("yes", "no")]
         return model
 
@@ -53,18 +55,18 @@ class X0VQATraining(FineTuning):
         return torch.nn.ModuleList([self.model])
 
     def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropy with the frozen model's answers. Accuracy: how often both say the same of the caption."""
+        """Cross entropy with the frozen model's answers. Accuracy: how often both agree on the caption."""
         draw = np.random.default_rng([self.config.seed, self.step])
         corrupted = [(row, str(draw.choice(texts))) for row, texts in enumerate(examples.corrupted) if texts]
         count = len(examples.captions)
         rows = torch.tensor([*range(count), *(row for row, _ in corrupted)])
-        asked = [*examples.captions, *(text for _, text in corrupted)]
+        captions = [*examples.captions, *(text for _, text in corrupted)]
         with torch.no_grad():
-            wanted = self._yes(self._teacher, examples.images[rows], asked).sigmoid()
-        said = self._yes(self.model, examples.previews[rows], asked)
-        agreed = ((said > 0) == (wanted > 0.5))[:count].float().mean()
-        weight = torch.where(torch.arange(len(asked), device=said.device) < count, 1.0, 0.5)
-        return functional.binary_cross_entropy_with_logits(said, wanted, weight), agreed
+            targets = self._yes(self._teacher, examples.images[rows], captions).sigmoid()
+        logits = self._yes(self.model, examples.previews[rows], captions)
+        accuracy = ((logits > 0) == (targets > 0.5))[:count].float().mean()
+        weight = torch.where(torch.arange(len(captions), device=logits.device) < count, 1.0, 0.5)
+        return functional.binary_cross_entropy_with_logits(logits, targets, weight), accuracy
 
     def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         logits = answer_logits(model, self.tokenizer, self.process(images)["pixel_values"], prompts)

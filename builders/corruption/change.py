@@ -1,4 +1,4 @@
-"""What an engine answers: a near miss of a caption, or why there is none."""
+"""The answer of an engine: a near miss of a caption, or why there is none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Status = Literal["ok", "not applicable", "failed"]
 class Change:
     """A near miss of one kind: the whole `caption`, of which the words `before` have become `after`.
 
-    Where the caption has nothing of the kind (status "not applicable") or the engine gave nothing of use ("failed",
-    with the reason in `error`), these three are None.
+    Where the caption has nothing of the kind (status "not applicable") or the engine gave no usable answer
+    ("failed", with the reason in `error`), these three are None.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Change:
 
 
 class Engine(Protocol):
-    """Gives every caption a change of each kind."""
+    """Makes a change of each kind for every caption."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What to corrupt, and how."""
+"""The configuration of `nbench corrupt`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _rules, _llm = panel("Engine: rules"), panel("Engine: llm")
 
 @dataclass(frozen=True)
 class CorruptConfig:
-    """What a person asks for. `engine` None: "world" for the world's own prompts, "rules" for others.
+    """Options of `nbench corrupt`. `engine` None: "world" for the world's own prompts, "rules" for others.
 
     `model` is the endpoint's or, without `endpoint`, a folder or Hub id that transformers loads. `spacy_model` and
     `wordnet` (a lexicon of the package wn) are for "rules".
 
     Raises:
-        NbenchError: options that do not go together, a kind that is none, a file of another format.
+        NbenchError: conflicting options, an unknown kind, or another format of the output file.
     """
 
     prompts: Annotated[PromptRequest, Fields(without=("tags",))]
@@ -52,19 +52,19 @@ class CorruptConfig:
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in CORRUPTION_KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) < len(self.kinds):
-            given = ",".join(self.kinds)
-            raise NbenchError(f"--kinds {given!r}: give some of {','.join(CORRUPTION_KINDS)}, each once")
+            kinds, allowed = ",".join(self.kinds), ",".join(CORRUPTION_KINDS)
+            raise NbenchError(f"--kinds {kinds!r}: give some of {allowed}, each once")
         if self.out.suffix not in (".jsonl", ".parquet"):
-            raise NbenchError(f"--out {self.out} is neither .jsonl nor .parquet: give it one of these endings")
+            raise NbenchError(f"--out {self.out} is neither .jsonl nor .parquet: give it one of these suffixes")
         source = Path(self.prompts.source)
         if source.exists() and self.out.exists() and source.samefile(self.out):
-            raise NbenchError(f"--out {self.out} is the file that is read: give another")
+            raise NbenchError(f"--out {self.out} is also the input file: give another")
         if self.concurrency < 1 or self.timeout_s <= 0:
             raise NbenchError("--concurrency and --timeout need to be more than 0")
         if (self.chosen == "llm") != (self.model is not None):
-            raise NbenchError("--engine llm needs --model, and no other engine has one")
+            raise NbenchError("--engine llm needs --model, and no other engine takes one")
         if self.endpoint is not None and (self.chosen != "llm" or self.revision is not None):
-            raise NbenchError("--endpoint goes with --engine llm, and without --revision")
+            raise NbenchError("--endpoint needs --engine llm, and excludes --revision")
 
     @property
     def chosen(self) -> EngineName:

@@ -14,16 +14,16 @@ from email.message import Message
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from .judge import MOST_TOKENS, schema
 
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _LONGEST_WAIT = 60.0
 _MOST_BYTES = 1 << 20
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A key goes to the host it is meant for and no further."""
+    """Follows no redirect, so that the key reaches no other host."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -36,13 +36,13 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Asks `model` at `url` (which ends in /v1); the key is what the environment variable `key_name` holds.
+    """Asks `model` at `url` (which ends in /v1); the environment variable `key_name` holds the key.
 
-    What passes (429, 5xx, a broken connection, no answer within `timeout_s`) is asked again up to `attempts` times,
-    `wait_s` later at first, then twice as long each time, with jitter; `Retry-After` is obeyed, up to a minute.
+    Transient failures (429, 5xx, a broken connection, no answer within `timeout_s`) are retried: `attempts` in all, the
+    first pause `wait_s`, each next one twice as long, with jitter; `Retry-After` is obeyed, up to a minute.
 
     Raises:
-        NbenchError: the address is none.
+        NbenchError: the address is not valid.
     """
 
     url: str
@@ -56,13 +56,15 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise NbenchError("--endpoint is no address: give one like http://localhost:8000/v1, without a password")
+            raise NbenchError(
+                "--endpoint is not an address: give one like http://localhost:8000/v1, without a password"
+            )
 
     def reply(self, chat: list[dict[str, str]], seed: int, temperature: float) -> str:
-        """What the model says; "" where the endpoint's answer has no text.
+        """The model's reply; "" if the endpoint's answer has no text.
 
         Raises:
-            NbenchError: the endpoint refuses, or does not answer in spite of all attempts.
+            NbenchError: the endpoint refuses, or does not answer after all attempts.
         """
         form = {"type": "json_schema", "json_schema": {"name": "near_miss", "schema": schema(), "strict": True}}
         body = {
@@ -79,18 +81,19 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 reason, wait = f"HTTP {error.code}", error.headers.get("Retry-After", "")
                 error.close()
-                if error.code not in _PASSING:
+                if error.code not in _TRANSIENT:
                     raise NbenchError(f"{self._place} refuses ({reason}): {_way_out(error.code, self)}") from None
             except (OSError, http.client.HTTPException) as error:
-                reason, wait = str(getattr(error, "reason", error)) or type(error).__name__, ""
+                cause = getattr(error, "reason", error)
+                reason, wait = reason_of(cause if isinstance(cause, BaseException) else error), ""
             if attempt + 1 < self.attempts and self._stopped.wait(self._wait(attempt, wait)):
                 break
         raise NbenchError(
-            f"{self._place} does not answer after {self.attempts} attempts ({reason}): the same command goes on later"
+            f"{self._place} does not answer after {self.attempts} attempts ({reason}): run the same command again later"
         )
 
     def stop(self) -> None:
-        """Give up what is to be asked again."""
+        """Give up pending retries."""
         self._stopped.set()
 
     @property
@@ -121,7 +124,7 @@ def _way_out(status: int, endpoint: Endpoint) -> str:
 
 def _text(body: bytes) -> str:
     try:
-        found: Any = json.loads(body)["choices"][0]["message"]["content"]
+        content: Any = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return found if isinstance(found, str) else ""
+    return content if isinstance(content, str) else ""

@@ -1,4 +1,4 @@
-"""Which answers of a language model are near misses of the kind that was asked for."""
+"""Which answers of a language model are near misses of the requested kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .words import ARTICLES, meaning, number, singular, tokens
 
 MOST_WORDS = 8
 MOST_TOKENS = 2048
-"""Of a reply. Its JSON has some 50; models that think aloud before it take hundreds."""
+"""Longest reply. Its JSON has about 50; models that reason before it take hundreds."""
 _BACKDROPS = frozenset(("background", "backdrop"))
 _COUNTED = {"lone": 1, "both": 2, "couple": 2, "pair": 2, "dozen": 12}
 
@@ -33,7 +33,7 @@ SYSTEM = (
 
 
 class Answer(BaseModel):
-    """What the model is asked for."""
+    """The form of an answer that the model is asked for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -43,7 +43,7 @@ class Answer(BaseModel):
 
 
 class Unfit(ValueError):
-    """An answer that is no near miss of the kind; the text says why."""
+    """An answer that is not a near miss of the kind; the text says why."""
 
 
 def schema() -> dict[str, Any]:
@@ -53,21 +53,22 @@ def schema() -> dict[str, Any]:
 
 def messages(caption: str, kind: str) -> list[dict[str, str]]:
     """The chat that asks for a near miss."""
-    asked = f"{_TASKS[kind]}\nCaption: {caption}"
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
+    question = f"{_TASKS[kind]}\nCaption: {caption}"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 def judged(reply: str, text: str, kind: str) -> Change:
-    """The change that a reply asks for.
+    """The change that a reply proposes, if it follows the rules.
 
-    The words to replace stand in the caption once, so that nothing else can change. What replaces them is no
-    paraphrase: with articles, plurals, spellings of a colour or a number and the lexicon's synonyms taken away the two
-    differ, and where the last word (the noun) is meant to change, it does. It is of one kind: a colour changes to
-    another and nothing else does; so does a number; a subject or a background keeps the colours and the numbers (a
-    background may be a colour), a subject is no place, and a background follows a preposition of place.
+    - The words to replace occur in the caption exactly once, so that nothing else can change.
+    - Their replacement is not a paraphrase: without articles, plurals, spellings of a colour or a number and the
+      lexicon's synonyms the two differ; so does the last word (the noun) where that is to change.
+    - Only one kind of thing changes: one colour or one number to another and nothing else; a subject or a background
+      keeps its colours and numbers (a background may be a colour), a subject is not a place, and a background follows a
+      preposition of place.
 
     Raises:
-        Unfit: it is malformed or breaks a rule.
+        Unfit: the reply is malformed or breaks a rule.
     """
     try:
         answer = Answer.model_validate_json(_bare(reply))
@@ -89,7 +90,7 @@ def judged(reply: str, text: str, kind: str) -> Change:
 
 
 def _bare(reply: str) -> str:
-    """The JSON of a reply: models fence it, and think aloud first."""
+    """The JSON of a reply: models put it in a code fence, or reason first."""
     text = reply.rpartition("</think>")[2]
     return text[text.find("{") : text.rfind("}") + 1]
 
@@ -139,8 +140,8 @@ def _same_attributes(before: str, after: str) -> None:
 
 
 def _head(text: str) -> str:
-    found = meaning(text)
-    return found[-1] if found else ""
+    words = meaning(text)
+    return words[-1] if words else ""
 
 
 def _colours(text: str) -> list[str]:

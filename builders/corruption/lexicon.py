@@ -1,4 +1,4 @@
-"""Words whose kind is known: colours, numbers, subjects and settings with what can stand in their place."""
+"""Lexicons of colours, numbers, subjects and settings, with the words that can replace each."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SHADES = {
     "gray": "grey silver",
 }
 COLOUR_OF = {word: colour for colour in COLOURS for word in (colour, *_SHADES[colour].split())}
-"""The colour that a word means; two words of the same one are no near miss."""
+"""The colour that a word means; two words of the same colour are not a near miss."""
 
 NUMERALS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NUMBER_OF = {"a": 1, "an": 1, "one": 1, "single": 1, **{word: value for value, word in enumerate(NUMERALS, 2)}}
 SMALL = 6
-"""Numbers up to here replace others: larger ones nobody counts in a picture."""
+"""Largest number that replaces another: nobody counts more in a picture."""
 QUANTIFIERS = _words("no several many few some couple pair dozen multiple numerous lone both")
 
 MEDIA = _words(
@@ -37,7 +37,7 @@ MEDIA = _words(
 COLLECTIVES = _words("group pair herd flock couple bunch set pack crowd row pile stack team bouquet")
 
 TRADES = ("chef", "nurse", "firefighter", "soldier", "astronaut", "pilot", "clown", "cowboy", "pirate", "ballerina")
-"""People whom their clothes tell."""
+"""People recognisable by their clothes."""
 
 _SUBJECTS = (
     "dog cat bird horse cow sheep goat pig rabbit fox bear wolf lion tiger elephant giraffe zebra monkey deer",
@@ -164,19 +164,19 @@ _SAME = (
     "donut doughnut",
 )
 SAME_AS = {word: words.split()[0] for words in _SAME for word in words.split()}
-"""One word for all that mean the same thing in a picture."""
+"""One word for all words that mean the same thing in a picture."""
 
 
 def _groups(lists: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """For each word, and each that means the same, what it can be replaced by."""
-    found: dict[str, tuple[str, ...]] = {}
+    """The words that can replace each word of the lists, and each synonym of one."""
+    replacements: dict[str, tuple[str, ...]] = {}
     groups = [text.split() for text in lists]
     named = [(word, words) for words in groups for word in words]
-    meant = [(other, words) for word, words in named for other, main in SAME_AS.items() if main == SAME_AS.get(word)]
-    for word, words in named + meant:  # a word's own group goes before that of another that means the same
+    synonyms = [(other, words) for word, words in named for other, main in SAME_AS.items() if main == SAME_AS.get(word)]
+    for word, words in named + synonyms:  # a word's own group goes before that of its synonym
         others = tuple(other for other in words if SAME_AS.get(other, other) != SAME_AS.get(word, word))
-        found.setdefault(word, others)
-    return found
+        replacements.setdefault(word, others)
+    return replacements
 
 
 SUBJECTS = _groups(_SUBJECTS)
@@ -186,4 +186,4 @@ PLACE_PREPOSITIONS = _words(
     "beneath within upon around into onto amid among from toward towards past down up off"
 )
 PARTS = _words("front back top side middle center centre edge corner foot bank")
-"""Of a place: "in front of", "on top of"."""
+"""Parts of a place: "in front of", "on top of"."""

@@ -1,4 +1,4 @@
-"""Near misses by a language model: asked for one kind at a time, judged, asked again, and kept."""
+"""Near misses by a language model: one question per kind, its answer judged, asked again if unfit, and saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AHEAD = 4
 
 
 class ChatModel(Protocol):
-    """Something that replies to a chat; safe among threads."""
+    """Something that replies to a chat; thread-safe."""
 
     @property
     def model(self) -> str:
@@ -26,19 +26,18 @@ class ChatModel(Protocol):
         ...
 
     def reply(self, chat: list[dict[str, str]], seed: int, temperature: float) -> str:
-        """What the model says."""
+        """The model's reply."""
         ...
 
     def stop(self) -> None:
-        """Give up what is waiting."""
+        """Give up pending requests."""
         ...
 
 
 class LlmEngine:
-    """Asks `concurrency` questions at a time. Answers come from `answers` where they are known, and go there.
+    """Asks `concurrency` questions at a time. `answers` supplies saved answers and saves new ones.
 
-    A model whose replies are unfit in all tries gives a failed change, which is kept too; with `retry_failed` it is
-    asked again.
+    If all replies to a question are unfit, the change is failed, and saved too; `retry_failed` asks again.
     """
 
     name = "llm"
@@ -67,14 +66,14 @@ class LlmEngine:
 
     def _change(self, caption: str, kind: str) -> Change:
         key = answer_key(SYSTEM, self._model.model, self._seed, kind, caption)
-        known = self._answers.get(key)
-        if known and not (self._retry_failed and known.status == "failed"):
-            return known
-        change = self._asked(caption, kind, int(key[:8], 16) >> 1)
+        saved = self._answers.get(key)
+        if saved and not (self._retry_failed and saved.status == "failed"):
+            return saved
+        change = self._ask(caption, kind, int(key[:8], 16) >> 1)
         self._answers.keep(key, change)
         return change
 
-    def _asked(self, caption: str, kind: str, seed: int) -> Change:
+    def _ask(self, caption: str, kind: str, seed: int) -> Change:
         reason = ""
         for attempt in range(_TRIES):
             reply = self._model.reply(messages(caption, kind), seed + attempt, _WARM if attempt else 0.0)

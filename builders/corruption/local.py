@@ -10,7 +10,7 @@ from .judge import MOST_TOKENS
 
 
 class LocalModel:
-    """A chat model of a folder or of the Hub; one reply at a time.
+    """A chat model from a folder or the Hub; one reply at a time.
 
     Raises:
         NbenchError: it cannot be loaded, or it has no chat template.
@@ -32,17 +32,17 @@ class LocalModel:
         self._model: Any = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def reply(self, chat: list[dict[str, str]], seed: int, temperature: float) -> str:
-        """What the model says."""
+        """The model's reply."""
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with self._lock, self._torch.inference_mode(), self._torch.random.fork_rng():
             self._torch.manual_seed(seed)
-            given = self._tokenizer.apply_chat_template(
+            inputs = self._tokenizer.apply_chat_template(
                 chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
             ).to(self._model.device)
-            asked = given["input_ids"].shape[1]
-            room = getattr(self._model.config, "max_position_embeddings", asked + MOST_TOKENS) - asked
-            made = self._model.generate(**given, max_new_tokens=max(1, min(MOST_TOKENS, room)), **sampling)
-        return str(self._tokenizer.decode(made[0, asked:], skip_special_tokens=True))
+            length = inputs["input_ids"].shape[1]
+            room = getattr(self._model.config, "max_position_embeddings", length + MOST_TOKENS) - length
+            output = self._model.generate(**inputs, max_new_tokens=max(1, min(MOST_TOKENS, room)), **sampling)
+        return str(self._tokenizer.decode(output[0, length:], skip_special_tokens=True))
 
     def stop(self) -> None:
-        """Nothing waits here."""
+        """Nothing: there are no pending requests."""

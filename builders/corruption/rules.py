@@ -1,4 +1,4 @@
-"""Near misses by a dependency parse (spaCy), lexicons, and co-hyponyms from WordNet where the lexicons end."""
+"""Near misses by a dependency parse (spaCy), lexicons, and for other words co-hyponyms from WordNet."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class RulesEngine:
             yield [self._change(doc, subject, kind) for kind in kinds]
 
     def _change(self, doc: Doc, subject: Token | None, kind: str) -> Change:
-        dice = random.Random(f"{self._seed}|{kind}|{doc.text}")
+        rng = random.Random(f"{self._seed}|{kind}|{doc.text}")
         edits: _Edits = {}
         if kind == "background":
-            edits = _background(doc, subject, dice)
+            edits = _background(doc, subject, rng)
         elif subject is not None:
-            edits = self._of_subject[kind](doc, subject, dice)
+            edits = self._of_subject[kind](doc, subject, rng)
         return Change.between(kind, doc.text, _edited(doc, edits)) if edits else Change(kind, "not applicable")
 
-    def _subject(self, doc: Doc, subject: Token, dice: random.Random) -> _Edits:
+    def _subject(self, doc: Doc, subject: Token, rng: random.Random) -> _Edits:
         noun = subject.lemma_.lower()
         others = SUBJECTS.get(noun) or SETTINGS.get(noun, ())
         if not others and self._wordnet is not None and subject.pos_ == "NOUN":
@@ -76,7 +76,7 @@ class RulesEngine:
         if not options:
             return {}
         fitting = [child for child in subject.lefts if child.dep_ == "compound" and child.lower_ not in COLOUR_OF]
-        return _noun_edits(subject, dice.choice(options), fitting)
+        return _noun_edits(subject, rng.choice(options), fitting)
 
 
 def _parser(model: str) -> Any:
@@ -88,7 +88,7 @@ def _parser(model: str) -> Any:
         return spacy.load(model, exclude=["ner"])
     except OSError:
         pass
-    try:  # a model that comes under another package's name has a name of its own inside
+    try:  # a model that is installed as a package of another name
         return __import__(model).load(exclude=["ner"])
     except (ImportError, AttributeError):
         raise NbenchError(
@@ -100,8 +100,8 @@ def _main_subject(doc: Doc) -> Token | None:
     """The noun a caption is about: its root, or the root's subject, through "a photo of" and "a group of"."""
     root = next((token for token in doc if token.dep_ == "ROOT"), None)
     if root is not None and root.pos_ in ("VERB", "AUX"):
-        there = any(child.dep_ == "expl" for child in root.children)
-        wanted = ("attr", "dobj", "nsubj") if there else ("nsubj", "nsubjpass")
+        expletive = any(child.dep_ == "expl" for child in root.children)
+        wanted = ("attr", "dobj", "nsubj") if expletive else ("nsubj", "nsubjpass")
         root = next((child for child in root.children if child.dep_ in wanted), None)
     while root is not None and root.lemma_.lower() in MEDIA | COLLECTIVES:
         below = [
@@ -116,34 +116,34 @@ def _main_subject(doc: Doc) -> Token | None:
     return root if root is not None and root.pos_ in ("NOUN", "PROPN") else None
 
 
-def _colour(doc: Doc, subject: Token, dice: random.Random) -> _Edits:
+def _colour(doc: Doc, subject: Token, rng: random.Random) -> _Edits:
     places = [child for child in subject.children if child.dep_ in _MODIFIERS and child.i < subject.i]
     places += [other for place in places for other in place.conjuncts if other.i < subject.i]
     if subject.dep_ in ("nsubj", "nsubjpass") and subject.head.pos_ in ("AUX", "VERB"):
         places += [child for child in subject.head.children if child.dep_ == "acomp"]
     shown = sorted((place for place in places if place.lower_ in COLOUR_OF), key=lambda token: token.i)
-    return _other_colour(doc, shown[0], dice) if shown else {}
+    return _other_colour(doc, shown[0], rng) if shown else {}
 
 
-def _other_colour(doc: Doc, place: Token, dice: random.Random) -> _Edits:
-    there = {COLOUR_OF.get(token.lower_) for token in doc}
-    options = [colour for colour in COLOURS if colour not in there]
-    return {place.i: cased(dice.choice(options), place.text)} if options else {}
+def _other_colour(doc: Doc, place: Token, rng: random.Random) -> _Edits:
+    used = {COLOUR_OF.get(token.lower_) for token in doc}
+    options = [colour for colour in COLOURS if colour not in used]
+    return {place.i: cased(rng.choice(options), place.text)} if options else {}
 
 
-def _quantity(doc: Doc, subject: Token, dice: random.Random) -> _Edits:
+def _quantity(doc: Doc, subject: Token, rng: random.Random) -> _Edits:
     before = [subject.left_edge, *subject.lefts]  # the parser hangs some articles on the adjective that follows
     counts = [token for token in before if number(token.lower_) is not None and token.i < subject.i]
     if not counts or any(child.lower_ in QUANTIFIERS - {"both"} for child in subject.lefts):
         return {}
     place = counts[-1]
     value = number(place.lower_)
-    taken = {number(token.lower_) for token in doc}
-    options = [n for n in range(2, SMALL + 1) if n not in taken]
+    used = {number(token.lower_) for token in doc}
+    options = [n for n in range(2, SMALL + 1) if n not in used]
     many = _is_plural(subject)
     if not options or value == 0 or (value == 1) == many:  # "one dogs": misread
         return {}
-    new = dice.choice(options)
+    new = rng.choice(options)
     like = subject.text if place.text == "A" and subject.text.isupper() else place.text
     word = str(new) if place.text.isdigit() else cased(NUMERALS[new - 2], like)
     if many:
@@ -158,7 +158,7 @@ def _quantity(doc: Doc, subject: Token, dice: random.Random) -> _Edits:
 
 
 def _is_plural(noun: Token) -> bool:
-    """Whether a noun means several; of one that is the same in both numbers a numeral tells."""
+    """Whether a noun means several; a numeral decides where singular and plural are the same."""
     if noun.tag_ in ("NNS", "NNPS"):
         return True
     same = plural(noun.lemma_.lower()) == noun.lower_
@@ -177,19 +177,19 @@ def _has_subject(verb: Token) -> bool:
     return any(child.dep_ in ("nsubj", "nsubjpass") for child in verb.children)
 
 
-def _background(doc: Doc, subject: Token | None, dice: random.Random) -> _Edits:
+def _background(doc: Doc, subject: Token | None, rng: random.Random) -> _Edits:
     for place in doc:
         if place == subject or not _is_place(place):
             continue
         if place.lemma_.lower() in ("background", "backdrop"):
             shown = [child for child in place.lefts if child.lower_ in COLOUR_OF]
             if shown:
-                return _other_colour(doc, shown[0], dice)
+                return _other_colour(doc, shown[0], rng)
         elif others := SETTINGS.get(place.lemma_.lower()):
-            there = {token.lemma_.lower() for token in doc}
-            if options := [other for other in others if other not in there]:
+            used = {token.lemma_.lower() for token in doc}
+            if options := [other for other in others if other not in used]:
                 fitting = [child for child in place.lefts if child.dep_ in ("amod", "compound")]
-                return _noun_edits(place, dice.choice(options), fitting)
+                return _noun_edits(place, rng.choice(options), fitting)
     return {}
 
 
@@ -212,13 +212,13 @@ def _noun_edits(noun: Token, new: str, fitting: Sequence[Token]) -> _Edits:
 
 
 def _edited(doc: Doc, edits: _Edits) -> str:
-    """The text with the edits, and a or an as the words that now follow sound."""
+    """The text with the edits, and with a or an to suit the words that now follow."""
     kept = [token for token in doc if edits.get(token.i) != ""]
-    found = []
+    pieces = []
     for token, following in zip(kept, [*kept[1:], None], strict=True):
         text = edits.get(token.i, token.text)
         changed = following is not None and (following.i in edits or following.i != token.i + 1)
         if following is not None and changed and token.lower_ in ("a", "an") and token.i not in edits:
             text = cased(article(edits.get(following.i, following.text)), token.text)
-        found.append(text + token.whitespace_)
-    return "".join(found)
+        pieces.append(text + token.whitespace_)
+    return "".join(pieces)

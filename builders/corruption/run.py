@@ -1,4 +1,4 @@
-"""The run of `nbench corrupt`: prompts in, a file with their near misses out."""
+"""Runs `nbench corrupt`: prompts in, a file with their near misses out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CorruptReport:
-    """What was written, and how many near misses of each kind and status ("ok", "not applicable", "failed")."""
+    """What was written: number of near misses by kind and status ("ok", "not applicable", "failed")."""
 
     out: Path
     rows: int
@@ -56,27 +56,27 @@ class CorruptReport:
 
 
 def corrupt(config: CorruptConfig, progress: bool = True) -> CorruptReport:
-    """Write a row for each prompt: id, prompt, tags, corruptions by kind (or null), and the changes behind them.
+    """Write a row per prompt: id, prompt, tags, corruptions by kind (or null), and the changes behind them.
 
-    The file appears when it is whole. What a language model answers is kept in `<out>.answers.jsonl` as it comes.
+    The file appears when it is complete. A language model's answers are saved to `<out>.answers.jsonl` as they come.
 
     Raises:
         NbenchError: prompts that cannot be read, an engine that cannot start, an endpoint that does not answer.
     """
-    found = load_prompts(config.prompts, kind="ncc")
+    prompt_set = load_prompts(config.prompts, kind="ncc")
     kinds = [kind for kind in CORRUPTION_KINDS if kind in config.kinds]
     counts = {kind: Counter[str]() for kind in kinds}
     errors = Counter[str]()
     with writing_to(config.out), ExitStack() as stack:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(config, stack)
-        bar = stack.enter_context(BuildProgress("corrupt", len(found.prompts), shown=progress))
-        for note in found.notes:
+        bar = stack.enter_context(BuildProgress("corrupt", len(prompt_set.prompts), shown=progress))
+        for note in prompt_set.notes:
             bar.say(note)
-        rows = _rows(found.prompts, engine, kinds, counts, errors, bar)
+        rows = _rows(prompt_set.prompts, engine, kinds, counts, errors, bar)
         (_write_parquet if config.out.suffix == ".parquet" else _write_jsonl)(config.out, rows)
-    told = {kind: dict(count) for kind, count in counts.items()}
-    return CorruptReport(config.out, len(found.prompts), engine.name, told, dict(errors))
+    by_status = {kind: dict(count) for kind, count in counts.items()}
+    return CorruptReport(config.out, len(prompt_set.prompts), engine.name, by_status, dict(errors))
 
 
 def _engine(config: CorruptConfig, stack: ExitStack) -> Engine:
@@ -115,7 +115,7 @@ def _rows(
 
 def _row(prompt: Prompt, changes: list[Change], engine: str) -> dict[str, Any]:
     near = dict.fromkeys(CORRUPTION_KINDS) | {change.kind: change.caption for change in changes}
-    told = [
+    details = [
         {
             "kind": change.kind,
             "engine": engine,
@@ -126,7 +126,7 @@ def _row(prompt: Prompt, changes: list[Change], engine: str) -> dict[str, Any]:
         }
         for change in changes
     ]
-    return {"id": prompt.id, "prompt": prompt.text, "tags": prompt.tags, "corruptions": near, "changes": told}
+    return {"id": prompt.id, "prompt": prompt.text, "tags": prompt.tags, "corruptions": near, "changes": details}
 
 
 def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
@@ -138,6 +138,6 @@ def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     with pq.ParquetWriter(temporary(path), _SCHEMA, compression="zstd") as writer:
-        while some := list(islice(rows, _ROWS)):
-            writer.write_table(pa.Table.from_pylist(some, schema=_SCHEMA))
+        while batch := list(islice(rows, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
     commit(path)

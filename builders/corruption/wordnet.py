@@ -39,8 +39,8 @@ class CoHyponyms:
     def of(self, noun: str) -> tuple[str, ...]:
         """Single words that name another kind of what `noun` is a kind of, sorted; for people, trades of the lexicon.
 
-        None where the first sense of `noun` cannot be seen ("front"): which other is meant, WordNet cannot tell. A
-        sibling counts if its word means it first; words of several senses go before those of one, which are rare.
+        Empty if the first sense of `noun` is not visible ("front"): WordNet cannot tell which other sense is meant. A
+        sibling counts if it is the first sense of its word; words with several senses come first, as others are rare.
         """
         senses = self._words.synsets(noun, pos="n")
         if not senses or senses[0].lexfile() not in _VISIBLE:
@@ -50,11 +50,11 @@ class CoHyponyms:
             return tuple(trade for trade in TRADES if own not in self._meant(trade))
         close = {lemma for sense in (*senses, *own.hyponyms(), *own.hypernyms()) for lemma in sense.lemmas()}
         siblings = [sibling for hypernym in own.hypernyms() for sibling in _few(hypernym.hyponyms())]
-        found = sorted({other.lemmas()[0] for other in siblings if self._another(other, own, noun)} - close)
-        return tuple([word for word in found if len(self._words.synsets(word)) > 1] or found)
+        words = sorted({other.lemmas()[0] for other in siblings if self._another(other, own, noun)} - close)
+        return tuple([word for word in words if len(self._words.synsets(word)) > 1] or words)
 
     def _another(self, other: Synset, own: Synset, noun: str) -> bool:
-        """Whether a sibling is a single, other word for another thing of the same sort."""
+        """Whether a sibling is a single word for another thing of the same sort."""
         word = other.lemmas()[0]
         if other.lexfile() != own.lexfile() or other in _with_hypernyms(own):
             return False
@@ -64,7 +64,7 @@ class CoHyponyms:
         return meant[0] == other and own not in meant
 
     def _meant(self, word: str) -> list[Synset]:
-        """The first sense of a noun, and all that it is a kind of."""
+        """The first sense of a noun, and its hypernyms."""
         first = self._words.synsets(word, pos="n")[:1]
         return [sense for each in first for sense in _with_hypernyms(each)]
 

@@ -1,4 +1,4 @@
-"""The little English that changed words need: plurals, articles, agreement, and when two phrases mean the same."""
+"""English for changed words: plurals, articles, agreement, and whether two phrases mean the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IRREGULAR = {
     },
     **{word: word + "es" for word in ("tomato", "potato", "volcano", "hero", "mosquito", "mango")},
 }
-_SINGULAR = {many: one for one, many in _IRREGULAR.items()}
+_SINGULAR = {irregular: noun for noun, irregular in _IRREGULAR.items()}
 _COMPOUNDED = ("man", "child", "mouse", "fish", "deer", "shelf", "knife", "leaf", "loaf", "wife")
 _REGULAR = ("human", "german", "roman", "shaman", "talisman", "ottoman", "specimen", "regimen", "abdomen", "omen")
 _VERBS = {"is": "are", "was": "were", "has": "have", "'s": " are", "does": "do"}
@@ -50,7 +50,7 @@ def plural(noun: str) -> str:
 
 
 def singular(noun: str) -> str:
-    """`box` of boxes; a noun that is no plural stays."""
+    """`box` of boxes; a noun that is not a plural stays."""
     if noun in _SINGULAR:
         return _SINGULAR[noun]
     for end in _COMPOUNDED:
@@ -64,7 +64,7 @@ def singular(noun: str) -> str:
 
 
 def plural_verb(verb: str, lemma: str) -> str:
-    """The form for many of a verb in the third person singular."""
+    """The plural form of a verb in the third person singular."""
     return _VERBS.get(verb.lower(), lemma)
 
 
@@ -91,15 +91,15 @@ def number(word: str) -> int | None:
 
 
 def meaning(text: str) -> list[str]:
-    """The words of a phrase, so that phrases which draw the same picture are equal.
+    """The words of a phrase, such that phrases which describe the same picture are equal.
 
     Without articles, in the singular, numerals as digits, shades as their colour, synonyms of the lexicon as one word.
     """
-    found = []
+    words = []
     for word in tokens(text):
-        if word in ("a", "an", "the"):
+        if word in ARTICLES:
             continue
-        one = singular(word)
+        noun = singular(word)
         value = number(word)
-        found.append(str(value) if value is not None else COLOUR_OF.get(word, SAME_AS.get(one, one)))
-    return found
+        words.append(str(value) if value is not None else COLOUR_OF.get(word, SAME_AS.get(noun, noun)))
+    return words

@@ -1,4 +1,4 @@
-"""Near misses of the embedded world: exact, since its grammar tells a caption's parts and the truth of each."""
+"""Near misses of the embedded world: exact, since its grammar parses captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .change import Change
 
 
 class WorldEngine:
-    """Parses captions by the shapes grammar; one of another language has no near miss here."""
+    """Parses captions by the shapes grammar; others have no near miss here."""
 
     name = "world"
 

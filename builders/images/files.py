@@ -23,15 +23,15 @@ RATING = "rating"
 _KEY = re.compile(r"((?:.*/|)[^.]+)(\.[^/]*)")
 """A member of a sample: its key is the path up to the first dot of the name."""
 _MAX_TEXT = 2**20
-"""Of a caption in a tar shard, bytes."""
+"""Largest caption in a tar shard, in bytes."""
 
 
 def image_files(path: Path, prompt_column: str | None = None) -> ImageSource:
     """The images of a folder or of a tar shard.
 
     A folder has captions.jsonl, .csv, .tsv or .parquet (or metadata.*), whose column file_name, file or image names
-    files in the folder, a list of them where a caption has several; a column `rating` holds people's ratings of them,
-    in the same form. Or it has tar shards (key.jpg beside key.txt or key.json), or a text beside each image.
+    files in the folder, as a list where a caption has several; a column `rating` holds human ratings of them, in the
+    same form. Or it has tar shards (key.jpg beside key.txt or key.json), or a text beside each image.
 
     Raises:
         NbenchError: none of these, or captions without files.
@@ -75,8 +75,8 @@ def _tabled(folder: Path, captions: Path) -> ImageSource:
 
 
 def _paired(folder: Path) -> ImageSource:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    paths = [path for path in found if path.with_suffix(".txt").is_file()]
+    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = [path for path in images if path.with_suffix(".txt").is_file()]
     if not paths:
         raise NbenchError(f"{folder} has no images with captions: write captions.jsonl, or NAME.txt beside NAME.png")
 
@@ -90,7 +90,7 @@ def _paired(folder: Path) -> ImageSource:
 
 
 def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
-    """Where each image lies is noted in one pass over the headers; no image is read before it is asked for."""
+    """The images of tar shards: one pass over the headers records where each is, and `read` reads one."""
     places, rows = list[tuple[Path, int, int]](), list[dict[str, Any]]()
     for path in paths:
         for key, members in _groups(path):
@@ -114,7 +114,7 @@ def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
 
 
 def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Members that stand together and share a key, by what follows it, as webdataset groups them (`_KEY`)."""
+    """Consecutive members that share a key, by their suffix, as webdataset groups them (`_KEY`)."""
     key, members = "", dict[str, tarfile.TarInfo]()
     try:
         with tarfile.open(path, "r:") as tar:
@@ -138,16 +138,16 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
 
 def _caption(path: Path, members: Mapping[str, tarfile.TarInfo], column: str | None) -> dict[str, Any]:
     """The text, under the column's name; with `column`, that of the JSON beside the image."""
-    text, told = members.get(".txt"), members.get(".json")
+    text, json_member = members.get(".txt"), members.get(".json")
     if text is not None and column is None:
         return {"prompt": " ".join(_text(path, text).split())}
     value = None
-    if told is not None:
+    if json_member is not None:
         try:
-            content = json.loads(_text(path, told))
+            content = json.loads(_text(path, json_member))
             value = content.get(column or "caption") if isinstance(content, dict) else None
         except (ValueError, RecursionError):
-            value = None  # no caption, as the checks of prompts will say
+            value = None  # no caption: the checks of prompts report it
     return {column or "prompt": value if isinstance(value, str) else None}
 
 
@@ -166,7 +166,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _listed(value: object) -> list[Any]:
-    """One or several, in a table that may hold them as JSON."""
+    """The value as a list; a table may hold a list as JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -178,13 +178,13 @@ def _listed(value: object) -> list[Any]:
 def _names(value: object, place: str) -> list[str]:
     names = _listed(value)
     if not all(isinstance(name, str) for name in names):
-        raise NbenchError(f"{place}: the file is no name: write one, or a list")
+        raise NbenchError(f"{place}: the file name is not text: write one name, or a list of names")
     return names
 
 
 def _numbers(value: object, count: int, place: str) -> list[float]:
     try:
-        found = [math.nan if is_missing(one) else float(one) for one in _listed(value)]
+        ratings = [math.nan if is_missing(item) else float(item) for item in _listed(value)]
     except (TypeError, ValueError):
-        raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is no number: mend it") from None
-    return (found + [math.nan] * count)[:count]
+        raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is not a number: fix it") from None
+    return (ratings + [math.nan] * count)[:count]

@@ -1,4 +1,4 @@
-"""The images that a build of the forward process is given, and people's ratings of them as a score table."""
+"""The images of a forward-process build, and the human ratings of them as a score table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .hub import hub_images
 from .source import ChosenImages, ImageSource, choose_images
 
 HUMAN = "human"
-"""The score table of people's ratings; the higher, the better the image shows its prompt."""
+"""The score table of human ratings; higher means that an image shows its prompt better."""
 
 
 def given_images(config: BuildConfig) -> tuple[PromptSet, ChosenImages]:
-    """The captions and images that `config` asks for.
+    """The captions and images that `config` selects.
 
     Raises:
-        NbenchError: no such images, or captions that are missing.
+        NbenchError: the images do not exist, or captions are missing.
     """
     return choose_images(config.image_request, _open(config), config.candidates)
 
@@ -40,7 +40,7 @@ def on_hub(images: str | Path | None) -> bool:
 
 
 def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
-    """Write `scores/human.parquet` of a whole data set unless it is there: people's mean ratings, if there are any."""
+    """Write the mean human ratings, if there are any, to `scores/human.parquet`, unless it is already there."""
     path = reference_path(folder.path, HUMAN)
     present = path.exists() and scores_metadata(read_scores(path)).get("bench_fingerprint") == folder.info.fingerprint
     ratings = None if present else images.ratings()
@@ -56,13 +56,13 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
         "score": values,
         "status": np.where(np.isfinite(values), "ok", "failed"),
     }
-    told = {
+    metadata = {
         "scorer": HUMAN,
         "scorer_fingerprint": digest({"ratings": np.nan_to_num(values, nan=-1.0).tolist()}),
         "bench_fingerprint": folder.info.fingerprint,
         "source": plan.spec["images"]["source"],
     }
-    write_scores(path, pa.table(columns, schema=SCORE_SCHEMA), told)
+    write_scores(path, pa.table(columns, schema=SCORE_SCHEMA), metadata)
 
 
 def _open(config: BuildConfig) -> ImageSource:
@@ -70,5 +70,5 @@ def _open(config: BuildConfig) -> ImageSource:
     if on_hub(source):
         return hub_images(source, config.image_columns)
     if config.image_columns:
-        raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is none: leave it out")
+        raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is not one: leave it out")
     return image_files(Path(source), config.prompt_column)

@@ -18,11 +18,11 @@ RATINGS, _OLD_RATINGS = "HumanRatings", "_HumanRating"
 
 
 def hub_images(text: str, image_columns: Sequence[str] = ()) -> ImageSource:
-    """The images of a data set on the Hub as it now stands: its commit is noted, and read from then on.
+    """The images of a data set on the Hub, at its current commit.
 
     Args:
-        image_columns: the columns of the images, the candidates of a prompt in this order. None: in GenAI-Bench one for
-            each model that was rated, elsewhere image, jpg, png or webp.
+        image_columns: the columns of the images, the candidates of a prompt in this order. Default: in GenAI-Bench one
+            per rated model, elsewhere image, jpg, png or webp.
 
     Raises:
         NbenchError: no such data set, or no such columns.
@@ -34,14 +34,14 @@ def hub_images(text: str, image_columns: Sequence[str] = ()) -> ImageSource:
     if unknown := [name for name in columns if name not in table.columns]:
         raise NbenchError(f"{table.place}: no column {unknown[0]!r} (it has {', '.join(table.columns)})")
     if not columns:
-        raise NbenchError(f"{table.place}: no column of images is known: name it with --image-column")
+        raise NbenchError(f"{table.place}: no column of images: name one with --image-column")
     models = columns if len(columns) > 1 or rated else ()
     ratings = _ratings(table, columns) if set(columns) & set(rated) else None
     return ImageSource(table, len(columns), _Cursor(table, columns), models, ratings, commit)
 
 
 class _Cursor:
-    """Reads rows of a stream in ascending order; it starts over for one that lies behind it."""
+    """Reads rows of a stream in ascending order; an earlier row restarts the stream."""
 
     def __init__(self, table: Table, columns: Sequence[str]) -> None:
         self._table, self._columns, self._at = table, columns, -1
@@ -69,19 +69,19 @@ def _ratings(table: Table, models: Sequence[str]) -> Callable[[], Iterator[Seque
     def read() -> Iterator[Sequence[float]]:
         columns = [RATINGS] if RATINGS in table.columns else [f"{model}{_OLD_RATINGS}" for model in models]
         for row in table.read([name for name in columns if name in table.columns]):
-            given = row.get(RATINGS) or {model: row.get(f"{model}{_OLD_RATINGS}") for model in models}
-            yield [_mean(given.get(model)) for model in models]
+            ratings = row.get(RATINGS) or {model: row.get(f"{model}{_OLD_RATINGS}") for model in models}
+            yield [_mean(ratings.get(model)) for model in models]
 
     return read
 
 
 def _mean(value: object) -> float:
-    """Of a list of ratings, which the older schema writes as text; NaN where there are none."""
+    """The mean of a list of ratings, which the older schema stores as text; NaN if there are none."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return math.nan
-    numbers = value if isinstance(value, list) else [value]
-    known = [float(one) for one in numbers if isinstance(one, int | float) and math.isfinite(one)]
-    return fmean(known) if known else math.nan
+    items = value if isinstance(value, list) else [value]
+    numbers = [float(item) for item in items if isinstance(item, int | float) and math.isfinite(item)]
+    return fmean(numbers) if numbers else math.nan

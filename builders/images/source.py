@@ -1,4 +1,4 @@
-"""Images that carry captions: a folder, tar shards or a data set on the Hub; read one at a time."""
+"""Images with captions: a folder, tar shards or a data set on the Hub; read one at a time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..prompts.rows import Prompt, Table, table_prompts
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES, MAX_PIXELS = 2**26, 2**26
-"""Of one image: more is no photograph but a mistake, or a bomb."""
+"""Limits of one image: a larger one is a mistake, or a decompression bomb."""
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Somebody's images and the table of their captions, neither read yet.
+    """Unread images, and the table of their captions.
 
-    A row of the table has `per_row` images, those of `models` where they are named: the candidates of its prompt.
-    `read(row, candidate)` gives an image as it is encoded, None where there is none; reading rows in ascending order is
-    what all sources are good at. `ratings` goes through the table and gives the mean human rating of each image of a
-    row, NaN where nobody rated it; None where the source knows no ratings. `revision` pins what cannot change.
+    A row of the table has `per_row` images, the candidates of its prompt; `models` are their generators, if named.
+    `read(row, candidate)` returns an encoded image, None if there is none; rows in ascending order are fast in all
+    sources. `ratings` iterates over the table and yields the mean human rating of each image of a row, NaN where nobody
+    rated it; it is None if the source has no ratings. `revision` is the commit, where that pins the content.
     """
 
     table: Table
@@ -42,37 +42,37 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class ChosenImages:
-    """The images of the prompts of a build: `numbers` are the rows of the source, a prompt each."""
+    """The images of the prompts of a build: `numbers` are the rows of the source, one per prompt."""
 
     source: ImageSource
     numbers: Sequence[int]
     candidates: int
 
     def encoded(self, row: int) -> bytes | None:
-        """The image of row `row` of the build; None where there is none."""
+        """The encoded image of row `row` of the build; None if there is none."""
         prompt, candidate = divmod(row, self.candidates)
         return self.source.read(self.numbers[prompt], candidate)
 
     def spec(self) -> dict[str, Any]:
-        """What a build's spec says of them. A revision pins them; without one all are read, and digested."""
-        told = {"source": self.source.table.source, "models": list(self.source.models) or None}
+        """Their entry in a build's spec: pinned by a revision, else by a digest of all images."""
+        entry = {"source": self.source.table.source, "models": list(self.source.models) or None}
         if self.source.revision is not None:
-            return told | {"revision": self.source.revision, "rows_sha256": self._digest_of_numbers()}
+            return entry | {"revision": self.source.revision, "rows_sha256": self._digest_of_numbers()}
         total = hashlib.sha256()
         for row in range(len(self.numbers) * self.candidates):
             total.update(hashlib.sha256(self.encoded(row) or b"").digest())
-        return told | {"sha256": total.hexdigest()}
+        return entry | {"sha256": total.hexdigest()}
 
     def ratings(self) -> list[Sequence[float]] | None:
-        """For each prompt the mean ratings of its images; None where nobody rated any."""
+        """The mean ratings of the images per prompt; None if nobody rated any."""
         if self.source.ratings is None:
             return None
-        wanted, found = set(self.numbers), dict[int, Sequence[float]]()
+        wanted, row_means = set(self.numbers), dict[int, Sequence[float]]()
         for number, means in enumerate(self.source.ratings()):
             if number in wanted:
-                found[number] = means[: self.candidates]
-        rated = any(math.isfinite(mean) for means in found.values() for mean in means)
-        return [found[number] for number in self.numbers] if rated else None
+                row_means[number] = means[: self.candidates]
+        rated = any(math.isfinite(mean) for means in row_means.values() for mean in means)
+        return [row_means[number] for number in self.numbers] if rated else None
 
     def _digest_of_numbers(self) -> str:
         return hashlib.sha256(",".join(map(str, self.numbers)).encode()).hexdigest()
@@ -81,24 +81,24 @@ class ChosenImages:
 def choose_images(
     request: PromptRequest, source: ImageSource, candidates: int | None
 ) -> tuple[PromptSet, ChosenImages]:
-    """The captions that are asked for, and their images: all of a caption, or its first `candidates`.
+    """The captions that `request` selects, and their images: all per caption, or the first `candidates`.
 
     Raises:
-        NbenchError: more candidates than images, captions that are missing, or whatever is wrong with the source.
+        NbenchError: more candidates than images, missing captions, or another problem of the source.
     """
     if candidates is not None and candidates > source.per_row:
         raise NbenchError(
-            f"{source.table.place} has {source.per_row} images a caption: lower --candidates {candidates}"
+            f"{source.table.place} has {source.per_row} images per caption: lower --candidates {candidates}"
         )
     rows: dict[str, int] = {}
 
-    def noted() -> Iterator[Prompt]:
+    def numbered() -> Iterator[Prompt]:
         for number, prompt in enumerate(table_prompts(source.table, request.prompt_column, request.id_column)):
             if prompt.text:
                 rows.setdefault(prompt.id, number)
             yield prompt
 
-    chosen = choose(request, noted(), source.table)
+    chosen = choose(request, numbered(), source.table)
     numbers = [rows[prompt.id] for prompt in chosen.prompts]
     return chosen, ChosenImages(source, numbers, candidates or source.per_row)
 
@@ -106,10 +106,10 @@ def choose_images(
 def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
     """An encoded image as uint8 [h, w, 3] of `size` (height, width): PNG, JPEG or WebP, upright, on white.
 
-    It is scaled until it covers the size, by Lanczos' filter, and its middle is cut out.
+    It is scaled to cover the size, with a Lanczos filter, and cropped at the centre.
 
     Raises:
-        ValueError: there is none, it is of no such format, too large, or damaged; the text says which.
+        ValueError: no image, another format, too large, or damaged; the text says which.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 

@@ -1,4 +1,4 @@
-"""What to import."""
+"""The configuration of `nbench import`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _files, _data_set = panel("Files"), panel("Data set")
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What to import, as a person asks for it; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
+    """Options of an import; see `noisyclip_layout.scan` and `schedule` for `pattern`, `scheduler`.
 
-    `skip_bad` makes a candidate whose files are not as they should be a failed row.
+    `skip_bad` stores a candidate with bad files as a failed row.
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value out of range.
     """
 
     folder: Annotated[Path, Argument("Folder with a .pt file and a PNG per candidate.")]

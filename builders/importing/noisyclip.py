@@ -1,4 +1,4 @@
-"""Trajectories that NoisyCLIP's authors, or anyone with their script, have as .pt files, made a data set of shards."""
+"""Imports the .pt trajectories that the script of NoisyCLIP's authors writes, as a data set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What the data set holds: `rows` in all, `imported` of them by this run, `failed` without latents.
+    """Result of an import: `rows` in total, `imported` of them by this run, `failed` without latents.
 
     `unused` prompts of the prompt file have no files.
     """
@@ -62,13 +62,13 @@ class ImportReport:
 
 
 def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportReport:
-    """Make a data set of a folder of .pt files and PNGs, or finish it; one candidate at a time is in memory.
+    """Make a data set of a folder of .pt files and PNGs, or resume it, with one candidate in memory at a time.
 
-    A stored latent is the denoiser's input twice over. It becomes raw again by division by the scheduler's input scale.
-    Lists may end with the finished latent or with the last input; then no finished latent is in the data set.
+    A stored latent is the denoiser's input, doubled; division by the scheduler's input scale makes it raw again. A list
+    may end with the finished latent or with the last input; then the data set has no finished latent.
 
     Raises:
-        NbenchError: a folder, file or setting that the user must mend; what is missing is found before the long work.
+        NbenchError: a folder, file or setting that the user must fix; missing files are reported before the long work.
     """
     prompts = read_prompts(config.prompts)
     pattern = config.pattern or DEFAULT_PATTERN
@@ -90,16 +90,16 @@ def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportRepor
 
 
 def _form(config: ImportConfig, layout: Layout) -> Form:
-    """What the first sound candidate is like, and hence all must be."""
+    """The form of the first readable candidate, which all must have."""
     for path in layout.files:
         try:
             form = read_candidate(path, config.steps).form
             if not config.skip_bad:
-                check_images(layout, form[2])  # quick, and better known before the long work
+                check_images(layout, form[2])  # quick, and better reported before the long work
             return form
         except BadFileError as bad:
             _excuse(config, bad)
-    raise NbenchError(f"{config.folder} holds no candidate that can be read: see what one gives without --skip-bad")
+    raise NbenchError(f"{config.folder} holds no candidate that can be read: import without --skip-bad to see why")
 
 
 def _excuse(config: ImportConfig, bad: BadFileError) -> None:
@@ -108,23 +108,23 @@ def _excuse(config: ImportConfig, bad: BadFileError) -> None:
 
 
 def _stored(config: ImportConfig, length: int) -> tuple[int, ...]:
-    """The positions to keep of lists of `length` latents; a bench keeps the finished latent where there is one."""
-    there = range(length)
+    """The positions to store of lists of `length` latents; a bench stores the finished latent if there is one."""
+    held = range(length)
     if config.positions.strip() == "all":
-        return tuple(there)
-    asked = parse_positions(config.positions, config.steps)
-    if asked[-1] not in there:
+        return tuple(held)
+    positions = parse_positions(config.positions, config.steps)
+    if positions[-1] not in held:
         raise NbenchError(
-            f"latents {asked[-1]} not in {config.folder}: its lists end with {there[-1]}; leave it out of --positions"
+            f"latents {positions[-1]} not in {config.folder}: its lists end with {held[-1]}; leave it out"
         )
-    finished = {config.steps} if config.kind == "genai-bench" and config.steps in there else set()
-    return tuple(sorted({*asked, *finished}))
+    finished = {config.steps} if config.kind == "genai-bench" and config.steps in held else set()
+    return tuple(sorted({*positions, *finished}))
 
 
 def _spec(
     config: ImportConfig, layout: Layout, scheduler: dict[str, Any] | None, stored: tuple[int, ...]
 ) -> dict[str, Any]:
-    """All that decides what is in the data set. It has no `seed`: nobody knows those of imported candidates."""
+    """All that decides the content of the data set. It has no `seed`: those of imported candidates are unknown."""
     return {
         "kind": config.kind,
         "source": SOURCE,
@@ -177,11 +177,11 @@ class _Import:
             )
             rows = to_arrow(batch, info)
             place = rows.schema.get_field_index("image")
-            image = None if error else {"bytes": png}  # as it is: neither its pixels nor its text change
+            image = None if error else {"bytes": png}  # unchanged: the PNG is stored as it is
             yield rows.set_column(place, rows.schema.field(place), pa.array([image], rows.schema.field(place).type))
 
     def _content(self, path: Path, info: DatasetInfo) -> tuple[dict[int, np.ndarray], bytes, str]:
-        """Raw latents by position [1, C, H, W], the image's PNG, and why the candidate failed, or ""."""
+        """Raw latents [1, C, H, W] by position, the image's PNG, and why the candidate failed ("": it did not)."""
         try:
             candidate = self._read(path)
         except BadFileError as bad:
@@ -203,7 +203,7 @@ class _Import:
         return candidate
 
     def _fitted_preview(self) -> PreviewMap | None:
-        """The map that fits the last latents, finished or nearly so, of the first candidates of the first prompts."""
+        """The preview map fitted to the last latents of the first candidates of the first prompts."""
         latents, images = [], []
         for path in self.layout.files[:: self.layout.n_candidates][:PREVIEW_ROWS]:
             try:

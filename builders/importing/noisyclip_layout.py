@@ -17,16 +17,16 @@ from ...errors import NbenchError, reason_of
 from ..prompts.choose import Prompt
 
 DEFAULT_PATTERN = r"(?:.*?/)??[A-Za-z_-]*(?P<prompt>\d+)(?:[_/-][A-Za-z_-]*(?P<candidate>\d+))?"
-"""Of `12_3`, `prompt_12_seed_3`, `00012-3`, `12/3`, `latents/12_3`; `12` is the one candidate of its prompt."""
+"""Matches `12_3`, `prompt_12_seed_3`, `00012-3`, `12/3`, `latents/12_3`; `12` is the only candidate of its prompt."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Form = tuple[int, tuple[int, ...], tuple[int, int]]
-"""What all candidates must agree in: the number of latents, their shape [C, H, W], and the image's height and width."""
+"""What all candidates must share: the number of latents, their shape [C, H, W], and the image's height and width."""
 
 
 class BadFileError(Exception):
-    """A file is not what the layout asks for: `path`, and the `reason` as what is said of it."""
+    """A file does not fit the layout; the message is `path` and `reason`."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} {reason}")
@@ -35,10 +35,10 @@ class BadFileError(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """All candidates by name, prompt by prompt in the order of the prompt file, N each.
+    """All candidates, prompt by prompt in the order of the prompt file, N each.
 
     `files` are their .pt files, the PNG of each beside it; `content` is a hash of the names and sizes of both and of
-    what the names mean; `unused` prompts have no files.
+    their meaning; `unused` prompts have no files.
     """
 
     prompts: tuple[Prompt, ...]
@@ -50,7 +50,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the files of a candidate hold: the latents of positions 0, 1, ... [C, H, W] as stored, and the image."""
+    """Content of the files of a candidate: the latents [C, H, W] of positions 0, 1, ... as stored, and the image."""
 
     latents: list[torch.Tensor]
     png: bytes
@@ -58,49 +58,52 @@ class Candidate:
 
     @property
     def form(self) -> Form:
-        """What must be that of all candidates."""
+        """The form, which all candidates must share."""
         return len(self.latents), tuple(self.latents[0].shape), self.image_size
 
 
 def scan(folder: Path, pattern: str, prompts: Sequence[Prompt]) -> Layout:
-    """Find out by names alone which candidates there are, and make sure that nothing is missing.
+    """List the candidates by file names alone, and check that none is missing.
 
     Args:
-        pattern: fits the whole path of each .pt file in `folder`, without .pt; its group `prompt` is a prompt's id but
-            for leading zeros, `candidate` a number. A prompt's candidates become 0..N-1 in the order of their numbers.
+        pattern: matches the whole path of each .pt file in `folder`, without .pt; its group `prompt` is a prompt's id,
+            leading zeros aside, `candidate` a number. A prompt's candidates become 0..N-1 in the order of their
+            numbers.
 
     Raises:
-        NbenchError: no files, a name that does not fit, two files of one candidate, or a prompt, candidate or image
-            that is missing.
+        NbenchError: no files, a name that does not match, two files of one candidate, or a missing prompt, candidate or
+            image.
     """
-    found = _find(folder, pattern)
-    known: dict[str, Prompt] = {}
+    files_of = _find(folder, pattern)
+    prompt_of: dict[str, Prompt] = {}
     for prompt in prompts:
-        if (other := known.setdefault(_key(prompt.id), prompt)) is not prompt:
-            raise NbenchError(f"prompt ids {other.id!r} and {prompt.id!r} differ by leading zeros alone: rename one")
-    strange = [next(iter(found[key].values())) for key in found if key not in known]
-    if strange:
-        raise NbenchError(f"{_first(strange)}: the prompt file lacks its prompt; add it, or mend --pattern")
-    wanted = [key for key in known if key in found]
-    numbers = sorted({number for candidates in found.values() for number in candidates})
-    gaps = [f"candidate {number} of prompt {key}" for key in wanted for number in numbers if number not in found[key]]
+        if (other := prompt_of.setdefault(_key(prompt.id), prompt)) is not prompt:
+            raise NbenchError(f"prompt ids {other.id!r} and {prompt.id!r} differ only by leading zeros: rename one")
+    unknown = [next(iter(files_of[key].values())) for key in files_of if key not in prompt_of]
+    if unknown:
+        raise NbenchError(f"{_first(unknown)}: the prompt file lacks its prompt; add it, or fix --pattern")
+    wanted = [key for key in prompt_of if key in files_of]
+    numbers = sorted({number for candidates in files_of.values() for number in candidates})
+    gaps = [
+        f"candidate {number} of prompt {key}" for key in wanted for number in numbers if number not in files_of[key]
+    ]
     if gaps:
         raise NbenchError(f"{folder} has no {_first(gaps)}, which other prompts have: all need the same candidates")
-    files = tuple(found[key][number] for key in wanted for number in numbers)
-    bare = [image_path(path) for path in files if not image_path(path).is_file()]
-    if bare:
-        raise NbenchError(f"no image {_first(bare)}: every .pt file needs a PNG of the same name beside it")
+    files = tuple(files_of[key][number] for key in wanted for number in numbers)
+    missing = [image_path(path) for path in files if not image_path(path).is_file()]
+    if missing:
+        raise NbenchError(f"no image {_first(missing)}: every .pt file needs a PNG of the same name beside it")
     total = hashlib.sha256()
     for row, path in enumerate(files):
         sizes = path.stat().st_size, image_path(path).stat().st_size
         named = f"{wanted[row // len(numbers)]}/{row % len(numbers)} {path.relative_to(folder).as_posix()}"
         total.update(f"{named} {sizes[0]} {sizes[1]}\n".encode())
-    chosen = tuple(known[key] for key in wanted)
-    return Layout(chosen, len(numbers), files, total.hexdigest(), len(known) - len(chosen))
+    chosen = tuple(prompt_of[key] for key in wanted)
+    return Layout(chosen, len(numbers), files, total.hexdigest(), len(prompt_of) - len(chosen))
 
 
 def image_path(path: Path) -> Path:
-    """Where the image of the candidate of a .pt file is."""
+    """The path of the image that belongs to a .pt file."""
     return path.with_suffix(".png")
 
 
@@ -108,13 +111,13 @@ def read_candidate(path: Path, steps: int) -> Candidate:
     """The candidate of a .pt file; nothing in it is executed.
 
     Raises:
-        BadFileError: the file holds something else than `steps` or `steps` + 1 doubled latents, or the image none.
-        NbenchError: the disk does not give the files.
+        BadFileError: the file does not hold `steps` or `steps` + 1 doubled latents, or the image is damaged.
+        NbenchError: the files cannot be read from disk.
     """
     try:
         data, png = path.read_bytes(), image_path(path).read_bytes()
     except OSError as error:
-        raise NbenchError(f"cannot read {error.filename or path} ({reason_of(error)}): mend that") from None
+        raise NbenchError(f"cannot read {error.filename or path} ({reason_of(error)}): check the disk") from None
     latents = _latents(path, data, steps)
     with _opened(image_path(path), io.BytesIO(png)) as image:
         try:
@@ -125,10 +128,10 @@ def read_candidate(path: Path, steps: int) -> Candidate:
 
 
 def check_form(path: Path, form: Form, wanted: Form) -> None:
-    """Make sure that the candidate of a .pt file is like the others.
+    """Check that the candidate of a .pt file has the form of the others.
 
     Raises:
-        BadFileError: it is not.
+        BadFileError: it has another form.
     """
     if form[:2] != wanted[:2]:
         (count, shape, _), (wanted_count, wanted_shape, _) = form, wanted
@@ -138,18 +141,18 @@ def check_form(path: Path, form: Form, wanted: Form) -> None:
 
 
 def check_images(layout: Layout, wanted: tuple[int, int]) -> None:
-    """Make sure, by their headers alone, that all images have the height and width `wanted`.
+    """Check by their headers that all images have the height and width `wanted`.
 
     Raises:
-        BadFileError: one is no PNG, or has another size.
-        NbenchError: the disk does not give a file.
+        BadFileError: an image is not a PNG, or has another size.
+        NbenchError: a file cannot be read from disk.
     """
     for path in map(image_path, layout.files):
         try:
             with path.open("rb") as file, _opened(path, file) as image:
                 size = image.height, image.width
         except OSError as error:
-            raise NbenchError(f"cannot read {path} ({reason_of(error)}): mend that") from None
+            raise NbenchError(f"cannot read {path} ({reason_of(error)}): check the disk") from None
         _check_size(path, size, wanted)
 
 
@@ -163,24 +166,24 @@ def _find(folder: Path, pattern: str) -> dict[str, dict[int, Path]]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise NbenchError(f"--pattern {pattern!r} is no regular expression: {error}") from None
+        raise NbenchError(f"--pattern {pattern!r} is not a regular expression: {reason_of(error)}") from None
     if "prompt" not in expression.groupindex:
-        raise NbenchError(f"--pattern {pattern!r} has no group (?P<prompt>...): name what is the prompt's id")
-    found: dict[str, dict[int, Path]] = {}
+        raise NbenchError(f"--pattern {pattern!r} has no group (?P<prompt>...): name the prompt's id so")
+    files: dict[str, dict[int, Path]] = {}
     for path in sorted(folder.rglob("*.pt")):
         match = expression.fullmatch(path.relative_to(folder).with_suffix("").as_posix())
         named = match.groupdict() if match else {}
         number = named.get("candidate") or "0"
         if not named.get("prompt") or not number.isdecimal():
             raise NbenchError(
-                f"{path} does not fit --pattern {pattern!r}: give one that it fits, or move the file away"
+                f"{path} does not match --pattern {pattern!r}: give another pattern, or move the file away"
             )
-        candidates = found.setdefault(_key(named["prompt"]), {})
+        candidates = files.setdefault(_key(named["prompt"]), {})
         if (other := candidates.setdefault(int(number), path)) is not path:
-            raise NbenchError(f"{other} and {path} are the same candidate by --pattern {pattern!r}: mend it")
-    if not found:
+            raise NbenchError(f"{other} and {path} are the same candidate by --pattern {pattern!r}: fix it")
+    if not files:
         raise NbenchError(f"no .pt files in {folder}: give the folder that holds them")
-    return found
+    return files
 
 
 def _key(prompt_id: str) -> str:
@@ -203,7 +206,7 @@ def _load(path: Path, data: bytes) -> object:
 
 
 def _latents(path: Path, data: bytes, steps: int) -> list[torch.Tensor]:
-    """One half of each stored tensor [2, C, H, W]; the halves are doubles of each other."""
+    """One half of each stored tensor [2, C, H, W]; both halves are equal."""
     loaded = _load(path, data)
     if not isinstance(loaded, list) or not all(isinstance(each, torch.Tensor) for each in loaded):
         raise BadFileError(path, f"holds a {type(loaded).__name__}, not a list of tensors")

@@ -1,4 +1,4 @@
-"""The positions of a run as a scheduler's configuration file tells them, without a pipeline to run it in."""
+"""The positions of a run, from a scheduler's configuration file and without a pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SDXL = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
 }
-"""As stabilityai/stable-diffusion-xl-base-1.0 configures its scheduler; all else is the default of its class."""
+"""The scheduler of stabilityai/stable-diffusion-xl-base-1.0; all other values are the defaults of its class."""
 _FILE = "scheduler_config.json"
 
 
@@ -28,8 +28,8 @@ def schedule(name: str, steps: int) -> tuple[dict[str, Any] | None, list[Positio
     """The scheduler's class and configuration, for a spec, and the positions 0..`steps` of its run.
 
     Args:
-        name: "euler-sdxl"; a diffusers scheduler's folder, or that of a pipeline; or "none", of which nothing is known:
-            no configuration, no timestep and no sigma but the finished latent's, and every input scale 1.
+        name: "euler-sdxl"; a diffusers scheduler's folder, or that of a pipeline; or "none": no configuration, no
+            timesteps, no sigma but that of the finished latent, and every input scale 1.
 
     Raises:
         NbenchError: no such folder, no scheduler of diffusers, or one that does not run `steps` steps.
@@ -53,25 +53,25 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         config = None
     if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise NbenchError(f"{path} is no configuration of a scheduler: it needs to be JSON with _class_name")
+        raise NbenchError(f"{path} is not the configuration of a scheduler: it needs to be JSON with _class_name")
     return config
 
 
 def _positions(name: str, config: dict[str, Any], steps: int) -> list[PositionInfo]:
     import diffusers
 
-    diffusers.utils.logging.set_verbosity_error()  # of keys that a class does not know
+    diffusers.utils.logging.set_verbosity_error()  # of unknown keys
     kind: Any = getattr(diffusers, config["_class_name"], None)
     is_scheduler = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not is_scheduler:
-        raise NbenchError(f"scheduler {name}: diffusers has no {config['_class_name']}: update it, or mend {_FILE}")
+        raise NbenchError(f"scheduler {name}: diffusers has no {config['_class_name']}: update it, or fix {_FILE}")
     try:
         scheduler = kind.from_config(config)
         scheduler.set_timesteps(steps)
         positions = run_positions(scheduler)
     except NbenchError:
         raise
-    except Exception as error:  # each of some fifty classes has its own ways to refuse a configuration
+    except Exception as error:  # each scheduler class refuses a configuration in its own way
         raise NbenchError(
             f"scheduler {name} does not run {steps} steps ({reason_of(error)}): check it and --steps"
         ) from None

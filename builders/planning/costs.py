@@ -1,4 +1,4 @@
-"""What a build will cost: trajectories, denoiser calls and bytes from configurations alone, no weights loaded."""
+"""What a build will cost: trajectories, denoiser rows and bytes, from configurations and without loading weights."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .counts import Count
 from .pipeline_config import read_setup
 
 SHARES = {"float16": 0.85, "float32": 0.83, "int8": 1.33}
-"""Stored bytes of a raw one in Parquet (byte stream split and zstd), measured on latents of the embedded world and on
-Gaussian ones (0.847, 0.842, 1.346). An int8 is 4 bytes to Parquet, of which zstd leaves more than one."""
+"""Stored bytes per raw byte in Parquet (byte stream split and zstd), measured on latents of the embedded world and on
+Gaussian ones (0.847, 0.842, 1.346). Parquet stores an int8 as 4 bytes, of which zstd leaves more than one."""
 X0_SHARES = {"float16": 0.78, "float32": 0.78, "int8": 1.24}
-"""The same of x0 estimates, which are smoother."""
+"""The same for x0 estimates, which are smoother."""
 TEXT_SHARE = 0.18
-"""The same of texts as JSON."""
+"""The same for texts as JSON."""
 _FOOTER_BYTES, _TEXT_COLUMNS = 400, 15
 _TAR_BLOCK, _NPY_HEADER, _JSON_FLOAT = 512, 128, 25
 
 
 @dataclass(frozen=True)
 class ColumnCost:
-    """Bytes of a column in the whole data set: of its numbers, and as they are expected to lie on disk."""
+    """Bytes of a column in the whole data set: raw, and expected on disk."""
 
     name: str
     raw_bytes: int
@@ -38,10 +38,10 @@ class ColumnCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a build makes; its first look makes `first_look` trajectories more, which are not kept.
+    """What a build makes; its first look makes `first_look` more trajectories, which are not stored.
 
-    `denoiser_rows` is what the denoiser computes, guidance and the first look included. The forward process has none,
-    and encodes `encoder_rows` images in their place.
+    `denoiser_rows` counts all rows that the denoiser computes, with guidance and the first look. The forward process
+    has none, and encodes `encoder_rows` images instead.
     """
 
     kind: str
@@ -67,8 +67,8 @@ class Costs:
     notes: tuple[str, ...] = ()
 
     @property
-    def made(self) -> int:
-        """Trajectories, the first look included."""
+    def all_trajectories(self) -> int:
+        """Trajectories with the first look."""
         return self.trajectories + self.first_look
 
     @property
@@ -83,29 +83,29 @@ class Costs:
 
 
 def estimate_costs(config: BuildConfig) -> Costs:
-    """What the build that `config` asks for will make and keep.
+    """What the build of `config` will make and store.
 
     Raises:
-        NbenchError: a pipeline whose configuration cannot be read, or prompts or images that cannot, or cannot be
-            counted without being fetched.
+        NbenchError: the configuration of the pipeline, the prompts or the images cannot be read, or cannot be
+            counted without fetching them.
     """
     process, setup = process_of(config), read_setup(config.pipeline, config.options)
-    counted = process.count(setup.image_size)
+    count = process.count(setup.image_size)
     spec = {
         "kind": config.kind,
         "steps": config.n_steps,
-        "prompts": {"count": counted.prompts},
-        "candidates": counted.candidates,
+        "prompts": {"count": count.prompts},
+        "candidates": count.candidates,
         "rows_per_shard": config.rows_per_shard,
         "format": config.format,
         "latent_dtype": config.latent_dtype,
     }
     positions = [PositionInfo(k, None, None, 1.0) for k in config.stored]
     info = empty_dataset(spec, setup.latent_shape, setup.image_size, positions, signals=config.signals)
-    looked_at = first_look_rows(setup.has_preview, counted.prompts)
-    made, (rows_a_step, encoded) = info.rows + looked_at, process.row_work(setup.rows_a_step)
+    first_look = first_look_rows(setup.has_preview, count.prompts)
+    trajectories, (rows_a_step, images_encoded) = info.rows + first_look, process.row_work(setup.rows_a_step)
     notes = [
-        f"{layer.name}: its width is the layer's, which only the weights tell; not counted"
+        f"{layer.name}: not counted, since only the weights tell its width"
         for layer in activations_of(config.signals)
         if layer.width is None
     ]
@@ -113,15 +113,15 @@ def estimate_costs(config: BuildConfig) -> Costs:
         kind=config.kind,
         pipeline=config.pipeline,
         process=config.process,
-        prompts=counted.prompts,
-        prompts_known_from=counted.known_from,
-        candidates=counted.candidates,
+        prompts=count.prompts,
+        prompts_known_from=count.known_from,
+        candidates=count.candidates,
         trajectories=info.rows,
-        first_look=looked_at,
+        first_look=first_look,
         steps=config.n_steps,
         rows_a_step=rows_a_step,
-        denoiser_rows=made * config.n_steps * rows_a_step,
-        encoder_rows=made * encoded,
+        denoiser_rows=trajectories * config.n_steps * rows_a_step,
+        encoder_rows=trajectories * images_encoded,
         batch_size=config.batch_size or setup.batch_size,
         latent_shape=setup.latent_shape,
         image_size=setup.image_size,
@@ -129,22 +129,22 @@ def estimate_costs(config: BuildConfig) -> Costs:
         latent_dtype=config.latent_dtype,
         rows_per_shard=info.rows_per_shard,
         shards=len(info.shards),
-        columns=tuple(_columns(info, counted)),
+        columns=tuple(_columns(info, count)),
         notes=tuple(notes),
     )
 
 
-def _columns(info: DatasetInfo, counted: Count) -> Iterable[ColumnCost]:
-    arrays, tar, text_bytes = array_columns(info), info.format == "webdataset", counted.text_bytes
+def _columns(info: DatasetInfo, count: Count) -> Iterable[ColumnCost]:
+    arrays, tar, text_bytes = array_columns(info), info.format == "webdataset", count.text_bytes
     for name, column in arrays.items():
         raw = _numbers(column)
-        kept = _tar_bytes(column) if tar else round(raw * _share(name, column))
-        yield ColumnCost(name, raw * info.rows, kept * info.rows)
+        stored = _tar_bytes(column) if tar else round(raw * _share(name, column))
+        yield ColumnCost(name, raw * info.rows, stored * info.rows)
     pixels = 3 * math.prod(info.image_size)
-    png = round(pixels * counted.png_share)
+    png = round(pixels * count.png_share)
     yield ColumnCost("image", pixels * info.rows, info.rows * (_member(png) if tar else png))
-    kept = _member(text_bytes) if tar else round(text_bytes * TEXT_SHARE)
-    yield ColumnCost("texts", text_bytes * info.rows, kept * info.rows)
+    stored = _member(text_bytes) if tar else round(text_bytes * TEXT_SHARE)
+    yield ColumnCost("texts", text_bytes * info.rows, stored * info.rows)
     ends = 2 * _TAR_BLOCK if tar else _FOOTER_BYTES * (len(arrays) + _TEXT_COLUMNS)
     yield ColumnCost("ends of files", ends * len(info.shards), ends * len(info.shards))
 
@@ -162,7 +162,7 @@ def _share(name: str, column: ArrayColumn) -> float:
 
 
 def _tar_bytes(column: ArrayColumn) -> int:
-    """A member of its own; the scales of int8 are in the member of the texts."""
+    """One member per column; the scales of int8 are in the member of the texts."""
     return _JSON_FLOAT * math.prod(column.shape) if column.scale else _member(_NPY_HEADER + _numbers(column))
 
 

@@ -1,4 +1,4 @@
-"""How many candidates a build will have, and how large their texts and images are; published sets are not fetched."""
+"""Counts the candidates of a build and the bytes of their texts and images, without fetching published data sets."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..prompts.choose import Prompt
 from ..prompts.request import PromptRequest
 
 KNOWN_PROMPTS = {"cc12m": 10_965_172, "genai-bench": 1_600, "genai-bench-527": 527}
-"""Prompts of the sets that have a name, as known when this was written: none is fetched to be counted."""
+"""Prompts of the data sets that have a name: none is fetched to be counted."""
 KNOWN_IMAGES = {"genai-bench": 6}
-"""Images of a prompt in those that have any: one for each model that was rated."""
+"""Images per prompt in those that have images: one per rated model."""
 
 PNG_SHARE, WORLD_PNG_SHARE = 0.5, 0.40
-"""Of RGB as PNG, assumed for photographs and measured on the embedded world."""
+"""PNG bytes per byte of RGB: assumed for photographs, and measured on the embedded world."""
 UNSEEN_TEXT_BYTES = 500
-"""Assumed for the texts of a row, as JSON, where the prompts are not at hand."""
+"""Assumed for the texts of a row, as JSON, if the prompts are not on this machine."""
 _LOOKED_AT = 32
-"""Images that tell the share of all as PNG."""
+"""Images that are read to measure the share of PNG."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """`prompts` with so many `candidates` each, and whence the number is known.
+    """`prompts` with `candidates` each, and where the number is known from.
 
-    Of a row `text_bytes` are its texts as JSON; `png_share` is bytes of its image as PNG for a byte of RGB.
+    `text_bytes` is the size of a row's texts as JSON; `png_share` is the bytes of an image as PNG per byte of RGB.
     """
 
     prompts: int
@@ -42,12 +42,12 @@ class Count:
 
 
 def published_prompts(request: PromptRequest) -> int | None:
-    """Prompts of a published set; None of any other one, and where tags choose among them."""
+    """Prompts of a published data set; None for others, and where tags select among them."""
     return None if request.tags else KNOWN_PROMPTS.get(str(request.source))
 
 
 def count_known(request: PromptRequest, published: int | None, candidates: int, share: float) -> Count:
-    """What `request` leaves of a set of which nothing is fetched; without a `published` number its limit tells.
+    """The part of an unfetched data set that `request` selects; without a `published` number, its limit.
 
     Raises:
         NbenchError: it has no limit.
@@ -55,7 +55,7 @@ def count_known(request: PromptRequest, published: int | None, candidates: int, 
     most = published or request.limit or request.sample
     if most is None:
         raise NbenchError(
-            f"how many images {request.source} has is not known until it is read: plan with so many by --limit"
+            f"the number of images in {request.source} is not known until they are read: give it with --limit"
         )
     source = f"{'as asked' if published is None else f'{published:,}'} in {request.source}, not counted now"
     prompts = min(most, request.limit or most, request.sample or most)
@@ -63,19 +63,19 @@ def count_known(request: PromptRequest, published: int | None, candidates: int, 
 
 
 def count_read(kind: str, prompts: Sequence[Prompt], candidates: int, share: float) -> Count:
-    """Prompts that are at hand."""
+    """The count of prompts that have been read."""
     return Count(len(prompts), candidates, "counted", _text_bytes(kind, prompts), share)
 
 
 def count_published_images(config: BuildConfig) -> Count:
-    """Images on the Hub, of which nothing is fetched."""
+    """The count of images on the Hub, without fetching any."""
     request, name = config.image_request, str(config.images)
     candidates = config.candidates or len(config.image_columns) or KNOWN_IMAGES.get(name, 1)
     return count_known(request, published_prompts(request) if name in KNOWN_IMAGES else None, candidates, PNG_SHARE)
 
 
 def png_share(images: ChosenImages, size: tuple[int, int]) -> float:
-    """Of some images, spread over all, as a build keeps them; what is assumed where none of them can be read."""
+    """PNG bytes per byte of RGB in a sample of the images, as a build stores them; the default if none can be read."""
     rows, shares = len(images.numbers) * images.candidates, list[float]()
     for row in range(0, rows, -(-rows // _LOOKED_AT)):
         try:
@@ -87,7 +87,7 @@ def png_share(images: ChosenImages, size: tuple[int, int]) -> float:
 
 
 def _text_bytes(kind: str, prompts: Sequence[Prompt]) -> int:
-    """Of a row, on average, as JSON."""
+    """Mean bytes per row, as JSON."""
     chosen = corrupt_prompts(prompts) if kind == "ncc" else prompts
-    rows = [{**asdict(one), "candidate": 0, "seed": 2**62, "status": "ok", "key": one.id} for one in chosen]
+    rows = [{**asdict(prompt), "candidate": 0, "seed": 2**62, "status": "ok", "key": prompt.id} for prompt in chosen]
     return -(-sum(len(json.dumps(row).encode()) for row in rows) // len(rows))

@@ -1,4 +1,4 @@
-"""What a pipeline's configuration files tell without its weights: latents, image size, rows of a denoiser call."""
+"""What a pipeline's configuration tells without its weights: latents, image size, rows per denoiser call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, reason_of
 from ...pipelines.aliases import ALIASES, PipelineEntry
 from ...pipelines.find import resolve_pipeline
 from ...pipelines.options import PipelineOptions, pipeline_class
@@ -17,7 +17,7 @@ _CONFIGS = ["model_index.json", "nbench.json", "*/config.json", "scheduler/*.jso
 _USUAL_LATENT = 128
 """Latent height and width of the pipelines whose denoisers state none: FLUX, Qwen-Image, Z-Image."""
 _EMBEDDED = {"flux"}
-"""Aliases whose denoisers take the guidance scale as an input: one row a candidate."""
+"""Aliases whose denoisers take the guidance scale as an input: one row per candidate."""
 _ABOVE_ZERO = {"z-image", "ZImagePipeline", "Krea2Pipeline"}
 """Aliases and classes that guide at any guidance above 0, where others do above 1."""
 
@@ -34,15 +34,15 @@ class Setup:
 
 
 def read_setup(name: str, options: PipelineOptions) -> Setup:
-    """What the pipeline called `name` makes with `options`; of a Hub id only configurations are fetched, of an alias
-    nothing.
+    """What the pipeline `name` makes with `options`; only the configuration of a Hub id is fetched, and nothing for an
+    alias.
 
     Raises:
-        NbenchError: no such pipeline, or configurations that tell no size.
+        NbenchError: no such pipeline, or configurations without a size.
     """
     alias = ALIASES.get(name)
     if alias and alias.latent_shape and alias.image_size and not Path(alias.source).is_dir():
-        entry = _asked(alias, options)
+        entry = _with_options(alias, options)
         least = 0 if alias.name in _ABOVE_ZERO else 1
         check_sides(alias.name, entry.call_kwargs, alias.side_multiple)
         return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {}, least)
@@ -52,8 +52,8 @@ def read_setup(name: str, options: PipelineOptions) -> Setup:
     return _from_configs(entry, Path(entry.source))
 
 
-def _asked(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:
-    """`entry` as options change what is counted here."""
+def _with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntry:
+    """`entry` with the options that change costs."""
     guidance = entry.guidance if options.guidance is None else options.guidance
     return replace(entry, guidance=guidance, call_kwargs={**entry.call_kwargs, **options.call_kwargs})
 
@@ -64,8 +64,9 @@ def _configs(hub_id: str, revision: str | None) -> str:
     try:
         return snapshot_download(hub_id, revision=revision, allow_patterns=_CONFIGS)
     except Exception as error:  # the Hub's client raises a dozen unrelated types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise NbenchError(f"no pipeline {hub_id!r}: no such folder, and the Hub does not give it ({reason})") from None
+        raise NbenchError(
+            f"no pipeline {hub_id!r}: no such folder, and fetching it from the Hub failed ({reason_of(error)})"
+        ) from None
 
 
 def _from_configs(entry: PipelineEntry, folder: Path) -> Setup:
@@ -74,14 +75,14 @@ def _from_configs(entry: PipelineEntry, folder: Path) -> Setup:
     channels, factor = vae.get("latent_channels") or vae.get("z_dim"), vae_scale(vae)
     if channels is None or factor is None:
         raise NbenchError(
-            f"the autoencoder of {entry.name} ({vae.get('_class_name')}) states no latents: plan with an alias"
+            f"the autoencoder of {entry.name} ({vae.get('_class_name')}) states no latent channels: plan with an alias"
         )
     size = denoiser.get("sample_size") or _USUAL_LATENT
     height, width = (size, size) if isinstance(size, int) else size
-    taken = inspect.signature(kind.__call__).parameters if (kind := pipeline_class(index)) else {}
+    parameters = inspect.signature(kind.__call__).parameters if (kind := pipeline_class(index)) else {}
     embedded = bool(denoiser.get("guidance_embeds") or denoiser.get("time_cond_proj_dim"))
     least = 0 if index.get("_class_name") in _ABOVE_ZERO else 1
-    return _setup(entry, (channels, height, width), (height * factor, width * factor), embedded, taken, least)
+    return _setup(entry, (channels, height, width), (height * factor, width * factor), embedded, parameters, least)
 
 
 def _setup(
@@ -89,23 +90,23 @@ def _setup(
     latent: tuple[int, int, int],
     image: tuple[int, int],
     embedded: bool,
-    taken: Any,
+    parameters: Any,
     least: int,
 ) -> Setup:
-    """The sizes of a call, which height and width change, and whether guidance (above `least`) doubles rows."""
+    """The sizes that a call makes, and whether guidance (above `least`) doubles its rows."""
     factor, called = image[0] // latent[1], entry.call_kwargs
     height, width = called.get("height", image[0]), called.get("width", image[1])
     return Setup(
         latent_shape=(latent[0], height // factor, width // factor),
         image_size=(height, width),
-        rows_a_step=1 + _doubled(entry, embedded, taken, least),
+        rows_a_step=1 + _doubled(entry, embedded, parameters, least),
         batch_size=entry.batch_size,
         has_preview=entry.preview is not None,
     )
 
 
-def _doubled(entry: PipelineEntry, embedded: bool, taken: Any, least: int) -> bool:
-    """Whether the pipeline guides by an unconditional prediction, as `as_called` calls it."""
+def _doubled(entry: PipelineEntry, embedded: bool, parameters: Any, least: int) -> bool:
+    """Whether the pipeline, called as by `as_called`, also computes an unconditional prediction."""
     called = entry.call_kwargs
     true_scale = called.get("true_cfg_scale")
     if embedded:  # a true scale counts only beside a negative prompt
@@ -114,7 +115,7 @@ def _doubled(entry: PipelineEntry, embedded: bool, taken: Any, least: int) -> bo
         return bool(true_scale > 1) and "negative_prompt" in called
     if entry.guidance is not None:
         return entry.guidance > least
-    if "true_cfg_scale" in taken:
-        return taken["true_cfg_scale"].default > 1 and "negative_prompt" in called
-    scale = taken.get("guidance_scale")
+    if "true_cfg_scale" in parameters:
+        return parameters["true_cfg_scale"].default > 1 and "negative_prompt" in called
+    scale = parameters.get("guidance_scale")
     return scale is None or scale.default is None or scale.default > least

@@ -1,4 +1,4 @@
-"""How long a build takes on this machine: a few steps of its pipeline, or a batch of its images encoded."""
+"""How long a build takes on this machine: times a few steps of its pipeline, or the encoding of a batch of images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FEW, _MORE = 2, 6
 
 @dataclass(frozen=True)
 class Timing:
-    """Of a batch: seconds of a step, and of all around the steps; most bytes on the GPU, if any.
+    """Times of a batch: seconds per step, and around all steps; peak bytes on the GPU, if there is one.
 
-    Around the steps are texts and decoding. The forward process has no steps: reading, encoding and adding noise.
+    Around the steps are text encoding and decoding. The forward process has no steps: it reads, encodes, adds noise.
     """
 
     device: str
@@ -33,21 +33,21 @@ class Timing:
     peak_bytes: int | None
 
     def seconds_a_row(self, steps: int) -> float:
-        """Of a whole trajectory, its share of a full batch."""
+        """Seconds per trajectory, in a full batch."""
         return (self.around_seconds + steps * self.step_seconds) / self.batch_size
 
     def device_hours(self, costs: Costs) -> float:
-        """All trajectories, the first look included; neither loading, nor waiting for a disk, nor references."""
-        return costs.made * self.seconds_a_row(costs.steps) / 3600
+        """For all trajectories with the first look; without loading, waiting for a disk, and references."""
+        return costs.all_trajectories * self.seconds_a_row(costs.steps) / 3600
 
     def hours(self, costs: Costs, devices: int) -> float:
-        """On so many devices, each of which makes whole shards."""
+        """Hours on `devices` in parallel, each of which makes whole shards."""
         rounds = -(-costs.shards // devices)
         return self.device_hours(costs) * rounds / costs.shards
 
 
 def time_steps(make: Callable[[int, int], Any], steps: int, batch: int) -> Timing:
-    """Of `make(steps, batch)`, from few and from more steps than the `steps` of the build, if it has so many.
+    """Times of `make(steps, batch)`, from two numbers of steps, at most the `steps` of the build.
 
     Raises:
         NbenchError: not even one image fits into memory.
@@ -60,7 +60,7 @@ def time_steps(make: Callable[[int, int], Any], steps: int, batch: int) -> Timin
 
 
 def time_batches(make: Callable[[int], Any], batch: int) -> Timing:
-    """Of `make(batch)`, which has no steps.
+    """Times of `make(batch)`, which has no steps.
 
     Raises:
         NbenchError: not even one image fits into memory.
@@ -70,19 +70,19 @@ def time_batches(make: Callable[[int], Any], batch: int) -> Timing:
 
 
 def _seconds(makes: list[Callable[[int], Any]], batch: int) -> tuple[int, list[float]]:
-    """A batch size that fits, at most `batch`, and seconds of each of `makes` with it, after one that warms up."""
-    makes[0](1)  # what is done once is done before the clock runs
+    """A batch size that fits, at most `batch`, and the seconds of each of `makes` with it, after a warm-up."""
+    makes[0](1)  # one-time work is done before the clock runs
     while True:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        found = list[float]()
+        seconds = list[float]()
         for make in (makes[0], *makes):
             began = time.perf_counter()
             if unless_out_of_memory(partial(make, batch)) is None:
                 break
-            found.append(time.perf_counter() - began)
-        if len(found) > len(makes):
-            return batch, found[1:]
+            seconds.append(time.perf_counter() - began)
+        if len(seconds) > len(makes):
+            return batch, seconds[1:]
         if batch == 1:
             raise NbenchError(ONE_DOES_NOT_FIT)
         batch //= 2

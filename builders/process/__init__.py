@@ -1,4 +1,4 @@
-"""How the trajectories of a data set come about: by denoising of prompts, or by adding noise to images."""
+"""The processes that make trajectories: denoising from prompts, or adding noise to images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class LoadedProcess(Protocol):
         """The latents of `candidates` at `positions`, their images, and `signals`, in one batch."""
 
     def note(self, prompts: Sequence[Prompt]) -> str:
-        """What a person should know of these prompts before the work; "" if nothing."""
+        """A warning about these prompts before the long work; "" if there is none."""
 
 
 class Process(Protocol):
     """The process of one build: nothing is read, fetched or loaded before a method needs it.
 
-    Its methods raise `NbenchError` for prompts, images or a pipeline that the user must mend.
+    Its methods raise `NbenchError` for prompts, images or a pipeline that the user must fix.
     """
 
     def __init__(self, config: BuildConfig) -> None: ...
@@ -48,17 +48,17 @@ class Process(Protocol):
         """Write the tables that come with the rows, once all of these are there."""
 
     def count(self, image_size: tuple[int, int]) -> Count:
-        """How many rows there will be; published sets are not fetched to be counted."""
+        """The number of rows; published data sets are counted without fetching them."""
 
     def row_work(self, rows_a_step: int) -> tuple[int, int]:
-        """What one trajectory takes: denoiser rows per step, of a pipeline that runs `rows_a_step`; images encoded."""
+        """Work per trajectory: denoiser rows per step, of a pipeline that runs `rows_a_step`; images encoded."""
 
     def time(self) -> Timing:
-        """Make batches as large as those of the build, which halve until they fit."""
+        """Time batches of the build's size, halved until they fit into memory."""
 
     @staticmethod
     def reload(spec: Mapping[str, Any], pipeline: str | None) -> LoadedProcess:
-        """The models that made the data set with this spec; `pipeline` is where its pipeline now lies."""
+        """The models that made the data set with this spec; `pipeline` is where its pipeline is now."""
 
 
 PROCESSES: Mapping[str, type[Process]] = {"reverse": Reverse, "forward": Forward}

@@ -1,4 +1,4 @@
-"""The forward process: noise is added to encoded images, by the autoencoder and the scheduler of a pipeline alone."""
+"""The forward process: adds noise to encoded images, with only the autoencoder and scheduler of a pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ..prompts.rows import Prompt
 from ..spec import build_spec
 
 _FILES = ("model_index.json", "*/config.json", "vae/*.safetensors", "scheduler/*")
-"""What is fetched of a pipeline on the Hub: no denoiser, no text encoder."""
+"""The files of a pipeline that are fetched from the Hub: no denoiser, no text encoder."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LoadedAutoencoder:
     scales: list[tuple[float, float]]
 
     def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
-        """The candidates; an image that cannot be read is black, with its reason among the errors."""
+        """Trajectories of the candidates; an image that cannot be read is black, with the reason in `errors`."""
         count = len(candidates.cells)
         pixels, errors = np.zeros((count, *self.size, 3), np.uint8), [""] * count
         for i, (number, candidate) in enumerate(candidates.cells):
@@ -68,7 +68,7 @@ class LoadedAutoencoder:
         return Trajectories(latents, pixels, self.positions, tuple(errors))
 
     def note(self, prompts: Sequence[Prompt]) -> str:
-        """Nothing: captions are not encoded."""
+        """No warning: captions are not encoded."""
         return ""
 
 
@@ -87,13 +87,13 @@ class Forward:
         return resolve_pipeline(self.config.pipeline, self.config.options, _FILES)
 
     def choose(self) -> PromptSet:
-        """The captions asked for."""
+        """The selected captions."""
         return self._captions_and_images[0]
 
     def plan(self, chosen: PromptSet) -> Plan:
-        """Each caption with its images; what the denoiser, which does not run, is asked is left out of the spec."""
-        whole = self._captions_and_images[1]
-        images = replace(whole, numbers=whole.numbers[: len(chosen.prompts)])
+        """Each caption with its images; the spec leaves out the arguments of the denoiser, which does not run."""
+        images = self._captions_and_images[1]
+        images = replace(images, numbers=images.numbers[: len(chosen.prompts)])
         config, size = replace(self.config, candidates=images.candidates), image_size(self._entry)
         spec = build_spec(config, self._entry, chosen.prompts, chosen.source) | {
             "guidance": None,
@@ -104,15 +104,15 @@ class Forward:
         return Plan(config, self._entry, chosen.prompts, spec)
 
     def load(self, plan: Plan) -> LoadedAutoencoder:
-        """The autoencoder, at work on the images."""
+        """The autoencoder and the images."""
         return self._load(self._captions_and_images[1])
 
     def finish(self, plan: Plan, folder: DatasetFolder) -> None:
-        """Write people's ratings of the images, if there are any."""
+        """Write the human ratings of the images, if there are any."""
         write_ratings(plan, self._captions_and_images[1], folder)
 
     def count(self, image_size: tuple[int, int]) -> Count:
-        """The captions and images, read unless they are published; of some it is seen how well they compress."""
+        """The captions and images, read unless they are published; a sample tells how well images compress."""
         if on_hub(self.config.images):
             return count_published_images(self.config)
         captions, images = self._captions_and_images
@@ -123,7 +123,7 @@ class Forward:
         return 0, 1
 
     def time(self) -> Timing:
-        """Encode images of the build and add noise for all positions that it keeps; a few are repeated in a batch."""
+        """Encode images of the build, repeated to fill a batch, and add noise for all stored positions."""
         config, size = self.config, self.config.batch_size or self._entry.batch_size
         few = replace(config, limit=min(size, config.limit or size), sample=None)
         loaded = self._load(_in_memory(given_images(few)[1], size))
@@ -146,7 +146,7 @@ class Forward:
             raise
         except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
             raise NbenchError(
-                f"diffusers cannot open vae and scheduler of {entry.name} ({reason_of(error)})"
+                f"diffusers cannot open the vae and scheduler of {entry.name} ({reason_of(error)})"
             ) from error
         if vae.config.get("force_upcast"):
             vae = vae.float()  # SDXL's overflows in float16
@@ -164,26 +164,26 @@ class Forward:
         """Refuse.
 
         Raises:
-            NbenchError: always, since a data set keeps its images as they were cut.
+            NbenchError: always, since a data set stores its images resized and cropped.
         """
         raise NbenchError(
-            "its latents are made of images that are not kept as they were: to compare, build once more with the same "
+            "its latents are made of images that are not stored as they were: to compare, build again with the same "
             "--images and another --out"
         )
 
 
 def _in_memory(images: ChosenImages, most: int) -> ChosenImages:
-    """The first ones, at most so many, over and over: how fast a disk or the Hub gives them is not what is timed."""
-    held = [images.encoded(row) for row in range(min(most, len(images.numbers) * images.candidates))]
-    return ChosenImages(replace(images.source, read=lambda row, _: held[row % len(held)]), range(most), 1)
+    """The first images, at most `most`, repeated from memory: the disk and the Hub are not timed."""
+    encoded = [images.encoded(row) for row in range(min(most, len(images.numbers) * images.candidates))]
+    return ChosenImages(replace(images.source, read=lambda row, _: encoded[row % len(encoded)]), range(most), 1)
 
 
 def _part(index: dict[str, Any], name: str) -> Any:
-    """The class of a pipeline's part; only diffusers' own are run."""
+    """The class of a pipeline's component; only diffusers' own classes are run."""
     import diffusers
 
     library, kind = (index.get(name) or (None, None))[:2]
-    found = getattr(diffusers, kind, None) if library == "diffusers" and isinstance(kind, str) else None
-    if found is None or pipeline_class(index) is None:
+    component = getattr(diffusers, kind, None) if library == "diffusers" and isinstance(kind, str) else None
+    if component is None or pipeline_class(index) is None:
         raise NbenchError(f"the pipeline has no {name} of diffusers, which the forward process needs: choose another")
-    return found
+    return component

@@ -1,4 +1,4 @@
-"""The prompts of a build: from the embedded world, a file or the Hub, checked, filtered and drawn."""
+"""The prompts of a build: from the embedded world, a file or the Hub, checked, filtered and sampled."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 
 WORLD_PROMPTS = {"genai-bench": 200, "ncc": 4000}
 MAX_REPEATS = 1000
-"""So many captions in a row that were there before mean that the grammar, which never ends by itself, is used up."""
+"""After this many repeated captions in a row the grammar, which generates without end, counts as exhausted."""
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts, what a build's spec calls their source, and lines that a person should read."""
+    """The prompts, the name of their source in a build's spec, and notes for the user."""
 
     prompts: list[Prompt]
     source: str
@@ -45,25 +45,25 @@ class PromptSet:
 
 
 def load_prompts(request: PromptRequest, kind: str = "genai-bench") -> PromptSet:
-    """The prompts asked for; of the embedded world, those that a data set of `kind` has.
+    """The prompts that `request` selects; of the embedded world, from those of a data set of `kind`.
 
-    A source is read no further than its last prompt, so that with a limit little of a large one is fetched.
+    Reading stops at the last selected prompt, so that a limit fetches little of a large source.
 
     Raises:
-        NbenchError: a source that is not there, cannot be read or has no such column; no prompts, or too few; without
-            `skip_bad`, prompts that are empty and ids that are there twice.
+        NbenchError: the source does not exist, cannot be read or lacks a column; no prompts, or too few; without
+            `skip_bad`, empty prompts or repeated ids.
     """
     if request.source == WORLD:
         if request.prompt_column or request.id_column:
-            raise NbenchError(f"{WORLD} is no table: leave --prompt-column and --id-column out")
-        found = world_prompts(kind, None if request.tags else request.limit)
-        return _Choice(request, WORLD).of(found, WORLD)
+            raise NbenchError(f"{WORLD} is not a table: leave --prompt-column and --id-column out")
+        prompts = world_prompts(kind, None if request.tags else request.limit)
+        return _Choice(request, WORLD).of(prompts, WORLD)
     table = prompt_table(request.source)
     return choose(request, table_prompts(table, request.prompt_column, request.id_column), table)
 
 
 def choose(request: PromptRequest, prompts: Iterable[Prompt], table: Table) -> PromptSet:
-    """Those of `prompts`, all of `table`, that are asked for.
+    """Those of `prompts`, which are all of `table`, that `request` selects.
 
     Raises:
         NbenchError: as `load_prompts`.
@@ -72,12 +72,12 @@ def choose(request: PromptRequest, prompts: Iterable[Prompt], table: Table) -> P
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a CSV, TSV, JSONL, Parquet or text file (one a line).
+    """The prompts of a CSV, TSV, JSONL, Parquet or text file (one per line).
 
     Columns: `prompt`; optional `id` (default: the row's number), `tags` and `corruptions` (objects; JSON in a CSV).
 
     Raises:
-        NbenchError: unreadable, empty, a column or a prompt missing, an id given twice, a value of the wrong form.
+        NbenchError: the file is unreadable or empty, lacks a column or prompt, repeats an id or has a malformed value.
     """
     return load_prompts(PromptRequest(Path(path))).prompts
 
@@ -85,31 +85,31 @@ def read_prompts(path: Path) -> list[Prompt]:
 def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Prompt]:
     """The embedded world's prompts: for a "genai-bench" the combinations held out of training, for "ncc" the others.
 
-    Each has corruptions of all kinds: negatives to train with, and wrong captions that a scorer should tell.
+    Each has corruptions of all kinds: hard negatives for training, and wrong captions for scorers to reject.
 
     Raises:
-        NbenchError: more asked for than the world has.
+        NbenchError: `limit` is more than the world has.
     """
     wanted = WORLD_PROMPTS[kind] if limit is None else limit
-    found: dict[str, Prompt] = {}
+    prompts: dict[str, Prompt] = {}
     repeats = 0
     for scene in grammar.scenes(seed, held_out=kind == "genai-bench"):
-        if len(found) == wanted or repeats == MAX_REPEATS:
+        if len(prompts) == wanted or repeats == MAX_REPEATS:
             break
-        repeats = repeats + 1 if scene.caption in found else 0
+        repeats = repeats + 1 if scene.caption in prompts else 0
         if not repeats:
-            number, near = len(found), grammar.corruptions(scene)
-            found[scene.caption] = Prompt(f"shapes-{number:05d}", scene.caption, scene.tags, near)
-    if len(found) < wanted:
-        raise NbenchError(f"the shapes world has only some {len(found)} different prompts: lower --limit {wanted}")
-    return list(found.values())
+            number, near = len(prompts), grammar.corruptions(scene)
+            prompts[scene.caption] = Prompt(f"shapes-{number:05d}", scene.caption, scene.tags, near)
+    if len(prompts) < wanted:
+        raise NbenchError(f"the shapes world has only about {len(prompts)} different prompts: lower --limit {wanted}")
+    return list(prompts.values())
 
 
 def prompt_table(source: str | Path) -> Table:
-    """The rows of a source of prompts but the embedded world, unread.
+    """The unread rows of any source of prompts except the embedded world.
 
     Raises:
-        NbenchError: nothing there, or it cannot be read.
+        NbenchError: the source does not exist or cannot be read.
     """
     if isinstance(source, Path):
         return file_table(source)
@@ -117,7 +117,7 @@ def prompt_table(source: str | Path) -> Table:
         return stdin_table()
     name = source.partition("@")[0].partition(":")[0]
     path = Path(source)
-    # names come first: a folder of the same name is no table anyhow, and a file can be given as ./name
+    # names come first: a folder of that name is not a table, and a file can be given as ./name
     if name not in NAMES and (path.exists() or path.suffix.lower() in SUFFIXES):
         return file_table(path)
     if is_hub_name(source):
@@ -129,41 +129,41 @@ def prompt_table(source: str | Path) -> Table:
 
 @dataclass
 class _Choice:
-    """Goes through prompts once, and keeps what is asked for."""
+    """One pass over prompts, which keeps those that `request` selects."""
 
     request: PromptRequest
     place: str
     rows: int = 0
-    taken: int = 0
+    selected: int = 0
     empty: list[int] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     tags: set[str] = field(default_factory=set)
 
     def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
-        """The set; `source` is its name in a spec."""
+        """The selected prompts; `source` is their name in a spec."""
         wanted = self._wanted(prompts)
         chosen = list(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
         if bad := self._bad():
-            told = f"{self.place}: {bad}"
+            problem = f"{self.place}: {bad}"
             if not self.request.skip_bad:
-                raise NbenchError(f"{told}: mend them, or build with --skip-bad, which leaves them out")
+                raise NbenchError(f"{problem}: fix them, or build with --skip-bad, which leaves them out")
         if not self.rows:
             raise NbenchError(f"{self.place} is empty: it needs at least one prompt")
         unknown = set(self.request.tags) - self.tags
-        if unknown and (self.request.limit is None or self.taken < self.request.limit):
-            there = f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "none there has any"
-            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {there}")
+        if unknown and (self.request.limit is None or self.selected < self.request.limit):
+            hint = f"there are {one_line(', '.join(sorted(self.tags)))}" if self.tags else "no prompt has tags"
+            raise NbenchError(f"{self.place}: no prompt has the tag {min(unknown)!r}: {hint}")
         if not chosen:
             raise NbenchError(f"{self.place}: no prompt is left: it needs at least one")
         if self.request.sample is not None and len(chosen) < self.request.sample:
             raise NbenchError(
                 f"{self.place}: {len(chosen)} prompts, fewer than --sample {self.request.sample}: lower it"
             )
-        return PromptSet(chosen, source, (f"{told}: left out",) if bad else ())
+        return PromptSet(chosen, source, (f"{problem}: left out",) if bad else ())
 
     def _wanted(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
-        """The prompts that are sound and have the tags; bad ones are noted."""
+        """The valid prompts that have the tags; bad ones are recorded."""
         for prompt in prompts:
             self.rows += 1
             if not prompt.text:
@@ -173,41 +173,41 @@ class _Choice:
             else:
                 self.ids.add(prompt.id)
                 if self._tagged(prompt):
-                    self.taken += 1
+                    self.selected += 1
                     yield prompt
-            if self.taken == self.request.limit:
+            if self.selected == self.request.limit:
                 return
 
     def _tagged(self, prompt: Prompt) -> bool:
         if not self.request.tags:
             return True
         skills = prompt.tags or {}
-        has = {
+        tags = {
             *(level for level in SKILL_LEVELS if skills.get(level)),
             *(name for names in skills.values() for name in names),
         }
-        self.tags |= has
-        return not has.isdisjoint(self.request.tags)
+        self.tags |= tags
+        return not tags.isdisjoint(self.request.tags)
 
     def _bad(self) -> str:
-        """What is wrong, with the first few and how many; "" where nothing is."""
-        told = []
+        """What is wrong, with the first few cases and their number; "" if nothing is."""
+        parts = []
         if self.empty:
-            told.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
+            parts.append(f"empty prompts in {len(self.empty)} of {self.rows} rows (row {_few(self.empty)})")
         if self.repeated:
-            told.append(f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})")
-        return " and ".join(told)
+            parts.append(f"repeated ids in {len(self.repeated)} of {self.rows} rows ({_few(map(repr, self.repeated))})")
+        return " and ".join(parts)
 
 
 def _drawn(prompts: Iterable[Prompt], count: int, seed: int) -> list[Prompt]:
-    """`count` of them, each with the same chance, in their order; no more are in memory at a time (algorithm R)."""
-    dice, kept = random.Random(seed), list[tuple[int, Prompt]]()
+    """`count` prompts drawn uniformly, in their order; no more are in memory at a time (algorithm R)."""
+    rng, reservoir = random.Random(seed), list[tuple[int, Prompt]]()
     for number, prompt in enumerate(prompts):
         if number < count:
-            kept.append((number, prompt))
-        elif (place := dice.randrange(number + 1)) < count:
-            kept[place] = (number, prompt)
-    return [prompt for _, prompt in sorted(kept, key=lambda item: item[0])]
+            reservoir.append((number, prompt))
+        elif (place := rng.randrange(number + 1)) < count:
+            reservoir[place] = (number, prompt)
+    return [prompt for _, prompt in sorted(reservoir, key=lambda item: item[0])]
 
 
 def _few(items: Iterable[object]) -> str:

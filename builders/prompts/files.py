@@ -1,4 +1,4 @@
-"""Prompts in files: CSV, TSV, JSONL, Parquet and text, or what comes in on standard input."""
+"""Prompts in files: CSV, TSV, JSONL, Parquet and text, or on standard input."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ _Reader = Callable[[TextIO, str], Iterator[_Row]]
 
 
 def file_table(path: Path) -> Table:
-    """The rows of a file, whose kind its ending tells; a file of any other ending is text with a prompt a line.
+    """The rows of a file, read by its suffix; a file with another suffix is text with one prompt per line.
 
     Raises:
-        NbenchError: unreadable, without rows, or not what its ending says.
+        NbenchError: the file is unreadable, empty, or not in the format of its suffix.
     """
     place, kind = str(path), path.suffix.lower()
     if kind == ".json":
-        raise NbenchError(f"cannot read prompts from {place}: write one JSON object a line, and call the file .jsonl")
+        raise NbenchError(f"cannot read prompts from {place}: write one JSON object per line, and call the file .jsonl")
     return _parquet(path, place) if kind == ".parquet" else _scanned(path, place, READERS.get(kind, _lines))
 
 
 def stdin_table() -> Table:
-    """The rows on standard input: JSONL where the first character is a brace, else a prompt a line.
+    """The rows on standard input: JSONL where the first character is a brace, else one prompt per line.
 
     Raises:
-        NbenchError: there are none, or they are no UTF-8.
+        NbenchError: there are none, or they are not UTF-8.
     """
-    kept = tempfile.TemporaryFile()  # noqa: SIM115  # read more than once, and closed with the table
-    shutil.copyfileobj(sys.stdin.buffer, kept)
-    kept.seek(0)
-    start = kept.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return _scanned(kept, "standard input", json_rows if start.startswith(b"{") else _lines)
+    buffer = tempfile.TemporaryFile()  # noqa: SIM115  # read more than once, and closed with the table
+    shutil.copyfileobj(sys.stdin.buffer, buffer)
+    buffer.seek(0)
+    start = buffer.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return _scanned(buffer, "standard input", json_rows if start.startswith(b"{") else _lines)
 
 
 def _scanned(file: Path | BinaryIO, place: str, reader: _Reader) -> Table:
-    """A table of text, read once to know that it can be read, its columns, and how long its rows' numbers are."""
+    """A table of text, read once to check it, list its columns and count its rows."""
 
     def read(names: Sequence[str]) -> Iterator[_Row]:
-        with _told(place), opened(file) as text:
+        with _reading(place), opened(file) as text:
             yield from reader(text, place)
 
     columns, count = dict[str, None](), 0
@@ -63,11 +63,11 @@ def _scanned(file: Path | BinaryIO, place: str, reader: _Reader) -> Table:
 
 def _parquet(path: Path, place: str) -> Table:
     def read(names: Sequence[str]) -> Iterator[_Row]:
-        with _told(place), pq.ParquetFile(path) as file:
+        with _reading(place), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(4096, columns=list(names)):
                 yield from batch.to_pylist()
 
-    with _told(place), pq.ParquetFile(path) as file:
+    with _reading(place), pq.ParquetFile(path) as file:
         columns, count = tuple(file.schema_arrow.names), file.metadata.num_rows
     return Table("file", place, columns, read, _digits(count, place))
 
@@ -79,7 +79,7 @@ def _digits(count: int, place: str) -> int:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
+def _reading(place: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
@@ -104,4 +104,4 @@ READERS: dict[str, _Reader] = {
     ".txt": _lines,
 }
 SUFFIXES = (*READERS, ".json", ".parquet")
-"""What a name ends in that can only be a file's."""
+"""Suffixes that only the name of a file has."""

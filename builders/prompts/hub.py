@@ -1,4 +1,4 @@
-"""Prompts on the Hub: GenAI-Bench and CC12M by name, any data set by its id; read in pieces, never downloaded whole."""
+"""Prompts on the Hub: GenAI-Bench and CC12M by name, any data set by its id; streamed, never downloaded whole."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SKILLS = {
     "advanced": ("counting", "comparison", "differentiation", "negation", "universal"),
 }
 _JSON_REPOS = ("BaiqiL/GenAI-Bench-1600", "zhiqiulin/GenAI-Bench-527")
-"""Of archives of images, with the prompts in two JSON files."""
+"""Repositories of image archives, with the prompts in two JSON files."""
 _RATINGS = "models"
 _GROUPS = {*SKILL_LEVELS, "all"}
-"""What genai_skills.json also lists, beside skills."""
+"""Keys of genai_skills.json that are not skills."""
 _DIGITS = 8
-"""Of the numbers of rows without an id: a stream doesn't say how many there are, and the ids must not depend on it."""
+"""Digits of row numbers used as ids: a stream does not tell its length, and the ids must not depend on it."""
 
 _BLOCK_BYTES = 2**18
-"""Fetched beyond each range of columns that is read; the client's own 5 MiB are more than all prompts of most sets."""
+"""Read-ahead per range of columns; the client's default, 5 MiB, is more than all prompts of most data sets."""
 
 
 @dataclass(frozen=True)
@@ -58,57 +58,62 @@ def is_hub_name(text: str) -> bool:
 
 
 def hub_table(text: str) -> Table:
-    """The rows of a data set on the Hub; only what is read of them is fetched.
+    """The rows of a data set on the Hub; only the columns and rows that are read are fetched.
 
     Raises:
-        NbenchError: no such data set, revision, split or file, or the Hub does not give it.
+        NbenchError: no such data set, revision, split or file, or the Hub refuses or does not answer.
     """
-    address = _parse(text)
-    if address is None:
-        raise NbenchError(f"{text!r} is no data set on the Hub: write user/name, user/name@revision or user/name:split")
+    address = _address(text)
     return _json_table(address) if address.repo in _JSON_REPOS else _streamed(address)
 
 
 def pinned(text: str) -> tuple[str, str]:
-    """The data set that `text` names, with the commit that its revision now is in place of the revision; the commit.
+    """The data set that `text` names, with its revision replaced by the current commit; and that commit.
 
     Raises:
         NbenchError: as `hub_table`.
     """
     from huggingface_hub import HfApi
 
-    address = _parse(text)
-    if address is None:
-        raise NbenchError(f"{text!r} is no data set on the Hub: write user/name, user/name@revision or user/name:split")
-    with _told(address):
+    address = _address(text)
+    with _reading(address):
         commit = str(HfApi().dataset_info(address.repo, revision=address.revision).sha)
     split = f":{address.split}" if address.split else ""
     return f"{address.name}@{commit}{split}", commit
 
 
+def _address(text: str) -> _Address:
+    address = _parse(text)
+    if address is None:
+        raise NbenchError(
+            f"{text!r} is not a data set on the Hub: write user/name, user/name@revision or user/name:split"
+        )
+    return address
+
+
 def _parse(text: str) -> _Address | None:
-    found = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([\w.-]+))?", text)
-    if not found or not (found[1] in NAMES or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", found[1])):
+    match = re.fullmatch(r"([^@:]+)(?:@([^@:]+))?(?::([\w.-]+))?", text)
+    if not match or not (match[1] in NAMES or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", match[1])):
         return None
-    return _Address(found[1], found[2], found[3])
+    return _Address(match[1], match[2], match[3])
 
 
 def _streamed(address: _Address) -> Table:
     datasets = _datasets()
-    with _told(address):
+    with _reading(address):
         builder = datasets.load_dataset_builder(address.repo, revision=address.revision)
         splits = builder.as_streaming_dataset()
     split = _split(address, list(splits))
-    with _told(address):
+    with _reading(address):
         columns = tuple(splits[split].column_names or next(iter(splits[split]), {}))
     options: dict[str, Any] = {}
     if hasattr(builder.config, "columns"):
-        # of Parquet, what is not named is not fetched: the images of GenAI-Bench are gigabytes, its prompts kilobytes
+        # only named columns of Parquet are fetched: GenAI-Bench has gigabytes of images and kilobytes of prompts
         options["storage_options"] = {"hf": {"block_size": _BLOCK_BYTES}}
 
     def read(names: Sequence[str]) -> Iterator[dict[str, Any]]:
         only = {**options, "columns": list(names)} if options else {}
-        with _told(address):
+        with _reading(address):
             rows = datasets.load_dataset(address.repo, revision=address.revision, split=split, streaming=True, **only)
             rows = rows.select_columns(list(names))
             # images stay as they are encoded; where the types of columns are not known there are none
@@ -118,7 +123,7 @@ def _streamed(address: _Address) -> Table:
 
 
 def _layout(columns: Sequence[str]) -> dict[str, str]:
-    """The names of columns in the published sets, by which their copies are known, too."""
+    """Column names of the published data sets, by which their copies are recognised, too."""
     if {"Prompt", "Index"} <= set(columns):
         return {"prompt": "Prompt", "id": "Index", "tags": "Tags"}
     if {"caption_llava_short", "key"} <= set(columns):
@@ -126,11 +131,11 @@ def _layout(columns: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _split(address: _Address, there: Sequence[str]) -> str:
-    split = address.split or (there[0] if len(there) == 1 else "")
-    if split not in there:
-        told = f"no split {split!r} in" if split else "several splits in"
-        raise NbenchError(f"{told} {address.repo}: write {address.name}:SPLIT, with one of {', '.join(there)}")
+def _split(address: _Address, splits: Sequence[str]) -> str:
+    split = address.split or (splits[0] if len(splits) == 1 else "")
+    if split not in splits:
+        problem = f"no split {split!r} in" if split else "several splits in"
+        raise NbenchError(f"{problem} {address.repo}: write {address.name}:SPLIT, with one of {', '.join(splits)}")
     return split
 
 
@@ -144,16 +149,16 @@ def _json_table(address: _Address) -> Table:
         if not isinstance(entry, dict) or not key.isdecimal():
             raise NbenchError(f"genai_image.json of {address.repo} is damaged at {key[:40]!r}: choose another revision")
         nothing: Tags = {level: [] for level in SKILL_LEVELS}
-        told = {name: value for name, value in entry.items() if name != _RATINGS}  # they belong to published images
-        rows.append({"id": key, **told, "tags": tags.get(int(key), nothing)})
+        fields = {name: value for name, value in entry.items() if name != _RATINGS}  # they belong to published images
+        rows.append({"id": key, **fields, "tags": tags.get(int(key), nothing)})
     columns = tuple({name: None for row in rows for name in row})
     return Table(address.source, _place(address), columns, lambda names: iter(rows), _DIGITS)
 
 
 def _skills_of(address: _Address, listed: dict[str, Any]) -> dict[int, Tags]:
-    """The tags of prompts by their number, of the numbers of prompts by skill."""
+    """The tags by prompt number, from prompt numbers by skill."""
     levels = {skill: level for level, skills in SKILLS.items() for skill in skills}
-    found: dict[int, Tags] = {}
+    tags_of: dict[int, Tags] = {}
     for skill, numbers in listed.items():
         if skill in _GROUPS:
             continue
@@ -162,9 +167,9 @@ def _skills_of(address: _Address, listed: dict[str, Any]) -> dict[int, Tags]:
                 f"genai_skills.json of {address.repo} is damaged at {skill[:40]!r}: choose another revision"
             )
         for number in numbers:
-            tags = found.setdefault(number, {level: [] for level in SKILL_LEVELS})
+            tags = tags_of.setdefault(number, {level: [] for level in SKILL_LEVELS})
             tags[levels[skill]].append(skill)
-    return found
+    return tags_of
 
 
 def _json(address: _Address, name: str) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _json(address: _Address, name: str) -> dict[str, Any]:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    with _told(address):
+    with _reading(address):
         path = hf_hub_download(address.repo, name, repo_type="dataset", revision=address.revision)
         content = json.loads(Path(path).read_bytes())
     if not isinstance(content, dict):
@@ -195,7 +200,7 @@ def _place(address: _Address) -> str:
 
 
 @contextmanager
-def _told(address: _Address) -> Iterator[None]:
+def _reading(address: _Address) -> Iterator[None]:
     from huggingface_hub import get_token
 
     try:
@@ -205,6 +210,6 @@ def _told(address: _Address) -> Iterator[None]:
         if token := get_token():
             reason = reason.replace(token, "***")
         raise NbenchError(
-            f"cannot read prompts from {_place(address)} ({reason}): check the name (there is no such file here, "
-            "either) and the network; what is private or gated needs `hf auth login`"
+            f"cannot read prompts from {_place(address)} ({reason}): check the name (it is not a local file "
+            "either) and the network; a private or gated data set needs `hf auth login`"
         ) from None

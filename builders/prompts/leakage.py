@@ -1,9 +1,9 @@
-"""Whether a training set has seen a bench: its captions against the prompts, exactly, normalised, and nearly."""
+"""Leakage from a bench into a training set: captions that equal a prompt exactly, normalised, or nearly."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,21 +16,21 @@ from .choose import WORLD, prompt_table, world_prompts
 from .rows import Prompt, table_prompts
 
 KINDS = ("exact", "normalised", "near")
-"""From the closest match to the loosest; a caption counts with the closest that holds."""
+"""From the closest match to the loosest; a caption counts as the closest that holds."""
 PROMPT = "prompt"
-"""The caption of a bench that is no corruption."""
+"""The caption of a bench that is the prompt itself."""
 
 _T = TypeVar("_T")
 _SHINGLE = 5
 _PERMUTATIONS = 128
 _MISSED = 1e-3
-"""Chance at most that the index overlooks a pair whose similarity is the threshold; closer ones are safer still."""
+"""Largest probability that the index misses a pair at the threshold; closer pairs are missed less often."""
 _BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A caption of the bench (its prompt, or a corruption of it) that the training set has.
+    """A caption of the bench (a prompt or a corruption of it) that is in the training set.
 
     `kind` and `similarity` (Jaccard, of 5-character shingles of the normalised texts) are those of the closest training
     caption, the first of them `train_id`: `train_text`; `count` training captions match in some way.
@@ -72,16 +72,16 @@ def check_leak(
 
     Memory grows with the bench, never with the training set. Near duplicates have a Jaccard similarity of at least
     `threshold`: MinHash with LSH (Broder 1997; Indyk and Motwani 1998) finds the pairs, and each is then computed
-    exactly, so none is claimed wrongly, and a pair at the threshold is overlooked once in a thousand at most.
+    exactly: there are no false positives, and a pair at the threshold is missed once in a thousand at most.
 
     Args:
-        progress: told how many captions have just been compared.
+        progress: called with the number of captions just compared.
 
     Raises:
-        NbenchError: a threshold that makes no sense, nothing to compare, or the package for MinHash is not installed.
+        NbenchError: a threshold out of range, nothing to compare, or the package for MinHash is not installed.
     """
     if not 0 < threshold <= 1:
-        raise NbenchError(f"--threshold {threshold:g} makes no sense: give a Jaccard similarity above 0, at most 1")
+        raise NbenchError(f"--threshold {threshold:g} is out of range: give a Jaccard similarity above 0, at most 1")
     index, n_train = _Index(bench, threshold), 0
     for batch in _batches(train):
         n_train += len(batch)
@@ -90,8 +90,8 @@ def check_leak(
             progress(len(batch))
     if not n_train:
         raise NbenchError("the training set has no captions: nothing to compare")
-    found = sorted(index.leaks.items(), key=lambda item: (KINDS.index(item[1].kind), -item[1].similarity, item[0]))
-    leaks = tuple(leak for _, leak in found)
+    ranked = sorted(index.leaks.items(), key=lambda item: (KINDS.index(item[1].kind), -item[1].similarity, item[0]))
+    leaks = tuple(leak for _, leak in ranked)
     return LeakReport(n_train, len(index.prompts), len(index.captions) - len(index.prompts), threshold, leaks)
 
 
@@ -99,7 +99,7 @@ def captions_of(source: str) -> Iterator[Prompt]:
     """The prompts of a data set (folder or URL), or of any source of prompts that `nbench build --prompts` takes.
 
     Raises:
-        NbenchError: nothing there, or it cannot be read.
+        NbenchError: the source does not exist or cannot be read.
     """
     if "://" in source or (Path(source) / INFO_FILE).exists():
         return _dataset_prompts(source)
@@ -119,7 +119,7 @@ def normalise(text: str) -> str:
 
 
 def shingles(text: str) -> list[str]:
-    """The runs of 5 characters of a normalised text, or all of a shorter one; repeats stay.
+    """All runs of 5 characters of a normalised text, or a shorter text as a whole; repeats stay.
 
     >>> shingles("a red")
     ['a red']
@@ -137,7 +137,7 @@ def jaccard(a: set[str] | frozenset[str], b: set[str] | frozenset[str]) -> float
 
 
 def bands(threshold: float) -> int:
-    """Bands of the LSH index: as few as find pairs at `threshold` with 99.9 %, of rows a power of two.
+    """Bands of the LSH index: as few as find pairs at `threshold` with 99.9 %; rows per band are a power of two.
 
     >>> bands(0.8)
     32
@@ -149,7 +149,7 @@ def bands(threshold: float) -> int:
 
 
 class _Words(dict[int, str]):
-    """Of `str.translate`: letters, marks and numbers stay, all else is a space; remembers what it was asked."""
+    """A table for `str.translate`: letters, marks and numbers stay, all else becomes a space."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -161,7 +161,7 @@ _WORDS = _Words()
 
 
 class _Index:
-    """The bench, to look captions up in; `leaks` by the number of the caption of the bench."""
+    """An index of the bench's captions; `leaks` are by the number of the bench's caption."""
 
     def __init__(self, bench: Iterable[Prompt], threshold: float) -> None:
         rensa = _rensa()
@@ -196,11 +196,11 @@ class _Index:
                 self.prompts[number] = frozenset(shingles(plain))
 
     def compare(self, train: Iterable[Prompt]) -> None:
-        """Note what these training captions have in common with the bench."""
-        kept = [prompt for prompt in train if prompt.text]
-        plain = [normalise(prompt.text) for prompt in kept]
+        """Record which captions of the bench these training captions match."""
+        prompts = [prompt for prompt in train if prompt.text]
+        plain = [normalise(prompt.text) for prompt in prompts]
         sets = [shingles(text) for text in plain]
-        for prompt, text, pieces, signature in zip(kept, plain, sets, self._signatures(sets), strict=True):
+        for prompt, text, pieces, signature in zip(prompts, plain, sets, self._signatures(sets), strict=True):
             equal = dict.fromkeys(self._normalised.get(text, ()), "normalised")
             equal |= dict.fromkeys(self._exact.get(prompt.text, ()), "exact")
             for number, kind in equal.items():
@@ -213,10 +213,10 @@ class _Index:
                     self._note(number, prompt, "near", similarity)
 
     def _note(self, number: int, train: Prompt, kind: str, similarity: float) -> None:
-        known = self.leaks.get(number)
-        count = 1 + (known.count if known else 0)
-        if known and (KINDS.index(known.kind), -known.similarity) <= (KINDS.index(kind), -similarity):
-            kind, similarity, train_id, train_text = known.kind, known.similarity, known.train_id, known.train_text
+        leak = self.leaks.get(number)
+        count = 1 + (leak.count if leak else 0)
+        if leak and (KINDS.index(leak.kind), -leak.similarity) <= (KINDS.index(kind), -similarity):
+            kind, similarity, train_id, train_text = leak.kind, leak.similarity, leak.train_id, leak.train_text
         else:
             train_id, train_text = train.id, train.text
         prompt, caption, text = self.captions[number]
@@ -229,18 +229,16 @@ def _dataset_prompts(source: str) -> Iterator[Prompt]:
     for batch in open_bench(source).rows(["prompt_id", "prompt", "corruptions"], 4096):
         for row in batch.to_pylist():
             if row["prompt_id"] != last:
-                last = row["prompt_id"]
-                yield Prompt(last, row["prompt"], corruptions=_given(row["corruptions"]))
+                last, corruptions = row["prompt_id"], row["corruptions"] or {}
+                yield Prompt(
+                    last, row["prompt"], corruptions={kind: text for kind, text in corruptions.items() if text}
+                )
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
     rest = iter(items)
     while batch := list(islice(rest, _BATCH)):
         yield batch
-
-
-def _given(corruptions: Mapping[str, str | None] | None) -> dict[str, str]:
-    return {kind: text for kind, text in (corruptions or {}).items() if text}
 
 
 def _rensa() -> Any:

@@ -1,4 +1,4 @@
-"""Which prompts a person asks for."""
+"""The options that select prompts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ prompt_option = panel("Prompts")
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSelection:
-    """Which prompts of a source are taken.
+    """Which prompts of a source to take.
 
-    Columns that are None have the source's own names. Of the prompts with at least one of `tags` (skills, or "basic"
-    and "advanced"; all prompts without any) the first `limit` are taken, and of these `sample` are drawn without
-    replacement, as `seed` decides, in the order of the source. `skip_bad` leaves out rows without a prompt and those
-    whose id was there before.
+    A column that is None has the source's own name. `tags` (skills, or "basic" and "advanced") keep the prompts with at
+    least one of them; of these the first `limit` are taken. `sample` of them are drawn without replacement, by `seed`,
+    and stay in the order of the source. `skip_bad` leaves out rows without a prompt and repeated ids.
 
     Raises:
         NbenchError: a limit or sample below 1.
@@ -30,14 +29,14 @@ class PromptSelection:
 
     prompt_column: Annotated[str | None, prompt_option("Column of the texts. [default: the source's]")] = None
     id_column: Annotated[str | None, prompt_option("Column of the ids. [default: the source's]")] = None
-    limit: Annotated[int | None, prompt_option("Take the first LIMIT prompts at most.")] = None
+    limit: Annotated[int | None, prompt_option("Take at most the first LIMIT prompts.")] = None
     sample: Annotated[int | None, prompt_option("Draw this many of the prompts at random; see --seed.")] = None
     tags: Annotated[
         tuple[str, ...],
         prompt_option("Take only prompts with this skill; repeatable: any of the skills.", flag="--filter-tag"),
     ] = ()
     skip_bad: Annotated[bool, prompt_option("Leave out empty prompts and repeated ids.")] = False
-    seed: Annotated[int, prompt_option("Seed of what is drawn at random.")] = 0
+    seed: Annotated[int, prompt_option("Seed of random draws.")] = 0
 
     def __post_init__(self) -> None:
         check_range("--limit", self.limit)
@@ -46,7 +45,7 @@ class PromptSelection:
 
 @dataclass(frozen=True)
 class PromptRequest(PromptSelection):
-    """Which prompts of which source.
+    """A source of prompts, and which of them to take.
 
     `source` is "shapes", "genai-bench", "genai-bench-527", "cc12m", `user/name[@revision][:split]` on the Hub, a file,
     or "-", standard input.

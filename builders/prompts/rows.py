@@ -1,4 +1,4 @@
-"""What a prompt is, and how a row of somebody's table becomes one."""
+"""Prompts, and how a row of a user's table becomes one."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Table:
-    """Somebody's rows, which nobody has read yet.
+    """The unread rows of a table.
 
-    `source` is what a build's spec calls it, `place` what errors call it. `read` goes through the rows from the first
-    one, each with the columns asked for, or more. `prompt`, `id` and `tags` name columns; rows without an id get their
-    number, with `digits` digits. Where the table is `ours`, tags and corruptions of another form are mistakes;
-    elsewhere columns that happen to be called so mean something else, and are left out.
+    `source` is its name in a spec, `place` its name in errors. `read` iterates over the rows from the first one,
+    each with at least the requested columns. `prompt`, `id` and `tags` name columns; rows without an id get their
+    number, with `digits` digits. If the table is in our format (`ours`), malformed tags and corruptions are errors;
+    elsewhere columns of these names may mean something else, and are left out.
     """
 
     source: str
@@ -50,43 +50,45 @@ class Table:
 
 
 def table_prompts(table: Table, prompt_column: str | None = None, id_column: str | None = None) -> Iterator[Prompt]:
-    """A prompt for each row, in order; where the row has no text, one whose text is "".
+    """One prompt per row, in order; its text is "" where the row has none.
 
     Raises:
-        NbenchError: a column that is not there, a text or an id that is none, tags or corruptions of the wrong form.
+        NbenchError: a missing column, a prompt or an id that is not text, malformed tags or corruptions.
     """
-    text, named = prompt_column or table.prompt, id_column or table.id
-    for name in filter(None, (text if table.columns else None, id_column)):
+    prompt_name, id_name = prompt_column or table.prompt, id_column or table.id
+    for name in filter(None, (prompt_name if table.columns else None, id_column)):
         if name not in table.columns:
             raise _missing(table.place, name, table.columns)
-    names = (text, named, table.tags, *_SKILLS.values(), "corruptions")
+    names = (prompt_name, id_name, table.tags, *_SKILLS.values(), "corruptions")
     for number, row in enumerate(table.read([name for name in names if name in table.columns])):
         place = f"{table.place} row {number + 1}"
-        if text not in row:
-            raise _missing(place, text, row)
-        given = row.get(named)
+        if prompt_name not in row:
+            raise _missing(place, prompt_name, row)
+        row_id, text = row.get(id_name), row[prompt_name]
         yield Prompt(
-            f"{number:0{table.digits}d}" if is_missing(given) else _plain(given, place, f"id in {named}"),
-            "" if is_missing(row[text]) else _plain(row[text], place, f"prompt in {text}", (str,)).strip(),
+            f"{number:0{table.digits}d}" if is_missing(row_id) else _plain(row_id, place, f"id in {id_name}"),
+            "" if is_missing(text) else _plain(text, place, f"prompt in {prompt_name}", (str,)).strip(),
             _tags(row, table, place),
             _corruptions(row, table, place),
         )
 
 
 def _missing(place: str, name: str, columns: Sequence[str] | Mapping[str, Any]) -> NbenchError:
-    there = one_line(", ".join(map(str, columns)))
-    return NbenchError(f"{place}: no column `{name}` (it has {there}): name one with --prompt-column or --id-column")
+    available = one_line(", ".join(map(str, columns)))
+    return NbenchError(
+        f"{place}: no column `{name}` (it has {available}): name one with --prompt-column or --id-column"
+    )
 
 
 def _plain(value: object, place: str, what: str, kinds: tuple[type, ...] = (str, int, float)) -> str:
-    """A text, or a number as one; what no file can hold is found here, and not when a shard is written."""
+    """A text, or a number as text; invalid Unicode is refused here, not when a shard is written."""
     if not isinstance(value, kinds):
-        raise NbenchError(f"{place}: the {what} is no text but {type(value).__name__}: choose another column")
+        raise NbenchError(f"{place}: the {what} is {type(value).__name__}, not text: choose another column")
     text = str(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise NbenchError(f"{place}: the {what} is not valid Unicode: mend it or remove the row") from None
+        raise NbenchError(f"{place}: the {what} is not valid Unicode: fix it or remove the row") from None
     return text
 
 
@@ -114,12 +116,12 @@ def _corruptions(row: Mapping[str, Any], table: Table, place: str) -> Corruption
 
 
 def _empty(value: Mapping[str, Any]) -> bool:
-    """Nothing but nulls, as tables write a row that has no such object."""
+    """Whether all values are null, as tables store a missing object."""
     return bool(value) and all(item is None for item in value.values())
 
 
 def _skills(value: object) -> object:
-    """Skills as a list, which some tables write as text: `a, b`, `["a", "b"]` or `['a', 'b']`."""
+    """Skills as a list; some tables store them as text: `a, b`, `["a", "b"]` or `['a', 'b']`."""
     if not isinstance(value, str):
         return value or []
     return [name for part in re.split("[,;|]", value.strip(" []")) if (name := part.strip(" '\""))]
@@ -133,7 +135,7 @@ def _checked(value: Any, form: TypeAdapter[Any], keys: Sequence[str], table: Tab
     except ValidationError as error:
         if not table.ours:
             return None
-        raise NbenchError(f"{what} of the wrong form: {error.errors()[0]['msg']}") from None
+        raise NbenchError(f"{what} are malformed: {error.errors()[0]['msg']}") from None
     if set(checked) == set(keys):
         return checked
     if not table.ours:

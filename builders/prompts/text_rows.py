@@ -1,4 +1,4 @@
-"""Rows of people's text tables: CSV, TSV (one row per line) and JSON Lines; what cannot be read for sure is refused."""
+"""Rows of text tables: CSV, TSV and JSON Lines; ambiguous files are refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def opened(file: Path | BinaryIO) -> Iterator[TextIO]:
 def separated(text: TextIO, delimiter: str, place: str) -> tuple[list[str], Iterator[list[str]]]:
     """The header, and the rows' cells, as many in each as in the header; blank lines are skipped.
 
-    CSV is quoted as in RFC 4180. A TSV may be, too; where it is not, each line is a row and quotes are characters, but
-    for cells that are quoted as a whole. `text` is at its start, and a TSV is read twice more, to tell.
+    CSV is quoted as in RFC 4180. A TSV may be, too; if it is not, each line is a row and quotes are characters, except
+    around a whole cell. `text` is at its start; a TSV is read twice more to tell which.
 
     Raises:
-        NbenchError: two columns of one name, a row with more or fewer cells than the header, a quote that is never
-            closed, text after one that is, or a TSV that has other rows with quoting than without.
+        NbenchError: two columns of the same name, a row with more or fewer cells than the header, a quote that is never
+            closed, text after one that is, or a TSV with other rows if it is quoted than if it is not.
     """
     by_lines = delimiter == "\t" and not _is_quoted_tsv(text, place)
     lines = _tab_separated(text) if by_lines else _quoted(text, delimiter, place)
@@ -57,8 +57,8 @@ def _rows(lines: Iterator[list[str]], header: Sequence[str], place: str) -> Iter
         if len(cells) > len(header):
             raise NbenchError(f"{place} row {number} has more cells than the header: put texts in double quotes")
         if len(cells) < len(header):
-            few = f"{place} row {number} has fewer cells than the header ({len(cells)} of {len(header)})"
-            raise NbenchError(f"{few}: add the empty ones")
+            problem = f"{place} row {number} has fewer cells than the header ({len(cells)} of {len(header)})"
+            raise NbenchError(f"{problem}: add the empty ones")
         yield cells
 
 
@@ -84,7 +84,7 @@ def _is_quoted_tsv(text: TextIO, place: str) -> bool:
 
 
 def _count(lines: Iterator[list[str]]) -> int | None:
-    """Rows of a table; None if they are not all of one length."""
+    """Number of rows; None if they are not all of the same length."""
     try:
         lengths = Counter(len(cells) for cells in lines if cells)
     except csv.Error:
@@ -109,7 +109,7 @@ def json_rows(text: TextIO, place: str, example: str = '{"prompt": "..."}') -> I
     """The object in each line; blank lines are skipped.
 
     Raises:
-        NbenchError: a line holds none.
+        NbenchError: a line is not a JSON object.
     """
     for number, line in enumerate(text, 1):
         if line.strip():
@@ -120,15 +120,15 @@ def json_object(text: str, place: str, example: str = '{"prompt": "..."} or {"ba
     """The JSON object in `text`.
 
     Raises:
-        NbenchError: it holds none, or one with a key twice.
+        NbenchError: it is not a JSON object, or repeats a key.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
             twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
             raise NbenchError(f"{place} has two values {one_line(twice)}: rename or remove one")
-        return found
+        return fields
 
     try:
         value = json.loads(text, object_pairs_hook=once)

@@ -1,4 +1,4 @@
-"""What to replay or tune: which recorded scores, at which costs, within which budget."""
+"""Settings of replay and tune: recorded scores, costs and budgets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _tables, _costs, _budget = panel("Without a bench"), panel("Costs"), panel("Budg
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """Where recorded scores are: those of `model` on `bench` under `results`, or two tables.
+    """Where to read recorded scores: those of `model` on `bench` under `results`, or two tables.
 
     Raises:
-        NbenchError: neither of the two, or a mixture.
+        NbenchError: neither of the two, or a mixture of both.
     """
 
     scores: Annotated[Path | None, Argument("Table: prompt_id, candidate, position, score.")] = None
@@ -31,13 +31,13 @@ class ScoreSource:
         str | None,
         Option("Bench: folder, URL or Hub id. [default: data/noisy-genai-bench]", env="NBENCH_BENCH"),
     ] = None
-    model: Annotated[str | None, Option("Scorer, as `nbench evaluate` named its results.")] = None
+    model: Annotated[str | None, Option("Scorer, as named in the results of `nbench evaluate`.")] = None
     results: Annotated[Path, Option("Folder with the results of `nbench evaluate`.")] = Path("results")
     reference: Annotated[
-        str | None, Option("Reference to measure by. [default: vqascore, else clip, else the first]")
+        str | None, Option("Reference to measure against. [default: vqascore, else clip, else the first]")
     ] = None
     yardstick: Annotated[
-        str | None, Option("Reference that final-image selection goes by, with --bench. [default: clip]")
+        str | None, Option("Reference used for final-image selection, with --bench. [default: clip]")
     ] = None
     steps: Annotated[int | None, _tables("Denoising steps T of the runs. [default: the last position]")] = None
 
@@ -51,10 +51,10 @@ class ScoreSource:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run costs beside its denoiser calls, in calls of one candidate.
+    """Costs of a run besides its denoiser calls, in units of one call of one candidate.
 
-    score: of scoring one candidate once; decode: of decoding one finished latent; calls_per_score: 1 for scorers that
-    read the x0 estimate. Seconds follow the same way: score = scorer seconds / step seconds.
+    score: scoring one candidate once; decode: decoding one finished latent; calls_per_score: 1 for scorers that read
+    the x0 estimate, else 0. To count seconds, give score = scorer seconds / step seconds.
 
     Raises:
         NbenchError: a value out of range.
@@ -66,79 +66,80 @@ class Costs:
 
     def __post_init__(self) -> None:
         if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score in (0, 1)):
-            raise NbenchError("costs of a score and of a decode are 0 or more, calls per score 0 or 1: fix them")
+            raise NbenchError("costs out of range: score and decode must be 0 or more, calls_per_score 0 or 1")
 
     def of(self, policy: Policy, n: int, steps: int) -> float:
-        """A prompt's cost under `policy`: denoiser calls, scores, and decoding of those that stay."""
+        """Cost per prompt under `policy`: denoiser calls, scores, and decoding of the survivors."""
         extra = self.score * sum(policy.alive(n)) + self.decode * policy.stages[-1].keep
         return policy.rows(n, steps, self.calls_per_score) + extra
 
     def best_of(self, n: int, steps: int) -> float:
-        """A prompt's cost of plain Best-of-n, which finishes, decodes and scores all n images."""
+        """Cost per prompt of plain Best-of-n, which finishes, decodes and scores all n images."""
         return n * (steps + self.decode + self.score)
 
     def one(self, steps: int) -> float:
-        """The cost of a single image, taken blindly."""
+        """Cost of a single image without selection."""
         return steps + self.decode
 
 
 @dataclass(frozen=True)
 class CostOptions:
-    """Costs as a person states them; None: as recorded with the scores."""
+    """Costs given by the user; None: as recorded with the scores."""
 
     score_cost: Annotated[
         float | None,
         _costs(
-            "Scoring one candidate once, in denoiser calls. [default: as measured by `nbench evaluate --time-steps`]"
+            "Cost of scoring one candidate once, in denoiser calls. [default: as measured by "
+            "`nbench evaluate --time-steps`]"
         ),
     ] = None
-    decode_cost: Annotated[float, _costs("Decoding one finished latent, in denoiser calls.")] = 0.0
+    decode_cost: Annotated[float, _costs("Cost of decoding one finished latent, in denoiser calls.")] = 0.0
     reads_x0: Annotated[
         bool | None,
         _costs(
-            "Scores are of the x0 estimate: one more call per stage. [default: as recorded with the scores]",
+            "The scorer reads the x0 estimate: one more call per stage. [default: as recorded with the scores]",
             flag="--reads-x0/--no-reads-x0",
         ),
     ] = None
 
     def of(self, recorded: Recorded) -> Costs:
-        """The costs of a run that is scored as `recorded` was."""
+        """The costs of a run with the scorer of `recorded`."""
         calls = recorded.calls_per_score if self.reads_x0 is None else int(self.reads_x0)
         return Costs(recorded.score_cost if self.score_cost is None else self.score_cost, self.decode_cost, calls)
 
 
 @dataclass(frozen=True)
 class BudgetOptions:
-    """What a prompt may cost, in denoiser calls or in FLOPs; None: as much as the candidates take."""
+    """Maximum cost per prompt, in denoiser calls or in FLOPs; None: no limit."""
 
     budget: Annotated[
-        float | None, _budget("Denoiser calls per prompt: how many candidates does each method afford?")
+        float | None, _budget("Denoiser calls per prompt; each method draws as many candidates as it can afford.")
     ] = None
     flops: Annotated[float | None, _budget("The budget in FLOPs, with --step-flops.")] = None
     step_flops: Annotated[float | None, _budget("FLOPs of one denoiser call of one candidate.")] = None
-    score_flops: Annotated[float, _budget("FLOPs of scoring one candidate once.")] = 0.0
+    score_flops: Annotated[float, _budget("FLOPs for scoring one candidate once.")] = 0.0
 
     def in_calls(self, costs: CostOptions) -> tuple[float | None, CostOptions]:
-        """The budget in denoiser calls, and the costs with that of a score, which FLOPs state too.
+        """The budget in denoiser calls, and the costs with the score's FLOPs converted to calls.
 
         Raises:
             NbenchError: options that do not go together.
         """
         if self.flops is None:
             if self.step_flops is not None or self.score_flops:
-                raise NbenchError("--step-flops and --score-flops are for a budget in FLOPs: give --flops")
+                raise NbenchError("--step-flops and --score-flops need a budget in FLOPs: give --flops")
             return self.budget, costs
         if self.budget is not None or self.step_flops is None or self.step_flops <= 0 or costs.score_cost:
-            raise NbenchError("--flops goes with --step-flops and --score-flops, without --budget and --score-cost")
+            raise NbenchError("--flops needs --step-flops, and cannot be used with --budget or --score-cost")
         return self.flops / self.step_flops, replace(costs, score_cost=self.score_flops / self.step_flops)
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """What to look for: at most `n` candidates, `budget` as a share of full Best-of-n's cost, `max_stages` at most."""
+    """Settings of the search: up to `n` candidates and `max_stages` stages, `budget` as a share of full Best-of-n."""
 
     n: Annotated[int, Option("Candidates per prompt of the full Best-of-n.")] = 6
     budget: Annotated[float, Option("Budget, as a share of the cost of full Best-of-n.")] = 0.5
-    max_stages: Annotated[int, Option("Number of stages at most.")] = 3
-    folds: Annotated[int, Option("Folds of the prompts for cross-validation.")] = 5
+    max_stages: Annotated[int, Option("Maximum number of stages.")] = 3
+    folds: Annotated[int, Option("Cross-validation folds over prompts.")] = 5
     costs: Costs = field(default_factory=Costs)

@@ -1,4 +1,4 @@
-"""Recorded scores and references as arrays, from a bench and an evaluation of it or from two tables alone."""
+"""Recorded scores and references as arrays, from an evaluated bench or from two tables."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DEFAULT_BENCH, _DEFAULT_REFERENCES = "data/noisy-genai-bench", ("vqascore", YAR
 
 @dataclass(frozen=True)
 class Recorded:
-    """One scorer's scores by position, and what became of the candidates: float [P, N] each, NaN where there is none.
+    """One scorer's scores by position and the candidates' references: float [P, N] each, NaN where missing.
 
-    reference: of the final images, what counts; final: what final-image selection goes by, `yardstick` says what it is,
-    and `note` what is to be known of it.
-    calls_per_score: 1 where the scorer reads the x0 estimate; score_cost: of scoring a candidate once, in denoiser
-    calls; 0 where that is not on record.
+    reference: scores of the final images to measure against; final: scores used for final-image selection, named by
+    `yardstick`; note: a message for the user about them.
+    calls_per_score: 1 where the scorer reads the x0 estimate, else 0; score_cost: cost of scoring a candidate once, in
+    denoiser calls; 0 where it was not measured.
     """
 
     model: str
@@ -62,29 +62,26 @@ class Recorded:
         return self.scores[position]
 
     def only(self, text: str) -> Recorded:
-        """With the scores at the positions that `text` names (`all`: all there are) and no others.
+        """A copy with scores only at the positions in `text` (`all`: every position).
 
         Raises:
-            NbenchError: not understood, or one has no scores.
+            NbenchError: `text` is not understood, or there are no scores at a position.
         """
-        if text.strip() == "all":
-            return self
-        wanted = parse_positions(text, self.steps)
-        return self.at_positions(wanted)
+        return self if text.strip() == "all" else self.at_positions(parse_positions(text, self.steps))
 
     def at_positions(self, positions: Sequence[int]) -> Recorded:
-        """With the scores at `positions` and no others; NbenchError as for `at`."""
+        """A copy with scores only at `positions`; raises NbenchError as `at` does."""
         return replace(self, scores={position: self.at(position) for position in positions})
 
     def whole(self) -> Recorded:
-        """NaN throughout for each candidate that lacks a score, its reference or its final score."""
-        known = np.isfinite(self.reference) & np.isfinite(self.final)
+        """A copy with NaN in every array for each candidate that lacks a score, its reference or its final score."""
+        complete = np.isfinite(self.reference) & np.isfinite(self.final)
         for values in self.scores.values():
-            known &= np.isfinite(values)
-        return self._map(lambda values: np.where(known, values, np.nan))
+            complete &= np.isfinite(values)
+        return self._map(lambda values: np.where(complete, values, np.nan))
 
     def of(self, prompts: np.ndarray) -> Recorded:
-        """With these prompts alone: indices or bool [P]."""
+        """A copy with these prompts only: indices or bool [P]."""
         return self._map(lambda values: values[prompts])
 
     def _map(self, change: Callable[[Array], Array]) -> Recorded:
@@ -93,10 +90,10 @@ class Recorded:
 
 
 def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -> Recorded:
-    """What a person names, at `positions`, or at all of them; see `from_bench` and `from_tables`."""
+    """Read the scores of `source`, at `positions` or at all of them; see `from_bench` and `from_tables`."""
     if source.scores is not None and source.reference_table is not None:
         return from_tables(source.scores, source.reference_table, source.steps, positions)
-    assert source.model is not None  # as `ScoreSource` makes sure
+    assert source.model is not None  # ScoreSource checks this
     bench = source.bench or _DEFAULT_BENCH
     return from_bench(bench, source.model, source.results, source.reference, positions, source.yardstick)
 
@@ -109,50 +106,50 @@ def from_bench(
     positions: Sequence[int] | None = None,
     yardstick: str | None = None,
 ) -> Recorded:
-    """What `nbench evaluate` wrote of `model` under `results`, with the references of the bench.
+    """The scores that `nbench evaluate` wrote for `model` under `results`, with the references of the bench.
 
     Args:
-        reference: which of the bench's references counts; vqascore if there is one, else clip, else the first.
-        positions: those to read; all if None.
-        yardstick: the reference that final-image selection goes by; clip if None, or where there is no such one the
-            model's own final scores.
+        reference: the bench's reference to measure against; None: vqascore, else clip, else the first.
+        positions: positions to read; None: all.
+        yardstick: the reference used for final-image selection; None: clip, or the model's own final scores if the
+            bench has no clip reference.
 
     Raises:
-        NbenchError: no such bench, scores or reference, or the scores or references are of another build.
+        NbenchError: no such bench, scores or reference, or the scores or references are from another build.
     """
-    found = open_bench(bench)
-    path = results / found.name / f"{model}.parquet"
+    opened = open_bench(bench)
+    path = results / opened.name / f"{model}.parquet"
     if not path.exists():
-        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
+        available = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
         raise NbenchError(
-            f"no scores of {model} in {path.parent}: there are {there}; nbench evaluate --bench {bench} writes more"
+            f"no scores of {model} in {path.parent}: available: {available}; nbench evaluate --bench {bench} adds more"
         )
-    labels, steps = list(found.references), found.info.steps
-    name = reference or next((usual for usual in _DEFAULT_REFERENCES if usual in labels), (*labels, YARDSTICK)[0])
-    by, note = checked_yardstick(yardstick, labels, found.location.url)
-    truth = finished_table(found, name)
-    chooser = None if note else (by, finished_table(found, by))
-    scores = of_bench(read_scores(path), found, str(path), "evaluate it again")
-    layout = Layout.of_bench(truth.prompts.unique().dictionary_decode(), found.info.candidates)
-    joined = _join(model, scores, (name, truth), chooser, steps, layout, positions)
+    labels, steps = list(opened.references), opened.info.steps
+    name = reference or next((label for label in _DEFAULT_REFERENCES if label in labels), (*labels, YARDSTICK)[0])
+    by, note = checked_yardstick(yardstick, labels, opened.location.url)
+    truth = finished_table(opened, name)
+    chooser = None if note else (by, finished_table(opened, by))
+    scores = of_bench(read_scores(path), opened, str(path), "evaluate it again")
+    layout = Layout.of_bench(truth.prompts.unique().dictionary_decode(), opened.info.candidates)
+    recorded = _join(model, scores, (name, truth), chooser, steps, layout, positions)
     cost = _score_cost(path.with_suffix(".json"), scores)
-    return replace(joined, bench_fingerprint=found.info.fingerprint, score_cost=cost, note=note)
+    return replace(recorded, bench_fingerprint=opened.info.fingerprint, score_cost=cost, note=note)
 
 
 def from_tables(
     scores: Path, reference: Path, steps: int | None = None, positions: Sequence[int] | None = None
 ) -> Recorded:
-    """Two tables: prompt_id, candidate, position, score; and prompt_id, candidate, score of the final images.
+    """Read two tables: prompt_id, candidate, position, score; and prompt_id, candidate, score of the final images.
 
-    Images that the reference does not have are left out. Final-image selection goes by the scores at the final
-    position, if they have it, else by the reference.
+    Images without a reference are left out. Final-image selection uses the scores at the final position if the table
+    has them, else the reference.
 
     Args:
-        steps: T of the runs; the last position of the two tables if None.
-        positions: those to read; all if None.
+        steps: T of the runs; None: the last position of the two tables.
+        positions: positions to read; None: all.
 
     Raises:
-        NbenchError: a table that `read_score_table` refuses, a key that is there twice, or no image in common.
+        NbenchError: a table that `read_score_table` refuses, a duplicate key, or no image in common.
     """
     table, truth = read_score_table(scores), read_score_table(reference, REFERENCE)
     last = final_position(table, truth, steps, "--steps")
@@ -172,22 +169,22 @@ def _join(
 ) -> Recorded:
     name, truth = reference
     by_position = of_prompts(scores, layout)
-    known = image_values(truth, layout)
+    references = image_values(truth, layout)
     if chooser is not None:
         yardstick, final = chooser[0], image_values(chooser[1], layout)
     elif steps in by_position:
         final, yardstick = by_position[steps], f"{model} at {steps}"
     else:
-        final, yardstick = known, f"{name} itself"
+        final, yardstick = references, f"{name} itself"
     for position in positions or ():
         if position not in by_position:
             raise _absent(position, model, sorted(by_position))
     if positions is not None:
         by_position = {position: by_position[position] for position in sorted({*positions, steps} & set(by_position))}
-    if not any((np.isfinite(array) & np.isfinite(known)).any() for array in by_position.values()):
+    if not any((np.isfinite(array) & np.isfinite(references)).any() for array in by_position.values()):
         raise nothing_shared(scores, truth, layout.column)
     calls = int(scores.metadata.get("calls_per_score") == 1)
-    return Recorded(model, by_position, known, name, final, yardstick, steps, calls_per_score=calls)
+    return Recorded(model, by_position, references, name, final, yardstick, steps, calls_per_score=calls)
 
 
 def _absent(position: int, model: str, recorded: list[int]) -> NbenchError:
@@ -195,9 +192,9 @@ def _absent(position: int, model: str, recorded: list[int]) -> NbenchError:
 
 
 def _score_cost(result: Path, scores: ScoreTable) -> float:
-    """What the evaluation beside a score table measured, in denoiser steps; 0 where it timed none."""
+    """Measured cost per score, in denoiser steps, from the result file beside a score table; 0 where not measured."""
     if not result.exists():
         return 0.0
-    found = read_result(result)
-    same = found.model_fingerprint == scores.metadata.get("scorer_fingerprint")
-    return (found.cost.steps_per_score or 0.0) if same and found.cost else 0.0
+    evaluation = read_result(result)
+    same = evaluation.model_fingerprint == scores.metadata.get("scorer_fingerprint")
+    return (evaluation.cost.steps_per_score or 0.0) if same and evaluation.cost else 0.0

@@ -1,4 +1,4 @@
-"""Policies replayed on recorded scores: what they select, what they cost, beside random, oracle and plain Best-of-N."""
+"""Replays policies on recorded scores: what they select and cost, beside random, oracle and plain Best-of-N."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from .config import Costs
 from .expectation import expected_best, expected_selection, is_exact
 from .recorded_scores import Recorded
 
-_RESAMPLED_PROMPTS = 200_000_000  # in all: seconds
+_RESAMPLED_PROMPTS = 200_000_000  # bootstrap draws x prompts: takes seconds
 
 
 class Estimate(NamedTuple):
-    """A figure over prompts with its bootstrap 95 % interval; NaN where it cannot be told."""
+    """A figure over prompts with its bootstrap 95 % interval; NaN where it is undefined."""
 
     value: float
     low: float
     high: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no NaN: null."""
+        """For JSON; NaN becomes null."""
         return {name: value if np.isfinite(value) else None for name, value in self._asdict().items()}
 
 
 @dataclass(frozen=True)
 class ReplayRow:
-    """How one way to select does.
+    """Figures of one way to select.
 
-    seen: candidates a prompt; calls: cost a prompt; share: of full Best-of-n's; selected: mean reference;
+    seen: candidates per prompt; calls: cost per prompt; share: of full Best-of-n's cost; selected: mean reference;
     recovered_gain, oracle_gain: share of the gain over random of final-image selection and of the reference's own best;
-    affords: candidates that the budget would buy, were more recorded; those seen without a budget.
+    affords: candidates that the budget pays for, even if fewer are recorded; without a budget, as `seen`.
     """
 
     way: str
@@ -54,10 +54,10 @@ class ReplayRow:
 
 @dataclass(frozen=True)
 class Replay:
-    """A replay: its rows and what they were computed from.
+    """A replay: its rows, and what they were computed from.
 
-    exact: over all subsets and ties, not over draws; left_out: prompts with fewer than n candidates that have all
-    scores at hand.
+    exact: expectation over all subsets and ties, not over random draws; left_out: prompts that have all scores for
+    fewer than n candidates.
     """
 
     model: str
@@ -84,33 +84,34 @@ def row_dict(row: ReplayRow) -> dict[str, Any]:
 
 
 def policy_picks(recorded: Recorded, policy: Policy, n: int) -> Array:
-    """Expected reference of what `policy` selects of `n` candidates, float [P]; NaN where fewer are usable."""
+    """Expected reference of what `policy` selects from `n` candidates, float [P]; NaN where fewer are usable."""
     scores = [recorded.at(stage.position) for stage in policy.stages]
     return expected_selection(scores, [stage.keep for stage in policy.stages], recorded.reference, policy.of(n))
 
 
 def selections(scores: Mapping[int, Array], policy: Policy, n: int, steps: int) -> list[int]:
-    """The candidate that a live run of the first `n` selects of each prompt, by scores [P, N] at each position.
+    """The candidate per prompt that a live run of the first `n` selects, by scores [P, N] at each position.
 
     Raises:
         KeyError: there are no scores at a position where candidates are compared.
     """
     stages = stages_of(policy, steps, keep=1)
-    found = []
+    selected = []
     for prompt in range(len(scores[stages[0].position])):
         living = list(range(policy.of(n)))
         for stage in stages:
-            living = best({one: float(scores[stage.position][prompt, one]) for one in living})[: stage.keep]
-        found += living
-    return found
+            stage_scores = scores[stage.position][prompt]
+            living = best({candidate: float(stage_scores[candidate]) for candidate in living})[: stage.keep]
+        selected += living
+    return selected
 
 
 def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = None) -> Replay:
-    """Replay `policy` with `n` candidates a prompt.
+    """Replay `policy` with `n` candidates per prompt.
 
     Raises:
-        NbenchError: the policy fits neither n, nor the steps, nor the positions recorded; or n candidates a prompt
-            are not there.
+        NbenchError: the policy does not fit n, the steps or the recorded positions, or fewer than n candidates per
+            prompt are recorded.
     """
     costs = costs or Costs()
     steps, full = recorded.steps, costs.best_of(n, recorded.steps)
@@ -126,28 +127,29 @@ def replay(recorded: Recorded, policy: Policy, n: int, costs: Costs | None = Non
 
 
 def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Costs | None = None) -> Replay:
-    """What `budget` calls a prompt buy: each way sees as many candidates as it can afford of those recorded.
+    """Replay at a budget in calls per prompt: each way draws as many recorded candidates as it can afford.
 
-    The policy's keeps stay as they are, so a larger budget draws more candidates to its first stage, whatever the
-    policy itself draws. Gains are against what plain Best-of-N selects and against the best of what the policy sees
-    (TTSnap's comparison, 2511.22242).
+    The policy keeps as many candidates per stage as it states; a larger budget only draws more of them, whatever
+    number the policy itself states. Gains are relative to the selection of plain Best-of-N and to the best of the
+    candidates that the policy draws (TTSnap's comparison, 2511.22242).
 
     Raises:
-        NbenchError: the budget does not pay for the policy or for one image, or as for `replay`.
+        NbenchError: the budget is too small for the policy or for one image; and as for `replay`.
     """
     costs = costs or Costs()
-    steps, at_hand = recorded.steps, recorded.reference.shape[1]
+    steps, n_recorded = recorded.steps, recorded.reference.shape[1]
     policy = Policy(policy.stages)
-    policy.check(max(at_hand, policy.stages[0].keep), steps)
     least = policy.stages[0].keep
+    policy.check(max(n_recorded, least), steps)
     cheapest = max(costs.of(policy, least, steps), costs.best_of(1, steps))
     if not cheapest <= budget < np.inf:
         raise NbenchError(
-            f"budget {budget:g} calls: {policy} of {least} and one image cost up to {cheapest:g}; raise it"
+            f"a budget of {budget:g} calls is too small or not finite: {policy} with {least} candidates, or one image, "
+            f"costs up to {cheapest:g}; raise it"
         )
-    buys = _most(lambda count: costs.of(policy, count, steps), least, budget)
-    plain_buys = _most(lambda count: costs.best_of(count, steps), 1, budget)
-    n, plain = (min(count, at_hand) for count in (buys, plain_buys))
+    affordable = _most(lambda count: costs.of(policy, count, steps), least, budget)
+    plain_affordable = _most(lambda count: costs.best_of(count, steps), 1, budget)
+    n, plain = (min(count, n_recorded) for count in (affordable, plain_affordable))
     recorded = _usable(recorded, policy, max(n, plain))
     reference, final = recorded.reference, recorded.final
     ways = {
@@ -156,53 +158,57 @@ def replay_budget(recorded: Recorded, policy: Policy, budget: float, costs: Cost
         "best-of-n": (plain, costs.best_of(plain, steps), expected_best(final, reference, plain)),
         "oracle": (n, costs.of(policy, n, steps), expected_best(reference, reference, n)),
     }
-    affords = {"policy": buys, "random": 1, "best-of-n": plain_buys, "oracle": buys}
+    affords = {"policy": affordable, "random": 1, "best-of-n": plain_affordable, "oracle": affordable}
     return _report(recorded, policy, n, ways, costs.best_of(n, steps), budget, affords)
 
 
 def estimates(ways: Array, marks: Array) -> list[dict[str, Estimate]]:
-    """Figures of each way to select; ratios of means are bootstrapped as ratios, all ways on the same draws.
+    """Figures of each way to select; ratios of means are bootstrapped as ratios, with the same draws for all ways.
 
     Args:
-        ways: expected reference of each way's pick, float [P, W].
-        marks: that of a random pick, of final-image selection and of the oracle, float [P, 3].
+        ways: expected reference of each way's selection, float [P, W].
+        marks: the same for a random pick, final-image selection and the oracle, float [P, 3].
     """
     picks = np.concatenate([ways, marks], axis=1)
     resamples = int(np.clip(_RESAMPLED_PROMPTS // max(len(picks), 1), 1000, 10_000))
-    drawn = bootstrap_means(picks, resamples)
-    *chosen, blind, best, top = np.concatenate([mean_over_prompts(picks)[None], drawn]).T
+    means = np.concatenate([mean_over_prompts(picks)[None], bootstrap_means(picks, resamples)])
+    *selected, random, final, oracle = means.T
     return [
         {
             "selected": _estimate(values),
-            "recovered_gain": _estimate(recovered_gain(values, blind, best)),
-            "oracle_gain": _estimate(recovered_gain(values, blind, top)),
-            "retention": _estimate(retention(values, best)),
+            "recovered_gain": _estimate(recovered_gain(values, random, final)),
+            "oracle_gain": _estimate(recovered_gain(values, random, oracle)),
+            "retention": _estimate(retention(values, final)),
         }
-        for values in chosen
+        for values in selected
     ]
 
 
 def _estimate(values: Array) -> Estimate:
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (np.nan, np.nan)
+    """`values`: the figure itself, then its bootstrap draws."""
+    draws = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(draws, [0.025, 0.975]) if draws.size else (np.nan, np.nan)
     return Estimate(float(values[0]), float(low), float(high))
 
 
 def _usable(recorded: Recorded, policy: Policy, n: int) -> Recorded:
-    """Without candidates that lack a score or a reference: all ways choose among the same."""
+    """Without candidates that lack a score or a reference, so that all ways select among the same ones."""
     whole = recorded.at_positions([stage.position for stage in policy.stages]).whole()
     most = int(np.isfinite(whole.reference).sum(-1).max(initial=0))
     if not 1 <= n <= most:
-        raise NbenchError(f"cannot replay {n} candidates a prompt: {most} are recorded with all scores; take 1..{most}")
+        raise NbenchError(f"cannot replay {n} candidates per prompt: {most} have all scores; take 1..{most}")
     return whole
 
 
 def _most(cost: Callable[[int], float], least: int, budget: float) -> int:
-    """The most candidates that the budget buys; each costs the same."""
-    each = cost(least + 1) - cost(least)
-    if each <= 0:
-        raise NbenchError("candidates cost nothing under this policy: its first stage is at 0 and scores are free")
-    return least + int((budget - cost(least)) / each + 1e-9)
+    """The most candidates that the budget pays for; each costs the same."""
+    per_candidate = cost(least + 1) - cost(least)
+    if per_candidate <= 0:
+        raise NbenchError(
+            "candidates cost nothing under this policy, as its first stage is at 0 and scores are free: move the stage "
+            "or give --score-cost"
+        )
+    return least + int((budget - cost(least)) / per_candidate + 1e-9)
 
 
 def _report(
@@ -214,13 +220,13 @@ def _report(
     budget: float | None = None,
     affords: dict[str, int] | None = None,
 ) -> Replay:
-    """`ways`: candidates seen, calls, and picks of the policy, random, final-image selection and the oracle."""
+    """`ways`: candidates drawn, calls, and selections of the policy, random, final-image selection and the oracle."""
     picks = np.stack([values for _, _, values in ways.values()])
     whole = np.isfinite(picks).all(0)  # the same prompts for each way
     figures = estimates(picks[:, whole].T, picks[1:, whole].T)
     rows = tuple(
-        ReplayRow(way, seen, calls, calls / full, **told, affords=(affords or {}).get(way, seen))
-        for (way, (seen, calls, _)), told in zip(ways.items(), figures, strict=True)
+        ReplayRow(way, drawn, calls, calls / full, **estimated, affords=(affords or {}).get(way, drawn))
+        for (way, (drawn, calls, _)), estimated in zip(ways.items(), figures, strict=True)
     )
     return Replay(
         model=recorded.model,

@@ -1,9 +1,10 @@
-"""All policies of a grid, or those that a beam finds, each with its sum of selected references by fold.
+"""Searches all policies of a grid, or a beam of them, and sums each policy's selected references per fold.
 
-Exhaustive: policies are grown from their last stage. The value of every set of living candidates under the stages so
-far, [P, sets], serves all policies that end so, however many they draw; a first stage is then one look-up a set that
-may be drawn. With K positions and L stages of 2 to n candidates, sum over l <= L of C(K, l) C(n - 1, l) policies cost
-O(P C(N, m)) each that draws m, and the K n^2 / 2 transitions that they share O(P C(N, n / 2) n log n) each.
+Exhaustive search builds policies from the last stage backwards. The value of every set of living candidates under the
+stages so far, [P, sets], is shared by all policies with the same ending, however many candidates they draw. A first
+stage is then one look-up per set that may be drawn. With K positions and L stages of 2 to n candidates, there are
+sum over l <= L of C(K, l) C(n - 1, l) policies; one that draws m candidates costs O(P C(N, m)). They share K n^2 / 2
+transitions, each of O(P C(N, n / 2) n log n).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ..policy import Policy, Stage
 from .config import Costs
 from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
 
-_EXHAUSTIVE_CELLS = 2_000_000_000  # look-ups: a minute
-_KEPT_CELLS = 60_000_000  # of transitions, at 8 bytes
+_MAX_LOOKUPS = 2_000_000_000  # takes a minute
+_MAX_TRANSITION_CELLS = 60_000_000  # 8 bytes each
 _BEAM = 8
 _ROUNDS = 30
 _SLACK = 1e-9
@@ -30,15 +31,15 @@ _SLACK = 1e-9
 Stages = tuple[tuple[int, int], ...]
 """Position and keep of each stage."""
 Drawn = tuple[int, Stages]
-"""How many candidates are drawn, and the stages."""
+"""Number of candidates drawn, and the stages."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: policies of at most `max_stages` stages, from 2 to `n` candidates to 1, within `limit`.
+    """The search space: policies of at most `max_stages` stages, from 2 to `n` candidates down to 1, within `limit`.
 
-    scores (by position), reference: float [P, N], NaN in the same places; folds: int [P], of each prompt;
-    limit: calls a prompt.
+    scores (by position), reference: float [P, N], NaN in the same places; folds: int [P], the fold of each prompt;
+    limit: calls per prompt.
     """
 
     scores: dict[int, Array]
@@ -57,87 +58,87 @@ class Problem:
 
     @property
     def draws(self) -> range:
-        """How many may be drawn: fewer than n only where the expectation over all sets of them is exact."""
+        """Allowed numbers of candidates to draw: fewer than n only where the expectation over subsets is exact."""
         exact = few_sets(self.reference.shape[1], self.n, range(1, self.n))
         return range(2 if exact else self.n, self.n + 1)
 
     def n_policies(self, drawn: int) -> int:
-        """How many of the grid draw so many candidates, whatever they cost."""
-        stages = range(1, min(self.max_stages, drawn - 1) + 1)
-        return sum(comb(len(self.scores), many) * comb(drawn - 2, many - 1) for many in stages)
+        """Number of policies in the grid that draw `drawn` candidates, at any cost."""
+        counts = range(1, min(self.max_stages, drawn - 1) + 1)
+        return sum(comb(len(self.scores), count) * comb(drawn - 2, count - 1) for count in counts)
 
-    def policy(self, found: Drawn) -> Policy:
-        """As others read it."""
-        drawn, stages = found
+    def policy(self, candidate: Drawn) -> Policy:
+        """As a `Policy`."""
+        drawn, stages = candidate
         return Policy(tuple(Stage(*stage) for stage in stages), None if drawn == self.n else drawn)
 
     @property
     def exhaustive(self) -> bool:
-        """Whether the whole grid can be gone through."""
+        """Whether the grid is small enough to search all of it."""
         (n_prompts, n_candidates), n, places = self.reference.shape, self.n, len(self.scores)
         if not few_sets(n_candidates, n, range(1, n)):
             return False
         widths = [comb(n_candidates, alive) for alive in range(n + 1)]
-        kept = 2 * places * sum((alive - 1) * widths[alive] for alive in range(2, n + 1))  # as first stages, too
-        tails = sum(comb(places, many) * comb(n - 1, many) for many in range(1, self.max_stages))
-        looked_up = sum(self.n_policies(drawn) * widths[drawn] for drawn in range(2, n + 1)) + tails * max(widths[:n])
-        return kept * n_prompts <= _KEPT_CELLS and looked_up * n_prompts <= _EXHAUSTIVE_CELLS
+        cells = 2 * places * sum((alive - 1) * widths[alive] for alive in range(2, n + 1))  # twice: as first stages too
+        tails = sum(comb(places, count) * comb(n - 1, count) for count in range(1, self.max_stages))
+        lookups = sum(self.n_policies(drawn) * widths[drawn] for drawn in range(2, n + 1)) + tails * max(widths[:n])
+        return cells * n_prompts <= _MAX_TRANSITION_CELLS and lookups * n_prompts <= _MAX_LOOKUPS
 
     def sums(self, picks: Array) -> Array:
-        """Sum of picks, float [..., P], by fold: [..., folds]."""
+        """Sum of picks, float [..., P], per fold: [..., folds]."""
         return picks @ (self.folds[:, None] == np.arange(self.folds.max() + 1)).astype(float)
 
 
 @dataclass
-class Found:
-    """Policies of a problem with their costs in calls and sums by fold, in the order in which they were met."""
+class SearchResult:
+    """The policies evaluated for a problem, with costs in calls and sums per fold, in order of evaluation."""
 
     problem: Problem
-    met: list[Drawn] = field(default_factory=list)
+    policies: list[Drawn] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     sums: list[Array] = field(default_factory=list)
 
     def best(self, folds: Sequence[int], limit: float) -> Policy | None:
-        """The policy with the highest sum over `folds` within `limit` calls; of equals the cheapest, then simplest."""
+        """The policy with the highest sum over `folds` within `limit` calls; ties: the cheapest, then the simplest."""
         costs = np.array(self.costs)
         values = np.where(costs <= limit + _SLACK, np.array(self.sums)[:, folds].sum(-1), -np.inf)
         top = np.flatnonzero(values >= values.max() - _SLACK * max(1.0, abs(values.max())))
         if not np.isfinite(values.max()):
             return None
-        found = min((round(costs[i], 9), len(self.met[i][1]), self.met[i]) for i in top)[2]
-        return self.problem.policy(found)
+        *_, simplest = min((round(costs[i], 9), len(self.policies[i][1]), self.policies[i]) for i in top)
+        return self.problem.policy(simplest)
 
 
-def search(problem: Problem) -> Found:
-    """Every policy of the grid within the limit, or those that the beam met."""
+def search(problem: Problem) -> SearchResult:
+    """Every policy of the grid within the limit, or those that the beam evaluated."""
     return _Grid(problem).search() if problem.exhaustive else _beam(problem)
 
 
 class _Grid:
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.found = problem, Found(problem)
+        self.problem, self.result = problem, SearchResult(problem)
         self.ends = [min(k + problem.costs.calls_per_score, problem.steps) for k in problem.positions]
         self.weights = cache(lambda drawn: start_weights(np.isfinite(problem.reference), drawn))
         self.transition = cache(self._transition)
         self.firsts = cache(self._firsts)
 
-    def search(self) -> Found:
+    def search(self) -> SearchResult:
         last = self.problem.steps + self.problem.costs.decode
         self._grow(set_means(self.problem.reference, 1), 1, len(self.ends), last, ())
-        return self.found
+        return self.result
 
     def _transition(self, place: int, alive: int, keep: int) -> Transition:
         return transition(self.problem.scores[self.problem.positions[place]], alive, keep)
 
     def _firsts(self, drawn: int, keep: int) -> tuple[np.ndarray, list[bool]]:
-        """Of first stages: where each leads, [K, P, sets of `drawn`], and whether equals matter there."""
-        made = [self.transition(place, drawn, keep) for place in range(len(self.ends))]
-        return np.stack([one.flat for one in made]), [one.tied.size > 0 for one in made]
+        """The transitions of first stages, [K, P, sets of `drawn`], and whether each has ties."""
+        transitions = [self.transition(place, drawn, keep) for place in range(len(self.ends))]
+        return np.stack([each.flat for each in transitions]), [each.tied.size > 0 for each in transitions]
 
     def _grow(self, values: Array, alive: int, upto: int, tail: float, suffix: Stages) -> None:
-        """Put each possible stage before `suffix`, which begins with `alive` candidates at a place >= `upto`.
+        """Put each possible stage before `suffix`, which starts with `alive` candidates at a place >= `upto`.
 
-        values: [P, sets of `alive`]; tail: cost of the suffix as if its candidates had lived from call 0.
+        values: [P, sets of `alive`]; tail: cost of the suffix with its candidates counted from call 0.
         """
         n, score, limit = self.problem.n, self.problem.costs.score, self.problem.limit + _SLACK
         for drawn in range(alive + 1, n + 1):
@@ -166,53 +167,53 @@ class _Grid:
             if tied[place]:
                 outcome[place] = self.transition(place, drawn, keep).before(values)
         sums = self.problem.sums((outcome * self.weights(drawn)).sum(-1))
-        self.found.met += [(drawn, ((self.problem.positions[place], keep), *suffix)) for place in places]
-        self.found.costs += [whole[place] for place in places]
-        self.found.sums += list(sums)
+        self.result.policies += [(drawn, ((self.problem.positions[place], keep), *suffix)) for place in places]
+        self.result.costs += [whole[place] for place in places]
+        self.result.sums += list(sums)
 
 
-def _beam(problem: Problem) -> Found:
-    """From the best of a coarse grid to neighbours, until the best no longer change."""
-    found, met = Found(problem), set[Drawn]()
+def _beam(problem: Problem) -> SearchResult:
+    """Start from the best of a coarse grid and evaluate neighbours until the best no longer change."""
+    result, visited = SearchResult(problem), set[Drawn]()
 
-    def meet(candidates: Iterable[Drawn]) -> None:
-        for one in candidates:
-            if one in met:
+    def evaluate(candidates: Iterable[Drawn]) -> None:
+        for candidate in candidates:
+            if candidate in visited:
                 continue
-            met.add(one)
-            drawn, stages = one
-            cost = problem.costs.of(problem.policy(one), problem.n, problem.steps)
+            visited.add(candidate)
+            drawn, stages = candidate
+            cost = problem.costs.of(problem.policy(candidate), problem.n, problem.steps)
             if cost <= problem.limit + _SLACK:
                 scores = [problem.scores[position] for position, _ in stages]
                 picks = expected_selection(scores, [keep for _, keep in stages], problem.reference, drawn)
-                found.met.append(one)
-                found.costs.append(cost)
-                found.sums.append(problem.sums(picks))
+                result.policies.append(candidate)
+                result.costs.append(cost)
+                result.sums.append(problem.sums(picks))
 
-    meet(_coarse(problem))
+    evaluate(_coarse(problem))
     leaders: list[Drawn] = []
     for _ in range(_ROUNDS):
-        order = np.argsort([-sums.sum() for sums in found.sums], kind="stable")[:_BEAM]
-        if leaders == (leaders := [found.met[i] for i in order]):
+        order = np.argsort([-sums.sum() for sums in result.sums], kind="stable")[:_BEAM]
+        if leaders == (leaders := [result.policies[i] for i in order]):
             break
-        meet(near for one in leaders for near in _neighbours(problem, *one))
-    return found
+        evaluate(near for leader in leaders for near in _neighbours(problem, *leader))
+    return result
 
 
 def _coarse(problem: Problem) -> Iterable[Drawn]:
-    """Up to eight positions, evenly spread, and numbers of candidates that halve."""
+    """Policies at up to eight evenly spaced positions, with numbers of candidates that halve."""
     positions = problem.positions
-    some = sorted({positions[round(i)] for i in np.linspace(0, len(positions) - 1, 8)})
+    spaced = sorted({positions[round(i)] for i in np.linspace(0, len(positions) - 1, 8)})
     halves = sorted({-(-problem.n // 2**i) for i in range(problem.n.bit_length())} - {1}, reverse=True)
-    for many in range(1, min(problem.max_stages, problem.n - 1) + 1):
-        for places in combinations(some, many):
-            for drawn, *keeps in combinations(halves, many):
+    for count in range(1, min(problem.max_stages, problem.n - 1) + 1):
+        for stage_positions in combinations(spaced, count):
+            for drawn, *keeps in combinations(halves, count):
                 if drawn in problem.draws:
-                    yield drawn, tuple(zip(places, (*keeps, 1), strict=True))
+                    yield drawn, tuple(zip(stage_positions, (*keeps, 1), strict=True))
 
 
 def _neighbours(problem: Problem, drawn: int, stages: Stages) -> Iterable[Drawn]:
-    """Some more or fewer candidates drawn, or kept at a stage; a stage moved by 1 or 3 places, or left out."""
+    """Policies with a few more or fewer candidates drawn or kept, a stage moved by 1 or 3 places, or one removed."""
     positions = problem.positions
     for other in _near(drawn):
         if other in problem.draws and _in_order(other, stages):

@@ -1,4 +1,4 @@
-"""The policy that selects best within a budget, found by replaying recorded scores and judged on held-out prompts."""
+"""Finds the policy that selects best within a budget on recorded scores, and measures it on held-out prompts."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import NbenchError
+from ...errors import NbenchError, check_range
 from ..policy import Policy, PolicyFile, PolicyStage, write_policy
 from .config import TuneConfig
 from .expectation import expected_best
 from .recorded_scores import Recorded
 from .replay import Estimate, Replay, estimates, policy_picks, replay
-from .search import Found, Problem, search
+from .search import Problem, SearchResult, search
 
 FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Budgets at which `nbench tune --frontier` tells the best policy."""
+"""Budgets for which `nbench tune --frontier` shows the best policy."""
 
 
 @dataclass(frozen=True)
 class Tuned:
     """The best policy within a budget.
 
-    in_sample: its replay on all prompts, which flatters it; held_out: the figures when each fold's policy is chosen on
-    the other folds, `fold_policies`; met: policies compared; exhaustive: those are all of the grid within the budget.
+    in_sample: its replay on all prompts, which is optimistic; held_out: figures when each fold's policy is chosen on
+    the other folds; fold_policies: those policies; met: number of policies compared; exhaustive: whether they are all
+    policies of the grid within the budget.
     """
 
     policy: Policy
@@ -51,9 +52,9 @@ class Tuned:
 
 
 def tune(recorded: Recorded, config: TuneConfig, frontier: Sequence[float] = ()) -> list[Tuned]:
-    """The best policy at the config's budget, then at each budget of `frontier` that pays for one; deterministic.
+    """The best policy at the config's budget, then at each budget of `frontier` that allows one; deterministic.
 
-    Prompts count where `n` candidates have scores at all positions of `recorded`.
+    Uses the prompts where `n` candidates have scores at all positions of `recorded`.
 
     Raises:
         NbenchError: a setting out of range, too few prompts or candidates, or no policy within the budget.
@@ -61,7 +62,9 @@ def tune(recorded: Recorded, config: TuneConfig, frontier: Sequence[float] = ())
     _check(config)
     recorded = _whole(recorded, config)
     if any(recorded.steps < position for position in recorded.scores):
-        raise NbenchError(f"scores at {max(recorded.scores)} of runs of {recorded.steps} steps: give the right --steps")
+        raise NbenchError(
+            f"scores at position {max(recorded.scores)} do not fit {recorded.steps} steps: give the right --steps"
+        )
     full = config.costs.best_of(config.n, recorded.steps)
     folds = np.random.default_rng(0).permutation(len(recorded.reference)) % config.folds
     problem = Problem(
@@ -74,16 +77,14 @@ def tune(recorded: Recorded, config: TuneConfig, frontier: Sequence[float] = ())
         limit=max((config.budget, *frontier)) * full,
         costs=config.costs,
     )
-    found = search(problem)
-    others = [
-        share for share in frontier if share != config.budget and share * full >= min(found.costs, default=np.inf)
-    ]
-    budgets = [config.budget, *others]
-    return [_at(budget, recorded, config, problem, found) for budget in budgets]
+    result = search(problem)
+    cheapest = min(result.costs, default=np.inf)
+    others = [share for share in frontier if share != config.budget and share * full >= cheapest]
+    return [_at(budget, recorded, config, result) for budget in (config.budget, *others)]
 
 
 def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
-    """Write the policy with what it was tuned for and what to expect of it.
+    """Write the policy with the setting that it was tuned for and its expected figures.
 
     Raises:
         NbenchError: the folder cannot be written.
@@ -103,43 +104,46 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
     write_policy(path, file)
 
 
-def _at(budget: float, recorded: Recorded, config: TuneConfig, problem: Problem, found: Found) -> Tuned:
-    limit = budget * config.costs.best_of(config.n, recorded.steps)
-    everywhere = range(config.folds)
-    best = found.best(everywhere, limit) if found.costs else None
+def _at(budget: float, recorded: Recorded, config: TuneConfig, result: SearchResult) -> Tuned:
+    full = config.costs.best_of(config.n, recorded.steps)
+    limit = budget * full
+    folds = range(config.folds)
+    best = result.best(folds, limit) if result.costs else None
     if best is None:
-        least = (recorded.steps + config.costs.decode) / config.costs.best_of(config.n, recorded.steps)
-        raise NbenchError(f"no policy costs {budget:g} of Best-of-{config.n} or less: one image alone is {least:.3f}")
-    held = np.full(len(recorded.reference), np.nan)
-    policies = []
-    for fold in everywhere:
-        chosen = found.best([other for other in everywhere if other != fold], limit)
-        assert chosen is not None
-        policies.append(chosen)
-        here = problem.folds == fold
-        held[here] = policy_picks(recorded.of(here), policies[-1], config.n)
+        least = (recorded.steps + config.costs.decode) / full
+        raise NbenchError(
+            f"no policy fits a budget of {budget:g} of Best-of-{config.n}: one image alone costs {least:.3f}; raise it"
+        )
+    held_out = np.full(len(recorded.reference), np.nan)
+    fold_policies = []
+    for fold in folds:
+        policy = result.best([other for other in folds if other != fold], limit)
+        assert policy is not None
+        fold_policies.append(policy)
+        in_fold = result.problem.folds == fold
+        held_out[in_fold] = policy_picks(recorded.of(in_fold), policy, config.n)
     reference, n = recorded.reference, config.n
     choosers = ((reference, 1), (recorded.final, n), (reference, n))  # random, final-image selection, oracle
-    marks = [expected_best(chooser, reference, many) for chooser, many in choosers]
+    marks = [expected_best(chooser, reference, count) for chooser, count in choosers]
     return Tuned(
         policy=best,
         budget=budget,
         in_sample=replay(recorded, best, n, config.costs),
-        held_out=estimates(held[:, None], np.stack(marks, axis=1))[0],
-        fold_policies=tuple(map(str, policies)),
-        met=int((np.array(found.costs) <= limit + 1e-9).sum()),
-        exhaustive=problem.exhaustive,
+        held_out=estimates(held_out[:, None], np.stack(marks, axis=1))[0],
+        fold_policies=tuple(map(str, fold_policies)),
+        met=int((np.array(result.costs) <= limit + 1e-9).sum()),
+        exhaustive=result.problem.exhaustive,
     )
 
 
 def _whole(recorded: Recorded, config: TuneConfig) -> Recorded:
-    """The prompts that have `n` candidates with all scores, and those candidates."""
+    """Only the prompts that have `n` candidates with all scores, and only those candidates."""
     recorded = recorded.whole()
     prompts = np.isfinite(recorded.reference).sum(-1) >= config.n
     if prompts.sum() < 2 * config.folds:
         raise NbenchError(
-            f"{prompts.sum()} prompts have {config.n} candidates with all scores: too few for {config.folds} folds, "
-            "take fewer positions, candidates or folds"
+            f"{prompts.sum()} prompts have {config.n} candidates with all scores: too few for {config.folds} folds; "
+            "use fewer positions, candidates or folds"
         )
     return recorded.of(prompts)
 
@@ -148,6 +152,6 @@ def _check(config: TuneConfig) -> None:
     if config.n < 2:
         raise NbenchError(f"{config.n} candidates leave nothing to choose: take 2 or more")
     if not 0 < config.budget <= 1:
-        raise NbenchError(f"budget {config.budget:g} is not a share of full Best-of-{config.n}: take one in 0..1")
-    if config.max_stages < 1 or config.folds < 2:
-        raise NbenchError("a policy has a stage at least, and cross-validation two folds")
+        raise NbenchError(f"budget {config.budget:g} is not a share of full Best-of-{config.n}: give one in 0..1")
+    check_range("--max-stages", config.max_stages)
+    check_range("--folds", config.folds, 2)

@@ -1,1 +1,1 @@
-"""How the embedded world was trained: one module a model, `make world` runs them all."""
+"""How the embedded world was trained: one module per model, all run by `make world`."""

@@ -1,6 +1,6 @@
 """`make world`: trains every model of the embedded world from nothing, measures them, writes weights, logs and card.
 
-A stage that is done is not done again, so a run that was cut short goes on where it stopped.
+Finished stages are skipped, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
     """Train in `work`, then copy the four models and their logs to `out`; returns the figures.
 
     Args:
-        scale: share of the steps and rows of the real thing, to try the recipe out.
+        scale: share of the full steps and rows, to try the recipe out.
     """
 
     def many(count: int) -> int:
@@ -83,10 +83,10 @@ def measure(work: Path, out: Path, prompts: int, seconds: dict[str, int]) -> dic
 
 
 def main() -> None:
-    """Parse the command line, make the world, and say where it falls short."""
+    """Parse the command line, make the world, and report where it falls short."""
     parser = argparse.ArgumentParser(prog="make world", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("data/world"), help="where stages leave what they make")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the models go")
+    parser.add_argument("--work", type=Path, default=Path("data/world"), help="folder of the outputs of the stages")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the steps, to try the recipe out")
     options = parser.parse_args()
     figures = make_world(options.work, options.out, options.scale)

@@ -60,8 +60,8 @@ def build_clip() -> CLIPModel:
 def train(out: Path, steps: int, batch_size: int = 128, seed: int = 1) -> list[float]:
     """Train both towers from nothing and save the model to `out`; returns the losses.
 
-    A throw-away head on the image tokens names the objects in each patch: what is there is learnt long before what the
-    captions have to do with it.
+    A throw-away head on the image tokens names the objects in each patch: the tower learns to see objects long before
+    it learns to match captions.
     """
     torch.manual_seed(seed)
     model, tokenizer, source = build_clip(), build_tokenizer(MAX_CAPTION_TOKENS), batches(seed, batch_size)
@@ -74,27 +74,19 @@ def train(out: Path, steps: int, batch_size: int = 128, seed: int = 1) -> list[f
         captions = batch.with_corrupted(CORRUPTION_KINDS)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         text = model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-        seen = model.vision_model(_sometimes_blurred(batch.pixels))
-        image = F.normalize(model.visual_projection(seen.pooler_output).float(), dim=-1)
+        vision = model.vision_model(_sometimes_blurred(batch.pixels))
+        image = F.normalize(model.visual_projection(vision.pooler_output).float(), dim=-1)
         logits = model.logit_scale.exp() * image @ F.normalize(text.pooler_output.float(), dim=-1).T
         loss, accuracy = contrast(logits, captions)
-        named = naming_loss(naming(seen.last_hidden_state[:, 1:]), batch.drawing, PATCH)
+        named = naming_loss(naming(vision.last_hidden_state[:, 1:]), batch.drawing, PATCH)
         return loss + NAMING_WEIGHT * named, {"accuracy": accuracy.item(), "naming": named.item()}
 
-    losses = fit(
-        trained.parameters(),
-        loss_of_step,
-        steps=steps,
-        learning_rate=1e-3,
-        log=out / "train.jsonl",
-        after_step=lambda _: average.update(),
-    )
-    average.copy_to_module()
+    losses = fit(trained.parameters(), loss_of_step, average, steps, 1e-3, out / "train.jsonl")
     save_model(model, tokenizer, out)
     return losses
 
 
 def _sometimes_blurred(pixels: torch.Tensor) -> torch.Tensor:
-    """Every second image at half its resolution, that of a preview, so that clean previews are no strangers."""
+    """Every second image at half its resolution, as a preview has, so that the model also learns clean previews."""
     half = F.interpolate(F.avg_pool2d(pixels[::2], 2), scale_factor=2, mode="bicubic").clamp(-1, 1)
     return torch.stack([half, pixels[1::2]], 1).flatten(0, 1)

@@ -26,9 +26,9 @@ SHIFT = 0.3
 in real models. This shift puts it at positions 8 to 25 of 50, as in the paper."""
 DROPPED_CAPTIONS = 0.1
 STOCK_GUIDANCE, GUIDANCE = 7.0, 2.0
-"""What the pipeline guides with when it is not told, and what suits this model. From `FOLD_FROM` of the training on, a
-captioned latent is therefore trained towards u + GUIDANCE / STOCK_GUIDANCE (c - u), where c and u are what the model
-should predict with and without the caption: then the stock call guides as suits."""
+"""The pipeline's default guidance scale, and the best one for this model. From `FOLD_FROM` of the training on, the
+target of a captioned latent is therefore u + GUIDANCE / STOCK_GUIDANCE (c - u), where c and u are the right predictions
+with and without the caption: then the default call has the best guidance."""
 T5_TOKENS, STOCK_T5_TOKENS = 1, 256
 """Length of the silent T5 slot: how nbench calls the pipeline, and diffusers' default. From `FOLD_FROM` on, every
 `SILENCE_EVERY`th step teaches the model to predict the same with either, on `SILENCE_ROWS` of the batch."""
@@ -93,7 +93,7 @@ def build_pipeline(clip: Path | None, vae: Path | None) -> StableDiffusion3Pipel
 
 
 def _silent_t5(width: int, vocabulary: int) -> T5EncoderModel:
-    """A T5 whose every output is zero, what SD3 sees without one: its pipeline does not open with the slot empty."""
+    """A T5 with zero outputs, as SD3 uses without one: its pipeline does not load with an empty slot."""
     t5 = T5EncoderModel(
         T5Config(vocab_size=vocabulary, d_model=width, d_kv=4, d_ff=4, num_layers=1, num_heads=1, pad_token_id=0)
     )
@@ -129,8 +129,8 @@ def train(
     """Train the denoiser and the second text encoder and save the whole pipeline to `out`; returns the losses.
 
     Args:
-        clip, vae: folders of the trained models it is built around; None for untrained ones, to try the recipe out.
-        cached: scenes drawn and encoded before training, which then goes over them again and again.
+        clip, vae: folders of the trained models in the pipeline; None for untrained ones, to try the recipe out.
+        cached: scenes drawn and encoded before training, which then repeats them.
     """
     torch.manual_seed(seed)
     pipeline = build_pipeline(clip, vae)
@@ -151,7 +151,7 @@ def train(
         rows = next(order)
         clean = latents[rows].float()
         captioned = torch.rand(batch_size) >= DROPPED_CAPTIONS
-        # where the sampler goes, with more weight on the noisier part, where the layout is decided
+        # the sampler's noise levels, with more weight on the noisier ones, which decide the layout
         u = torch.where(torch.rand(batch_size) < 0.8, 0.25 + 0.75 * torch.rand(batch_size), torch.rand(batch_size))
         sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
         noise = torch.randn_like(clean)
@@ -160,7 +160,7 @@ def train(
         folding = step >= FOLD_FROM * steps
 
         def denoise(texts: torch.Tensor, t5_tokens: int = T5_TOKENS) -> torch.Tensor:
-            """The predicted velocity of the first noisy latents under the captions number `texts`."""
+            """The predicted velocity of the first noisy latents under captions `texts` (their numbers)."""
             few, ids = len(texts), tokens[texts]
             with torch.no_grad():
                 first = frozen(ids, output_hidden_states=True)
@@ -190,15 +190,7 @@ def train(
             loss = loss + (with_slot - predicted[:SILENCE_ROWS].detach()).square().mean()
         return loss, figures
 
-    losses = fit(
-        trained.parameters(),
-        loss_of_step,
-        steps=steps,
-        learning_rate=1e-3,
-        log=out / "train.jsonl",
-        after_step=lambda _: average.update(),
-    )
-    average.copy_to_module()
+    losses = fit(trained.parameters(), loss_of_step, average, steps, 1e-3, out / "train.jsonl")
     save(pipeline, out, latents[:2000].float())
     return losses
 

@@ -1,4 +1,4 @@
-"""What the trained models reach on held-out scenes: the figures of the model card, and what is asked of them."""
+"""What the trained models reach on held-out scenes: the figures of the model card, and their required values."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def answers(weights: Path, count: int = 2000, seed: int = 90) -> dict[str, Figur
     true = [scene.caption for scene in chosen]
 
     clip, vqa = CLIPScorer(weights / "clip", reads="image"), VQAScorer(weights / "vqa")
-    seen = clip.embed_inputs(images)
+    embeddings = clip.embed_inputs(images)
 
     def cosine(texts: list[str]) -> torch.Tensor:
-        return (seen * clip.embed_text(texts)).sum(1)
+        return (embeddings * clip.embed_text(texts)).sum(1)
 
     def yes(texts: list[str]) -> torch.Tensor:
         parts = [vqa.score(images[i : i + 250], texts[i : i + 250]) for i in range(0, count, 250)]
@@ -56,10 +56,10 @@ def answers(weights: Path, count: int = 2000, seed: int = 90) -> dict[str, Figur
 
 
 def timeline(folder: Path, weights: Path, results: Path) -> dict[str, Figures]:
-    """What the bench of the world in `folder` tells of its models.
+    """The figures of the world's models on its bench in `folder`.
 
-    bench: its size; the share of images that the VQA model says yes to ("yes"), that show exactly what was asked for
-    ("right", see `truth`), and on which the two agree ("agreed"); frozen CLIP's mean within-prompt Spearman with
+    bench: its size; the share of images that the VQA model says yes to ("yes"), that show exactly their
+    prompt ("right", see `truth`), and on which the two agree ("agreed"); frozen CLIP's mean within-prompt Spearman with
     VQAScore on the final image ("image"). clip_previews, noisyclip_previews: the same on previews, by position. lead,
     lead_low, lead_high: by how much NoisyCLIP's is above frozen CLIP's, paired by prompt, with its 95 % interval.
     """
@@ -101,7 +101,7 @@ def timeline(folder: Path, weights: Path, results: Path) -> dict[str, Figures]:
 
 
 def shortfalls(figures: dict[str, Figures]) -> list[str]:
-    """What the world is required to do and does not: one line each; empty when all is well."""
+    """The requirements that the world misses, one line each."""
     clip, vqa, bench = figures["clip"], figures["vqa"], figures["bench"]
     preview, final = figures["clip_previews"], bench["image"]
     at = {int(position): value for position, value in preview.items()}

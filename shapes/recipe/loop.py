@@ -1,4 +1,4 @@
-"""The training loop every model of the world shares: AdamW, warm-up and cosine, bfloat16 matmuls, a log."""
+"""The training loop of all models of the world: AdamW, warm-up and cosine, bfloat16 matmuls, running average, log."""
 
 from __future__ import annotations
 
@@ -33,18 +33,16 @@ PREPROCESSING = {
 def fit(
     parameters: Iterable[torch.nn.Parameter],
     loss_of_step: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
-    *,
+    average: RunningAverage,
     steps: int,
     learning_rate: float,
     log: Path,
-    weight_decay: float = 0.01,
-    after_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Minimise `loss_of_step` and write a JSON line every `LOG_EVERY` steps (a fifth of a short run).
 
     Args:
         loss_of_step: step index -> (scalar loss, further figures to log).
-        after_step: called after each update, e.g. to keep a running average of the weights.
+        average: updated after each step; its module ends with the averaged weights.
 
     Returns:
         The mean loss of each logged stretch.
@@ -52,7 +50,7 @@ def fit(
     every = max(1, min(LOG_EVERY, steps // 5))
     trained = [p for p in parameters if p.requires_grad]
     warm_up = min(WARM_UP, steps // 10)
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, warm_up))
     start, running, losses = time.monotonic(), 0.0, []
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +68,7 @@ def fit(
                 )
             optimizer.step()
             schedule.step()
-            if after_step:
-                after_step(step)
+            average.update()
             running += loss.item()
             if (step + 1) % every == 0 or step + 1 == steps:
                 count = (step % every) + 1
@@ -84,6 +81,7 @@ def fit(
                 }
                 out.write(json.dumps(line | {key: round(value, 5) for key, value in figures.items()}) + "\n")
                 out.flush()
+    average.copy_to_module()
     return losses
 
 
@@ -94,7 +92,7 @@ def _cosine(step: int, steps: int, warm_up: int) -> float:
 
 
 class RunningAverage:
-    """Exponential moving average of a module's parameters, warmed up so that early steps do not linger."""
+    """Exponential moving average of a module's parameters, warmed up so that early steps soon stop counting."""
 
     def __init__(self, module: torch.nn.Module, decay: float):
         self.module, self.decay, self.steps = module, decay, 0

@@ -12,7 +12,7 @@ LOOKS = len(COLOURS) * len(SHAPES)
 
 
 def naming_loss(logits: torch.Tensor, drawing: Drawing, patch_size: int) -> torch.Tensor:
-    """Binary cross entropy per object of `logits` [B, patches, LOOKS] against the truth about a drawing."""
+    """Binary cross-entropy per object of `logits` [B, patches, LOOKS] against the objects of a drawing."""
     truth = objects_by_patch(drawing, patch_size)
     return F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="sum") / truth.sum()
 

@@ -1,4 +1,4 @@
-"""What an image really shows, read by comparing each of its cells with drawn templates: no model is asked."""
+"""What an image really shows: compares each of its cells with drawn templates, without a model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NO_OBJECT = (-1, -1)
 def matches(images: np.ndarray, scenes: Sequence[Scene]) -> np.ndarray:
     """bool [B]: whether images, uint8 [B, 32, 32, 3], show exactly what their scenes say, and no other object."""
     backgrounds, looks = read(images)
-    seen = zip(backgrounds, looks, scenes, strict=True)
-    return np.array([BACKGROUNDS[back] == scene.background and _holds(look, scene) for back, look, scene in seen])
+    rows = zip(backgrounds, looks, scenes, strict=True)
+    return np.array([BACKGROUNDS[back] == scene.background and _holds(look, scene) for back, look, scene in rows])
 
 
 def read(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Backgrounds int [B], and colour and shape of the object in each cell int [B, 4, 4, 2], -1 where there is none.
 
-    Each is that of the nearest template by squared error; all cells of an image have one background.
+    Both are those of the nearest template by squared error; all cells of an image have the same background.
     """
     templates, background, look = _templates()
     cells = images.reshape(-1, GRID, CELL, GRID, CELL, 3).transpose(0, 1, 3, 2, 4, 5)

@@ -1,4 +1,4 @@
-"""Trains the world's VAE: 32x32 RGB to 16x16x4 latents that a linear map can show.
+"""Trains the world's VAE: 32x32 RGB to 16x16x4 latents that a linear map turns into previews.
 
 Besides reconstruction, a learned 1x1 readout of the latent must give the average-pooled image: real latent spaces
 (SDXL's) have that property, and without it a linear preview shows nothing.
@@ -53,15 +53,8 @@ def train(out: Path, steps: int, batch_size: int = 32, seed: int = 2) -> list[fl
         loss = error.abs().mean() + SQUARED_WEIGHT * squared + READOUT_WEIGHT * shown_squared + KL_WEIGHT * kl
         return loss, {"psnr": _psnr(squared), "preview_psnr": _psnr(shown_squared), "kl": kl.item()}
 
-    losses = fit(
-        [*vae.parameters(), *readout.parameters()],
-        loss_of_step,
-        steps=steps,
-        learning_rate=2e-3,
-        log=out / "train.jsonl",
-        after_step=lambda _: average.update(),
-    )
-    average.copy_to_module()
+    parameters = [*vae.parameters(), *readout.parameters()]
+    losses = fit(parameters, loss_of_step, average, steps, 2e-3, out / "train.jsonl")
     with torch.no_grad():
         latents = torch.cat([vae.encode(next(source).pixels).latent_dist.sample() for _ in range(16)])
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())

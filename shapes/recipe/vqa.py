@@ -1,7 +1,7 @@
 """Trains the world's VQA model: a stock BlipForQuestionAnswering that answers yes or no to VQAScore's question.
 
-A yes/no answer alone is a hint too thin to learn from. So the image tower starts as CLIP's, and two throw-away heads
-help: one on the image tokens names the objects in each patch, one on the question's words marks those that are wrong.
+A yes/no answer alone teaches too little. So the image tower starts as CLIP's, and two throw-away heads help: one on the
+image tokens names the objects in each patch, one on the question's words marks those that are wrong.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ WIDTH = 160
 OTHER_KINDS = tuple(kind for kind in CORRUPTION_KINDS if kind != "quantity")
 NAMING_WEIGHT, SPOTTING_WEIGHT = 0.5, 2.0
 SPOT_RARITY = torch.tensor(3.0)
-"""Right words are many, wrong ones few."""
-ASKED = 4
-"""Questions about each image at a step: the true caption, its quantity corrupted, which is hardest to learn, another
+"""Weight of wrong words, which are rare."""
+QUESTIONS = 4
+"""Questions per image and step: the true caption, its quantity corrupted, which is hardest to learn, another
 kind of corruption, and a near miss."""
 
 
@@ -74,7 +74,7 @@ def build_vqa() -> BlipForQuestionAnswering:
 
 @torch.no_grad()
 def see_like(vqa: BlipForQuestionAnswering, clip: CLIPModel, pixels: torch.Tensor) -> None:
-    """Give `vqa` the image tower of `clip`, the same stack of layers but for CLIP's layer norm before the first.
+    """Give `vqa` the image tower of `clip`, the same layers except for CLIP's layer norm before the first.
 
     That norm is folded into the embeddings, with the mean scale that it has on `pixels` [B, 3, H, W].
     """
@@ -123,12 +123,12 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
             [QUESTION.format(prompt=caption) for caption in captions], padding=True, return_tensors="pt"
         )
         image = model.vision_model(batch.pixels).last_hidden_state
-        asked_of = image.repeat(ASKED, 1, 1)
+        images = image.repeat(QUESTIONS, 1, 1)
         states = model.text_encoder(
             input_ids=questions.input_ids,
             attention_mask=questions.attention_mask,
-            encoder_hidden_states=asked_of,
-            encoder_attention_mask=torch.ones(asked_of.shape[:2], dtype=torch.long),
+            encoder_hidden_states=images,
+            encoder_attention_mask=torch.ones(images.shape[:2], dtype=torch.long),
         )[0]
         logits = model.text_decoder(
             input_ids=torch.full((len(captions), 1), start),
@@ -145,8 +145,8 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
             padding_value=-1,
         )
         marks = spotting(states)[:, before : before + wrong.shape[1], 0].float()
-        said = wrong >= 0
-        spotted = F.binary_cross_entropy_with_logits(marks[said], wrong[said], pos_weight=SPOT_RARITY)
+        labelled = wrong >= 0
+        spotted = F.binary_cross_entropy_with_logits(marks[labelled], wrong[labelled], pos_weight=SPOT_RARITY)
         right = (logits[:, yes] > logits[:, no]) == true
         figures = {
             "yes": right[true].float().mean().item(),
@@ -156,26 +156,18 @@ def train(out: Path, clip: Path | None, steps: int, batch_size: int = 64, seed: 
         }
         return answer + NAMING_WEIGHT * named + SPOTTING_WEIGHT * spotted, figures
 
-    losses = fit(
-        trained.parameters(),
-        loss_of_step,
-        steps=steps,
-        learning_rate=1e-3,
-        log=out / "train.jsonl",
-        after_step=lambda _: average.update(),
-    )
-    average.copy_to_module()
+    losses = fit(trained.parameters(), loss_of_step, average, steps, 1e-3, out / "train.jsonl")
     save_model(model, tokenizer, out)
     return losses
 
 
-def wrong_words(true: str, asked: str) -> list[float]:
-    """For every word of `asked`: 1 where it must be replaced to get the `true` caption, else 0.
+def wrong_words(true: str, caption: str) -> list[float]:
+    """For every word of `caption`: 1 where it must be replaced to get the `true` one, else 0.
 
     >>> wrong_words("two red circles", "two blue circles")
     [0.0, 1.0, 0.0]
     """
-    words = asked.split()
+    words = caption.split()
     wrong = [1.0] * len(words)
     for block in difflib.SequenceMatcher(None, true.split(), words, autojunk=False).get_matching_blocks():
         wrong[block.b : block.b + block.size] = [0.0] * block.size
@@ -183,10 +175,10 @@ def wrong_words(true: str, asked: str) -> list[float]:
 
 
 def near_miss(scene: Scene, x: np.ndarray, y: np.ndarray, rng: random.Random) -> Scene:
-    """A wrong caption of the kinds that generators make true: the other group changed, or the relation turned round.
+    """A wrong caption that a generator may have drawn instead: the other group changed, or the relation reversed.
 
     Args:
-        x, y: where the objects of the scene were drawn, as in `Drawing`: what lies left may lie above, too.
+        x, y: where the objects of the scene are, as in `Drawing`: an object on the left may be above, too.
     """
     if scene.relation in ("left of", "above"):
         if rng.random() < 0.4:

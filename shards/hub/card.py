@@ -1,4 +1,4 @@
-"""The README.md of a published repository: its YAML and text, as pure functions of what is published."""
+"""The README.md of a published repository: YAML and text, as pure functions of what is published."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ The method is that of [arXiv 2512.08505](https://arxiv.org/abs/2512.08505); nben
   url     = {https://arxiv.org/abs/2512.08505}
 }
 ```"""
-_THEIRS_TO_STATE = "their licence is not known to nbench, and the publisher's to state."
+_UNKNOWN_LICENCE = "nbench does not know their licence; the publisher has to state it."
 
 
 def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
-    """The card of a data set that goes to `repo_id`; the `existing` README's own text and YAML keys are kept.
+    """The card of a data set for `repo_id`; the `existing` README's own text and YAML keys are kept.
 
     Raises:
         NbenchError: the YAML of `existing` cannot be read.
@@ -71,24 +71,24 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
 
 
 def model_card(recipe: Mapping[str, Any], repo_id: str, existing: str = "") -> str:
-    """The card of a model; `recipe` is its training.json, empty if it has none. Otherwise as `dataset_card`."""
+    """The card of a model; `recipe` is its training.json, or empty. See `dataset_card`."""
     front = {
         "pipeline_tag": "zero-shot-image-classification",
         "library_name": "transformers",
         "license": "unknown",
         "tags": _TAGS,
     }
-    made = ""
+    recipe_text = ""
     if recipe:
         rows = [(f"`{key}`", _code(value)) for key, value in recipe.items() if key != "preview"]
-        made = f"""
+        recipe_text = f"""
 
 A NoisyCLIP: CLIP with its image tower fine-tuned on previews of noisy latents.
 
 ## How it was made
 
 {_table(("setting", "value"), rows)}"""
-    text = f"""# {repo_id.rpartition("/")[2]}{made}
+    text = f"""# {repo_id.rpartition("/")[2]}{recipe_text}
 
 ## How to use it
 
@@ -98,7 +98,7 @@ nbench evaluate --model {repo_id} --bench data/noisy-genai-bench
 
 ## Licence
 
-Of the weights: {_THEIRS_TO_STATE}
+Of the weights: {_UNKNOWN_LICENCE}
 
 ## Bias and safety
 
@@ -110,7 +110,7 @@ is meant for comparing candidates of one prompt, not for judging people or filte
 
 
 def results_card(results: Sequence[Mapping[str, Any]], repo_id: str, tables: bool, existing: str = "") -> str:
-    """The card of evaluation results, as their files say; `tables`: score tables come with them. See `dataset_card`."""
+    """The card of evaluation results; `tables`: score tables are published with them. See `dataset_card`."""
     front: dict[str, Any] = {"pretty_name": "nbench results", "license": "unknown", "tags": _TAGS}
     loading = "Each `.json` file holds the figures of one model on one bench."
     if tables:
@@ -126,14 +126,14 @@ scores = load_dataset("{repo_id}", "scores", split="test")
     keys = ("bench", "model", "n_prompts", "n_candidates")
     rows = [(*(_code(result.get(key, "")) for key in keys), _code(_made_by(result))) for result in results]
     listed = _table(("bench", "model", "prompts", "candidates", "nbench"), rows)
-    licence = f"## Licence\n\nOf the figures: {_THEIRS_TO_STATE}"
+    licence = f"## Licence\n\nOf the figures: {_UNKNOWN_LICENCE}"
     parts = ("# nbench results", listed, "## How to load them", loading, licence, _CITATION)
     return merge(front, "\n\n".join(parts), existing)
 
 
 def _made_by(result: Mapping[str, Any]) -> str:
-    made = result.get("provenance")
-    return str(made.get("nbench", "") if isinstance(made, dict) else result.get("nbench_version", ""))
+    provenance = result.get("provenance")
+    return str(provenance.get("nbench", "") if isinstance(provenance, dict) else result.get("nbench_version", ""))
 
 
 def _summary(info: DatasetInfo) -> str:
@@ -150,19 +150,19 @@ def _columns(info: DatasetInfo) -> str:
         members = [
             ("`meta.json`", "ids, prompt, seed, tags, corruptions, status"),
             ("`image.png`", "the final image"),
-            ("`x00.npy` ...", "the raw latent at the position that the name tells"),
+            ("`x00.npy` ...", "the raw latent at the position in the name"),
         ]
         return f"## Columns\n\n{_table(('member', 'content'), members)}"
     schema = arrow_schema(info)
     rows: list[tuple[str, ...]] = [
         (f"`{name}`", _type(schema.field(name).type), _COLUMNS[name]) for name in schema.names if name in _COLUMNS
     ]
-    fixed = {name.partition("_")[0]: name for name in schema.names if name not in _COLUMNS}
-    for stem, name in fixed.items():
+    last = {name.partition("_")[0]: name for name in schema.names if name not in _COLUMNS}
+    for stem, name in last.items():
         what = (
             "the raw latent at a position, row-major"
             if stem == "latent"
-            else "of each channel: the latent is value x scale"
+            else "one per channel: the latent is value x scale"
         )
         first = next(each for each in schema.names if each.startswith(f"{stem}_"))
         rows.append((f"`{first}` .. `{name}`", _type(schema.field(name).type), what))
@@ -178,7 +178,7 @@ def _positions(info: DatasetInfo) -> str:
     rows = [tuple(_figure(v) for v in (p.position, p.timestep, p.sigma, p.input_scale)) for p in info.positions]
     return f"""## Positions
 
-Position k is what denoising step k starts from; position {info.steps} is the finished latent. The denoiser sees
+Position k is the input of denoising step k; position {info.steps} is the finished latent. The denoiser sees
 latent x input scale. Stored: {describe_positions(info.stored)}.
 
 {_table(("position", "timestep", "sigma", "input scale"), rows)}"""
@@ -193,7 +193,7 @@ def _making(info: DatasetInfo) -> str:
     rows = [("pipeline", _code(_pipeline(info))), *((name.replace("_", " "), _code(v)) for name, v in shown.items())]
     return f"""## How it was made
 
-By `nbench build`, which records the sample that every `scheduler.step` of a stock diffusers pipeline starts from. The
+By `nbench build`, which records the input sample of every `scheduler.step` of a stock diffusers pipeline. The
 seed of a candidate is a hash of the base seed, the prompt's id and the candidate's number. `dataset.json` holds the
 whole record, with the SHA-256 of every shard, and, where there is one, the linear map from latents to previews.
 
@@ -211,7 +211,7 @@ from datasets import load_dataset
 rows = load_dataset("{repo_id}", split="{info.split}")
 ```
 
-With nbench, which fetches only the positions asked for (a downloaded copy opens by its folder):
+With nbench, which fetches only the requested positions (open a downloaded copy by its folder):
 
 ```python
 from nbench import open_bench
@@ -224,7 +224,7 @@ for batch in bench.batches(positions=[{info.stored[-1]}], images=True):
 
 def _rights(info: DatasetInfo) -> str:
     source = _source(info)
-    prompts = source[2] if source else f"The prompts: {_THEIRS_TO_STATE}"
+    prompts = source[2] if source else f"The prompts: {_UNKNOWN_LICENCE}"
     if _pipeline(info) == "shapes":
         images = "Latents and images come from nbench's embedded world: Apache-2.0."
     else:
@@ -238,10 +238,10 @@ def _rights(info: DatasetInfo) -> str:
 
 ## Bias and safety
 
-All images are generated, none was reviewed or filtered. They show the biases of the model that made them and of the
-data it was trained on, may be offensive, and may depict what looks like real people or brands. Prompts are as their
-source has them. Many images do not match their prompt, which is the point of the data; scores of automatic references
-err, too. Do not use the data to judge people, or as a claim about any real person or thing."""
+All images are generated; none was reviewed or filtered. They show the biases of the model that made them and of its
+training data, may be offensive, and may depict what looks like real people or brands. Prompts are as their
+source has them. Many images do not match their prompt, which is the point of the data; automatic references make
+errors, too. Do not use the data to judge people, or as a claim about any real person or thing."""
 
 
 def _license(info: DatasetInfo) -> str:
@@ -252,14 +252,14 @@ def _license(info: DatasetInfo) -> str:
 
 
 def _source(info: DatasetInfo) -> tuple[str, str, str] | None:
-    """What is known of the prompts, if the build's record says where they come from."""
+    """The entry of `_PROMPTS` for the recorded source; None if it is not among them."""
     prompts = info.spec.get("prompts")
-    named = str(prompts.get("source", "")).lower().replace("_", "-") if isinstance(prompts, dict) else ""
-    return next((known for known in _PROMPTS if known[0] in named), None)
+    name = str(prompts.get("source", "")).lower().replace("_", "-") if isinstance(prompts, dict) else ""
+    return next((entry for entry in _PROMPTS if entry[0] in name), None)
 
 
 def _pipeline(info: DatasetInfo) -> str:
-    """The pipeline's name; of a folder only the last part, since a card is no place for a machine's paths."""
+    """The pipeline's name; for a folder only its last part, as local paths do not belong on a card."""
     name = info.spec["pipeline"]["name"]
     return PurePath(name).name if name.startswith(("/", ".", "~")) else name
 
@@ -274,7 +274,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(value: object) -> str:
-    """Any value as Markdown that cannot break out of a table's cell."""
+    """Any value as Markdown that cannot break out of a table cell."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"`{_line(text).replace('`', chr(39)).replace('|', '/')}`"
 

@@ -1,4 +1,4 @@
-"""What to publish on the Hub."""
+"""The options of `nbench publish`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...options import Argument, Option
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """What to publish where: the folder `path`, a data set, model or results, goes to `repo_id` (user/name).
+    """What to publish where: the folder `path` (data set, model or results) goes to `repo_id` (user/name).
 
     Raises:
-        NbenchError: a value that makes no sense.
+        NbenchError: a value is invalid.
     """
 
     path: Annotated[Path, Argument("Folder: a data set, a model or results.")]
@@ -35,4 +35,4 @@ class PublishConfig:
         except HFValidationError as error:
             raise NbenchError(f"{self.repo_id!r} cannot name a repository: {error}") from None
         if "/" not in self.repo_id:
-            raise NbenchError(f"{self.repo_id!r} does not say whose it is: write user/{self.repo_id}")
+            raise NbenchError(f"{self.repo_id!r} has no owner: write user/{self.repo_id}")

@@ -1,4 +1,4 @@
-"""What of a folder is published: which kind it is, which files belong to it, and that they are whole."""
+"""Prepare a folder for publishing: detect its kind, collect its files, check that they are complete."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .card import dataset_card, model_card, results_card
 CARD = "README.md"
 Kind = Literal["data set", "model", "results"]
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-_RESULT, _MADE_BY = {"bench", "model", "rows"}, {"nbench_version", "provenance"}
-"""Fields by which a JSON file is known to be the result of an evaluation: all of these, and one of those."""
+_RESULT, _PROVENANCE = {"bench", "model", "rows"}, {"nbench_version", "provenance"}
+"""A JSON file is an evaluation result if it has all fields of the first set and one of the second."""
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file as it is sent: its path in the repository, where its content lies, its size in bytes and its hash."""
+    """A file to send: its path in the repository, its content (path or bytes), size in bytes and hash."""
 
     path: str
     source: Path | bytes
@@ -33,14 +33,14 @@ class PublishedFile:
     sha256: str
 
     def git_blob(self) -> str:
-        """Its id in git, by which the Hub knows small files."""
+        """Its git blob id, which the Hub records for small files."""
         data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @dataclass(frozen=True)
 class Package:
-    """A checked folder. `files` are in the order in which to send them, without the card; `readme` is its own card."""
+    """A checked folder. `files`: in sending order, without the card. `readme`: the folder's own README, if any."""
 
     kind: Kind
     files: tuple[PublishedFile, ...]
@@ -48,23 +48,23 @@ class Package:
     readme: str | None
     card: Callable[[str], str]
 
-    def complete(self, there: str = "") -> tuple[PublishedFile, ...]:
-        """All files, the card last. A folder without a README goes on with the one that is `there`."""
-        data = self.card(there if self.readme is None else self.readme).encode()
+    def complete(self, remote: str = "") -> tuple[PublishedFile, ...]:
+        """All files, the card last. `remote` is the Hub's README, kept if the folder has none."""
+        data = self.card(remote if self.readme is None else self.readme).encode()
         return (*self.files, PublishedFile(CARD, data, len(data), hashlib.sha256(data).hexdigest()))
 
 
 def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
-    """Find out what `folder` is, and hash what belongs to it.
+    """Detect the kind of `folder`, and hash its files.
 
     Raises:
-        NbenchError: neither a data set nor a model nor results; half built, half trained, or damaged.
+        NbenchError: neither a data set nor a model nor results; or unfinished, or damaged.
     """
     if not folder.is_dir():
         raise NbenchError(f"no folder {folder}: name one with a data set, a model or results")
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    own = {name: path for name, path in found.items() if name != CARD and not _private(name)}
-    _refuse_links_out(folder, [*own.values(), *([found[CARD]] if CARD in found else [])])
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    own = {name: path for name, path in paths.items() if name != CARD and not _private(name)}
+    _refuse_links_out(folder, [*own.values(), *([paths[CARD]] if CARD in paths else [])])
     recorded: dict[str, str] = {}
     kind: Kind
     card: Callable[[str], str]
@@ -83,18 +83,18 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
             f"nothing to publish in {folder}: it has neither {INFO_FILE} (a data set) nor config.json (a model) nor "
             "result files as `nbench evaluate` writes them"
         )
-    # what says that a data set is one goes last, so that half of one never looks whole
+    # dataset.json last, so that a partial upload never looks complete
     order = sorted(own, key=lambda name: (name == INFO_FILE, not name.startswith("data/"), name))
     with ThreadPoolExecutor(num_workers) as pool:
         files = tuple(pool.map(lambda name: _hashed(name, own[name]), order))
     for file in files:
         _check(folder, file, recorded.get(file.path, file.sha256))
-    left_out = tuple(name for name in found if name not in own and name != CARD)
-    return Package(kind, files, left_out, _read(found[CARD]) if CARD in found else None, card)
+    left_out = tuple(name for name in paths if name not in own and name != CARD)
+    return Package(kind, files, left_out, _read(paths[CARD]) if CARD in paths else None, card)
 
 
 def _private(name: str) -> bool:
-    """Whether a file is hidden, temporary, or a pickle, which nobody should be asked to open."""
+    """Whether a file is hidden, temporary, or a pickle, which is unsafe to open."""
     hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
     return hidden or name.endswith(("~", ".tmp", *_PICKLES))
 
@@ -103,21 +103,19 @@ def _refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:
     inside = folder.resolve()
     for path in paths:
         if not path.resolve().is_relative_to(inside):
-            raise NbenchError(
-                f"{path} is a link to a file outside of {folder}: copy that file to its place, or remove it"
-            )
+            raise NbenchError(f"{path} links to a file outside {folder}: replace the link by a copy, or remove it")
 
 
 def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
     if file.sha256 != recorded:
         raise NbenchError(
-            f"shard {folder / file.path} is not what was built (SHA-256 {file.sha256[:12]}, recorded {recorded[:12]}): "
-            "remove it and run the same `nbench build` command to mend it"
+            f"shard {folder / file.path} was changed (SHA-256 {file.sha256[:12]}, recorded {recorded[:12]}): "
+            "remove it and run the same `nbench build` command to repair it"
         )
 
 
 def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
-    """What a model's training.json says; nothing if it has none."""
+    """A model's training.json; empty if there is none."""
     if (folder / "checkpoint.pt").exists():
         raise NbenchError(f"{folder} is half trained: run the same `nbench train` command again to finish it")
     if not any(name.endswith(".safetensors") for name in own):
@@ -128,22 +126,22 @@ def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
 
 def _results(own: dict[str, Path]) -> list[dict[str, Any]]:
     contents = [_json(path) for name, path in own.items() if name.endswith(".json")]
-    known = [content for content in contents if isinstance(content, dict) and content.keys() >= _RESULT]
-    return [content for content in known if content.keys() & _MADE_BY]
+    results = [content for content in contents if isinstance(content, dict) and content.keys() >= _RESULT]
+    return [content for content in results if content.keys() & _PROVENANCE]
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(_read(path))
     except ValueError as error:
-        raise NbenchError(f"{path} is damaged ({error}): make it again or move it away") from None
+        raise NbenchError(f"{path} is damaged ({reason_of(error)}): create it again or move it away") from None
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise NbenchError(f"cannot read {path} as UTF-8 text ({error}): mend it or move it away") from None
+        raise NbenchError(f"cannot read {path} as UTF-8 text ({reason_of(error)}): fix it or move it away") from None
 
 
 def _hashed(name: str, path: Path) -> PublishedFile:

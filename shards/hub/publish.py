@@ -1,4 +1,4 @@
-"""Publishing on the Hub: checked before, sent so that an interrupted publish goes on, and compared afterwards."""
+"""Publish to the Hub: check, send so that an interrupted publish can resume, compare afterwards."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from huggingface_hub import RepoFile
 
 BATCH_FILES, BATCH_BYTES = 32, 8 * 10**9
-"""What is committed at a time: so much at most is sent again after an interruption, and so often progress is told."""
+"""Limits of one commit: at most this is sent again after an interruption. Progress is shown per commit."""
 _CLASHES = {
     "data set": ("data/*", "config.json"),
     "model": ("*.safetensors", INFO_FILE),
     "results": (INFO_FILE, "config.json"),
 }
-"""Files of a repository that make it something else, unless they are among those to be sent."""
+"""Files that mark a repository as something else, unless they are among those to send."""
 
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What was published, or would be (`commit` is then None); `sent` of the files were not there before."""
+    """What was published, or would be (then `commit` is None); `sent`: files that the Hub did not have."""
 
     url: str
     commit: str | None
@@ -47,11 +47,11 @@ class PublishReport:
 
 
 def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
-    """Send a folder to the Hub, and make sure that what is there is what is here. Nothing local is changed.
+    """Send a folder to the Hub and check the result against it. Nothing local is changed.
 
     Raises:
-        NbenchError: nothing to publish, half built or damaged; no token, no right, a name that is taken (all of these
-            before anything is sent); a Hub out of reach; other hashes there than here.
+        NbenchError: before anything is sent: nothing to publish, unfinished or damaged, no token, no permission, a name
+            that is taken; later: the Hub cannot be reached, or its hashes differ.
     """
     from huggingface_hub import constants
 
@@ -63,10 +63,10 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
         return _report(url, None, package, package.complete(), sent=0)
     hub = WritableRepo(config.repo_id, repo_type, config.revision, config.num_workers)
     commit = hub.open(config.private)
-    there = hub.tree(commit)
-    _refuse_clash(config, package, there)
-    files = package.complete(hub.text(CARD, commit) if CARD in there and package.readme is None else "")
-    todo = [file for file in files if not _same(file, there.get(file.path))]
+    remote = hub.tree(commit)
+    _refuse_clash(config, package, remote)
+    files = package.complete(hub.text(CARD, commit) if CARD in remote and package.readme is None else "")
+    todo = [file for file in files if not _same(file, remote.get(file.path))]
     say = _say if shown else lambda text: None
     say(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
     done = 0
@@ -74,36 +74,36 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
         commit = hub.send(batch, f"Publish {package.kind} with nbench")
         done += len(batch)
         say(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
-    there = hub.tree(commit)
-    wrong = [_difference(file, there.get(file.path)) for file in files if not _same(file, there.get(file.path))]
+    remote = hub.tree(commit)
+    wrong = [_difference(file, remote.get(file.path)) for file in files if not _same(file, remote.get(file.path))]
     if wrong:
-        raise NbenchError(f"{url} is not what is here: {'; '.join(wrong)}: run the same command to send these again")
+        raise NbenchError(f"{url} differs from the folder: {'; '.join(wrong)}: run the same command to resend these")
     return _report(url, commit, package, files, sent=len(todo))
 
 
-def _refuse_clash(config: PublishConfig, package: Package, there: dict[str, RepoFile]) -> None:
+def _refuse_clash(config: PublishConfig, package: Package, remote: dict[str, RepoFile]) -> None:
     own = {file.path: file for file in package.files}
-    strange = [path for path in there if path not in own and any(fnmatch(path, p) for p in _CLASHES[package.kind])]
-    if INFO_FILE in own and INFO_FILE in there and not _same(own[INFO_FILE], there[INFO_FILE]):
-        strange.insert(0, INFO_FILE)
-    if strange:
+    foreign = [path for path in remote if path not in own and any(fnmatch(path, p) for p in _CLASHES[package.kind])]
+    if INFO_FILE in own and INFO_FILE in remote and not _same(own[INFO_FILE], remote[INFO_FILE]):
+        foreign.insert(0, INFO_FILE)
+    if foreign:
         raise NbenchError(
-            f"{config.repo_id} already holds something else at {config.revision} ({strange[0]} is not of this "
-            f"{package.kind}): take another name or a new --revision"
+            f"{config.repo_id} already holds something else at {config.revision} ({foreign[0]} does not belong to this "
+            f"{package.kind}): use another name or a new --revision"
         )
 
 
-def _same(file: PublishedFile, there: RepoFile | None) -> bool:
-    if there is None:
+def _same(file: PublishedFile, remote: RepoFile | None) -> bool:
+    if remote is None:
         return False
-    return bool(there.lfs.sha256 == file.sha256 if there.lfs else there.blob_id == file.git_blob())
+    return bool(remote.lfs.sha256 == file.sha256 if remote.lfs else remote.blob_id == file.git_blob())
 
 
-def _difference(file: PublishedFile, there: RepoFile | None) -> str:
-    if there is None:
+def _difference(file: PublishedFile, remote: RepoFile | None) -> str:
+    if remote is None:
         return f"{file.path} is missing"
-    here, found = (file.sha256, there.lfs.sha256) if there.lfs else (file.git_blob(), there.blob_id)
-    return f"{file.path} has hash {found[:12]}, here {here[:12]}"
+    local, other = (file.sha256, remote.lfs.sha256) if remote.lfs else (file.git_blob(), remote.blob_id)
+    return f"{file.path} has hash {other[:12]}, here {local[:12]}"
 
 
 def _batches(files: Sequence[PublishedFile]) -> Iterator[list[PublishedFile]]:

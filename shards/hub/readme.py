@@ -1,4 +1,4 @@
-"""A README.md of which a part is generated: between markers, and those YAML keys that the user has not written."""
+"""Merge generated text and YAML keys into a README.md, and keep what the user wrote."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)
 
 
 def merge(front: Mapping[str, Any], text: str, existing: str) -> str:
-    """A README with the YAML keys of `front` and with `text` between markers, and all that is in `existing`.
+    """The `existing` README with the YAML keys of `front`, and `text` between markers.
 
-    A key that `existing` has keeps its value. The text between its markers is replaced; without markers, `text` comes
-    after all of it.
+    Keys in `existing` keep their values. Text between its markers is replaced; without markers `text` goes to the end.
 
     Raises:
         NbenchError: the YAML of `existing` cannot be read.
     """
-    found = _FRONT.match(existing)
-    theirs, body = (found["yaml"], existing[found.end() :]) if found else ("", existing.removeprefix("\ufeff"))
+    match = _FRONT.match(existing)
+    own_yaml, body = (match["yaml"], existing[match.end() :]) if match else ("", existing.removeprefix("\ufeff"))
     try:
-        known = yaml.safe_load(theirs) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none, deep nesting
+        own_keys = yaml.safe_load(own_yaml) or {}
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: invalid dates
         raise NbenchError(
-            f"the YAML at the top of README.md cannot be read ({reason_of(error)}): mend or remove it"
+            f"the YAML at the top of README.md cannot be read ({reason_of(error)}): fix or remove it"
         ) from None
-    if not isinstance(known, dict):
-        raise NbenchError("the YAML at the top of README.md is not a list of `key: value`: mend or remove it")
-    added = {key: value for key, value in front.items() if key not in known}
-    if theirs.lstrip().startswith("{"):  # a mapping in braces cannot be gone on with
-        theirs, added = "", {**known, **added}
+    if not isinstance(own_keys, dict):
+        raise NbenchError("the YAML at the top of README.md is not a list of `key: value`: fix or remove it")
+    added = {key: value for key, value in front.items() if key not in own_keys}
+    if own_yaml.lstrip().startswith("{"):  # nothing can be appended to a mapping in braces
+        own_yaml, added = "", {**own_keys, **added}
     if added:
-        theirs += "" if not theirs or theirs.endswith("\n") else "\n"
-        theirs += yaml.safe_dump(added, sort_keys=False, allow_unicode=True)
+        own_yaml += "" if not own_yaml or own_yaml.endswith("\n") else "\n"
+        own_yaml += yaml.safe_dump(added, sort_keys=False, allow_unicode=True)
     end = body.rfind(END)
     begin = body.rfind(BEGIN, 0, end) if end >= 0 else -1
     if begin >= 0:
         before, after = body[:begin], body[end + len(END) :]
     else:
         before, after = (f"{body.rstrip()}\n\n" if body.strip() else "\n"), "\n"
-    return f"---\n{theirs}---\n{before}{BEGIN}\n{text}\n{END}{after}"
+    return f"---\n{own_yaml}---\n{before}{BEGIN}\n{text}\n{END}{after}"

@@ -1,4 +1,4 @@
-"""One repository on the Hub to write to: what may pass is tried again, and no error shows the token."""
+"""Write to one Hub repository: transient errors are retried, and no error shows the token."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LONGEST_WAIT = 60.0
 
 
 class WritableRepo:
-    """A branch of the repository `name` ("model" or "dataset") to write to, with the token that the Hub client finds.
+    """A writable branch of the repository `name` (a "model" or "dataset"); the token is the Hub client's.
 
     Raises:
-        NbenchError: no token; of every method: what went wrong, without the token, after what passes was tried again.
+        NbenchError: no token. From every method: what failed, without the token, after retries of transient errors.
     """
 
     def __init__(self, name: str, repo_type: str, branch: str, num_workers: int) -> None:
@@ -37,11 +37,11 @@ class WritableRepo:
         self._token = ""
         self._token = self._call("finding the token", get_token) or ""
         if not self._token:
-            raise NbenchError("no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token that may write")
+            raise NbenchError("no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token with write access")
         self._api = HfApi(token=self._token, library_name="nbench")
 
     def open(self, private: bool) -> str:
-        """Make sure that the branch can be written to; its commit. Creates repository (`private` or not) and branch."""
+        """Create repository (`private` or not) and branch if needed, check write access; the branch's commit."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         api, branch, name = self._api, self._branch, self._name
@@ -52,22 +52,22 @@ class WritableRepo:
             self._call(creating, api.create_repo, private=private or None, exist_ok=True, **self._repo)
         else:
             if private and not info.private:
-                raise NbenchError(f"{name} is public already: make it private on the Hub, or take another name")
-            self._call(f"asking to write to {name}", api.auth_check, write=True, **self._repo)
+                raise NbenchError(f"{name} is already public: make it private on the Hub, or use another name")
+            self._call(f"checking write access to {name}", api.auth_check, write=True, **self._repo)
         refs = self._call(f"listing the branches of {name}", api.list_repo_refs, **self._repo)
         if branch in [ref.name for ref in refs.tags]:
-            raise NbenchError(f"{branch} is a tag of {name}, and tags stay as they are: name a branch")
+            raise NbenchError(f"{branch} is a tag of {name}, and tags do not change: name a branch")
         for ref in refs.branches:
             if ref.name == branch:
                 return str(ref.target_commit)
-        # from the first commit, so that a new branch has nothing of another version
+        # from the first commit, so that the new branch holds no other version
         first = self._call(f"reading {name}", api.list_repo_commits, **self._repo)[-1].commit_id
         creating = f"creating the branch {branch} of {name}"
         self._call(creating, api.create_branch, branch=branch, revision=first, exist_ok=True, **self._repo)
         return str(first)
 
     def tree(self, commit: str) -> dict[str, RepoFile]:
-        """The files of a commit by their paths."""
+        """The files of a commit by path."""
 
         def files() -> dict[str, RepoFile]:
             from huggingface_hub import RepoFile
@@ -88,40 +88,40 @@ class WritableRepo:
         return self._call(f"reading {path} of {self._name}", read)
 
     def send(self, files: Sequence[PublishedFile], message: str) -> str:
-        """Commit `files`; the id of the commit. What of them the Hub has stored already is not sent again.
+        """Commit `files`; the commit's id. Content that the Hub already stores is not sent again.
 
-        `upload_folder` resumes as well, but with Xet storage alone; it takes one folder as it is, and reads and hashes
-        all of it again, where the manifest has the hashes.
+        `upload_folder` resumes only with Xet storage, and it reads and hashes the whole folder again, though the
+        manifest has the hashes.
         """
         from huggingface_hub import CommitOperationAdd
 
         def commit() -> str:
-            # anew for each attempt: an operation remembers what the Hub said of it
+            # new for each attempt: an operation remembers the Hub's earlier answers
             operations = [CommitOperationAdd(file.path, file.source) for file in files]
             for operation, file in zip(operations, files, strict=True):
-                operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # known, so not computed again
-            done = self._api.create_commit(
+                operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # so it is not computed again
+            commit_info = self._api.create_commit(
                 operations=operations,
                 commit_message=message,
                 revision=self._branch,
                 num_threads=self._num_workers,
                 **self._repo,
             )
-            return str(done.oid)
+            return str(commit_info.oid)
 
         return self._call(f"sending {files[0].path}" + (" and others" if len(files) > 1 else ""), commit)
 
     def _call(
         self, doing: str, function: Callable[..., Any], *, absent: type[Exception] | None = None, **arguments: Any
     ) -> Any:
-        """What `function` gives, or None if it raises `absent`; tried again after errors that pass."""
+        """The result of `function`, or None if it raises `absent`; transient errors are retried."""
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with nullcontext() if sys.stderr.isatty() else disable_progress_bars():
                     return function(**arguments)
-            except Exception as error:  # the client raises many unrelated kinds
+            except Exception as error:  # the client raises many unrelated types
                 if absent and isinstance(error, absent):
                     return None
                 if attempt == ATTEMPTS or not _transient(error):
@@ -135,15 +135,15 @@ class WritableRepo:
         status, reason = _status(error), reason_of(error)
         if self._token:
             reason = reason.replace(self._token, "***")
-        ways_out = {
-            401: "the token is not accepted, log in again with `hf auth login` or mend HF_TOKEN",
-            403: f"the token has no right to that, take one that may write to {self._name}",
-            404: "check the name, and that the token may see it",
+        remedies = {
+            401: "the token is not accepted, log in again with `hf auth login` or correct HF_TOKEN",
+            403: f"the token has no permission, use one with write access to {self._name}",
+            404: "check the name, and that the token has access to it",
         }
-        way_out = ways_out.get(status, "mend that, then run the same command")
+        remedy = remedies.get(status, "fix the cause, then run the same command")
         if _transient(error):
-            way_out = "run the same command later, it goes on where it stopped"
-        return f"{doing} failed: {way_out} ({reason[:300]})"
+            remedy = "run the same command later, it resumes where it stopped"
+        return f"{doing} failed: {remedy} ({reason[:300]})"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -153,23 +153,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _responses(error: Exception) -> list[Any]:
-    """The HTTP responses that an error, or what it was raised from, tells of."""
-    found = (getattr(cause, "response", None) for cause in _causes(error))
-    return [response for response in found if response is not None]
+    """The HTTP responses attached to an error or its causes."""
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    return [response for response in responses if response is not None]
 
 
 def _status(error: Exception) -> int:
-    """The HTTP status that an error tells of; 0 if none."""
+    """The HTTP status of an error; 0 if none."""
     return next((int(response.status_code) for response in _responses(error)), 0)
 
 
 def _transient(error: Exception) -> bool:
-    """Whether the same request may well succeed later: busy, broken off, or answered by something else than the Hub."""
+    """Whether the same request may succeed later: server busy, connection broken, or a reply not from the Hub."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     if status := _status(error):
         return status in (408, 429) or status >= 500
-    # by name: which of two HTTP libraries they are from depends on the client's version
+    # by name: they come from one of two HTTP libraries, depending on the client's version
     broken = {"NetworkError", "TimeoutException", "RemoteProtocolError"}
     return any(
         isinstance(cause, (ConnectionError, TimeoutError, json.JSONDecodeError))
@@ -180,6 +180,8 @@ def _transient(error: Exception) -> bool:
 
 
 def _wait(error: Exception, attempt: int) -> float:
-    """Seconds until the next attempt: as the Hub says, or ever longer; never the same for two clients."""
-    asked = next((response.headers.get("Retry-After", "") for response in _responses(error)), "")
-    return random.uniform(0, 1) + (int(asked) if asked.isdigit() else min(LONGEST_WAIT, 2.0 ** (attempt - 1)))
+    """Seconds until the next attempt: the Hub's Retry-After or exponential backoff, plus jitter."""
+    retry_after = next((response.headers.get("Retry-After", "") for response in _responses(error)), "")
+    return random.uniform(0, 1) + (
+        int(retry_after) if retry_after.isdigit() else min(LONGEST_WAIT, 2.0 ** (attempt - 1))
+    )

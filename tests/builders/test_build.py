@@ -57,7 +57,7 @@ def test_a_stock_run_from_the_stored_seed_gives_the_candidate(quick: Path, world
     for row in (0, 2):
         assert batch.seeds[row] == candidate_seed(0, batch.prompt_ids[row], batch.candidates[row])
         arguments = {"num_inference_steps": 4, "guidance_scale": entry.guidance, **entry.call_kwargs}
-        made = [
+        expected = [
             world(
                 batch.prompts[row],
                 generator=torch.Generator().manual_seed(batch.seeds[row]),
@@ -68,9 +68,9 @@ def test_a_stock_run_from_the_stored_seed_gives_the_candidate(quick: Path, world
         ]
         noise = candidate_noise(batch.seeds[row], (4, 16, 16))[0]
         assert torch.equal(torch.from_numpy(batch.latents[0][row]), noise.half())
-        assert np.allclose(batch.latents[4][row], made[0].numpy(), atol=2e-3)
+        assert np.allclose(batch.latents[4][row], expected[0].numpy(), atol=2e-3)
         assert batch.images is not None
-        assert np.abs(batch.images[row] - made[1] * 255).max() <= 1
+        assert np.abs(batch.images[row] - expected[1] * 255).max() <= 1
 
 
 def test_what_the_record_says(quick: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_second_builder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda tmp: {"prompts": tmp / "empty.txt"}, "is empty"),
         (lambda tmp: {"prompts": tmp / "column.csv"}, "no column `prompt`"),
@@ -206,10 +206,10 @@ def test_a_second_builder_is_refused(tmp_path: Path) -> None:
         (lambda tmp: {"out": tmp / "empty.txt" / "bench"}, "cannot write to"),
     ],
 )
-def test_bad_input(tmp_path: Path, change: Callable[[Path], dict[str, Any]], told: str) -> None:
+def test_bad_input(tmp_path: Path, change: Callable[[Path], dict[str, Any]], message: str) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "column.csv").write_text("caption\na cat\n")
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         build(replace(QUICK, **{"out": tmp_path / "bench", **change(tmp_path)}), progress=False)
     assert not (tmp_path / "bench/dataset.json").exists()
 

@@ -80,16 +80,16 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"limit": 0}, "--limit 0 is out of range"),
         ({"batch_size": -1}, "--batch-size -1"),
         ({"rows_per_shard": 0}, "--rows-per-shard 0"),
-        ({"dtype": "float8"}, "no dtype 'float8'"),
-        ({"out": Path("s3://bucket/bench")}, r"build to a folder, then nbench convert FOLDER s3://bucket/bench"),
+        ({"dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"out": Path("s3://bucket/bench")}, r"build there, then run nbench convert FOLDER s3://bucket/bench"),
         ({"positions": "60"}, r"latents 60 not in a run of 50 steps: it has 0\.\.50"),
     ],
 )
-def test_senseless_values(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_senseless_values(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         replace(CONFIG, **change)

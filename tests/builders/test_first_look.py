@@ -14,6 +14,6 @@ def test_a_linear_decoder_is_found_again() -> None:
     pixels = np.einsum("rc,bchw->bhwr", weight, latents) + bias
     images = pixels.repeat(4, axis=1).repeat(4, axis=2)
     images += np.tile([[0.1, -0.1], [-0.1, 0.1]], (16, 16))[None, :, :, None]  # detail that pooling averages away
-    found = fit_preview(latents, images)
-    assert np.allclose(found.weight, weight, atol=1e-5)
-    assert np.allclose(found.bias, bias, atol=1e-5)
+    preview = fit_preview(latents, images)
+    assert np.allclose(preview.weight, weight, atol=1e-5)
+    assert np.allclose(preview.bias, bias, atol=1e-5)

@@ -43,7 +43,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(scenes: Path, tmp_path: Path) -> BuildConfig:
+def forward_config(scenes: Path, tmp_path: Path) -> BuildConfig:
     return BuildConfig(
         "ncc",
         process="forward",
@@ -120,15 +120,15 @@ def test_a_flow_scheduler_scales_noise_so() -> None:
 def test_a_scheduler_without_noise_levels_is_refused() -> None:
     scheduler = diffusers.IPNDMScheduler()
     scheduler.set_timesteps(4)
-    with pytest.raises(NbenchError, match="IPNDMScheduler states no noise levels"):
+    with pytest.raises(NbenchError, match="IPNDMScheduler has no noise levels"):
         noise_scales(scheduler)
 
 
-def test_the_decoded_latent_shows_the_image(asked: BuildConfig) -> None:
+def test_the_decoded_latent_shows_the_image(forward_config: BuildConfig) -> None:
     vae = diffusers.AutoencoderKL.from_pretrained(WORLD_PIPELINE / "vae")
-    report = build(asked, progress=False)
+    report = build(forward_config, progress=False)
     assert (report.rows, report.built, report.failed) == (COUNT, COUNT, 0)
-    batch = next(open_bench(asked.folder).batches([STEPS], images=True))
+    batch = next(open_bench(forward_config.folder).batches([STEPS], images=True))
     scaled = torch.from_numpy(batch.latents[STEPS].copy()) / vae.config.scaling_factor
     with torch.inference_mode():
         decoded = vae.decode(scaled + (vae.config.shift_factor or 0)).sample
@@ -138,41 +138,45 @@ def test_the_decoded_latent_shows_the_image(asked: BuildConfig) -> None:
     assert np.abs(shown - batch.images[::-1]).mean() > 16  # another image is not so near
 
 
-def test_latents_become_noise_of_unit_variance_towards_the_start(asked: BuildConfig) -> None:
-    build(asked, progress=False)
-    info = read_info(asked.folder)
-    batches = list(open_bench(asked.folder).batches(info.stored))
+def test_latents_become_noise_of_unit_variance_towards_the_start(forward_config: BuildConfig) -> None:
+    build(forward_config, progress=False)
+    info = read_info(forward_config.folder)
+    batches = list(open_bench(forward_config.folder).batches(info.stored))
     latents = {k: np.concatenate([batch.latents[k] for batch in batches]) for k in info.stored}
     x0 = latents[STEPS]
     for position in info.positions:
         assert position.sigma is not None
-        found = latents[position.position]
+        latent = latents[position.position]
         expected = math.hypot((1 - position.sigma) * x0.std(), position.sigma)
-        assert found.std() == pytest.approx(expected, rel=0.05)
-        assert abs(found.mean() - (1 - position.sigma) * x0.mean()) < 0.05
+        assert latent.std() == pytest.approx(expected, rel=0.05)
+        assert abs(latent.mean() - (1 - position.sigma) * x0.mean()) < 0.05
     # one noise for all positions: the same is left wherever the image is taken away
     noises = [(latents[k] - (1 - s) * x0) / s for k, s in ((p.position, p.sigma) for p in info.positions[:-1]) if s]
     for noise in noises[1:]:
         np.testing.assert_allclose(noise, noises[0], atol=5e-3)  # the last sigma, 0.003, divides what float32 rounds
 
 
-def test_no_denoiser_is_needed(asked: BuildConfig, tmp_path: Path) -> None:
+def test_no_denoiser_is_needed(forward_config: BuildConfig, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     for part in ("vae", "scheduler"):
         shutil.copytree(WORLD_PIPELINE / part, bare / part)
     (bare / "transformer").mkdir()
     shutil.copy(WORLD_PIPELINE / "transformer" / "config.json", bare / "transformer")
     shutil.copy(WORLD_PIPELINE / "model_index.json", bare)
-    build(replace(asked, pipeline=str(bare)), progress=False)
-    build(replace(asked, out=tmp_path / "whole"), progress=False)
+    build(replace(forward_config, pipeline=str(bare)), progress=False)
+    build(replace(forward_config, out=tmp_path / "whole"), progress=False)
     for ours, theirs in zip(
-        open_bench(asked.folder).batches([0, STEPS]), open_bench(tmp_path / "whole").batches([0, STEPS]), strict=True
+        open_bench(forward_config.folder).batches([0, STEPS]),
+        open_bench(tmp_path / "whole").batches([0, STEPS]),
+        strict=True,
     ):
         for k in (0, STEPS):
             assert (ours.latents[k] == theirs.latents[k]).all()
 
 
-def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(asked: BuildConfig, scenes: Path, tmp_path: Path) -> None:
+def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
+    forward_config: BuildConfig, scenes: Path, tmp_path: Path
+) -> None:
     code = DIES + (
         "import sys\nfrom pathlib import Path\nfrom nbench.builders.build import build\n"
         "from nbench.builders.config import BuildConfig\nfrom nbench.shards.dataset import DatasetFolder\n"
@@ -180,26 +184,26 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(asked: BuildConfig,
         "build(BuildConfig('ncc', process='forward', images=Path(sys.argv[1]), out=Path(sys.argv[2]), steps=4,"
         " latent_dtype='float32', rows_per_shard=4, batch_size=3), progress=False)\n"
     )
-    assert run_python(code, scenes, asked.folder).returncode == -9
-    assert build(asked, progress=False).built == COUNT - 4
-    build(replace(asked, out=tmp_path / "at-once"), progress=False)
+    assert run_python(code, scenes, forward_config.folder).returncode == -9
+    assert build(forward_config, progress=False).built == COUNT - 4
+    build(replace(forward_config, out=tmp_path / "at-once"), progress=False)
     for path in sorted((tmp_path / "at-once").rglob("*.*")):
-        assert path.read_bytes() == (asked.folder / path.relative_to(tmp_path / "at-once")).read_bytes()
-    assert not verify(asked.folder).defects
+        assert path.read_bytes() == (forward_config.folder / path.relative_to(tmp_path / "at-once")).read_bytes()
+    assert not verify(forward_config.folder).defects
 
 
-def test_a_changed_image_is_another_build(asked: BuildConfig, scenes: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_another_build(forward_config: BuildConfig, scenes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
-    build(replace(asked, images=folder), progress=False)
-    build(asked, progress=False)  # the same images elsewhere are the same build
+    build(replace(forward_config, images=folder), progress=False)
+    build(forward_config, progress=False)  # the same images elsewhere are the same build
     first = next(folder.glob("*.png"))
     Image.new("RGB", (32, 32)).save(first)
     with pytest.raises(NbenchError, match=r"holds another build .*sha256"):
-        build(replace(asked, images=folder), progress=False)
+        build(replace(forward_config, images=folder), progress=False)
 
 
-def test_images_that_cannot_be_read_are_failed_rows(asked: BuildConfig, scenes: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_failed_rows(forward_config: BuildConfig, scenes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     first, second, third, *_ = sorted(folder.glob("*.png"))
@@ -208,23 +212,23 @@ def test_images_that_cannot_be_read_are_failed_rows(asked: BuildConfig, scenes: 
     gif = io.BytesIO()
     Image.new("RGB", (8, 8)).save(gif, "GIF")
     third.write_bytes(gif.getvalue())
-    config = replace(asked, images=folder)
+    config = replace(forward_config, images=folder)
     assert build(config, progress=False).failed == 3
     bench = open_bench(config.folder)
-    told = [
+    errors = [
         row["error"]
         for index in range(2)
         for rows in bench.shard_rows(index, ["error"], 64)
         for row in rows.to_pylist()
     ]
-    assert told[0].startswith("image cannot be read")
-    assert told[1:3] == ["no image", "image is none of PNG, JPEG, WEBP"]
-    assert told[3:] == [None] * 3
+    assert errors[0].startswith("image cannot be read")
+    assert errors[1:3] == ["no image", "image is none of PNG, JPEG, WEBP"]
+    assert errors[3:] == [None] * 3
     assert not verify(config.folder).defects
 
 
-def test_human_ratings_stay_with_their_images(asked: BuildConfig) -> None:
-    config = replace(asked, kind="genai-bench")
+def test_human_ratings_stay_with_their_images(forward_config: BuildConfig) -> None:
+    config = replace(forward_config, kind="genai-bench")
     build(config, progress=False)
     add_references(AddConfig(config.folder, ("clip",)))
     bench = open_bench(config.folder)
@@ -235,35 +239,35 @@ def test_human_ratings_stay_with_their_images(asked: BuildConfig) -> None:
     assert human_agreement(scores, ratings).n_rated == COUNT - 1
 
 
-def test_it_cannot_be_made_again_without_its_images(asked: BuildConfig) -> None:
-    build(asked, progress=False)
-    with pytest.raises(NbenchError, match="made of images that are not kept"):
-        regenerate(open_bench(asked.folder), 1)
+def test_it_cannot_be_made_again_without_its_images(forward_config: BuildConfig) -> None:
+    build(forward_config, progress=False)
+    with pytest.raises(NbenchError, match="made of images that are not stored"):
+        regenerate(open_bench(forward_config.folder), 1)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"images": None}, "name them by --images"),
-        ({"process": "reverse"}, "for --process forward"),
+        ({"images": None}, "name them with --images"),
+        ({"process": "reverse"}, "need --process forward"),
         ({"prompts": "cc12m"}, "--prompts cannot be used"),
-        ({"options": PipelineOptions(guidance=3.0)}, "--guidance asks for a denoiser"),
-        ({"signals": ("latent", "cfg_gap", "image")}, "--signals asks for a denoiser"),
+        ({"options": PipelineOptions(guidance=3.0)}, "--guidance needs a denoiser"),
+        ({"signals": ("latent", "cfg_gap", "image")}, "--signals needs a denoiser"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(scenes: Path, settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_settings_that_make_no_sense_are_refused(scenes: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         BuildConfig(**{"kind": "ncc", "process": "forward", "images": scenes, **settings})
 
 
-def test_sizes_that_the_autoencoder_cannot_divide_are_refused(asked: BuildConfig) -> None:
-    with pytest.raises(NbenchError, match="height 33 is no multiple of 8, as shapes needs: give --height 32"):
-        build(replace(asked, options=PipelineOptions(height=33)), progress=False)
+def test_sizes_that_the_autoencoder_cannot_divide_are_refused(forward_config: BuildConfig) -> None:
+    with pytest.raises(NbenchError, match="height 33 is not a multiple of 8, which shapes needs: give --height 32"):
+        build(replace(forward_config, options=PipelineOptions(height=33)), progress=False)
 
 
-def test_candidates_beyond_the_images_are_refused(asked: BuildConfig) -> None:
-    with pytest.raises(NbenchError, match="has 1 images a caption: lower --candidates 2"):
-        build(replace(asked, candidates=2), progress=False)
+def test_candidates_beyond_the_images_are_refused(forward_config: BuildConfig) -> None:
+    with pytest.raises(NbenchError, match="has 1 images per caption: lower --candidates 2"):
+        build(replace(forward_config, candidates=2), progress=False)
 
 
 def test_encoding_takes_the_mean(sd15_folder: Path) -> None:

@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def made(sd15_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+def moved(sd15_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A data set, and the pipeline that made it, which has another name by now."""
     before, after, out = tmp_path / "tiny", tmp_path / "models" / "kept", tmp_path / "data"
     shutil.copytree(sd15_folder, before)
@@ -40,27 +40,30 @@ def verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr("sys.argv", ["nbench", "verify", *map(str, words)])
     with pytest.raises(SystemExit) as exit:
         main()
-    said = capsys.readouterr()
-    return int(exit.value.code or 0), said.out + said.err
+    output = capsys.readouterr()
+    return int(exit.value.code or 0), output.out + output.err
 
 
-def test_a_folder_that_has_moved_is_named(made: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
-    out, folder = made
-    asked = (out, "--regenerate", 2)
-    code, said = verified(monkeypatch, capsys, *asked)
-    assert (code, "made with a folder, and tiny is none here; --pipeline says where" in said) == (2, True), said
-    code, said = verified(monkeypatch, capsys, *asked, "--pipeline", folder)
-    assert (code, "no defects" in said) == (0, True), said
-    code, said = verified(monkeypatch, capsys, out, "--pipeline", folder)
-    assert (code, "--pipeline is for --regenerate" in said) == (2, True), said
+def test_a_folder_that_has_moved_is_named(moved: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
+    out, folder = moved
+    arguments = (out, "--regenerate", 2)
+    code, output = verified(monkeypatch, capsys, *arguments)
+    assert (code, "made with a local folder, and tiny is not one; give its folder with --pipeline" in output) == (
+        2,
+        True,
+    ), output
+    code, output = verified(monkeypatch, capsys, *arguments, "--pipeline", folder)
+    assert (code, "no defects" in output) == (0, True), output
+    code, output = verified(monkeypatch, capsys, out, "--pipeline", folder)
+    assert (code, "--pipeline is for --regenerate" in output) == (2, True), output
 
 
-def test_another_pipeline_is_refused(made: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
-    out, folder = made
+def test_another_pipeline_is_refused(moved: tuple[Path, Path], monkeypatch: Any, capsys: Any) -> None:
+    out, folder = moved
     config = folder / "unet" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"act_fn": "gelu"}))
-    code, said = verified(monkeypatch, capsys, out, "--regenerate", 2, "--pipeline", folder)
-    assert (code, f"pipeline {folder} is not the one that made this data set" in said) == (2, True), said
+    code, output = verified(monkeypatch, capsys, out, "--regenerate", 2, "--pipeline", folder)
+    assert (code, f"pipeline {folder} is not the one that made this data set" in output) == (2, True), output
     with pytest.raises(NbenchError, match="pipeline shapes is not the one"):
         regenerate(open_bench(out), 1, pipeline="shapes")
 
@@ -73,11 +76,11 @@ def test_candidates_of_every_family_are_made_again(family: Family, family_folder
 
 def test_imported_candidates_cannot_be_made_again() -> None:
     bench = SimpleNamespace(info=SimpleNamespace(spec={"source": "noisyclip-pt"}))
-    with pytest.raises(NbenchError, match="nobody knows the seeds"):
+    with pytest.raises(NbenchError, match="without the seeds"):
         regenerate(bench, 1)  # type: ignore[arg-type]
 
 
 def test_a_pipeline_of_the_hub_is_no_folder(sd15_folder: Path) -> None:
     spec = {"pipeline": {"name": "lab/tiny", "content": COMMIT}}
-    with pytest.raises(NbenchError, match=f"is a folder, and .* with lab/tiny of the Hub at {COMMIT}"):
+    with pytest.raises(NbenchError, match=f"is a folder, but .* with lab/tiny from the Hub at {COMMIT}"):
         maker_of(spec, str(sd15_folder))

@@ -79,8 +79,8 @@ def test_defaults_are_those_of_the_fields() -> None:
 
 
 def test_values_reach_their_fields() -> None:
-    given = "here --kind b --each 1 --each 2 --listed r,,s --again --limit 3 --loud --device tpu --extra 2"
-    code, (config, extra), _ = run(*given.split(), PLACES="4")
+    arguments = "here --kind b --each 1 --each 2 --listed r,,s --again --limit 3 --loud --device tpu --extra 2"
+    code, (config, extra), _ = run(*arguments.split(), PLACES="4")
     assert (code, extra, config.device) == (0, 2.0, Device("tpu"))
     assert config.work == Work("here", "b", ("1", "2"), ("r", "s"), 4, True, limit=3, loud=True)
 

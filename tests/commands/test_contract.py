@@ -35,8 +35,8 @@ def contract() -> str:
     """A block per command: its arguments in their order, then its options by name."""
     blocks = []
     for name, command in sorted(commands(typer.main.get_command(app))):
-        arguments = [described(one) for one in command.params if one.param_type_name == "argument"]
-        options = sorted(described(one) for one in command.params if one.param_type_name == "option")
+        arguments = [described(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
+        options = sorted(described(parameter) for parameter in command.params if parameter.param_type_name == "option")
         blocks.append("\n  ".join([name, *arguments, *options]))
     return "\n".join(blocks) + "\n"
 

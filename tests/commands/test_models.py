@@ -1,4 +1,4 @@
-"""`nbench models` on a terminal of 80 columns, and what it says of one scorer."""
+"""`nbench models` on a terminal of 80 columns, and its page on one scorer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nbench.errors import NbenchError
 from nbench.scorers.listing import list_models
 
 
-def told(*arguments: str) -> str:
+def output(*arguments: str) -> str:
     outcome = CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "80"}, catch_exceptions=False)
     assert outcome.exit_code == 0
     return outcome.stdout
 
 
 def test_the_table_fits_80_columns_and_cuts_nothing() -> None:
-    lines = told().splitlines()
+    lines = output().splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
     for row in list_models():
@@ -31,16 +31,16 @@ def test_the_table_fits_80_columns_and_cuts_nothing() -> None:
 
 def test_what_is_said_of_one_scorer() -> None:
     rows = {row["name"]: row for row in list_models()}
-    assert json.loads(told("show", "vqascore", "--json")) == rows["vqascore"]  # itself, not the family of its name
-    assert json.loads(told("show", "probe", "--json")) == rows["probe:folder"]
-    shown = told("show", "x0-image")
+    assert json.loads(output("show", "vqascore", "--json")) == rows["vqascore"]  # itself, not the family of its name
+    assert json.loads(output("show", "probe", "--json")) == rows["probe:folder"]
+    shown = output("show", "x0-image")
     assert all(value in shown for value in rows["x0-image"].values())
     with pytest.raises(NbenchError, match=r"unknown scorer vqascor \(did you mean vqascore\?\)"):
-        told("show", "vqascor")
+        output("show", "vqascor")
 
 
 def test_json_has_all_of_all() -> None:
-    rows = json.loads(told("--json"))
+    rows = json.loads(output("--json"))
     assert rows == list_models()
     own = [row for row in rows if row["about"] != "a plug-in"]
     assert [row["name"] for row in own if not (row["reads"] and row["range"])] == []

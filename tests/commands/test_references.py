@@ -1,23 +1,20 @@
-"""A bench of any pipeline, by references of any scorers: every command works on it, and says what to type where not."""
+"""Every command works on a bench of any pipeline with any references, or says what to type."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nbench import cli
 from nbench.benchmarks.metrics import best_of_n, mean_over_prompts
 from nbench.benchmarks.score_tables.bench import bench_layout, final_references
 from nbench.shards.reader import open_bench
 
+from ..conftest import Run
 from ..scorers.tiny_models import save_clip, save_llava
 
-Run = Callable[..., tuple[int, str, str]]
 PROMPTS = ("two red circles", "one blue square", "three yellow stars", "one green cross", "two cyan circles")
 OWN = """
 class Mine:
@@ -26,27 +23,15 @@ class Mine:
 """
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs `nbench ARGUMENTS` here: exit code, stdout, stderr."""
+@pytest.fixture(autouse=True)
+def offline_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test runs in an empty folder and without the Hub."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        assert isinstance(code, int)
-        return (code, *capfd.readouterr())
-
-    return run
-
 
 def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: Path, tmp_path: Path) -> None:
-    def told(*arguments: object) -> str:
+    def output(*arguments: object) -> str:
         code, out, err = run(*arguments)
         assert code == 0, err
         return out
@@ -56,8 +41,8 @@ def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: P
     Path("prompts.txt").write_text("\n".join(PROMPTS))
     build = ["build", "genai-bench", "--pipeline", sd15_folder, "--prompts", "prompts.txt", "--steps", 4]
     build += ["--candidates", 3, "--out", "data/any", "--references"]
-    told(*build, f"clip=./{clip},vqascore=vqascore:./{llava},human-like=mine.py:Mine")
-    listed = json.loads(told("references", "data/any", "--json"))["references"]
+    output(*build, f"clip=./{clip},vqascore=vqascore:./{llava},human-like=mine.py:Mine")
+    listed = json.loads(output("references", "data/any", "--json"))["references"]
     assert [(row["name"], row["scorer"], row["n_scored"], row["n_unscored"]) for row in listed] == [
         ("clip", "judge", 15, 0), ("human-like", "mine.py:Mine", 15, 0), ("vqascore", "vqascore:llava", 15, 0),
     ]  # fmt: skip
@@ -65,12 +50,12 @@ def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: P
     assert fingerprint.startswith("1-")
     assert fingerprint.endswith("-image")
     shown = f"human-like: mine.py:Mine ({fingerprint[:12]}), 15 scored, 0 unscored"
-    assert shown in told("references", "data/any")
+    assert shown in output("references", "data/any")
 
     evaluate = ["evaluate", "--bench", "data/any", "--model", "random", "--model", f"./{clip}", "--json"]
-    report = json.loads(told(*evaluate))
+    report = json.loads(output(*evaluate))
     assert {mark["chooser"] for mark in report["yardsticks"].values()} == {"clip"}
-    by_own = json.loads(told(*evaluate, "--yardstick", "human-like", "--out", "other"))
+    by_own = json.loads(output(*evaluate, "--yardstick", "human-like", "--out", "other"))
     bench = open_bench("data/any")
     arrays = final_references(bench, bench_layout(bench))
     for label, mark in by_own["yardsticks"].items():
@@ -82,26 +67,26 @@ def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: P
         )
 
     recorded = ["--bench", "data/any", "--model", "judge", "--n", 3, "--json"]
-    assert json.loads(told("replay", "2:1", *recorded))["yardstick"] == "clip"
-    by_mine = json.loads(told("replay", "2:1", *recorded, "--yardstick", "human-like", "--reference", "clip"))
+    assert json.loads(output("replay", "2:1", *recorded))["yardstick"] == "clip"
+    by_mine = json.loads(output("replay", "2:1", *recorded, "--yardstick", "human-like", "--reference", "clip"))
     assert (by_mine["yardstick"], by_mine["reference"]) == ("human-like", "clip")
-    assert json.loads(told("tune", *recorded, "--folds", 2, "--budget", 0.9, "--out", "policy.json"))["policy"]
-    lines = json.loads(told("leaderboard", "results", "--json"))
+    assert json.loads(output("tune", *recorded, "--folds", 2, "--budget", 0.9, "--out", "policy.json"))["policy"]
+    lines = json.loads(output("leaderboard", "results", "--json"))
     assert {line["reference"] for line in lines["lines"]} == {"vqascore"}
-    assert "final-image selection by clip" in told("leaderboard", "--reference", "human-like", "--format", "md")
-    assert "2 models, 5 of 5 prompts" in told("report", "results/any", "--bench", "data/any", "--out", "page")
+    assert "final-image selection by clip" in output("leaderboard", "--reference", "human-like", "--format", "md")
+    assert "2 models, 5 of 5 prompts" in output("report", "results/any", "--bench", "data/any", "--out", "page")
     sample = ["sample", PROMPTS[0], "--pipeline", sd15_folder, "--model", f"./{clip}", "--best-of", 3, "--steps", 4]
-    told(*sample, "--policy", "policy.json", "--bench", "data/any", "--out", "image.png")
+    output(*sample, "--policy", "policy.json", "--bench", "data/any", "--out", "image.png")
     assert Path("image.png").stat().st_size
-    assert "human-like" in told("compare", "any/random", "any/judge")
-    assert "no defects" in told("verify", "data/any")
-    told("convert", "data/any", "data/tars", "--format", "webdataset")
-    assert told("references", "data/tars") == told("references", "data/any")
-    assert "scores/human-like.parquet" in told("publish", "data/any", "me/any", "--dry-run")
+    assert "human-like" in output("compare", "any/random", "any/judge")
+    assert "no defects" in output("verify", "data/any")
+    output("convert", "data/any", "data/tars", "--format", "webdataset")
+    assert output("references", "data/tars") == output("references", "data/any")
+    assert "scores/human-like.parquet" in output("publish", "data/any", "me/any", "--dry-run")
 
     code, _, err = run("compare", "results/any/judge.json", "other/any/random.json")
     assert (code, "choose a reference with --yardstick" in err) == (2, True)
-    told("compare", "results/any/judge.json", "other/any/random.json", "--yardstick", "vqascore")
+    output("compare", "results/any/judge.json", "other/any/random.json", "--yardstick", "vqascore")
     code, _, err = run(*evaluate, "--yardstick", "nope")
     assert (code, "--yardstick takes clip or human-like or vqascore" in err) == (2, True)
 

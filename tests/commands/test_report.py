@@ -1,4 +1,4 @@
-"""nbench report as a person meets it: the files it writes, what it says, and what it refuses."""
+"""nbench report as a user runs it: its files, its messages and its errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import Run
 from ..small_bench import make_bench
-from .test_results import V1, Run, run
-
-__all__ = ["run"]
+from .test_results import V1
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def test_an_old_result_without_its_bench_makes_a_page_without_trajectories(run: 
     code, out, err = run("report")
     assert code == 0
     assert out.startswith("written: report/index.html (1 models, 0 of ")
-    assert "is not at hand; name it with --bench" in err
+    assert "is not here; name it with --bench" in err
     assert Path("report/index.html").read_text().startswith("<!doctype html>")
 
 

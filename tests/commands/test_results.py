@@ -1,37 +1,15 @@
-"""compare, leaderboard, check-leak and agreement as a person meets them: output, JSON alone, exit codes."""
+"""compare, leaderboard, check-leak and agreement as a user runs them: output, JSON alone, exit codes."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from nbench import cli
+from ..conftest import Run
 
 V1 = Path(__file__).parents[1] / "benchmarks" / "results" / "historic" / "v1.json"
-
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `nbench ARGUMENTS` here: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["nbench", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        assert isinstance(code, int)
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -39,9 +17,9 @@ def results(tmp_path: Path) -> Path:
     """One old result, twice."""
     folder = tmp_path / "results" / "small"
     folder.mkdir(parents=True)
-    told = json.loads(V1.read_text())
+    result = json.loads(V1.read_text())
     for name in ("a", "b"):
-        (folder / f"{name}.json").write_text(json.dumps(told))
+        (folder / f"{name}.json").write_text(json.dumps(result))
     return folder.parent
 
 
@@ -51,11 +29,11 @@ def test_compare_says_what_it_has_and_what_it_lacks(run: Run, results: Path) -> 
     assert "Spearman" in out
     assert "--bench" in err
     code, out, err = run("compare", "a", "b", "--results", results, "--json")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert (code, err) == (0, "")
-    assert {row["difference"] for row in told["rows"] if row["a"] is not None} == {0}
+    assert {row["difference"] for row in printed["rows"] if row["a"] is not None} == {0}
     shown = run("compare", "a", "b", "--results", results, "--positions")[1]
-    assert shown.count("Best-of-N") == len([row for row in told["rows"] if row["metric"] == "best_of_n"])
+    assert shown.count("Best-of-N") == len([row for row in printed["rows"] if row["metric"] == "best_of_n"])
     code, out, err = run("compare", "a", "c", "--results", results)
     assert (code, out) == (2, "")
     assert err.startswith("error: no result 'c'")
@@ -87,8 +65,8 @@ def test_check_leak_exits_with_1_when_something_is_found(run: Run, tmp_path: Pat
     assert out.splitlines()[-1] == "3 captions against 2 prompts: 0 exact, 1 normalised, 1 near; 0 of 0 corruptions"
     assert run("check-leak", clean, bench)[0] == 0
     code, out, _ = run("check-leak", train, bench, "--json", "--show", 1, "--threshold", "1")
-    told = json.loads(out)
-    assert (code, told["counts"], len(told["leaks"])) == (
+    printed = json.loads(out)
+    assert (code, printed["counts"], len(printed["leaks"])) == (
         1,
         {"exact": 0, "normalised": 1, "near": 0, "corruption": 0},
         1,
@@ -105,10 +83,10 @@ def test_agreement_reads_tables_and_prints_rows(run: Run, tmp_path: Path) -> Non
     ratings.write_text("prompt_id,image,rating\n" + "\n".join(f"{p:05d},{i},{value}" for p, i, value in rows))
     tags.write_text(json.dumps({"counting": [1, 2]}))
     code, out, err = run("agreement", scores, ratings, "--tags", tags, "--json")
-    told = json.loads(out)
-    assert (code, err, told["n_rated"]) == (0, "", 12)
-    assert [row["skill"] for row in told["rows"]] == ["all", "counting"] * 2
-    assert all(row["kendall"] == pytest.approx(1) for row in told["rows"])
+    printed = json.loads(out)
+    assert (code, err, printed["n_rated"]) == (0, "", 12)
+    assert [row["skill"] for row in printed["rows"]] == ["all", "counting"] * 2
+    assert all(row["kendall"] == pytest.approx(1) for row in printed["rows"])
     shown = run("agreement", scores, ratings)[1]
     assert "12 rated images" in shown
     assert "within" in shown

@@ -261,7 +261,7 @@ def test_noise_that_no_seed_decides_is_refused(sd15_folder: Path) -> None:
         return stock(model_output, timestep, sample + 0.01 * torch.randn(sample.shape), return_dict=return_dict)
 
     pipe.scheduler.step = step
-    with pytest.raises(NbenchError, match="DDIMScheduler draws noise that no candidate's seed decides"):
+    with pytest.raises(NbenchError, match="DDIMScheduler draws noise without the candidate's seed"):
         made(pipe, sd15_folder)
 
 

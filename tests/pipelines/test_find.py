@@ -83,7 +83,9 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 
 def test_the_hub_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(NbenchError, match="no pipeline 'nobody/nothing': no such folder, and the Hub does not give it"):
+    with pytest.raises(
+        NbenchError, match="no pipeline 'nobody/nothing': no such folder, and it cannot be downloaded from the Hub"
+    ):
         resolve_pipeline("nobody/nothing")
 
 

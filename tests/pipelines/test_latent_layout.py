@@ -75,11 +75,11 @@ def test_noise_is_that_of_the_stock_pipeline_and_in_half_precision_its_rounding(
     entry = resolve_pipeline(str(family_folder))
 
     def first(dtype: str, wide: bool) -> torch.Tensor:
-        pipe, seen = load_pipeline(entry, dtype, "cpu"), []
+        pipe, samples = load_pipeline(entry, dtype, "cpu"), []
         original = pipe.scheduler.step
 
         def step(model_output: Any, timestep: Any, sample: torch.Tensor, **rest: Any) -> Any:
-            seen.append(sample.clone())
+            samples.append(sample.clone())
             return original(model_output, timestep, sample, **rest)
 
         pipe.scheduler.step = step
@@ -90,7 +90,7 @@ def test_noise_is_that_of_the_stock_pipeline_and_in_half_precision_its_rounding(
                 pipe(["one red circle", "two blue squares"], generator=generator, **arguments)
         else:
             pipe(["one red circle", "two blue squares"], generator=generator, **arguments)
-        return seen[0]
+        return samples[0]
 
     stock = first("float32", wide=False)
     assert torch.equal(first("float32", wide=True), stock)

@@ -34,18 +34,18 @@ def test_speed_and_memory_options_leave_the_latents(family: Family, family_folde
 
 def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
-    seen: list[str] = []
+    compiled: list[str] = []
     original = torch.nn.Module.compile
 
     def compile_eagerly(self: torch.nn.Module, *arguments: Any, **options: Any) -> None:
-        seen.append(type(self).__name__)
+        compiled.append(type(self).__name__)
         original(self, backend="eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
     entry = resolve_pipeline(str(sd15_folder))
     plain, fast = (load_pipeline(entry, "float32", "cpu", PipelineOptions(compile=on)) for on in (False, True))
-    assert seen
-    assert set(seen) == {"BasicTransformerBlock"}
+    assert compiled
+    assert set(compiled) == {"BasicTransformerBlock"}
     runs = [generate(pipe, ["one red circle"], [1], [2], {"num_inference_steps": 2}) for pipe in (plain, fast)]
     assert torch.allclose(runs[0].latents[2], runs[1].latents[2], atol=1e-4)
 

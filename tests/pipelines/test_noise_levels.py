@@ -26,17 +26,17 @@ def scheduler_of(name: str, **config: Any) -> Any:
 
 def run(scheduler: Any, own: Any) -> tuple[Recorder, list[torch.Tensor]]:
     """Random predictions through a scheduler: the recorder, and what `own` gives of the scheduler at each step."""
-    rng, told = torch.Generator().manual_seed(0), list[torch.Tensor]()
+    rng, estimates = torch.Generator().manual_seed(0), list[torch.Tensor]()
     sample = torch.randn(2, 4, 4, 4, generator=rng) * float(getattr(scheduler, "init_noise_sigma", 1))
     with Recorder(SimpleNamespace(scheduler=scheduler), range(STEPS + 1), ("latent", "x0")) as recorder:
         for timestep in scheduler.timesteps:
             scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else None
             prediction = torch.randn(sample.shape, generator=rng)
             result = own(scheduler, prediction, timestep, sample)
-            told.append(result[1].clone())
+            estimates.append(result[1].clone())
             sample = result[0]
     assert sorted(recorder.x0) == list(range(STEPS))  # at T it is the finished latent
-    return recorder, told
+    return recorder, estimates
 
 
 def by_step(scheduler: Any, prediction: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Any:
@@ -52,8 +52,8 @@ def by_conversion(scheduler: Any, prediction: torch.Tensor, timestep: Any, sampl
     return next_sample, x0
 
 
-def assert_same(recorder: Recorder, told: list[torch.Tensor]) -> None:
-    for k, x0 in enumerate(told):
+def assert_same(recorder: Recorder, estimates: list[torch.Tensor]) -> None:
+    for k, x0 in enumerate(estimates):
         torch.testing.assert_close(recorder.x0[k], x0.float(), rtol=1e-4, atol=1e-4)
 
 
@@ -225,7 +225,7 @@ def test_zero_terminal_snr() -> None:
 def test_a_scheduler_that_makes_more_steps_than_asked_is_refused() -> None:
     scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(61)
-    with pytest.raises(NbenchError, match="DDIMScheduler makes 62 steps when asked for 61"):
+    with pytest.raises(NbenchError, match="DDIMScheduler makes 62 steps instead of 61"):
         NoiseLevels(scheduler)
 
 

@@ -50,29 +50,29 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (PipelineOptions(max_sequence_length=8), "StableDiffusionPipeline takes no max_sequence_length"),
         (PipelineOptions(arguments={"clip_skp": 1}), "takes no clip_skp: did you mean clip_skip?"),
         (PipelineOptions(arguments={"true_cfg_scale": 2}), "takes no true_cfg_scale"),
-        (PipelineOptions(arguments={"num_inference_steps": 3}), "num_inference_steps is not to be given: --steps"),
+        (PipelineOptions(arguments={"num_inference_steps": 3}), "num_inference_steps cannot be set: --steps"),
         (PipelineOptions(scheduler="Eulr"), r"no scheduler 'Eulr': did you mean Euler"),
-        (PipelineOptions(scheduler="Heun"), "HeunDiscreteScheduler does not call the denoiser once a step"),
+        (PipelineOptions(scheduler="Heun"), "HeunDiscreteScheduler does not call the denoiser once per step"),
         (PipelineOptions(scheduler="KDPM2AncestralDiscreteScheduler"), "KDPM2AncestralDiscreteScheduler does not"),
         (PipelineOptions(scheduler="DPMSolverSDE"), "DPMSolverSDEScheduler cannot be used .*torchsde"),
         (PipelineOptions(scheduler="FlowMatchEuler"), "is for flow matching, for which this denoiser is not trained"),
         (PipelineOptions(scheduler="Euler", eta=1.0), "EulerDiscreteScheduler takes no eta"),
-        (PipelineOptions(quantize="int3"), "no quantisation 'int3': there are bitsandbytes_4bit"),
+        (PipelineOptions(quantize="int3"), "no quantization 'int3': there are bitsandbytes_4bit"),
         (PipelineOptions(quantize="quanto"), "needs the package optimum-quanto: pip install optimum-quanto"),
         (PipelineOptions(revision="main"), "is a folder, which has no revisions"),
-        (PipelineOptions(height=17), "height 17 is no multiple of 2, as .* needs: give --height 16"),
+        (PipelineOptions(height=17), "height 17 is not a multiple of 2, which .* needs: give --height 16"),
     ],
 )
 def test_what_a_pipeline_does_not_take_is_refused_first(
-    options: PipelineOptions, told: str, sd15_folder: Path, tmp_path: Path
+    options: PipelineOptions, message: str, sd15_folder: Path, tmp_path: Path
 ) -> None:
     config = BuildConfig("ncc", pipeline=str(sd15_folder), out=tmp_path / "ncc", limit=1, options=options)
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         build(config, progress=False)
     assert not (tmp_path / "ncc").exists()
 
@@ -80,7 +80,7 @@ def test_what_a_pipeline_does_not_take_is_refused_first(
 @pytest.mark.usefixtures("unopened")
 @only("sd3")
 def test_flow_matching_is_not_swapped_for_another_process(family_folder: Path) -> None:
-    with pytest.raises(NbenchError, match="EulerDiscreteScheduler knows no flow matching"):
+    with pytest.raises(NbenchError, match="EulerDiscreteScheduler does not support flow matching"):
         resolve_pipeline(str(family_folder), PipelineOptions(scheduler="Euler"))
     with pytest.raises(NbenchError, match="StableDiffusion3Pipeline takes no eta"):
         resolve_pipeline(str(family_folder), PipelineOptions(eta=1.0))
@@ -105,16 +105,16 @@ def test_a_swapped_scheduler_keeps_the_shift(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "found"),
+    ("pairs", "arguments"),
     [
         ((), {}),
         (("clip_skip=1", "a=true", "b=null", "c=[1, 2]", "d=plain text", 'e="1"'), None),
         (("x=a=b",), {"x": "a=b"}),
     ],
 )
-def test_arguments_are_json_or_text(pairs: tuple[str, ...], found: dict[str, Any] | None) -> None:
+def test_arguments_are_json_or_text(pairs: tuple[str, ...], arguments: dict[str, Any] | None) -> None:
     expected = {"clip_skip": 1, "a": True, "b": None, "c": [1, 2], "d": "plain text", "e": "1"}
-    assert parse_arguments(pairs) == (expected if found is None else found)
+    assert parse_arguments(pairs) == (expected if arguments is None else arguments)
 
 
 @pytest.mark.parametrize("pairs", [("novalue",), ("=1",), ("a-b=1",), ("a=1", "a=2")])
@@ -131,14 +131,17 @@ def test_senseless_sizes() -> None:
 def test_where_guidance_goes(tmp_path: Path) -> None:
     qwen = load_pipeline(resolve_pipeline(str(save_qwen_image(tmp_path / "qwen"))), "float32", "cpu")
     flux = load_pipeline(resolve_pipeline(str(save_flux(tmp_path / "flux"))), "float32", "cpu")
-    given = {"guidance_scale": 4.0, "nonsense": 1}
-    assert as_called(qwen, given, 2) == {"true_cfg_scale": 4.0, "negative_prompt": [" ", " "]}
-    assert as_called(qwen, {**given, "negative_prompt": "x"}, 1) == {"true_cfg_scale": 4.0, "negative_prompt": ["x"]}
-    assert as_called(flux, given, 2) == {"guidance_scale": 4.0}
-    true = {**given, "true_cfg_scale": 2.0, "negative_prompt": "x"}
+    arguments = {"guidance_scale": 4.0, "nonsense": 1}
+    assert as_called(qwen, arguments, 2) == {"true_cfg_scale": 4.0, "negative_prompt": [" ", " "]}
+    assert as_called(qwen, {**arguments, "negative_prompt": "x"}, 1) == {
+        "true_cfg_scale": 4.0,
+        "negative_prompt": ["x"],
+    }
+    assert as_called(flux, arguments, 2) == {"guidance_scale": 4.0}
+    true = {**arguments, "true_cfg_scale": 2.0, "negative_prompt": "x"}
     assert as_called(flux, true, 2) == {"guidance_scale": 4.0, "true_cfg_scale": 2.0, "negative_prompt": ["x", "x"]}
     flux.transformer.register_to_config(guidance_embeds=False)
-    assert as_called(flux, given, 1) == {"true_cfg_scale": 4.0, "negative_prompt": [" "]}
+    assert as_called(flux, arguments, 1) == {"true_cfg_scale": 4.0, "negative_prompt": [" "]}
 
 
 PROMPTS = [Prompt("0", "a cat")]
@@ -162,12 +165,12 @@ def test_what_changes_the_output_enters_the_fingerprint(sd15_folder: Path, monke
         {"attention": "native"},
         {"guidance": 3.0},
     ]
-    told = [_fingerprint(sd15_folder, PipelineOptions(**change)) for change in changes]
-    told += [
+    fingerprints = [_fingerprint(sd15_folder, PipelineOptions(**change)) for change in changes]
+    fingerprints += [
         _fingerprint(sd15_folder, PipelineOptions()),
         _fingerprint(sd15_folder, PipelineOptions(), dtype="float16"),
     ]
-    assert len(set(told)) == len(told)
+    assert len(set(fingerprints)) == len(fingerprints)
     fast = PipelineOptions(compile=True, offload="group", vae_slicing=True, vae_tiling=True)
     assert _fingerprint(sd15_folder, fast) == _fingerprint(sd15_folder, PipelineOptions())
 
@@ -215,7 +218,7 @@ def test_every_alias_adds_up() -> None:
 @pytest.mark.usefixtures("unopened")
 @only("sd3", "flux", "qwen-image", "z-image")
 def test_sizes_that_a_denoiser_of_patches_cannot_divide(family: Family, family_folder: Path) -> None:
-    with pytest.raises(NbenchError, match=r"width 18 is no multiple of 4, as .* needs: give --width 16"):
+    with pytest.raises(NbenchError, match=r"width 18 is not a multiple of 4, which .* needs: give --width 16"):
         resolve_pipeline(str(family_folder), PipelineOptions(width=18))
 
 
@@ -237,9 +240,9 @@ def test_a_safety_checker_is_left_out(sd15_folder: Path, tmp_path: Path) -> None
 
 def _edited(folder: Path, copy: Path, edit: Callable[[dict[str, Any]], None], file: str) -> Path:
     shutil.copytree(folder, copy)
-    told = json.loads((copy / file).read_text())
-    edit(told)
-    (copy / file).write_text(json.dumps(told))
+    content = json.loads((copy / file).read_text())
+    edit(content)
+    (copy / file).write_text(json.dumps(content))
     return copy
 
 
@@ -248,16 +251,21 @@ def test_folders_that_cannot_be_opened_say_why(sd15_folder: Path, tmp_path: Path
         return load_pipeline(resolve_pipeline(str(folder)), "float32", "cpu")
 
     index = "model_index.json"
-    own = _edited(sd15_folder, tmp_path / "own", lambda told: told.update(_class_name=["pipeline", "Mine"]), index)
+    own = _edited(
+        sd15_folder, tmp_path / "own", lambda content: content.update(_class_name=["pipeline", "Mine"]), index
+    )
     with pytest.raises(NbenchError, match=r"of a class that diffusers .* lacks .*code that comes with .* is not run"):
         opened(own)
     missing = _edited(
-        sd15_folder, tmp_path / "sde", lambda told: told.update(scheduler=["diffusers", "DPMSolverSDEScheduler"]), index
+        sd15_folder,
+        tmp_path / "sde",
+        lambda content: content.update(scheduler=["diffusers", "DPMSolverSDEScheduler"]),
+        index,
     )
     with pytest.raises(NbenchError, match=r"cannot open pipeline sde .*torchsde"):
         opened(missing)
     narrow = _edited(
-        sd15_folder, tmp_path / "unet", lambda told: told.update(cross_attention_dim=8), "unet/config.json"
+        sd15_folder, tmp_path / "unet", lambda content: content.update(cross_attention_dim=8), "unet/config.json"
     )
     with pytest.raises(NbenchError, match="cannot open pipeline unet") as error:
         opened(narrow)
@@ -283,7 +291,7 @@ for revision in json.loads(sys.argv[1]):
 
 def test_a_revision_of_the_hub(hub: HubServer, sd15_folder: Path, tmp_path: Path) -> None:
     """In a process of its own, since the Hub's client takes its settings when it is imported."""
-    new = _edited(sd15_folder, tmp_path / "new", lambda told: told.update(act_fn="gelu"), "unet/config.json")
+    new = _edited(sd15_folder, tmp_path / "new", lambda content: content.update(act_fn="gelu"), "unet/config.json")
     repo = hub.repos["model", "lab/tiny"] = Repo()
     for folder in (sd15_folder, new):
         paths = [path for path in folder.rglob("*") if path.is_file()]
@@ -291,19 +299,19 @@ def test_a_revision_of_the_hub(hub: HubServer, sd15_folder: Path, tmp_path: Path
         repo.commit("main", files, folder.name)
     old, latest = repo.commits
     repo.tags["v1"] = old
-    asked = json.dumps([None, "v1", old, "v9"])
+    revisions = json.dumps([None, "v1", old, "v9"])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-c", _RESOLVE, asked]
+    command = [sys.executable, "-c", _RESOLVE, revisions]
     environment = kept | hub.environment(tmp_path / "home")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert told[:3] == [["lab/tiny", latest, "gelu"], ["lab/tiny", old, "silu"], ["lab/tiny", old, "silu"]]
-    assert "no pipeline 'lab/tiny' at v9: no such folder, and the Hub does not give it" in told[3]
+    resolved = [json.loads(line) for line in done.stdout.splitlines()]
+    assert resolved[:3] == [["lab/tiny", latest, "gelu"], ["lab/tiny", old, "silu"], ["lab/tiny", old, "silu"]]
+    assert "no pipeline 'lab/tiny' at v9: no such folder, and it cannot be downloaded from the Hub" in resolved[3]
 
 
 def test_the_list_of_names() -> None:
-    told = CliRunner().invoke(app, ["pipelines", "--json"])
-    listed = {each["name"]: each for each in json.loads(told.stdout)["pipelines"]}
+    result = CliRunner().invoke(app, ["pipelines", "--json"])
+    listed = {each["name"]: each for each in json.loads(result.stdout)["pipelines"]}
     assert list(listed) == list(ALIASES)
     assert (listed["sdxl"]["latent"], listed["sdxl"]["bytes"]) == ([4, 128, 128], 51 * 4 * 128 * 128 * 2)
     assert listed["shapes"]["source"] == "embedded"
@@ -316,8 +324,8 @@ def test_the_command_line_hands_on_the_options(sd15_folder: Path, tmp_path: Path
     out = tmp_path / "ncc"
     words = f"build ncc --pipeline {sd15_folder} --limit 2 --steps 2 --height 16 --width 24 --scheduler DDIM --eta 0.5"
     more = "--negative-prompt blurry --pipeline-arg guidance_rescale=0.5 --vae-slicing"
-    told = CliRunner().invoke(app, [*f"{words} {more} --out".split(), str(out)])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, [*f"{words} {more} --out".split(), str(out)])
+    assert result.exit_code == 0, result.output
     info = read_info(out)
     assert info.spec["call_kwargs"] == {
         "height": 16,

@@ -1,4 +1,4 @@
-"""What the recorder sees is what the denoiser is given."""
+"""The recorder sees the inputs of the denoiser."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def sd15(sd15_folder: Path) -> Any:
 
 def run(pipe: Any, prompts: list[str] = PROMPTS, **arguments: Any) -> tuple[Recorder, list[torch.Tensor], torch.Tensor]:
     """Run the pipeline under a recorder of all positions and a hook on its denoiser: (recorder, inputs, finished)."""
-    denoiser, seen = getattr(pipe, "unet", None) or pipe.transformer, []
+    denoiser, inputs = getattr(pipe, "unet", None) or pipe.transformer, []
 
     def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((args[0] if args else kwargs["hidden_states"])[: len(prompts)].clone())
+        inputs.append((args[0] if args else kwargs["hidden_states"])[: len(prompts)].clone())
 
     handle = denoiser.register_forward_pre_hook(hook, with_kwargs=True)
     generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
-    given = dict(prompt=prompts, num_inference_steps=STEPS, generator=generators, output_type="latent", **arguments)
+    call = dict(prompt=prompts, num_inference_steps=STEPS, generator=generators, output_type="latent", **arguments)
     try:
         with Recorder(pipe, range(STEPS + 1)) as recorder:
-            finished = pipe(**given).images
+            finished = pipe(**call).images
     finally:
         handle.remove()
-    return recorder, seen, finished
+    return recorder, inputs, finished
 
 
-def assert_matches(recorder: Recorder, seen: list[torch.Tensor], finished: torch.Tensor) -> None:
+def assert_matches(recorder: Recorder, inputs: list[torch.Tensor], finished: torch.Tensor) -> None:
     """Every position is the denoiser's input over the scheduler's scale; the last one is what the pipeline returns."""
-    assert len(seen) == STEPS
+    assert len(inputs) == STEPS
     assert sorted(recorder.latents) == list(range(STEPS + 1))
-    for k, latent in enumerate(seen):
+    for k, latent in enumerate(inputs):
         assert torch.allclose(recorder.latents[k], latent / recorder.positions[k].input_scale, atol=1e-5, rtol=1e-5)
     assert torch.equal(recorder.latents[STEPS], finished)
     assert [info.position for info in recorder.positions] == list(range(STEPS + 1))
@@ -54,8 +54,8 @@ def assert_matches(recorder: Recorder, seen: list[torch.Tensor], finished: torch
 
 def test_embedded_pipeline(world: Any) -> None:
     entry = resolve_pipeline("shapes")
-    recorder, seen, finished = run(world, guidance_scale=entry.guidance, **entry.call_kwargs)
-    assert_matches(recorder, seen, finished)
+    recorder, inputs, finished = run(world, guidance_scale=entry.guidance, **entry.call_kwargs)
+    assert_matches(recorder, inputs, finished)
     assert [info.input_scale for info in recorder.positions] == [1.0] * (STEPS + 1)
     sigmas = [info.sigma for info in recorder.positions if info.sigma is not None]
     assert len(sigmas) == STEPS + 1
@@ -66,8 +66,8 @@ def test_embedded_pipeline(world: Any) -> None:
 @pytest.mark.parametrize("name", ["Euler", "EulerAncestral", "LMS"])
 def test_schedulers_that_scale(sd15: Any, name: str) -> None:
     sd15.scheduler = getattr(diffusers, f"{name}DiscreteScheduler").from_config(sd15.scheduler.config)
-    recorder, seen, finished = run(sd15)
-    assert_matches(recorder, seen, finished)
+    recorder, inputs, finished = run(sd15)
+    assert_matches(recorder, inputs, finished)
     for info in recorder.positions[:STEPS]:
         assert info.sigma is not None
         assert info.input_scale == pytest.approx(1 / math.sqrt(info.sigma**2 + 1), rel=1e-5)
@@ -77,8 +77,8 @@ def test_schedulers_that_scale(sd15: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["DDIM", "DDPM", "DPMSolverMultistep"])
 def test_schedulers_that_do_not_scale(sd15: Any, name: str) -> None:
     sd15.scheduler = getattr(diffusers, f"{name}Scheduler").from_config(sd15.scheduler.config)
-    recorder, seen, finished = run(sd15)
-    assert_matches(recorder, seen, finished)
+    recorder, inputs, finished = run(sd15)
+    assert_matches(recorder, inputs, finished)
     for info in recorder.positions[:STEPS]:
         alpha = float(sd15.scheduler.alphas_cumprod[int(info.timestep or 0)])
         assert info.input_scale == 1.0
@@ -104,7 +104,7 @@ def test_the_scheduler_is_restored_also_after_an_error(sd15: Any) -> None:
 @pytest.mark.parametrize("name", ["Heun", "KDPM2"])
 def test_second_order_is_refused(sd15: Any, name: str) -> None:
     sd15.scheduler = getattr(diffusers, f"{name}DiscreteScheduler").from_config(sd15.scheduler.config)
-    with pytest.raises(NbenchError, match=f"{name}DiscreteScheduler does not call the denoiser once a step"):
+    with pytest.raises(NbenchError, match=f"{name}DiscreteScheduler does not call the denoiser once per step"):
         Recorder(sd15, [0]).__enter__()
 
 

@@ -155,8 +155,8 @@ def test_x0_of_a_run_is_what_the_guided_prediction_tells(world: Any) -> None:
         recorder = run(world, ("latent", "x0"), guidance=2.0)
     for k, both in enumerate(seen):
         velocity = both[:2] + 2.0 * (both[2:] - both[:2])  # without the prompt first
-        told = recorder.latents[k] - (recorder.positions[k].sigma or 0.0) * velocity
-        torch.testing.assert_close(recorder.x0[k], told, rtol=1e-4, atol=1e-4)
+        expected_x0 = recorder.latents[k] - (recorder.positions[k].sigma or 0.0) * velocity
+        torch.testing.assert_close(recorder.x0[k], expected_x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(recorder.x0[STEPS - 1], recorder.latents[STEPS], rtol=1e-4, atol=1e-4)
 
 
@@ -270,9 +270,9 @@ def test_neighbouring_latents_tell_the_same_x0(tmp_path: Path, dtype: Any, toler
         kept = then / now
         weight = (1 - then) - (1 - now) * kept
         latent, following = batch.latents[k].astype(np.float64), batch.latents[k + 1].astype(np.float64)
-        told = (following - kept * latent) / weight
+        expected_x0 = (following - kept * latent) / weight
         unit = max(np.abs(latent).max(), np.abs(following).max()) / weight
-        assert np.abs(told - batch.x0[k].astype(np.float64)).max() <= tolerance * unit
+        assert np.abs(expected_x0 - batch.x0[k].astype(np.float64)).max() <= tolerance * unit
 
 
 def test_a_gap_that_there_is_not_stops_the_build_before_it_begins(tmp_path: Path, sd15_folder: Path) -> None:
@@ -308,5 +308,5 @@ def test_signals_count_for_the_fingerprint_and_the_default_does_not() -> None:
     for signals in (SIGNALS, ("latent", "activations:a", "image"), ("latent", "activations:a:3", "image")):
         assert fingerprint(build_spec(replace(CONFIG, signals=signals), ENTRY, PROMPTS)) != GOLDEN
     assert fingerprint(build_spec(replace(CONFIG, signals=("image", "latent")), ENTRY, PROMPTS)) == GOLDEN
-    with pytest.raises(NbenchError, match="leave out latent"):
+    with pytest.raises(NbenchError, match="lack latent"):
         replace(CONFIG, signals=("image", "x0"))

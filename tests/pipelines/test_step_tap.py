@@ -122,11 +122,11 @@ def test_a_run_that_begins_later_and_ends_earlier(pipe: Any) -> None:
     steps: list[Step] = []
     with tapped(pipe, steps.append):
         run(pipe, first=1, last=3)
-    told = [steps[0].levels.at(k) for k in range(3)]
+    positions = [steps[0].levels.at(k) for k in range(3)]
     assert [step.is_last for step in steps] == [False, True]
-    for here, there in zip(told[:2], whole[1:3], strict=True):
+    for here, there in zip(positions[:2], whole[1:3], strict=True):
         assert (here.timestep, here.sigma, here.input_scale) == (there.timestep, there.sigma, there.input_scale)
-    assert (told[2].timestep, told[2].sigma) == (None, whole[3].sigma)  # what is left of the noise
+    assert (positions[2].timestep, positions[2].sigma) == (None, whole[3].sigma)  # what is left of the noise
 
 
 @pytest.mark.parametrize("name", ["Heun", "KDPM2"])

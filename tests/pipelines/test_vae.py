@@ -33,10 +33,10 @@ def run(pipe: Any, arguments: dict[str, Any]) -> Trajectories:
     return generate(pipe, ["one red circle", "two blue squares"], [1, 2], [STEPS], arguments)
 
 
-def assert_decoded(pipe: Any, made: Trajectories) -> None:
-    shown = decode(pipe.vae, made.latents[STEPS]).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(shown, made.images / 255, atol=0.6 / 255)  # images are stored in whole numbers
-    assert made.images.std() > 3  # of 255: there is something to see
+def assert_decoded(pipe: Any, trajectories: Trajectories) -> None:
+    shown = decode(pipe.vae, trajectories.latents[STEPS]).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(shown, trajectories.images / 255, atol=0.6 / 255)  # images are stored in whole numbers
+    assert trajectories.images.std() > 3  # of 255: there is something to see
 
 
 def test_decoding_is_that_of_the_stock_pipeline(pipe: tuple[Any, dict[str, Any]]) -> None:
@@ -52,7 +52,7 @@ def test_a_mean_and_a_standard_deviation_as_some_of_sdxl_have(tmp_path: Path) ->
 
 
 def assert_inverse(vae: Any, images: np.ndarray) -> None:
-    """What the decoder is given of encoded images is what the encoder has made of them."""
+    """The decoder gets back the output of the encoder for encoded images."""
     raw: list[torch.Tensor] = []
     original = {name: getattr(vae, name) for name in ("encode", "decode")}
 

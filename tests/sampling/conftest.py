@@ -1,4 +1,4 @@
-"""Recorded scores with a known truth, and a slow second way to replay a policy."""
+"""Recorded scores with a known truth, and an independent slow replay of a policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbench.sampling.policy import Policy
 def recorded(
     prompts: int, candidates: int, positions: Sequence[int], steps: int, ties: bool, seed: int = 0
 ) -> Recorded:
-    """Scores that come nearer to the reference with the position; with ties, rounded to few levels."""
+    """Scores that get closer to the reference with the position; with ties, rounded to few levels."""
     rng = np.random.default_rng(seed)
     reference = rng.random((prompts, candidates))
     scores = {k: reference + rng.normal(0, 1.0 - 0.9 * k / steps, reference.shape) for k in positions}
@@ -26,23 +26,23 @@ def recorded(
     return Recorded("made", scores, reference, "truth", final, "clip", steps)
 
 
-def slow_pick(found: Recorded, policy: Policy, n: int, prompt: int) -> float:
-    """Expected reference by going through all subsets and all outcomes of ties, in exact fractions of probability."""
-    reference = found.reference[prompt]
+def slow_pick(record: Recorded, policy: Policy, n: int, prompt: int) -> float:
+    """Expected reference by enumerating all subsets and all tie-breaks, with exact fractions as probabilities."""
+    reference = record.reference[prompt]
     usable = [c for c in range(len(reference)) if np.isfinite(reference[c])]
     subsets = list(combinations(usable, n if policy.drawn is None else policy.drawn))
-    return sum(_mean(found, policy, 0, subset, prompt) for subset in subsets) / len(subsets)
+    return sum(_mean(record, policy, 0, subset, prompt) for subset in subsets) / len(subsets)
 
 
-def _mean(found: Recorded, policy: Policy, at: int, living: tuple[int, ...], prompt: int) -> float:
+def _mean(record: Recorded, policy: Policy, at: int, living: tuple[int, ...], prompt: int) -> float:
     if at == len(policy.stages):
-        return float(np.mean(found.reference[prompt][list(living)]))
+        return float(np.mean(record.reference[prompt][list(living)]))
     stage = policy.stages[at]
-    scores = found.scores[stage.position][prompt]
-    fair = [
+    scores = record.scores[stage.position][prompt]
+    outcomes = [
         kept
         for kept in combinations(living, stage.keep)
         if all(scores[c] <= min(scores[k] for k in kept) for c in living if c not in kept)
     ]
-    share = Fraction(1, len(fair))
-    return sum(float(share) * _mean(found, policy, at + 1, kept, prompt) for kept in fair)
+    share = Fraction(1, len(outcomes))
+    return sum(float(share) * _mean(record, policy, at + 1, kept, prompt) for kept in outcomes)

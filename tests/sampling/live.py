@@ -1,4 +1,4 @@
-"""A scorer without weights, and pipelines run with and without what is tested."""
+"""A scorer without weights, and runs of stock pipelines to compare with."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ STEPS = 5
 
 
 class Mean:
-    """The mean of the latent, or of the image; counts what it was given."""
+    """The mean of the latent or the image; keeps its inputs in `batches`."""
 
     fingerprint = "mean"
 
     def __init__(self, reads: Reads = "latent") -> None:
         self.name, self.reads = "mean", reads
-        self.seen: list[torch.Tensor] = []
+        self.batches: list[torch.Tensor] = []
 
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         assert len(inputs) == len(prompts)
-        self.seen.append(inputs)
+        self.batches.append(inputs)
         return inputs.flatten(1).mean(1)
 
 
 def opened(folder: object) -> tuple[Any, dict[str, Any]]:
-    """The pipeline in a folder, and what it is to be called with for `STEPS` steps."""
+    """The pipeline in a folder, and its call arguments for `STEPS` steps."""
     entry = resolve_pipeline(str(folder))
     return load_pipeline(entry, "float32", "cpu"), {"num_inference_steps": STEPS, **entry.call_kwargs}
 
 
 def plain(pipe: Any, seeds: Sequence[int], arguments: dict[str, Any], output_type: str = "latent") -> Any:
-    """What the stock pipeline makes of `PROMPT` from the seeds, in one batch."""
+    """The output of the stock pipeline for `PROMPT` with the seeds, in one batch."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     count = len(seeds)
     return pipe(
@@ -45,22 +45,22 @@ def plain(pipe: Any, seeds: Sequence[int], arguments: dict[str, Any], output_typ
     ).images
 
 
-def known_at(
+def signals_at(
     pipe: Any, seeds: Sequence[int], arguments: dict[str, Any], reads: Reads = "latent"
 ) -> dict[int, torch.Tensor]:
-    """All that an unpruned run tells a scorer that reads so, by position."""
-    found: dict[int, torch.Tensor] = {}
+    """The signal `reads` of an unpruned run, by position."""
+    signals: dict[int, torch.Tensor] = {}
 
-    def seen(position: int, latents: torch.Tensor, known: Mapping[int, Known]) -> None:
-        found.update({at: what() for at, what in known.items()})
+    def report(position: int, latents: torch.Tensor, reported: Mapping[int, Known]) -> None:
+        signals.update({at: read_signal() for at, read_signal in reported.items()})
 
-    with Watch(pipe, lambda _: reads, seen):
+    with Watch(pipe, lambda _: reads, report):
         plain(pipe, seeds, arguments)
-    return found
+    return signals
 
 
 def state(pipe: Any) -> dict[str, set[str]]:
-    """The attributes of the parts of a pipeline that pruning and watching touch."""
+    """The attribute names of the components that pruning and watching change for a while."""
     parts = {name: getattr(pipe, name, None) for name in ("unet", "transformer", "vae", "scheduler")}
-    found = {name: set(vars(part)) for name, part in parts.items() if part is not None}
-    return {**found, "pipe": set(vars(pipe))}
+    attributes = {name: set(vars(part)) for name, part in parts.items() if part is not None}
+    return {**attributes, "pipe": set(vars(pipe))}

@@ -1,4 +1,4 @@
-"""Best-of-N selects what scoring all candidates selects, makes the same images, and computes what the policy says."""
+"""Best-of-N selects as scoring all candidates does, gives the same images, and computes the rows of the policy."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import Family
-from .live import PROMPT, STEPS, Mean, known_at, opened, plain, state
+from .live import PROMPT, STEPS, Mean, opened, plain, signals_at, state
 
 LEVELS = 1
-"""Of 255, that an image of a survivor may differ by: rounding to 8 bits of what agrees to 1e-4."""
+"""Tolerance of a survivor's image, of 255 levels: values that agree to 1e-4 may round to neighbouring levels."""
 
 
 def test_selection_images_and_rows_of_every_family(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
     result = BestOfN(pipe, Mean(), n=4, policy="2:2,4:1").best(PROMPT, "p1", **arguments)
     seeds = [candidate_seed(0, "p1", number) for number in range(4)]
-    known = {k: latents.flatten(1).mean(1).tolist() for k, latents in known_at(pipe, seeds, arguments).items()}
-    second = sorted(range(4), key=lambda one: -known[2][one])[:2]
-    winner = max(second, key=lambda one: known[4][one])
+    scores = {k: latents.flatten(1).mean(1).tolist() for k, latents in signals_at(pipe, seeds, arguments).items()}
+    second = sorted(range(4), key=lambda candidate: -scores[2][candidate])[:2]
+    winner = max(second, key=lambda candidate: scores[4][candidate])
     assert result.seeds == [seeds[winner]]
     each = 1 if family.guidance == "embedded" else 2
     assert result.denoiser_calls == 4 * 2 + 2 * 2 + 1
     assert (result.denoiser_rows, result.full_denoiser_rows) == (13 * each, 20 * each)
-    assert [one.seed for one in result.candidates] == seeds
-    for number, one in enumerate(result.candidates):
-        assert one.scores[2] == pytest.approx(known[2][number], abs=1e-5)
-        assert one.left_at == (None if number == winner else 4 if number in second else 2)
+    assert [candidate.seed for candidate in result.candidates] == seeds
+    for number, candidate in enumerate(result.candidates):
+        assert candidate.scores[2] == pytest.approx(scores[2][number], abs=1e-5)
+        assert candidate.left_at == (None if number == winner else 4 if number in second else 2)
     full = plain(pipe, seeds, arguments, output_type="np")[winner]
     error = np.asarray(result.images[0]).astype(float) - (full * 255).round()
     assert abs(error).max() <= LEVELS
@@ -50,21 +50,21 @@ def test_selection_images_and_rows_of_every_family(family: Family, family_folder
 def test_plain_best_of_n_by_finished_images(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     result = BestOfN(pipe, Mean("image"), n=4, policy=f"{STEPS}:1", keep=2).best(PROMPT, **arguments)
-    images = plain(pipe, [one.seed for one in result.candidates], arguments, output_type="np")
+    images = plain(pipe, [candidate.seed for candidate in result.candidates], arguments, output_type="np")
     order = np.argsort(-images.mean((1, 2, 3)))
     assert result.seeds == [result.candidates[i].seed for i in order[:2]]
     assert result.denoiser_rows == result.full_denoiser_rows
-    for one, image in zip(result.candidates, images, strict=True):
-        assert one.seen is not None
-        assert abs(one.seen - (image * 255).round()).max() <= LEVELS
+    for candidate, image in zip(result.candidates, images, strict=True):
+        assert candidate.seen is not None
+        assert abs(candidate.seen - (image * 255).round()).max() <= LEVELS
 
 
 def test_a_scorer_of_images_sees_survivors_only(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     scorer = Mean("image")
-    with pytest.raises(NbenchError, match="mean reads finished images, of which position 2 has none: score at 5"):
+    with pytest.raises(NbenchError, match="mean reads finished images, which position 2 does not have: score at 5"):
         BestOfN(pipe, scorer, n=4, policy="2:1").best(PROMPT, **arguments)
-    assert not scorer.seen
+    assert not scorer.batches
 
 
 def test_waves_make_the_same_choice(sd15_folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_waves_make_the_same_choice(sd15_folder: Path) -> None:
     whole = BestOfN(pipe, Mean(), policy="2:1").best(PROMPT, **arguments)
     waves = BestOfN(pipe, Mean(), policy="2:1", max_batch=2).best(PROMPT, **arguments)
     assert waves.seeds == whole.seeds
-    assert [one.seed for one in waves.candidates] == [one.seed for one in whole.candidates]
+    assert [candidate.seed for candidate in waves.candidates] == [candidate.seed for candidate in whole.candidates]
     assert np.abs(np.asarray(waves.images[0]).astype(int) - np.asarray(whole.images[0])).max() <= LEVELS
     assert waves.full_denoiser_rows == whole.full_denoiser_rows
     assert 2 * 6 * 2 + 2 * 3 <= waves.denoiser_rows <= 2 * 3 * (2 * 2 + 3)
@@ -83,7 +83,7 @@ def test_budget_restart_and_acceptance_in_a_real_run(sd15_folder: Path) -> None:
     bad = BestOfN(pipe, Mean(), n=3, policy="2:1", restart=1e9, budget=23).best(PROMPT, **arguments)
     assert (len(bad.candidates), bad.denoiser_calls) == (9, 6 + 6 + 9)
     assert bad.denoiser_rows == 2 * bad.denoiser_calls
-    assert [one.left_at for one in bad.candidates[:6]] == [2] * 6
+    assert [candidate.left_at for candidate in bad.candidates[:6]] == [2] * 6
     good = BestOfN(pipe, Mean(), n=6, max_batch=2, policy="2:1", accept=-1e9).best(PROMPT, **arguments)
     assert (len(good.candidates), good.denoiser_calls) == (2, 2 * 2 + 3)
 
@@ -95,7 +95,7 @@ def test_candidates_of_another_dtype_start_from_the_same_noise(sd15_folder: Path
         pipe.to(dtype)
         scorer = Mean()
         BestOfN(pipe, scorer, n=2, policy="1:1", seed=3).best(PROMPT, **arguments)
-        noise[dtype] = scorer.seen[0]
+        noise[dtype] = scorer.batches[0]
     error = noise[torch.float32] - noise[torch.bfloat16]
     assert error.std() < 0.02 * noise[torch.float32].std()
 
@@ -105,35 +105,35 @@ def test_several_prompts_at_once_are_as_each_alone() -> None:
     prompts = [PROMPT, "three green stars", "one white circle left of two blue squares"]
     bestofn = BestOfN(pipe, "noisyclip", n=3, policy="2:2,4:1")
     together = bestofn.best_each(prompts, ["a", "b", "c"], **arguments)
-    for prompt, prompt_id, found in zip(prompts, "abc", together, strict=True):
+    for prompt, prompt_id, result in zip(prompts, "abc", together, strict=True):
         alone = bestofn.best(prompt, prompt_id, **arguments)
-        assert found.seeds == alone.seeds
-        assert (found.denoiser_rows, found.full_denoiser_rows) == (alone.denoiser_rows, alone.full_denoiser_rows)
-        for one, other in zip(found.candidates, alone.candidates, strict=True):
-            assert one.scores == pytest.approx(other.scores, abs=1e-3)  # previews have 8 bits
-            assert one.left_at == other.left_at
-        assert abs(np.asarray(found.images[0]).astype(int) - np.asarray(alone.images[0])).max() <= LEVELS
+        assert result.seeds == alone.seeds
+        assert (result.denoiser_rows, result.full_denoiser_rows) == (alone.denoiser_rows, alone.full_denoiser_rows)
+        for candidate, other in zip(result.candidates, alone.candidates, strict=True):
+            assert candidate.scores == pytest.approx(other.scores, abs=1e-3)  # previews have 8 bits
+            assert candidate.left_at == other.left_at
+        assert abs(np.asarray(result.images[0]).astype(int) - np.asarray(alone.images[0])).max() <= LEVELS
     chunks = BestOfN(pipe, "noisyclip", n=3, policy="2:2,4:1", max_batch=6).best_each(prompts, "abc", **arguments)
-    assert [found.seeds for found in chunks] == [found.seeds for found in together]
+    assert [result.seeds for result in chunks] == [result.seeds for result in together]
     # waves of unequal sizes: each prompt's budget ends another wave
     few = BestOfN(pipe, "noisyclip", n=3, policy="2:1", restart=0.1, budget=22).best_each(prompts, "abc", **arguments)
-    assert all(found.denoiser_calls <= 22 and len(found.images) == 1 for found in few)
+    assert all(result.denoiser_calls <= 22 and len(result.images) == 1 for result in few)
 
 
 def test_scorers_of_x0_estimates_score_one_step_later(family: Family, family_folder: Path) -> None:
-    """With guidance off or on, the estimate at k is what the scorer sees; who leaves at k has computed step k."""
+    """With guidance off or on, the scorer reads the estimate at k; a candidate dropped at k has computed step k."""
     pipe, arguments = opened(family_folder)
     scorer = Mean("x0")
     result = BestOfN(pipe, scorer, n=4, policy="0:3,2:1").best(PROMPT, "p1", **arguments)
     each = 1 if family.guidance == "embedded" else 2
     assert (result.denoiser_calls, result.denoiser_rows) == (4 * 1 + 3 * 2 + 1 * 2, 12 * each)
-    seeds = [one.seed for one in result.candidates]
-    estimates = known_at(pipe, seeds, arguments, "x0")
-    assert (scorer.seen[0] - estimates[0]).abs().max() <= 1e-4
-    living = [i for i, one in enumerate(result.candidates) if 2 in one.scores]
-    assert (scorer.seen[1] - estimates[2][living]).abs().max() <= 1e-3
-    assert estimates[2].shape == (4, *scorer.seen[0].shape[1:])
-    assert torch.equal(estimates[STEPS], known_at(pipe, seeds, arguments)[STEPS])  # at T: the finished latent
+    seeds = [candidate.seed for candidate in result.candidates]
+    estimates = signals_at(pipe, seeds, arguments, "x0")
+    assert (scorer.batches[0] - estimates[0]).abs().max() <= 1e-4
+    living = [i for i, candidate in enumerate(result.candidates) if 2 in candidate.scores]
+    assert (scorer.batches[1] - estimates[2][living]).abs().max() <= 1e-3
+    assert estimates[2].shape == (4, *scorer.batches[0].shape[1:])
+    assert torch.equal(estimates[STEPS], signals_at(pipe, seeds, arguments)[STEPS])  # at T: the finished latent
     # where nothing is left to remove, the last estimate is the outcome
     if "FlowMatch" in type(pipe.scheduler).__name__ or family.name in ("sd15", "sdxl", "sana"):
         assert (estimates[STEPS - 1] - estimates[STEPS]).abs().max() <= 1e-2 * estimates[STEPS].std()
@@ -141,20 +141,20 @@ def test_scorers_of_x0_estimates_score_one_step_later(family: Family, family_fol
 
 def test_decoded_estimates_and_the_position_are_supplied(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
-    told: list[Any] = []
+    positions: list[Any] = []
 
     class Conditioned(Mean):
         conditioned = True
 
         def score(self, inputs: torch.Tensor, prompts: Any, *at: Any) -> torch.Tensor:
-            told.extend(at)
+            positions.extend(at)
             return super().score(inputs, prompts)
 
     scorer = Conditioned("x0_image")
     result = BestOfN(pipe, scorer, n=2, policy=f"1:2,{STEPS}:1").best(PROMPT, **arguments)
-    assert [at.position for at in told] == [1, STEPS]
-    images = plain(pipe, [one.seed for one in result.candidates], arguments, output_type="np")
-    decoded = scorer.seen[-1].permute(0, 2, 3, 1).numpy()  # at T: the finished latent
+    assert [at.position for at in positions] == [1, STEPS]
+    images = plain(pipe, [candidate.seed for candidate in result.candidates], arguments, output_type="np")
+    decoded = scorer.batches[-1].permute(0, 2, 3, 1).numpy()  # at T: the finished latent
     assert abs(decoded - images).max() <= 1e-3
 
 
@@ -173,15 +173,15 @@ def test_a_run_that_fails_leaves_the_pipeline_as_it_was(sd15_folder: Path) -> No
 
 
 def test_candidates_are_those_of_a_bench(tmp_path: Path) -> None:
-    """As stored in float16, but for the last bits: a bench makes them in another batch."""
+    """Equal to the stored float16 latents but for the last bits: a bench runs another batch."""
     bench = build(BuildConfig("genai-bench", out=tmp_path, limit=1, steps=STEPS, latent_dtype="float32", references=()))
     (stored,) = open_bench(bench.out).batches(range(STEPS + 1), images=True)
     pipe, arguments = opened("shapes")
     scorer = Mean()
     assert stored.images is not None
     result = BestOfN(pipe, scorer, policy="2:3", keep=3).best(stored.prompts[0], stored.prompt_ids[0], **arguments)
-    assert [one.seed for one in result.candidates] == stored.seeds
-    assert abs(scorer.seen[0].numpy() - stored.latents[2]).max() <= 1e-4
+    assert [candidate.seed for candidate in result.candidates] == stored.seeds
+    assert abs(scorer.batches[0].numpy() - stored.latents[2]).max() <= 1e-4
     for seed, image in zip(result.seeds, result.images, strict=True):
         error = np.asarray(image).astype(int) - stored.images[stored.seeds.index(seed)]
         assert abs(error).max() <= LEVELS
@@ -192,7 +192,7 @@ def test_a_policy_may_draw_fewer(sd15_folder: Path) -> None:
     few, alone = (
         BestOfN(pipe, Mean(), n=n, policy=policy).best(PROMPT, **arguments) for n, policy in ((6, "3,2:1"), (3, "2:1"))
     )
-    assert [one.seed for one in few.candidates] == [one.seed for one in alone.candidates]
+    assert [candidate.seed for candidate in few.candidates] == [candidate.seed for candidate in alone.candidates]
     assert (few.seeds, few.denoiser_rows) == (alone.seeds, alone.denoiser_rows)
     assert (few.full_denoiser_rows, alone.full_denoiser_rows) == (2 * 6 * STEPS, 2 * 3 * STEPS)  # saved of all six
     with pytest.raises(NbenchError, match="cannot draw 7 of 6"):
@@ -228,7 +228,7 @@ def test_the_embedded_world_by_name() -> None:
     }
     assert 0 < result.scorer_seconds < result.seconds
     assert result.images[0].size == (32, 32)
-    assert all(one.seen is not None for one in result.candidates)
+    assert all(candidate.seen is not None for candidate in result.candidates)
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) -> None:
@@ -236,11 +236,11 @@ def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) ->
     assert resolve_pipeline(str(sd15_folder)).preview is None
     for scorer, policy, kwargs, reason in (
         (Mean(), "20:1", {}, "position 20 not in 0..5"),
-        (Mean(), "0:1", {}, "position 0 is noise"),
+        (Mean(), "0:1", {}, "position 0 is pure noise"),
         (Mean("preview"), "2:1", {}, "no preview map"),
         ("noisyclip", "2:1", {}, "no noisyclip weights fit latents of 4x8x8"),
         (Mean(), "2:1", {"latents": None}, "latents is set by BestOfN"),
-        (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline takes no colour"),
+        (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline has no argument colour"),
     ):
         pipe.unet.forward = None  # would fail if it were called
         with pytest.raises(NbenchError, match=reason):

@@ -1,4 +1,4 @@
-"""What the denoiser itself tells, read live: for those who are alive as a build records it of the whole batch."""
+"""Signals of the denoiser in a live run equal those that a build records, row by row of the living candidates."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from .live import PROMPT, STEPS, Mean, opened, plain, state
 WORLD_LAYER = "transformer_blocks.3"
 LAYERS = {"sd15": "mid_block", "sdxl": "mid_block", "z-image": "layers.0"}
 TOLERANCE = 1e-3
-"""Relative, of numbers in float32: a batch of another size rounds otherwise, at every step anew."""
+"""Relative tolerance in float32: a batch of another size rounds differently at every step."""
 HALF = 1e-2
-"""Of a probe's scores: a bench keeps activations, of dozens, as float16."""
+"""Tolerance of a probe's scores: a bench stores activations, with values of dozens, as float16."""
 
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A probe of random weights, of a projection of the embedded denoiser's activations."""
+    """A probe with random weights on a projection of the embedded denoiser's activations."""
     folder = tmp_path_factory.mktemp("probe")
     torch.manual_seed(0)
     config = ProbeConfig(layer=WORLD_LAYER, dim=8, hidden=4, steps=2 * STEPS, reference="clip")
@@ -51,7 +51,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Six candidates of five prompts of the embedded world, with what its denoiser tells."""
+    """Six candidates of five prompts of the embedded world, with the signals of its denoiser."""
     out = tmp_path_factory.mktemp("bench")
     signals = ("latent", "image", "cfg_gap", f"activations:{WORLD_LAYER}:8")
     build(BuildConfig("genai-bench", out=out, limit=5, steps=2 * STEPS, references=(), signals=signals), progress=False)
@@ -64,15 +64,15 @@ def recorded(pipe: Any, seeds: list[int], arguments: dict[str, Any], signal: str
     return recorder
 
 
-def foretold(scores: dict[int, np.ndarray], policy: Policy) -> list[int]:
-    """The candidate that a policy selects of each prompt, by recorded scores [P, N]."""
-    found = []
+def predicted(scores: dict[int, np.ndarray], policy: Policy) -> list[int]:
+    """The candidate per prompt that a policy selects, by recorded scores [P, N]."""
+    selected = []
     for prompt in range(len(scores[policy.stages[0].position])):
         living = list(range(scores[policy.stages[0].position].shape[1]))
         for stage in policy.stages:
-            living = sorted(living, key=lambda one: -scores[stage.position][prompt, one])[: stage.keep]
-        found += living
-    return found
+            living = sorted(living, key=lambda candidate: -scores[stage.position][prompt, candidate])[: stage.keep]
+        selected += living
+    return selected
 
 
 def test_guidance_gaps_of_the_living_of_every_family(family: Family, family_folder: Path) -> None:
@@ -88,15 +88,15 @@ def test_guidance_gaps_of_the_living_of_every_family(family: Family, family_fold
     result = bestofn.best(PROMPT, "p1", **arguments)
     assert state(pipe) == before
     assert result.denoiser_calls == 4 * 2 + 2 * 2 + 1  # no step more than the latents take
-    gaps = recorded(pipe, [one.seed for one in result.candidates], arguments, "cfg_gap").cfg_gap
+    gaps = recorded(pipe, [candidate.seed for candidate in result.candidates], arguments, "cfg_gap").cfg_gap
     assert gaps is not None
     assert torch.isfinite(gaps).all()
     assert (gaps > 0).all()
-    living = [i for i, one in enumerate(result.candidates) if 4 in one.scores]
-    torch.testing.assert_close(scorer.seen[0], gaps[:, :2], rtol=TOLERANCE, atol=0)
-    torch.testing.assert_close(scorer.seen[1], gaps[living, :4], rtol=TOLERANCE, atol=0)
+    living = [i for i, candidate in enumerate(result.candidates) if 4 in candidate.scores]
+    torch.testing.assert_close(scorer.batches[0], gaps[:, :2], rtol=TOLERANCE, atol=0)
+    torch.testing.assert_close(scorer.batches[1], gaps[living, :4], rtol=TOLERANCE, atol=0)
     second = gaps[:, :2].sum(1).argsort(descending=True)[:2].tolist()
-    winner = max(second, key=lambda one: float(gaps[one, :4].sum()))
+    winner = max(second, key=lambda candidate: float(gaps[candidate, :4].sum()))
     assert (sorted(living), result.seeds) == (sorted(second), [result.candidates[winner].seed])
 
 
@@ -106,13 +106,13 @@ def test_activations_of_the_living_of_every_family(family: Family, family_folder
     scorer = Mean(reads)
     result = BestOfN(pipe, scorer, n=4, policy="0:3,2:1").best(PROMPT, "p1", **arguments)
     assert result.denoiser_calls == 4 * 1 + 3 * 2 + 1 * 2  # who leaves at k has computed step k
-    recorder = recorded(pipe, [one.seed for one in result.candidates], arguments, reads)
-    [known] = recorder.activations.values()
-    living = [i for i, one in enumerate(result.candidates) if 2 in one.scores]
+    recorder = recorded(pipe, [candidate.seed for candidate in result.candidates], arguments, reads)
+    [activations] = recorder.activations.values()
+    living = [i for i, candidate in enumerate(result.candidates) if 2 in candidate.scores]
     assert len(living) == 3
-    for seen, expected in zip(scorer.seen, (known[0], known[2][living]), strict=True):
-        torch.testing.assert_close(seen, expected, rtol=TOLERANCE, atol=TOLERANCE)
-    order = known[2].mean(1)[living].argsort(descending=True).tolist()
+    for read, expected in zip(scorer.batches, (activations[0], activations[2][living]), strict=True):
+        torch.testing.assert_close(read, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    order = activations[2].mean(1)[living].argsort(descending=True).tolist()
     assert result.seeds == [result.candidates[living[order[0]]].seed]
 
 
@@ -128,13 +128,13 @@ def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path,
     results = BestOfN(pipe, model, policy=policy, seed=bench.info.spec["seed"]).best_each(
         [prompt.prompt for prompt in bench.prompts], ids, **arguments
     )
-    chosen = [[one.seed for one in result.candidates].index(result.seeds[0]) for result in results]
-    assert chosen == foretold(scores, parse_policy(policy))
+    chosen = [[candidate.seed for candidate in result.candidates].index(result.seeds[0]) for result in results]
+    assert chosen == predicted(scores, parse_policy(policy))
     for row, result in enumerate(results):
-        for number, one in enumerate(result.candidates):
-            for position, score in one.scores.items():
+        for number, candidate in enumerate(result.candidates):
+            for position, score in candidate.scores.items():
                 assert score == pytest.approx(scores[position][row, number], abs=HALF if name == "probe" else TOLERANCE)
-    assert all(one.seen is not None for result in results for one in result.candidates)
+    assert all(candidate.seen is not None for result in results for candidate in result.candidates)
 
 
 @pytest.mark.parametrize(("name", "first"), [("cfg-gap", 1), ("random", 1), ("probe", 0)])
@@ -154,8 +154,8 @@ def test_a_monitor_tells_what_the_bench_has(bench: Bench, probe: Path, name: str
     table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
     scores = of_prompts(ScoreTable.of(table, "scores"), Layout.of_bench([bench.prompts[0].prompt_id], 6))
     assert list(monitor.scores) == [position for position in scores if position >= first]
-    for position, found in monitor.scores.items():
-        assert found == pytest.approx(scores[position][0], abs=HALF if name == "probe" else TOLERANCE)
+    for position, live_scores in monitor.scores.items():
+        assert live_scores == pytest.approx(scores[position][0], abs=HALF if name == "probe" else TOLERANCE)
 
 
 def test_a_run_that_was_broken_off_leaves_no_gaps_behind(sd15_folder: Path) -> None:
@@ -180,10 +180,10 @@ def test_what_no_run_gives_is_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser has run"))
     for reads, policy, keep, reason in (
-        ("reference:clip", "2:1", 1, "mean reads reference:clip, which a run does not give"),
-        ("activations:mid_block", f"{STEPS}:1", 1, f"of which the finished position {STEPS} has none"),
-        ("activations:mid_block", "2:3", 2, f"of which the finished position {STEPS} has none"),
-        ("cfg_gap", "0:1", 1, "position 0 is noise"),
+        ("reference:clip", "2:1", 1, "mean reads reference:clip, which a running pipeline does not have"),
+        ("activations:mid_block", f"{STEPS}:1", 1, f"which the finished position {STEPS} does not have"),
+        ("activations:mid_block", "2:3", 2, f"which the finished position {STEPS} does not have"),
+        ("cfg_gap", "0:1", 1, "position 0 is pure noise"),
         ("activations:mid_blocks", "2:1", 1, "no layer 'mid_blocks' in UNet2DConditionModel: near it mid_block"),
     ):
         with pytest.raises(NbenchError, match=reason):
@@ -198,10 +198,12 @@ def test_what_a_scorer_gives_is_checked_in_a_run_as_on_a_bench(sd15_folder: Path
             return super().score(inputs, prompts)[:, None]
 
     for scorer in (Column(), Column("x0_image")):
-        with pytest.raises(NbenchError, match=r"scorer mean: score gives shape \[4, 1\] for 4 rows, not \[B\]"):
+        with pytest.raises(NbenchError, match=r"scorer mean: score returns shape \[4, 1\] for 4 rows, not \[B\]"):
             BestOfN(pipe, scorer, n=4, policy="2:1").best(PROMPT, **arguments)
-        one = r"scorer mean: score gives shape \[1, 1\] for 1 rows, not \[B\]"
-        with pytest.raises(NbenchError, match=one), AlignmentMonitor(pipe, scorer, PROMPT):
+        reason = r"scorer mean: score returns shape \[1, 1\] for 1 rows, not \[B\]"
+        with pytest.raises(NbenchError, match=reason), AlignmentMonitor(pipe, scorer, PROMPT):
             plain(pipe, [1], arguments)
-    with pytest.raises(NbenchError, match="mean reads decoded images and this pipeline has no VAE: read previews"):
+    with pytest.raises(
+        NbenchError, match="mean reads decoded images and this pipeline has no VAE: use a scorer that reads previews"
+    ):
         LiveScorer(Mean("x0_image"), None)

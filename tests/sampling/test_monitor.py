@@ -1,4 +1,4 @@
-"""The monitor tells what each position scores, for any call of a pipeline, and leaves the pipeline as it was."""
+"""The monitor scores each position of any call of a pipeline, and leaves the pipeline unchanged."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nbench.pipelines.noise_levels import NoiseLevels
 from nbench.sampling.monitor import AlignmentMonitor, RunStopped, sparkline
 
 from ..tiny_pipelines import Family
-from .live import PROMPT, STEPS, Mean, known_at, opened, plain, state
+from .live import PROMPT, STEPS, Mean, opened, plain, signals_at, state
 
 SEEDS = [5, 6]
 
 
 def test_scores_of_every_position_and_the_same_images(family: Family, family_folder: Path) -> None:
     pipe, arguments = opened(family_folder)
-    full, known = plain(pipe, SEEDS, arguments), known_at(pipe, SEEDS, arguments)
+    full, signals = plain(pipe, SEEDS, arguments), signals_at(pipe, SEEDS, arguments)
     before = state(pipe)
     with AlignmentMonitor(pipe, Mean(), PROMPT) as monitor:
         assert torch.equal(plain(pipe, SEEDS, arguments), full)
     assert sorted(monitor.scores) == list(range(1, STEPS + 1))
     for position, scores in monitor.scores.items():
-        assert scores == pytest.approx(known[position].flatten(1).mean(1).tolist(), abs=1e-6)
+        assert scores == pytest.approx(signals[position].flatten(1).mean(1).tolist(), abs=1e-6)
     assert state(pipe) == before
 
 
@@ -70,15 +70,15 @@ def test_a_batch_of_different_prompts_each_with_several_images() -> None:
 
 def test_callback_log_and_line(sd15_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipe, arguments = opened(sd15_folder)
-    told: list[tuple[int, list[float]]] = []
+    reports: list[tuple[int, list[float]]] = []
     path = tmp_path / "scores.jsonl"
     with AlignmentMonitor(
-        pipe, Mean(), PROMPT, callback=lambda *seen: told.append(seen), show=True, log=path
+        pipe, Mean(), PROMPT, callback=lambda *report: reports.append(report), show=True, log=path
     ) as monitor:
         plain(pipe, SEEDS, arguments)
-    assert dict(told) == monitor.scores
+    assert dict(reports) == monitor.scores
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["position"], line["scores"]) for line in lines] == told
+    assert [(line["position"], line["scores"]) for line in lines] == reports
     assert {line["steps"] for line in lines} == {STEPS}
     drawn = capsys.readouterr().err
     assert drawn.count("\r") == STEPS
@@ -130,7 +130,7 @@ def test_misfits_are_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     with pytest.raises(NbenchError, match="mean reads finished images"):
         AlignmentMonitor(pipe, Mean("image"), PROMPT)
-    with pytest.raises(NbenchError, match="position 0 is noise"):
+    with pytest.raises(NbenchError, match="position 0 is pure noise"):
         AlignmentMonitor(pipe, Mean(), PROMPT, positions=[0, 5])
     with AlignmentMonitor(pipe, Mean(), ["a", "b", "c"]), pytest.raises(NbenchError, match="2 images for 3 prompts"):
         plain(pipe, SEEDS, arguments)

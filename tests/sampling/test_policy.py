@@ -1,4 +1,4 @@
-"""Policies: how they are written and read, what they refuse, what they cost by a candidate-by-candidate count."""
+"""Policies: how they are written and read, what they refuse, and their cost counted candidate by candidate."""
 
 import json
 from pathlib import Path
@@ -33,11 +33,11 @@ def test_fewer_candidates_cost_what_so_many_cost() -> None:
         ("6,4", "not understood"),
         ("6,4,20:1", "not understood"),
         ("2,20:3,30:1", "keep 3 of 2"),
-        ("20:0", "at least one"),
+        ("20:0", "keeps 1 or more"),
         ("20:3,10:1", "later than 20"),
         ("20:3,20:1", "later than 20"),
-        ("10:2,20:2", "fewer than 2"),
-        ("10:1,20:2", "fewer than 1"),
+        ("10:2,20:2", "fewer candidates than 2"),
+        ("10:1,20:2", "fewer candidates than 1"),
         ("-1:2", "no policy at -1:2"),
         ("nowhere.json", "no policy at nowhere.json"),
         ("", "no policy at"),
@@ -93,7 +93,7 @@ def test_file_and_back(tmp_path: Path) -> None:
         ('{"stages": [{"position": 20, "keep": 1}], "extra": 1}', "extra"),
         ('{"stages": [{"position": 20, "keep": 0}]}', r"stages\.0\.keep"),
         ('{"format_version": 2, "stages": [{"position": 20, "keep": 1}]}', "format_version"),
-        ('{"stages": []}', "without stages"),
+        ('{"stages": []}', "has no stages"),
         ('{"stages": [{"position": 20, "keep": 3}], "drawn": 2}', "keep 3 of 2"),
         ('{"stages": [{"position": 20, "keep": 2}, {"position": 10, "keep": 1}]}', "later than 20"),
     ],

@@ -1,4 +1,4 @@
-"""Decisions of stages and waves, by property: no budget is exceeded, and something always comes out."""
+"""Property tests of stages and waves: no budget is exceeded, and every run selects something."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nbench.sampling.waves import Rules, Waves, best, stages_of
 
 
 def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
-    """Play waves through as a pipeline does, step by step; `scores(candidate, position)`."""
+    """Run waves step by step as a pipeline does; `scores(candidate, position)`."""
     waves = Waves(rules)
     drawn: list[int] = []
     while numbers := waves.next():
@@ -26,7 +26,7 @@ def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
             waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
             for index, stage in enumerate(rules.stages):
                 if living and min(stage.position + rules.lag, rules.steps) == position:
-                    living = waves.decide(index, {one: scores(one, stage.position) for one in living})
+                    living = waves.decide(index, {candidate: scores(candidate, stage.position) for candidate in living})
             if not living:
                 break
     return waves, drawn
@@ -37,16 +37,16 @@ def rules(policy: str, steps: int = 10, keep: int = 1, n: int = 6, **kwargs: Any
 
 
 def test_one_wave_is_the_policy() -> None:
-    waves, drawn = run(rules("4:3,8:1"), lambda one, position: one if position == 4 else -one)
+    waves, drawn = run(rules("4:3,8:1"), lambda candidate, position: candidate if position == 4 else -candidate)
     assert (drawn, waves.spent, waves.selected()) == ([0, 1, 2, 3, 4, 5], 6 * 4 + 3 * 4 + 1 * 2, [3])
 
 
 @pytest.mark.parametrize("policy", ["4:1", "3:4,7:2", "10:1"])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_costs_are_the_policys(policy: str, lag: int) -> None:
-    ours = rules(policy, keep=parse_policy(policy).stages[-1].keep, lag=lag)
-    waves, _ = run(ours, lambda one, _: one)
-    assert waves.spent == ours.cost(6) == parse_policy(policy).rows(6, 10, calls_per_score=lag)
+    wave_rules = rules(policy, keep=parse_policy(policy).stages[-1].keep, lag=lag)
+    waves, _ = run(wave_rules, lambda candidate, _: candidate)
+    assert waves.spent == wave_rules.cost(6) == parse_policy(policy).rows(6, 10, calls_per_score=lag)
 
 
 def test_survivors_beyond_keep_are_scored_at_the_end() -> None:
@@ -56,24 +56,24 @@ def test_survivors_beyond_keep_are_scored_at_the_end() -> None:
 
 def test_waves_select_as_one_batch_does_and_hopeless_ones_end_early() -> None:
     scores = {0: 3.0, 1: 5.0, 2: 1.0, 3: 2.0, 4: 6.0, 5: 4.0}
-    waves, drawn = run(rules("4:1", max_batch=2), lambda one, _: scores[one])
+    waves, drawn = run(rules("4:1", max_batch=2), lambda candidate, _: scores[candidate])
     assert waves.selected() == [4]
     assert drawn == list(range(6))
     assert waves.spent == (2 * 4 + 6) + 2 * 4 + (2 * 4 + 6)  # the second wave has none better than 5
 
 
 def test_acceptance_draws_no_more() -> None:
-    waves, drawn = run(rules("4:2,8:1", max_batch=2, accept=3.0), lambda one, _: one)
+    waves, drawn = run(rules("4:2,8:1", max_batch=2, accept=3.0), lambda candidate, _: candidate)
     assert (drawn, waves.selected()) == ([0, 1, 2, 3], [3])
     assert waves.spent == (2 * 8 + 2) + (2 * 4 + 6)
 
 
 def test_a_bad_wave_is_drawn_anew_while_the_budget_lasts() -> None:
-    ours = rules("4:1", n=2, restart=4.5, budget=34)
-    waves, drawn = run(ours, lambda one, _: one)
+    wave_rules = rules("4:1", n=2, restart=4.5, budget=34)
+    waves, drawn = run(wave_rules, lambda candidate, _: candidate)
     assert drawn == [0, 1, 2, 3, 4, 5]
     assert (waves.spent, waves.selected()) == (8 + 8 + 14, [5])
-    waves, drawn = run(rules("4:1", n=2, restart=99.0, budget=25), lambda one, _: one)
+    waves, drawn = run(rules("4:1", n=2, restart=99.0, budget=25), lambda candidate, _: candidate)
     assert (drawn, waves.spent, waves.selected()) == ([0, 1, 2, 3], 8 + 14, [3])
 
 
@@ -88,31 +88,31 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
     places = sorted(data.draw(st.sets(st.integers(1, steps), min_size=1, max_size=3)))
     keeps = sorted(data.draw(st.sets(st.integers(1, n), min_size=1, max_size=len(places))), reverse=True)
     policy = Policy(tuple(map(Stage, places, keeps)))
-    some = st.one_of(st.none(), st.floats(-1, 1))
+    optional_scores = st.one_of(st.none(), st.floats(-1, 1))
     budget = data.draw(st.integers(1, 200))
     try:
-        ours = Rules(
+        wave_rules = Rules(
             stages_of(policy, steps, keep),
             steps,
             n,
             keep,
             data.draw(st.one_of(st.none(), st.integers(keep, 9))),
-            data.draw(some),
-            data.draw(some),
+            data.draw(optional_scores),
+            data.draw(optional_scores),
             budget,
             data.draw(st.integers(0, 1)),
             data.draw(st.booleans()),
         )
     except NbenchError as error:
-        assert "makes no image" in str(error)  # noqa: PT017 - which budgets are too small is what is drawn
+        assert "is too small for an image" in str(error)  # noqa: PT017 - which budgets are too small is what is drawn
         return
     drawn_scores: dict[tuple[int, int], float] = {}
     numbers = st.one_of(st.floats(-1, 1), st.just(math.nan))
 
-    def scores(one: int, position: int) -> float:
-        return drawn_scores.setdefault((one, position), data.draw(numbers))
+    def scores(candidate: int, position: int) -> float:
+        return drawn_scores.setdefault((candidate, position), data.draw(numbers))
 
-    waves, drawn = run(ours, scores)
+    waves, drawn = run(wave_rules, scores)
     assert waves.spent <= budget
     assert len(waves.selected()) == keep
     assert drawn == list(range(len(drawn)))
@@ -123,8 +123,8 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
     [
         ({"keep": 7}, "keep 7 of 6"),
         ({"keep": 3, "max_batch": 2}, "max_batch 2"),
-        ({"restart": 0.5}, "give a budget too"),
-        ({"budget": 9}, "10 steps take 10 or more"),
+        ({"restart": 0.5}, "set a budget too"),
+        ({"budget": 9}, "give 10 or more for 10 steps"),
     ],
 )
 def test_rules_that_cannot_be_kept_are_refused(arguments: dict[str, Any], reason: str) -> None:

@@ -58,12 +58,12 @@ def scored(scorer: Any, batch_size: int | None = None) -> dict[str, torch.Tensor
 def test_each_kind_of_scorer_scores_every_caption_of_every_row(batch_size: int | None) -> None:
     mean = LATENTS.mean((1, 2, 3)).double()
     lengths = torch.tensor([3, 3, 3, 4, 4, 4]).double()
-    found = scored(Pair(), batch_size)
-    torch.testing.assert_close(found[PROMPT], mean + lengths)
-    torch.testing.assert_close(found["colour"], mean[[0, 3, 4]] + torch.tensor([5, 5, 4]).double())
-    found = scored(Tower(), batch_size)
-    torch.testing.assert_close(found[PROMPT], 3 * (mean * lengths + 1))
-    torch.testing.assert_close(found["colour"], 3 * (mean[[0, 3, 4]] * torch.tensor([5, 5, 4]).double() + 1))
+    scores = scored(Pair(), batch_size)
+    torch.testing.assert_close(scores[PROMPT], mean + lengths)
+    torch.testing.assert_close(scores["colour"], mean[[0, 3, 4]] + torch.tensor([5, 5, 4]).double())
+    scores = scored(Tower(), batch_size)
+    torch.testing.assert_close(scores[PROMPT], 3 * (mean * lengths + 1))
+    torch.testing.assert_close(scores["colour"], 3 * (mean[[0, 3, 4]] * torch.tensor([5, 5, 4]).double() + 1))
     assert {kind: scores.tolist() for kind, scores in scored(Names(), batch_size).items()} == {
         PROMPT: [5, 6, 7, 5, 6, 7]  # whole numbers are real, too
     }
@@ -98,14 +98,14 @@ def raises(self: Pair, scores: torch.Tensor) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda self, s: None, r"score gives a NoneType, not a tensor \[B\]"),
-        (lambda self, s: s.tolist(), r"score gives a list, not a tensor \[B\]"),
-        (lambda self, s: s.numpy(), r"score gives a ndarray, not a tensor \[B\]"),
-        (lambda self, s: s[:1], r"score gives shape \[1\] for 6 rows, not \[B\]"),
-        (lambda self, s: s[:, None], r"score gives shape \[6, 1\] for 6 rows, not \[B\]"),
-        (lambda self, s: s.mean(), r"score gives shape \[\] for 6 rows, not \[B\]"),
-        (lambda self, s: s * 1j, "score gives complex64 strided, not real numbers"),
-        (lambda self, s: s.to_sparse(), "score gives float32 sparse_coo, not real numbers"),
+        (lambda self, s: None, r"score returns a NoneType, not a tensor \[B\]"),
+        (lambda self, s: s.tolist(), r"score returns a list, not a tensor \[B\]"),
+        (lambda self, s: s.numpy(), r"score returns a ndarray, not a tensor \[B\]"),
+        (lambda self, s: s[:1], r"score returns shape \[1\] for 6 rows, not \[B\]"),
+        (lambda self, s: s[:, None], r"score returns shape \[6, 1\] for 6 rows, not \[B\]"),
+        (lambda self, s: s.mean(), r"score returns shape \[\] for 6 rows, not \[B\]"),
+        (lambda self, s: s * 1j, "score returns complex64 strided, not real numbers"),
+        (lambda self, s: s.to_sparse(), "score returns float32 sparse_coo, not real numbers"),
         (raises, r"score raises ValueError: a bad \\x1b\[1mday and more \("),
     ],
 )
@@ -122,10 +122,10 @@ def test_what_is_no_embedding_per_row_is_refused_by_name(method: str) -> None:
         return type("Spoilt", (Tower,), {method: lambda self, rows: spoil(getattr(Tower, method)(self, rows))})()
 
     for spoil, reason in (
-        (lambda rows: rows[:, 0], rf"{method} gives shape \[\d\] for \d rows, not \[B, D\]"),
-        (lambda rows: rows[:-1], rf"{method} gives shape \[\d, 2\] for \d rows"),
-        (lambda rows: rows * 1j, f"{method} gives complex64"),
-        (lambda rows: rows[:, :1], r"embed_text gives \d numbers and embed_inputs \d: they cannot be multiplied"),
+        (lambda rows: rows[:, 0], rf"{method} returns shape \[\d\] for \d rows, not \[B, D\]"),
+        (lambda rows: rows[:-1], rf"{method} returns shape \[\d, 2\] for \d rows"),
+        (lambda rows: rows * 1j, f"{method} returns complex64"),
+        (lambda rows: rows[:, :1], r"embed_text returns \d numbers per row and embed_inputs \d: make them equal"),
         (lambda rows: 1 / 0, f"{method} raises ZeroDivisionError: division by zero"),
     ):
         with pytest.raises(NbenchError, match=f"^scorer towers: {reason}"):
@@ -167,7 +167,7 @@ def test_memory_that_ends_over_texts_or_inputs_halves_or_refuses() -> None:
 
     torch.testing.assert_close(scored(Greedy())[PROMPT], scored(Tower())[PROMPT])
     assert Greedy.sizes == [6, 3, *(1,) * 6]
-    with pytest.raises(NbenchError, match="towers runs out of memory with 4 rows at a time"):
+    with pytest.raises(NbenchError, match="towers runs out of memory with 4 rows per batch"):
         scored(Greedy(), batch_size=4)
     Greedy.most = 0
     with pytest.raises(NbenchError, match="towers runs out of memory"):
@@ -175,7 +175,7 @@ def test_memory_that_ends_over_texts_or_inputs_halves_or_refuses() -> None:
 
 
 def test_what_is_no_scorer_is_refused() -> None:
-    with pytest.raises(NbenchError, match="Mute is no scorer: give it embed_text"):
+    with pytest.raises(NbenchError, match="Mute is not a scorer: give it embed_text"):
         AppliedScorer(type("Mute", (), {"name": "mute", "reads": "latent", "fingerprint": "1"})())
-    with pytest.raises(NbenchError, match="Blind reads nothing, so it can go by names alone: give it score_names"):
+    with pytest.raises(NbenchError, match="Blind reads nothing: give it score_names"):
         AppliedScorer(type("Blind", (Pair,), {"reads": "nothing"})())

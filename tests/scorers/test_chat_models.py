@@ -70,7 +70,7 @@ def test_a_model_that_cannot_say_yes_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_takes_no_question_is_refused_when_asked(tmp_path: Path) -> None:
     scorer = vqa_scorer(save_chat_model("llava", tmp_path))
-    with pytest.raises(NbenchError, match=r"cannot be asked about images \(.*<image>"):
+    with pytest.raises(NbenchError, match=r"does not answer questions about images \(.*<image>"):
         scorer.score(torch.rand(1, 3, 32, 32), ["a second <image>"])
 
 

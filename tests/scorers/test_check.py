@@ -37,7 +37,7 @@ class Tower(Pair):
         return self.spoil(torch.stack([angles.sin(), angles.cos()], dim=1))
 
 
-def found(spoil: object, kind: type[Pair]) -> list[str]:
+def problems(spoil: object, kind: type[Pair]) -> list[str]:
     scorer = type("Spoilt", (kind,), {"spoil": spoil})()
     return check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, AT)
 
@@ -48,17 +48,17 @@ def raises(self: Pair, scores: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [Pair, Tower])
 def test_sound_scorers_have_no_faults(kind: type[Pair]) -> None:
-    assert found(Pair.spoil, kind) == []
+    assert problems(Pair.spoil, kind) == []
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda self, s: s[:, None], "gives shape [6, 1] for 6 rows, not [B]"),
-        (lambda self, s: s[:-1], "gives shape [5] for 6 rows"),
-        (lambda self, s: s.long(), "gives int64, not floating point"),
-        (lambda self, s: s.tolist(), "gives a list, not a tensor"),
-        (lambda self, s: torch.where(torch.arange(len(s)) == 1, torch.nan, s), "gives NaN or infinity in 1 of 6"),
+        (lambda self, s: s[:, None], "returns shape [6, 1] for 6 rows, not [B]"),
+        (lambda self, s: s[:-1], "returns shape [5] for 6 rows"),
+        (lambda self, s: s.long(), "returns int64, not floating point"),
+        (lambda self, s: s.tolist(), "returns a list, not a tensor"),
+        (lambda self, s: torch.where(torch.arange(len(s)) == 1, torch.nan, s), "returns NaN or infinity in 1 of 6"),
         (lambda self, s: s + torch.rand(len(s)), "is not deterministic"),
         (lambda self, s: s + torch.arange(len(s)), "depends on the order of the rows"),
         (lambda self, s: s - s.mean(), "depends on the batch: a row alone"),
@@ -67,15 +67,15 @@ def test_sound_scorers_have_no_faults(kind: type[Pair]) -> None:
 )
 def test_each_fault_is_named(spoil: object, says: str) -> None:
     torch.manual_seed(0)
-    lines = found(spoil, Pair)
+    lines = problems(spoil, Pair)
     assert any(says in line for line in lines), lines
     assert all(line.startswith("score ") and "\n" not in line for line in lines)
 
 
 def test_faults_of_towers() -> None:
-    assert any("norms of 3 to 3, not 1" in line for line in found(lambda self, s: 3 * s, Tower))
-    wide = found(lambda self, s: torch.nn.functional.pad(s, (0, 1)), Tower)
-    assert wide == ["embed_text gives 2 numbers and embed_inputs 3: they cannot be multiplied"]
+    assert any("norms of 3 to 3, not 1" in line for line in problems(lambda self, s: 3 * s, Tower))
+    wide = problems(lambda self, s: torch.nn.functional.pad(s, (0, 1)), Tower)
+    assert wide == ["embed_text returns 2 numbers per row and embed_inputs 3: make them equal"]
 
 
 def test_the_command_exits_with_1_and_names_the_faults(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_command_exits_with_1_and_names_the_faults(tmp_path: Path) -> None:
     runner = CliRunner()
     outcome = runner.invoke(app, ["models", "check", f"{tmp_path / 'mine.py'}:Mine"])
     assert outcome.exit_code == 1
-    assert outcome.stdout == "mine: score gives shape [6, 3] for 6 rows, not [B]\n"
+    assert outcome.stdout == "mine: score returns shape [6, 3] for 6 rows, not [B]\n"
     assert runner.invoke(app, ["models", "check", "noisyclip"]).stdout == "noisyclip: reads preview, nothing wrong\n"
 
 

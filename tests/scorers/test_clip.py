@@ -28,9 +28,9 @@ def test_cosine_equals_the_models_logits(scorer: CLIPScorer) -> None:
     with torch.no_grad():
         logits = model(pixel_values=images * 2 - 1, **tokens).logits_per_image / model.logit_scale.exp()
     assert isinstance(scorer, TwinTower)
-    text, seen = scorer.embed_text(PROMPTS), scorer.embed_inputs(images)
-    torch.testing.assert_close(seen @ text.T, logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.cat([text, seen]).norm(dim=-1), torch.ones(4))
+    text, embeddings = scorer.embed_text(PROMPTS), scorer.embed_inputs(images)
+    torch.testing.assert_close(embeddings @ text.T, logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat([text, embeddings]).norm(dim=-1), torch.ones(4))
 
 
 def test_a_prompts_embedding_does_not_depend_on_its_company(scorer: CLIPScorer) -> None:

@@ -39,10 +39,10 @@ def test_siglip_2_takes_any_aspect_ratio_as_its_processor_cuts_it(shape: tuple[i
     scorer = CLIPScorer(save_siglip(tmp_path, naflex=True), "siglip2")
     pixels = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8)
     processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    given = processor(images=list(pixels), return_tensors="pt")
+    inputs = processor(images=list(pixels), return_tensors="pt")
     model: Any = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
-        theirs = model.get_image_features(**given).pooler_output
+        theirs = model.get_image_features(**inputs).pooler_output
     ours = scorer.embed_inputs(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
     torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=2e-3, rtol=0)
 

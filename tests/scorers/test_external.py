@@ -63,8 +63,8 @@ def test_open_clip_models_are_given_what_their_own_transform_makes_of_the_image(
     monkeypatch.setitem(sys.modules, "open_clip", module)
     scorer: Any = get_scorer("open_clip:any", WORLD)
     colours = torch.tensor([[10, 200, 30], [250, 0, 90]])
-    seen = scorer.embed_inputs((colours / 255)[:, :, None, None].expand(2, 3, 8, 4))
-    torch.testing.assert_close(seen, torch.nn.functional.normalize(network(colours.float()), dim=-1))
+    embeddings = scorer.embed_inputs((colours / 255)[:, :, None, None].expand(2, 3, 8, 4))
+    torch.testing.assert_close(embeddings, torch.nn.functional.normalize(network(colours.float()), dim=-1))
     assert scorer.embed_text(["a", "b"]).shape == (2, 5)
 
 
@@ -88,8 +88,13 @@ def test_open_clip_models_equal_their_own_forward_pass(tmp_path: Path) -> None:
     prompts = ["two red circles", "a dog"]
     mean, std = (torch.tensor(network.visual.preprocess_cfg[key])[:, None, None] for key in ("mean", "std"))
     with torch.no_grad():
-        seen = torch.nn.functional.normalize(network.encode_image((images - mean) / std), dim=-1)
-        told = torch.nn.functional.normalize(network.encode_text(open_clip.get_tokenizer("RN50")(prompts)), dim=-1)
+        image_embeddings = torch.nn.functional.normalize(network.encode_image((images - mean) / std), dim=-1)
+        text_embeddings = torch.nn.functional.normalize(
+            network.encode_text(open_clip.get_tokenizer("RN50")(prompts)), dim=-1
+        )
     torch.testing.assert_close(
-        scorer.embed_inputs(images) @ scorer.embed_text(prompts).T, seen @ told.T, atol=1e-4, rtol=0
+        scorer.embed_inputs(images) @ scorer.embed_text(prompts).T,
+        image_embeddings @ text_embeddings.T,
+        atol=1e-4,
+        rtol=0,
     )

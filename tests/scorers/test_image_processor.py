@@ -1,4 +1,4 @@
-"""What models are given of an image, against the processors of transformers on PIL images."""
+"""The inputs of models, against the processors of transformers on PIL images."""
 
 import json
 import logging

@@ -52,7 +52,7 @@ def test_a_reference_is_named_or_called_after_its_scorer(tmp_path: Path, monkeyp
         (["=clip"], "cannot be the name of a reference"),
         (["a.=clip"], "cannot be the name of a reference"),
         ([f"{'a' * 101}=clip"], "cannot be the name of a reference"),
-        (["human=clip"], "cannot be called human, which is people's ratings"),
+        (["human=clip"], "cannot be called human, which means people's ratings"),
         (["own=clip"], "cannot be called own"),
         (["a="], "reference a has no scorer: give a=SCORER"),
         (["clipp"], r"unknown reference clipp \(did you mean clip\?\)"),
@@ -89,9 +89,9 @@ def test_any_scorer_of_pictures_reads_the_finished_image(tmp_path: Path) -> None
     assert mean.reads == "image"
     try_scorer(mean, info)
     for scorer in ("random", "cfg-gap", "oracle", f"{tmp_path}/own.py:Latent"):
-        with pytest.raises(NbenchError, match=r"a reference scores finished images: name a scorer of pictures"):
+        with pytest.raises(NbenchError, match=r"a reference scores finished images: name a scorer of images"):
             load_reference(Reference("r", scorer), info)
-    with pytest.raises(NbenchError, match=r"score gives shape \[32\] for 1 rows"):
+    with pytest.raises(NbenchError, match=r"score returns shape \[32\] for 1 rows"):
         try_scorer(load_reference(Reference("r", f"{tmp_path}/own.py:Broken"), info), info)
 
 

@@ -49,10 +49,10 @@ def test_a_class_in_a_file_is_given_what_it_asks_for(tmp_path: Path) -> None:
     assert (scorer.name, vars(scorer)) == ("mine", {"steps": 50, "dtype": "float32", "fingerprint": scorer.fingerprint})
     for name, reason in {
         "Mien": r"unknown class Mien \(did you mean Mine\?\)",
-        "Nameless": r"no scorer: it has no name",
-        "Mute": r"no scorer: give it embed_text and embed_inputs, or score",
-        "Wants": r"reads 'pixels', which there is not: there are latent, preview",
-        "Breaks": r"cannot be made: RuntimeError: no licence",
+        "Nameless": r"not a scorer: it has no name",
+        "Mute": r"not a scorer: give it embed_text and embed_inputs, or score",
+        "Wants": r"reads 'pixels', which does not exist: there are latent, preview",
+        "Breaks": r"cannot be created: RuntimeError: no licence",
     }.items():
         with pytest.raises(NbenchError, match=reason):
             get_scorer(f"{file}:{name}", WORLD)
@@ -95,13 +95,13 @@ def test_the_code_of_a_plug_in_is_part_of_its_fingerprint(code: str, tmp_path: P
         file.parent.mkdir()
         file.write_text(code)
     third.write_text(code.replace("return inputs", "return -inputs"))
-    found = [get_scorer(f"{file}:Mine", WORLD).fingerprint for file in (first, second, third)]
-    assert found[0] == found[1] != found[2]
-    assert all(one.startswith("1-") for one in found)
+    fingerprints = [get_scorer(f"{file}:Mine", WORLD).fingerprint for file in (first, second, third)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert all(fingerprint.startswith("1-") for fingerprint in fingerprints)
     if code != MINE:
         other = get_scorer(f"x0-preview:{first}:Mine", WORLD)
         assert (other.name, other.reads) == ("x0-preview-mine.py-Mine", "x0_preview")
-        assert other.fingerprint == f"{found[0]}-x0_preview"
+        assert other.fingerprint == f"{fingerprints[0]}-x0_preview"
 
 
 def test_a_class_in_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,12 +132,12 @@ def test_any_scorer_of_pictures_looks_at_others(tmp_path: Path) -> None:
 def test_families_take_any_model_of_their_kind(tmp_path: Path) -> None:
     latent, rgb = save_clip(tmp_path / "latent", channels=4, size=16), save_clip(tmp_path / "rgb")
     assert get_scorer(f"latentclip:{latent}", WORLD).reads == "latent"
-    with pytest.raises(NbenchError, match="takes RGB"):
+    with pytest.raises(NbenchError, match="reads RGB"):
         get_scorer(f"latentclip:{rgb}", WORLD)
     scaled = get_scorer(f"pickscore:{rgb}", WORLD)
     assert (scaled.name, scaled.reads) == ("pickscore-rgb", "image")
     assert get_scorer("oracle:vqascore", WORLD).reads == "reference:vqascore"
-    with pytest.raises(NbenchError, match="is no probe"):
+    with pytest.raises(NbenchError, match="is not a probe"):
         get_scorer(f"probe:{rgb}", WORLD)
 
 
@@ -188,7 +188,7 @@ def test_two_scorers_of_one_name_are_refused(site: Path, tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     for name, of in (("redness", "(nbench-sample|other-scorers)"), ("clip", "nbench")):
         (info / "entry_points.txt").write_text(f"[nbench.scorers]\n{name} = nowhere:Nothing\n")
-        with pytest.raises(NbenchError, match=f"two scorers are called {name}, of {of} and of .*: uninstall one"):
+        with pytest.raises(NbenchError, match=f"two scorers are called {name}, from {of} and .*: uninstall one"):
             get_scorer("random", WORLD)
 
 

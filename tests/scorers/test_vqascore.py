@@ -35,8 +35,8 @@ def test_is_the_probability_of_yes_in_generation_and_in_the_loss(images: torch.T
     for image, prompt, score in zip(images, PROMPTS, scores, strict=True):
         question = tokenizer(f'Does this figure show "{prompt}"? Please answer yes or no.', return_tensors="pt")
         inputs = {"pixel_values": image[None] * 2 - 1, "input_ids": question.input_ids}
-        told = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
-        torch.testing.assert_close(told.logits[0].softmax(-1)[0, yes], score, atol=1e-6, rtol=1e-4)
+        output = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
+        torch.testing.assert_close(output.logits[0].softmax(-1)[0, yes], score, atol=1e-6, rtol=1e-4)
         with torch.no_grad():
             answer = torch.tensor([[model.decoder_start_token_id, yes]])
             loss = model(**inputs, attention_mask=question.attention_mask, labels=answer).loss
@@ -45,7 +45,7 @@ def test_is_the_probability_of_yes_in_generation_and_in_the_loss(images: torch.T
 
 
 def test_an_answer_does_not_depend_on_its_company(images: torch.Tensor, scores: torch.Tensor) -> None:
-    scorer = VQAScorer(WEIGHTS)  # the questions differ in length: padding must not be seen
+    scorer = VQAScorer(WEIGHTS)  # the questions differ in length: padding must not matter
     alone = torch.cat([scorer.score(images[i : i + 1], PROMPTS[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(scores, alone, atol=1e-6, rtol=1e-4)
 
@@ -70,14 +70,14 @@ def test_any_image_text_model_is_asked_through_its_chat_template(tmp_path: Path)
     for image, prompt, score in zip(images, prompts, scores, strict=True):
         text = f'USER <image> Does this figure show "{prompt}"? Please answer yes or no. ASSISTANT '
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-        given = processor(images=[pixels], text=[text], return_tensors="pt")
-        told = model.generate(**given, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
+        inputs = processor(images=[pixels], text=[text], return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True, output_logits=True)
         yes = processor.tokenizer.get_vocab()["Yes"]
-        torch.testing.assert_close(told.logits[0].softmax(-1)[0, yes], score, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(output.logits[0].softmax(-1)[0, yes], score, atol=1e-6, rtol=1e-4)
     assert scores[0] != scores[1]
 
 
-def test_blip_and_others_are_told_apart_and_the_rest_is_refused(tmp_path: Path) -> None:
+def test_blip_and_others_are_output_apart_and_the_rest_is_refused(tmp_path: Path) -> None:
     assert isinstance(vqa_scorer(WEIGHTS), VQAScorer)
-    with pytest.raises(NbenchError, match="cannot be asked about images"):
+    with pytest.raises(NbenchError, match="does not answer questions about images"):
         vqa_scorer(save_clip(tmp_path))

@@ -13,16 +13,16 @@ def test_every_file_that_is_loaded_counts(tmp_path: Path) -> None:
         path.write_text(text)
         return folder_fingerprint(tmp_path)
 
-    found = [after("config.json", "{}")]
-    found += [after("pytorch_model.bin", text) for text in ("a", "b")]
-    found += [after("model.safetensors", text) for text in ("a", "b")]
-    assert after("pytorch_model.bin", "c") == found[-1]  # safetensors come first
-    found += [after("additional_chat_templates/tool.jinja", "a")]
-    found += [after("model.safetensors.index.json", json.dumps({"weight_map": {"x": "deep/1.safetensors"}}))]
-    found += [after("deep/1.safetensors", text) for text in ("a", "b")]
-    assert after("deep/other.safetensors", "a") == found[-1]
-    assert after("notes.md", "a") == found[-1]
-    assert len(set(found)) == len(found)
+    fingerprints = [after("config.json", "{}")]
+    fingerprints += [after("pytorch_model.bin", text) for text in ("a", "b")]
+    fingerprints += [after("model.safetensors", text) for text in ("a", "b")]
+    assert after("pytorch_model.bin", "c") == fingerprints[-1]  # safetensors come first
+    fingerprints += [after("additional_chat_templates/tool.jinja", "a")]
+    fingerprints += [after("model.safetensors.index.json", json.dumps({"weight_map": {"x": "deep/1.safetensors"}}))]
+    fingerprints += [after("deep/1.safetensors", text) for text in ("a", "b")]
+    assert after("deep/other.safetensors", "a") == fingerprints[-1]
+    assert after("notes.md", "a") == fingerprints[-1]
+    assert len(set(fingerprints)) == len(fingerprints)
     after("model.safetensors.index.json", '{"weight_map": 1}')  # none of ours to refuse
 
 

@@ -37,7 +37,7 @@ def tokenizer(*special: str, **named: str) -> Any:
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     raw.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 2)])
-    made = tf.PreTrainedTokenizerFast(
+    fast_tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_object=raw,
         pad_token="<pad>",
         unk_token="<unk>",
@@ -45,8 +45,8 @@ def tokenizer(*special: str, **named: str) -> Any:
         eos_token="</s>",
         extra_special_tokens=named or None,
     )
-    made.add_special_tokens({"additional_special_tokens": ["<image>", *special]})
-    return made
+    fast_tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", *special]})
+    return fast_tokenizer
 
 
 def images(name: str, **settings: Any) -> Any:

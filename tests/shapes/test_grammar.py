@@ -72,8 +72,8 @@ def test_the_same_seed_gives_the_same_scenes() -> None:
 
 
 def test_tags_are_genai_benchs() -> None:
-    found = {tag for scene in some(500) for level in scene.tags.values() for tag in level}
-    assert found == {"attribute", "counting", "spatial relation", "comparison", "negation"}
+    skills = {tag for scene in some(500) for level in scene.tags.values() for tag in level}
+    assert skills == {"attribute", "counting", "spatial relation", "comparison", "negation"}
     assert parse("more red circles than blue squares on gray background").tags == {
         "basic": ["attribute"],
         "advanced": ["comparison"],

@@ -66,15 +66,15 @@ def test_objects_are_named_in_their_patch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "wrong"),
+    ("caption", "wrong"),
     [
         ("two red circles left of one blue square", [0] * 8),
         ("two red circles left of one green square", [0, 0, 0, 0, 0, 0, 1, 0]),
         ("three red circles above one blue square", [1, 0, 0, 1, 0, 0, 0]),
     ],
 )
-def test_wrong_words_are_marked(asked: str, wrong: list[int]) -> None:
-    assert vqa.wrong_words("two red circles left of one blue square", asked) == wrong
+def test_wrong_words_are_marked(caption: str, wrong: list[int]) -> None:
+    assert vqa.wrong_words("two red circles left of one blue square", caption) == wrong
 
 
 def test_the_vqa_model_starts_with_the_eyes_of_clip() -> None:

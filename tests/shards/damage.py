@@ -95,7 +95,7 @@ JSON = st.recursive(
 
 
 def places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Everything in a JSON value that can be replaced: what it is in, and its key or index there."""
+    """Every replaceable part of a JSON value: its container, and its key or index."""
     for key in list(content) if isinstance(content, dict) else range(len(content)):
         yield content, key
         if isinstance(content[key], (dict, list)):
@@ -106,8 +106,8 @@ def alter(data: st.DataObject, content: dict[str, Any]) -> None:
     """Replace, remove and add arbitrary JSON values anywhere."""
     for _ in range(data.draw(st.integers(1, 3))):
         top = [(content, key) for key in content]
-        found = top if data.draw(st.booleans()) else list(places(content))
-        inside, key = found[data.draw(st.integers(0, len(found) - 1))]
+        slots = top if data.draw(st.booleans()) else list(places(content))
+        inside, key = slots[data.draw(st.integers(0, len(slots) - 1))]
         kind = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "add"]))
         if kind == "remove" and len(content) > 1:
             del inside[key]
@@ -134,8 +134,8 @@ def other_members(data: st.DataObject, folder: Path) -> None:
         st.text(st.characters(codec="utf-8"), max_size=20),
     )
     contents = st.one_of(st.binary(max_size=64), arrays(), metas())
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in old[: data.draw(st.integers(0, len(old)))]:
             tar.addfile(member(name, len(content)), io.BytesIO(content))
         for _ in range(data.draw(st.integers(1, 4))):
@@ -151,15 +151,15 @@ def other_members(data: st.DataObject, folder: Path) -> None:
                 new.pax_headers = data.draw(headers())
             tar.addfile(new, io.BytesIO(content))
             if data.draw(st.integers(0, 3)) == 0:
-                spoil_size(data, made)
-    path.write_bytes(made.getvalue())
+                spoil_size(data, archive)
+    path.write_bytes(archive.getvalue())
     record(folder)
 
 
 def member(name: str, size: int) -> tarfile.TarInfo:
-    found = tarfile.TarInfo(name)
-    found.size = size
-    return found
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info
 
 
 def headers() -> st.SearchStrategy[dict[str, str]]:
@@ -168,9 +168,9 @@ def headers() -> st.SearchStrategy[dict[str, str]]:
     return st.dictionaries(st.sampled_from(keys), st.sampled_from(values), max_size=3)
 
 
-def spoil_size(data: st.DataObject, made: io.BytesIO) -> None:
-    """Another size in the last header, its check sum made to fit."""
-    raw = bytearray(made.getvalue())
+def spoil_size(data: st.DataObject, archive: io.BytesIO) -> None:
+    """Another size in the last header, with a matching checksum."""
+    raw = bytearray(archive.getvalue())
     start = max((at for at in range(0, len(raw), 512) if raw[at + 257 : at + 262] == b"ustar"), default=None)
     if start is None:
         return
@@ -180,9 +180,9 @@ def spoil_size(data: st.DataObject, made: io.BytesIO) -> None:
     )
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    made.seek(start)
-    made.write(block)
-    made.seek(0, io.SEEK_END)
+    archive.seek(start)
+    archive.write(block)
+    archive.seek(0, io.SEEK_END)
 
 
 def arrays() -> st.SearchStrategy[bytes]:
@@ -199,9 +199,9 @@ def arrays() -> st.SearchStrategy[bytes]:
     ]
     texts += ["{'descr': (1,), 'fortran_order': False, 'shape': (1,)}", f"{{{start}(-1,)}}", "'''", "[" * 900]
     texts += ["{'descr': [('a', '<f2')], 'fortran_order': False, 'shape': (4, 8, 8)}", f"{{{start}(4, 8, 10**9)}}"]
-    made = [b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(512) for text in texts]
-    made += [b"\x93NUMPY\x02\0" + b"\xff\xff\xff\xff", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x04N."]
-    return st.sampled_from(sound + made)
+    damaged = [b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(512) for text in texts]
+    damaged += [b"\x93NUMPY\x02\0" + b"\xff\xff\xff\xff", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x80\x04N."]
+    return st.sampled_from(sound + damaged)
 
 
 def metas() -> st.SearchStrategy[bytes]:

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """480 trajectories of all 51 positions, 2 KB each, in two shards."""
     rng = np.random.default_rng(0)
 
-    def batches(numbers: range) -> list[TrajectoryBatch]:
+    def trajectories(numbers: range) -> list[TrajectoryBatch]:
         latents = {k: rng.normal(size=(len(numbers), 4, 16, 16)).astype(np.float16) for k in range(51)}
         return [replace(rows(numbers), latents=latents)]
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = dataset_info(
         n_prompts=160, candidates=3, steps=50, rows_per_shard=240, stored=range(51), spec=spec, image_size=(16, 16)
     )
-    return build(tmp_path_factory.mktemp("all") / "bench", info, batches)
+    return build(tmp_path_factory.mktemp("all") / "bench", info, trajectories)
 
 
 def column_bytes(folder: Path) -> int:
@@ -63,8 +63,8 @@ def column_bytes(folder: Path) -> int:
 
 def test_on_this_machine(folder: Path) -> None:
     command = [sys.executable, "-c", READ.format(where=str(folder))]
-    read, found = map(int, subprocess.check_output(command, text=True).split())
-    assert found == 480
+    read, n_rows = map(int, subprocess.check_output(command, text=True).split())
+    assert n_rows == 480
     assert column_bytes(folder) <= read <= 1.1 * column_bytes(folder)
 
 

@@ -100,17 +100,17 @@ def test_to_and_from_a_url(bench_folder: Path, format: Literal["parquet", "webda
 
 
 @pytest.mark.parametrize("out", ["folder", "memory://cut-short/bench"])
-def test_one_that_was_cut_short_goes_on(
+def test_an_interrupted_conversion_is_resumed(
     bench_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     out = out if "://" in out else str(tmp_path / out)
-    made: list[int] = []
+    calls: list[int] = []
     original = convert_module._write_shard
 
     def fails_at_the_second(*arguments: Any) -> Any:
-        if len(made) == 1:
+        if len(calls) == 1:
             raise KeyboardInterrupt
-        made.append(1)
+        calls.append(1)
         return original(*arguments)
 
     with monkeypatch.context() as patch:
@@ -121,7 +121,7 @@ def test_one_that_was_cut_short_goes_on(
         open_bench(out)
     written: list[int] = []
     convert(config(bench_folder, out, format="webdataset"), written.append)
-    assert sum(written) == 7  # the first shard's five rows were there
+    assert sum(written) == 7  # the first shard's five rows were written before
     assert table(out).equals(table(bench_folder))
     with pytest.raises(NbenchError, match=r"another build \(rows_per_shard 5 there, 3 now\)"):
         convert(config(bench_folder, out, format="webdataset", rows_per_shard=3))

@@ -42,18 +42,18 @@ EXAMPLES = 40
 
 @pytest.fixture
 def sound(tmp_path: Path, info: DatasetInfo) -> list[Path]:
-    """A data set of each kind, with a score table, that has been read once: what is lazily imported is there."""
-    made = []
+    """A data set of each kind, with a score table; each is read once, so that lazy imports are done."""
+    folders = []
     for form, dtype in KINDS:
-        made.append(tmp_path / f"{form}-{dtype}")
+        folders.append(tmp_path / f"{form}-{dtype}")
         changed: Any = {"format": form, "latent_dtype": dtype}
-        build(made[-1], replace(info, **changed), lambda numbers: [rows(numbers, failed=4)])
+        build(folders[-1], replace(info, **changed), lambda numbers: [rows(numbers, failed=4)])
         columns = [["p0", "p0"], [0, 1], [50, 50], ["prompt"] * 2, [0.25, 0.5], ["ok", "ok"]]
         table = pa.table(dict(zip(SCORE_SCHEMA.names, columns, strict=True)))
-        write_scores(reference_path(made[-1], "clip"), table, {"bench_fingerprint": info.fingerprint})
-        read_all(made[-1])
-        verify(made[-1])
-    return made
+        write_scores(reference_path(folders[-1], "clip"), table, {"bench_fingerprint": info.fingerprint})
+        read_all(folders[-1])
+        verify(folders[-1])
+    return folders
 
 
 def fuzz(damage: Damage, sound: list[Path], examples: int, derandomize: bool) -> int:
@@ -105,11 +105,11 @@ def of_one_prompt(info: DatasetInfo, form: str) -> DatasetInfo:
 def named(prompt_id: str, prompt: str) -> Callable[[range], list[TrajectoryBatch]]:
     """Three sound rows of this prompt."""
 
-    def made(numbers: range) -> list[TrajectoryBatch]:
+    def trajectories(numbers: range) -> list[TrajectoryBatch]:
         seeds = [candidate_seed(0, prompt_id, number) for number in numbers]
         return [replace(rows(numbers), prompt_ids=[prompt_id] * 3, prompts=[prompt] * 3, seeds=seeds)]
 
-    return made
+    return trajectories
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
@@ -138,24 +138,24 @@ def test_any_name_comes_back_or_is_refused(info: DatasetInfo, form: str) -> None
     @given(NAMES, NAMES)
     def once(prompt_id: str, prompt: str) -> None:
         with tempfile.TemporaryDirectory() as place:
-            folder, made = Path(place) / "box" / "bench", of_one_prompt(info, form)
+            folder, one_prompt = Path(place) / "box" / "bench", of_one_prompt(info, form)
             try:
                 (prompt_id + prompt).encode()
             except UnicodeEncodeError:
                 with pytest.raises(NbenchError, match="half a surrogate pair"):
-                    build(folder, made, named(prompt_id, prompt))
+                    build(folder, one_prompt, named(prompt_id, prompt))
                 return
-            build(folder, made, named(prompt_id, prompt))
+            build(folder, one_prompt, named(prompt_id, prompt))
             files = {path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()}
-            assert files == {f"box/bench/{name}" for name in ("dataset.json", made.shard_path(0))}
-            assert [found[:2] for found in open_bench(folder).prompts] == [(prompt_id, prompt)]
+            assert files == {f"box/bench/{name}" for name in ("dataset.json", one_prompt.shard_path(0))}
+            assert [prompt[:2] for prompt in open_bench(folder).prompts] == [(prompt_id, prompt)]
             assert look(folder) == []
 
     once()
 
 
 def spoil(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write the first shard anew, other than it was, and make the record fit."""
+    """Change the first shard, and make the record fit."""
     path = shards(folder)[0]
     pq.write_table(change(pq.read_table(path)), path)
     record(folder)
@@ -177,11 +177,11 @@ WRONG_TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
 
 @pytest.mark.parametrize("case", WRONG_TABLES)
 def test_a_shard_with_other_columns_is_named(bench_folder: Path, case: str) -> None:
-    change, told = WRONG_TABLES[case]
+    change, message = WRONG_TABLES[case]
     spoil(bench_folder, change)
-    with pytest.raises(NbenchError, match=rf"cannot read .*test-00000-of-00003\.parquet \(.*({told})"):
+    with pytest.raises(NbenchError, match=rf"cannot read .*test-00000-of-00003\.parquet \(.*({message})"):
         list(open_bench(bench_folder).batches([20]))
-    assert any(told.split("|")[-1].split()[-1] in line for line in look(bench_folder))
+    assert any(message.split("|")[-1].split()[-1] in line for line in look(bench_folder))
 
 
 def test_a_latent_that_is_not_there(bench_folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_latent_that_is_not_there(bench_folder: Path) -> None:
 
 
 def test_latents_that_claim_more_bytes_than_they_may_have(bench_folder: Path) -> None:
-    """Forty million zeros in few bytes, where 256 numbers should be: seen in the footer, and not unpacked."""
+    """Forty million zeros in few bytes instead of 256 numbers: detected in the footer, not unpacked."""
     path = shards(bench_folder)[0]
     table = pq.read_table(path)
     claimed = base64.b64encode(table.schema.serialize())  # the type that Arrow is to see
@@ -231,4 +231,4 @@ def test_a_pipe_for_a_shard(bench_folder: Path) -> None:
 def test_latents_too_large_for_any_memory(bench_folder: Path, shape: list[int]) -> None:
     """Rows that failed have none, so the files would be small."""
     edit(bench_folder, lambda content: content.update(latent_shape=shape))
-    assert all("out of all bounds" in line for line in look(bench_folder))
+    assert all("out of range" in line for line in look(bench_folder))

@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers and in one picture."""
+"""Statistics and contact sheet of a data set."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .conftest import rows
 
 
 def test_sizes_and_statistics(bench_folder: Path) -> None:
-    found = inspect(open_bench(bench_folder))
+    summary = inspect(open_bench(bench_folder))
     want = rows(range(12))
     kept = [i for i in range(12) if i != 4]
-    assert (found.rows, found.failed, found.prompts, found.candidates, found.shards) == (12, 1, 4, 3, 3)
-    assert found.bytes == sum(path.stat().st_size for path in bench_folder.glob("data/*"))
-    assert found.raw_bytes == 12 * 5 * 256 * 2
-    for place in found.positions:
+    assert (summary.rows, summary.failed, summary.prompts, summary.candidates, summary.shards) == (12, 1, 4, 3, 3)
+    assert summary.bytes == sum(path.stat().st_size for path in bench_folder.glob("data/*"))
+    assert summary.raw_bytes == 12 * 5 * 256 * 2
+    for place in summary.positions:
         values = want.latents[place.position][kept].astype(np.float64)
         assert place.mean == pytest.approx(values.mean(), abs=1e-9)
         assert place.std == pytest.approx(values.std(), abs=1e-9)
-    assert json.loads(json.dumps(found.to_dict()))["positions"][0]["position"] == 0
+    assert json.loads(json.dumps(summary.to_dict()))["positions"][0]["position"] == 0
 
 
 def test_a_sample_is_of_the_first_rows(bench_folder: Path) -> None:
-    found = inspect(open_bench(bench_folder), sample=2)
-    assert found.sampled == 2
-    assert found.positions[0].std == pytest.approx(rows(range(2)).latents[0].astype(float).std())
+    summary = inspect(open_bench(bench_folder), sample=2)
+    assert summary.sampled == 2
+    assert summary.positions[0].std == pytest.approx(rows(range(2)).latents[0].astype(float).std())
 
 
 def test_contact_sheet(bench_folder: Path) -> None:

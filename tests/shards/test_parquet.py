@@ -96,11 +96,11 @@ def test_duckdb_reads_names_and_float32_latents(bench_folder: Path, tmp_path: Pa
 
     convert(ConvertConfig(str(bench_folder), str(tmp_path / "wide"), latent_dtype="float32"))
     query = "SELECT id, latent_20 FROM '{}/data/*.parquet' WHERE status = 'ok' ORDER BY id"
-    found = dict(duckdb.connect().execute(query.format(tmp_path / "wide")).fetchall())
+    latents = dict(duckdb.connect().execute(query.format(tmp_path / "wide")).fetchall())
     want = rows(range(12)).latents[20]
-    assert len(found) == 11
+    assert len(latents) == 11
     for row in (0, 7, 11):
-        assert np.array_equal(np.array(found[f"p{row // 3}/{row % 3}"]), want[row].astype(np.float32).ravel())
+        assert np.array_equal(np.array(latents[f"p{row // 3}/{row % 3}"]), want[row].astype(np.float32).ravel())
     counts = f"SELECT status, count(*) FROM '{bench_folder}/data/*.parquet' GROUP BY status"
     assert dict(duckdb.connect().execute(counts).fetchall()) == {"ok": 11, "failed": 1}
 

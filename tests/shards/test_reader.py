@@ -86,7 +86,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"format_version": 2}, "format_version"),
         ({"rows": "many"}, "rows"),
@@ -95,10 +95,10 @@ def test_nothing_there(tmp_path: Path) -> None:
         ({"spec": {"pipeline": None}}, "pipeline"),
     ],
 )
-def test_a_damaged_record(bench_folder: Path, change: dict[str, object], told: str) -> None:
+def test_a_damaged_record(bench_folder: Path, change: dict[str, object], message: str) -> None:
     record = bench_folder / "dataset.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
-    with pytest.raises(NbenchError, match=rf"dataset.json is damaged .*{told}"):
+    with pytest.raises(NbenchError, match=rf"dataset.json is damaged .*{message}"):
         open_bench(bench_folder)
 
 

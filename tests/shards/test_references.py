@@ -58,10 +58,13 @@ def test_rows_of_the_finished_images_by_their_prompts(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda table: put(table, "candidate", CANDIDATES), "candidate 4, which the data set has not"),
-        (lambda table: put(table, "candidate", -1), "candidate -1, which the data set has not"),
-        (lambda table: put(table, "prompt_id", "p99"), "it has prompt_id p99, candidate 0, which"),
-        (lambda table: put(table, "prompt_id", "a\x1b[31m"), r"it has prompt_id a\\x1b\[31m, candidate 0, which"),
+        (lambda table: put(table, "candidate", CANDIDATES), "candidate 4, which is not in the data set"),
+        (lambda table: put(table, "candidate", -1), "candidate -1, which is not in the data set"),
+        (lambda table: put(table, "prompt_id", "p99"), "it has prompt_id p99, candidate 0, which is not in"),
+        (
+            lambda table: put(table, "prompt_id", "a\x1b[31m"),
+            r"it has prompt_id a\\x1b\[31m, candidate 0, which is not in",
+        ),
         (lambda table: put(table, "candidate", 1), "it has prompt_id p00, candidate 1 more than once"),
         (lambda table: put(table, "candidate", None), "column candidate has empty cells"),
         (lambda table: put(table, "prompt_id", None), "column prompt_id has empty cells"),
@@ -83,9 +86,9 @@ def test_rows_that_do_not_fit(bench: Bench, change: Callable[[pa.Table], pa.Tabl
     ("origin", "reason"),
     [
         ({**ORIGIN, "bench_fingerprint": "other"}, "it scores another build"),
-        ({"scorer": "clip", "bench_fingerprint": "f" * 8}, "does not say which build and scorer it is of"),
-        ({**ORIGIN, "scorer_fingerprint": 7}, "does not say which build and scorer it is of"),
-        ({}, "does not say which build and scorer it is of"),
+        ({"scorer": "clip", "bench_fingerprint": "f" * 8}, "does not state its build and scorer"),
+        ({**ORIGIN, "scorer_fingerprint": 7}, "does not state its build and scorer"),
+        ({}, "does not state its build and scorer"),
     ],
 )
 def test_tables_of_unknown_origin(bench: Bench, origin: dict[str, object], reason: str) -> None:

@@ -59,32 +59,32 @@ def everything(bench: Bench, positions: Any = POSITIONS) -> TrajectoryBatch:
 @pytest.mark.parametrize(("form", "dtype"), FORMATS)
 def test_what_is_written_is_read(info: DatasetInfo, tmp_path: Path, form: Any, dtype: Any) -> None:
     bench = open_bench(write(info, tmp_path / "full", format=form, latent_dtype=dtype))
-    batch, made = everything(bench), signal_rows(range(5))
+    batch, expected = everything(bench), signal_rows(range(5))
     sound = [0, 1, 2, 3]  # row 4 failed
     assert batch.failed == 1
     tolerance = 0.02 if dtype == "int8" else 0
     for k in BEFORE_LAST:
-        np.testing.assert_allclose(batch.x0[k], made.x0[k][sound], atol=tolerance)
+        np.testing.assert_allclose(batch.x0[k], expected.x0[k][sound], atol=tolerance)
         assert batch.activations[LAYER][k].dtype == np.float16
-        np.testing.assert_array_equal(batch.activations[LAYER][k], made.activations[LAYER][k][sound])
+        np.testing.assert_array_equal(batch.activations[LAYER][k], expected.activations[LAYER][k][sound])
     assert np.array_equal(batch.x0[50], batch.latents[50])  # the estimate at T is the finished latent
     assert 50 not in batch.activations[LAYER]
     assert batch.cfg_gap is not None
-    assert made.cfg_gap is not None
-    np.testing.assert_array_equal(batch.cfg_gap, made.cfg_gap[sound])
+    assert expected.cfg_gap is not None
+    np.testing.assert_array_equal(batch.cfg_gap, expected.cfg_gap[sound])
 
 
 def test_only_the_columns_of_the_signals_asked_for_are_read(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, asked = open_bench(full), list[str]()
+    bench, columns_read = open_bench(full), list[str]()
     original = Bench.shard_rows
 
     def spy(self: Bench, index: int, columns: Any, batch_size: int) -> Any:
-        asked.extend(columns)
+        columns_read.extend(columns)
         return original(self, index, columns, batch_size)
 
     monkeypatch.setattr(Bench, "shard_rows", spy)
     batch = next(bench.batches([20, 50], signals=("x0", "cfg_gap")))
-    assert {name for name in asked if name not in ("prompt_id", "prompt", "candidate", "seed", "tags")} == {
+    assert {name for name in columns_read if name not in ("prompt_id", "prompt", "candidate", "seed", "tags")} == {
         *("corruptions", "status", "x0_20", "latent_50", "cfg_gap")
     }
     assert (batch.latents, sorted(batch.x0)) == ({}, [20, 50])
@@ -92,10 +92,10 @@ def test_only_the_columns_of_the_signals_asked_for_are_read(full: Path, monkeypa
 
 def test_a_signal_that_is_not_there(full: Path, bench_folder: Path) -> None:
     plain = open_bench(bench_folder)
-    told = "x0 not in this bench: it has latent, image; build it with --signals latent,x0,image"
-    with pytest.raises(NbenchError, match=told):
+    message = "x0 not in this bench: it has latent, image; build it with --signals latent,x0,image"
+    with pytest.raises(NbenchError, match=message):
         plain.require_signals(["x0"])
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         plain.batches([20], signals=("x0",))
     with pytest.raises(NbenchError, match=r"no_such not in this bench: it has latent, image$"):
         plain.require_signals(["no_such"])
@@ -149,9 +149,9 @@ def test_the_webdataset_package_reads_them(info: DatasetInfo, tmp_path: Path) ->
     path = write(info, tmp_path / "tars", format="webdataset")
     shard = str(path / "data" / "test-00000-of-00003.tar")
     sample = next(iter(webdataset.WebDataset([shard], shardshuffle=False).decode()))
-    made = signal_rows(range(5))
-    np.testing.assert_array_equal(sample["x0_20.npy"], made.x0[20][0])
-    np.testing.assert_array_equal(sample["act_mid_block_attn_20.npy"], made.activations[LAYER][20][0])
+    expected = signal_rows(range(5))
+    np.testing.assert_array_equal(sample["x0_20.npy"], expected.x0[20][0])
+    np.testing.assert_array_equal(sample["act_mid_block_attn_20.npy"], expected.activations[LAYER][20][0])
     assert sample["cfg_gap.npy"].shape == (50,)
     assert "cfg_gap" not in sample["meta.json"]
 
@@ -164,7 +164,7 @@ def test_default_signals_leave_no_trace(info: DatasetInfo, bench_folder: Path) -
 
 
 GOLDEN = "ef3602e9f41d3c694da4de8573eb3110aa68a6fdf60ace3c2692e23b4fb716ea"
-"""Of a dataset.json as it was before there were signals."""
+"""SHA-256 of a dataset.json of the first version, which has no signals."""
 
 
 def test_signals_have_one_order() -> None:
@@ -174,13 +174,13 @@ def test_signals_have_one_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("names", "message"),
     [
-        ("latent,x0", "leave out image"),
-        ("image,x0", "leave out latent"),
+        ("latent,x0", "lack image"),
+        ("image,x0", "lack latent"),
         ("latent,image,noise", "no signal 'noise': there are latent, x0"),
-        ("latent,image,x0,x0", "name one twice"),
-        ("latent,image,activations:a.b,activations:a_b:3", "name one twice"),
+        ("latent,image,x0,x0", "repeat a signal"),
+        ("latent,image,activations:a.b,activations:a_b:3", "repeat a signal"),
         ("latent,image,activations:", "is not understood"),
         ("latent,image,activations:a:0", "DIM from 1"),
         ("latent,image,activations:a:9999999", "DIM from 1"),
@@ -188,22 +188,22 @@ def test_signals_have_one_order() -> None:
         (f"latent,image,activations:{'a' * 73}", "at most 72 characters"),
     ],
 )
-def test_signals_that_make_no_sense(given: str, told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
-        normal_signals(given.split(","))
+def test_invalid_signals(names: str, message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
+        normal_signals(names.split(","))
 
 
 @pytest.mark.parametrize(
-    ("signals", "told"),
+    ("signals", "message"),
     [
-        (["latent"], "leave out image"),
+        (["latent"], "lack image"),
         (["image", "latent"], "not in their order"),
-        (["latent", "activations:a", "image"], "without their width"),
-        (["latent", *(f"activations:a{i}:65536" for i in range(1000)), "image"], "out of all bounds"),
+        (["latent", "activations:a", "image"], "have no width"),
+        (["latent", *(f"activations:a{i}:65536" for i in range(1000)), "image"], "out of range"),
         ("latent", "valid tuple"),
     ],
 )
-def test_a_record_with_senseless_signals_is_refused(info: DatasetInfo, signals: Any, told: str) -> None:
+def test_a_record_with_invalid_signals_is_refused(info: DatasetInfo, signals: Any, message: str) -> None:
     content = json.loads(info.to_json()) | {"signals": signals}
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         DatasetInfo.from_json(json.dumps(content).encode(), "here")

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a data set is found, and named with its shard and row."""
+"""Every defect of a data set is reported with its shard and row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sound(info: DatasetInfo, tmp_path: Path, request: pytest.FixtureRequest) -> 
     return build(tmp_path / "bench", info, lambda numbers: [true_rows(numbers)])
 
 
-def told(path: Path) -> list[str]:
+def defects_of(path: Path) -> list[str]:
     return [str(defect) for defect in verify(path).defects]
 
 
@@ -62,7 +62,7 @@ def test_a_sound_one_has_no_defects(sound: Path) -> None:
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_nor_has_a_converted_one(sound: Path, tmp_path: Path, dtype: Literal["int8", "float32"]) -> None:
     convert(ConvertConfig(str(sound), str(tmp_path / "new"), latent_dtype=dtype, rows_per_shard=4))
-    assert told(tmp_path / "new") == []
+    assert defects_of(tmp_path / "new") == []
 
 
 def test_one_flipped_bit_anywhere_is_found(sound: Path) -> None:
@@ -72,7 +72,7 @@ def test_one_flipped_bit_anywhere_is_found(sound: Path) -> None:
         broken = bytearray(data)
         broken[place] ^= 1 << int(place) % 8
         path.write_bytes(broken)
-        assert any(path.name in line and "SHA-256" in line for line in told(sound))
+        assert any(path.name in line and "SHA-256" in line for line in defects_of(sound))
 
 
 def test_truncated_missing_and_foreign_files(sound: Path) -> None:
@@ -80,10 +80,10 @@ def test_truncated_missing_and_foreign_files(sound: Path) -> None:
     first.write_bytes(first.read_bytes()[:-100])
     second.unlink()
     shutil.copy(third, third.with_name(f"test-00007-of-00009{third.suffix}"))
-    lines = told(sound)
+    lines = defects_of(sound)
     assert any(first.name in line and "bytes, not" in line for line in lines)
     assert f"data/{second.name}: is missing" in lines
-    assert f"data/test-00007-of-00009{third.suffix}: is no shard of this data set" in lines
+    assert f"data/test-00007-of-00009{third.suffix}: is not a shard of this data set" in lines
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -105,24 +105,24 @@ def test_swapped_shards_are_found_even_when_the_record_was_swapped_too(sound: Pa
             one[key], two[key] = two[key], one[key]
 
     edit(sound, swap)
-    lines = told(sound)
-    assert "dataset.json: was edited: its digest does not fit it" in lines
-    assert any("another shard's" in line or "does not begin with key" in line for line in lines)
-    assert any("candidate 2 stands where candidate 0 should" in line for line in lines)
+    lines = defects_of(sound)
+    assert "dataset.json: was edited: its digest does not match" in lines
+    assert any("belong to another shard" in line or "does not begin with key" in line for line in lines)
+    assert any("candidate 2 is in the place of candidate 0" in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
         (lambda content: content["preview"].update(bias=[0, 0, 0]), "was edited"),
-        (lambda content: content["spec"].update(seed=1), "its seed .* is not what the data set's seed 1 gives"),
-        (lambda content: content["spec"].update(guidance=9), "its fingerprint is not that of its spec"),
+        (lambda content: content["spec"].update(seed=1), "its seed .* does not follow from the data set's seed 1"),
+        (lambda content: content["spec"].update(guidance=9), "its fingerprint does not match its spec"),
         (lambda content: content["shards"].__setitem__(0, None), "is not built yet"),
     ],
 )
 def test_an_edited_record(sound: Path, change: Callable[[dict[str, Any]], object], what: str) -> None:
     edit(sound, change)
-    report = "\n".join(told(sound))
+    report = "\n".join(defects_of(sound))
     assert "was edited" in report
     assert re.search(what, report)
 
@@ -150,12 +150,15 @@ WRONG: dict[str, tuple[Callable[[TrajectoryBatch], TrajectoryBatch], str]] = {
     "seed": (lambda batch: replace(batch, seeds=[7, *batch.seeds[1:]]), r"row p1/2: its seed 7"),
     "prompt again": (
         lambda batch: replace(batch, prompt_ids=["p1", *["p0"] * 3, "p2"]),
-        r"prompt p0 was there before",
+        r"prompt p0 appears twice",
     ),
-    "candidate": (lambda batch: replace(batch, candidates=[2, 1, 1, 2, 0]), r"candidate 1 stands where candidate 0"),
+    "candidate": (
+        lambda batch: replace(batch, candidates=[2, 1, 1, 2, 0]),
+        r"candidate 1 is in the place of candidate 0",
+    ),
     "text": (
         lambda batch: replace(batch, prompts=[*batch.prompts[:2], "other", *batch.prompts[3:]]),
-        r"row p2/1: is of prompt p2, in the middle",
+        r"row p2/1: belongs to prompt p2, but is among",
     ),
     "image": (lambda batch: replace(batch, images=np.zeros((5, 8, 16, 3), np.uint8)), r"its image is 16x8, not 16x16"),
     "no image": (lambda batch: replace(batch, images=None), "has no image|cannot be decoded"),
@@ -176,7 +179,7 @@ def test_wrong_rows(sound: Path, case: str) -> None:
         writer = shard_writer(sound, folder.info, 1)
         writer.write(change(true_rows(range(5, 10))))
         folder.commit_shard(1, writer.commit())
-    assert re.search(what, "\n".join(told(sound)))
+    assert re.search(what, "\n".join(defects_of(sound)))
 
 
 def test_too_few_rows(sound: Path) -> None:
@@ -184,7 +187,7 @@ def test_too_few_rows(sound: Path) -> None:
         writer = shard_writer(sound, folder.info, 1)
         writer.write(true_rows(range(5, 9)))
         folder.commit_shard(1, replace(writer.commit(), rows=5))
-    assert any("has 4 rows, not 5" in line for line in told(sound))
+    assert any("has 4 rows, not 5" in line for line in defects_of(sound))
 
 
 def test_score_tables(sound: Path) -> None:
@@ -196,8 +199,8 @@ def test_score_tables(sound: Path) -> None:
     ):
         origin = {"bench_fingerprint": bench_fingerprint, "scorer_fingerprint": "s"}
         write_scores(reference_path(sound, "clip"), table, origin)
-        (line,) = told(sound)
+        (line,) = defects_of(sound)
         assert line.startswith("scores/clip.parquet: ")
         assert flaw in line
     reference_path(sound, "clip").write_bytes(b"no parquet")
-    assert any("cannot read scores" in line for line in told(sound))
+    assert any("cannot read scores" in line for line in defects_of(sound))

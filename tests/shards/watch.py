@@ -27,10 +27,10 @@ class Hang(BaseException):
 
 
 class _Watch:
-    """Notes what a reader must never do. An audit hook cannot be removed, so there is one, and it can be off."""
+    """Records what a reader must never do. An audit hook cannot be removed, so one hook is switched on and off."""
 
     def __init__(self) -> None:
-        self.on, self.seen = False, list[str]()
+        self.on, self.events = False, list[str]()
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
@@ -39,9 +39,9 @@ class _Watch:
         if event == "open" and "__pycache__" not in str(args[0]):
             mode, flags = args[1], args[2] or 0
             if (mode and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                self.seen.append(f"{event} {args}")
+                self.events.append(f"{event} {args}")
         elif event in FORBIDDEN or event in CHANGES:
-            self.seen.append(f"{event} {args}")
+            self.events.append(f"{event} {args}")
 
 
 _watch = _Watch()
@@ -57,14 +57,14 @@ def watched() -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _watch.on, _watch.seen = True, []
+    _watch.on, _watch.events = True, []
     try:
         yield
     finally:
         _watch.on = False
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    assert _watch.seen == []
+    assert _watch.events == []
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024 < MOST_MEMORY
 
 
@@ -77,19 +77,19 @@ def read_all(folder: Path) -> None:
 
 
 def look(folder: Path) -> list[str]:
-    """What reading and verifying a data set complain of."""
-    told = []
+    """The errors and defects from reading and verifying a data set."""
+    complaints = []
     with watched():
         try:
             read_all(folder)
         except NbenchError as error:
-            told.append(str(error))
+            complaints.append(str(error))
         try:
-            told += map(str, verify(folder).defects)
+            complaints += map(str, verify(folder).defects)
         except NbenchError as error:
-            told.append(str(error))
-    for line in told:
+            complaints.append(str(error))
+    for line in complaints:
         assert line
         assert "\n" not in line
         line.encode()  # can be printed
-    return told
+    return complaints

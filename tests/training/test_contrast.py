@@ -12,10 +12,10 @@ from nbench.training.contrast import contrast
 def by_hand(logits: list[list[float]], captions: list[str]) -> float:
     size, total = len(logits), 0.0
     for i in range(size):
-        seen = [logits[i][j] for j in range(len(captions)) if j == i or captions[j] != captions[i]]
-        total -= math.log(math.exp(logits[i][i]) / sum(map(math.exp, seen))) / size / 2
-        seen = [logits[j][i] for j in range(size) if j == i or captions[j] != captions[i]]
-        total -= math.log(math.exp(logits[i][i]) / sum(map(math.exp, seen))) / size / 2
+        logits_in_softmax = [logits[i][j] for j in range(len(captions)) if j == i or captions[j] != captions[i]]
+        total -= math.log(math.exp(logits[i][i]) / sum(map(math.exp, logits_in_softmax))) / size / 2
+        logits_in_softmax = [logits[j][i] for j in range(size) if j == i or captions[j] != captions[i]]
+        total -= math.log(math.exp(logits[i][i]) / sum(map(math.exp, logits_in_softmax))) / size / 2
     return total
 
 

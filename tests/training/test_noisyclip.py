@@ -1,4 +1,4 @@
-"""Training NoisyCLIP on a real, small NCC: it learns, keeps the text tower, resumes, and refuses what cannot work."""
+"""Training NoisyCLIP on a small, real NCC: it learns, keeps the text tower, resumes, and refuses invalid input."""
 
 import json
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
 
 
-def test_a_run_cut_short_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(config, shown=False)
     again = replace(config, out=config.out.with_name("cut"))
     epoch = finetune.FineTuning.epoch
@@ -121,6 +121,6 @@ def test_bad_input(
         train(replace(config, **change), shown=False)  # type: ignore[arg-type]
 
 
-def test_settings_that_make_no_sense(tmp_path: Path) -> None:
+def test_invalid_settings(tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match="at least 1 epoch"):
         TrainConfig(tmp_path, tmp_path, epochs=0)

@@ -1,4 +1,4 @@
-"""A probe learns what the activations say of the reference, and scores as its head does."""
+"""A probe learns to predict the reference from activations, and scores as its head does."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def training(bench: Bench, out: Path, **changed: object) -> ProbeTraining:
     return ProbeTraining(bench.path, LAYER, out, **settings)  # type: ignore[arg-type]
 
 
-def test_a_probe_learns_what_the_activations_say(bench: Bench, tmp_path: Path) -> None:
+def test_a_probe_learns_to_predict_the_reference(bench: Bench, tmp_path: Path) -> None:
     out = train_probe(training(bench, tmp_path / "probe"))
     assert json.loads((out / "training.json").read_text())["explained"]["training"] > 0.9
     scorer = get_scorer(f"probe:{out}", bench.info)
@@ -48,12 +48,12 @@ def test_a_probe_learns_what_the_activations_say(bench: Bench, tmp_path: Path) -
     np.testing.assert_allclose(first, (expected + weights["layers.2.bias"]).numpy(), atol=1e-5)
 
 
-def test_what_is_kept_is_the_epoch_that_did_best_on_other_prompts(bench: Bench, tmp_path: Path) -> None:
-    found = []
+def test_the_head_of_the_best_epoch_on_held_out_prompts_is_written(bench: Bench, tmp_path: Path) -> None:
+    explained = []
     for epochs in (1, 10, 40, 400):
         out = train_probe(training(bench, tmp_path / str(epochs), epochs=epochs, learning_rate=0.1))
-        found.append(json.loads((out / "training.json").read_text())["explained"]["validation"])
-    assert found == sorted(found)  # more epochs choose among more heads, and never end with a worse one
+        explained.append(json.loads((out / "training.json").read_text())["explained"]["validation"])
+    assert explained == sorted(explained)  # more epochs choose among more heads, and never end with a worse one
 
 
 def test_the_same_run_gives_the_same_weights(bench: Bench, tmp_path: Path) -> None:

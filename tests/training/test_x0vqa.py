@@ -1,4 +1,4 @@
-"""A VQA model fine-tuned on x0 estimates: it comes closer to what the frozen one says of the finished image."""
+"""A VQA model fine-tuned on x0 estimates comes closer to the frozen model's answer for the finished image."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def test_what_cannot_work_is_refused(config: X0VQAConfig, tmp_path: Path) -> Non
     build(BuildConfig("ncc", out=bare, limit=2, steps=4, positions="2:3"), progress=False)
     with pytest.raises(NbenchError, match="x0 not in this bench"):
         train(replace(config, data=bare, positions="2:3"), shown=False)
-    with pytest.raises(NbenchError, match="is no BlipForQuestionAnswering"):
+    with pytest.raises(NbenchError, match="is not a BlipForQuestionAnswering"):
         train(replace(config, start=str(WORLD_PIPELINE.parent / "clip")), shown=False)

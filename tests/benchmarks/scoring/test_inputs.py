@@ -238,7 +238,7 @@ def test_batches_are_halved_where_memory_ends(bench: Bench) -> None:
     np.testing.assert_allclose(column(table), stored(bench, 5, "latent").mean((1, 2, 3)), atol=1e-6)
     sizes = [len(inputs) for inputs in scorer.inputs]
     assert sizes == [15, 7, *(3,) * 12]  # learnt once
-    with pytest.raises(NbenchError, match="runs out of memory with 6 rows at a time"):
+    with pytest.raises(NbenchError, match="runs out of memory with 6 rows per batch"):
         score_bench(bench, Small("latent"), [5], options=ScoreOptions(batch_size=6))
     assert len(score_bench(bench, Small("latent"), [5], options=ScoreOptions(batch_size=3))) == ROWS
 

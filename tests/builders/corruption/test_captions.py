@@ -25,7 +25,7 @@ def verdicts(name: str, engine: RulesEngine) -> list[tuple[str, str, str, str | 
     """Caption, kind, "right", "missed" (nothing where there is something) or "wrong", and the near miss, of a file."""
     lines = Path(__file__).with_name(f"corrupt_captions_{name}.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
-    found = []
+    results = []
     for (caption, *cells), changes in zip(
         rows, engine.changes([row[0] for row in rows], CORRUPTION_KINDS), strict=True
     ):
@@ -36,8 +36,8 @@ def verdicts(name: str, engine: RulesEngine) -> list[tuple[str, str, str, str | 
             else:
                 fits = any(fit(change.kind, caption, edits, change.caption) for edits in allowed if edits != "-")
                 verdict = "right" if fits else "wrong"
-            found.append((caption, change.kind, verdict, change.caption))
-    return found
+            results.append((caption, change.kind, verdict, change.caption))
+    return results
 
 
 def fit(kind: str, caption: str, edits: str, near: str) -> bool:
@@ -65,10 +65,10 @@ def _without_an(text: str) -> str:
 
 def counts(name: str, engine: RulesEngine) -> dict[str, Counter[str]]:
     """How many verdicts of each kind of near miss."""
-    found = {kind: Counter[str]() for kind in CORRUPTION_KINDS}
+    totals = {kind: Counter[str]() for kind in CORRUPTION_KINDS}
     for _, kind, verdict, _ in verdicts(name, engine):
-        found[kind][verdict] += 1
-    return found
+        totals[kind][verdict] += 1
+    return totals
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def engine() -> RulesEngine:
 
 def test_what_is_changed_is_what_may_change(engine: RulesEngine) -> None:
     wrong = [
-        found for name in ("grammar", "first", "held_out") for found in verdicts(name, engine) if found[2] == "wrong"
+        result for name in ("grammar", "first", "held_out") for result in verdicts(name, engine) if result[2] == "wrong"
     ]
     assert wrong == []
 
@@ -88,8 +88,8 @@ def test_what_is_changed_is_what_may_change(engine: RulesEngine) -> None:
     [("grammar", (27, 27, 27, 27)), ("first", (40, 46, 44, 42)), ("held_out", (19, 22, 21, 20))],
 )
 def test_as_many_are_right_as_were_measured(name: str, floors: tuple[int, ...], engine: RulesEngine) -> None:
-    found = counts(name, engine)
-    assert all(found[kind]["right"] >= floor for kind, floor in zip(CORRUPTION_KINDS, floors, strict=True)), found
+    totals = counts(name, engine)
+    assert all(totals[kind]["right"] >= floor for kind, floor in zip(CORRUPTION_KINDS, floors, strict=True)), totals
 
 
 @pytest.mark.parametrize("near", ["two red cats", "a red dog", "one red cat", "Two green dogs"])

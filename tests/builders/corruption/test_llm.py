@@ -57,24 +57,24 @@ class Chat:
                     number = len(chat.requests)
                     chat.requests.append(body)
                     chat.keys.append(self.headers["Authorization"])
-                asked = body["messages"][1]["content"]
+                question = body["messages"][1]["content"]
                 words = {
                     "(the noun": "subject",
                     "the colour": "colour",
                     "the number": "quantity",
                     "the place": "background",
                 }
-                kind = next(kind for word, kind in words.items() if word in asked.partition("\n")[0])
+                kind = next(kind for word, kind in words.items() if word in question.partition("\n")[0])
                 time.sleep(chat.delay)
                 status, text = chat.plan(number, kind)
-                told = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+                answer = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
                 self.send_response(status)
                 self.send_header("Retry-After", "0")
                 self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(told)))
+                self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 with suppress(BrokenPipeError):  # of a client that waits no longer
-                    self.wfile.write(told)
+                    self.wfile.write(answer)
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
@@ -86,10 +86,10 @@ class Chat:
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
-    made = Chat()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    chat = Chat()
+    yield chat
+    chat.server.shutdown()
+    chat.server.server_close()
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def config(chat: Chat, prompts: Path, name: str = "near.jsonl", **more: Any) -> 
 def ask(chat: Chat, tmp_path: Path, **more: Any) -> list[tuple[str, str | None]]:
     with AnswerFile(tmp_path / "a.jsonl") as answers:
         engine = LlmEngine(Endpoint(chat.url, "m", wait_s=0.01, **more), answers, 0, 1)
-        found = next(engine.changes([CAPTION], list(GOOD)))
-    return [(change.status, change.caption or change.error) for change in found]
+        changes = next(engine.changes([CAPTION], list(GOOD)))
+    return [(change.status, change.caption or change.error) for change in changes]
 
 
 def test_good_answers(chat: Chat, prompts: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
@@ -117,8 +117,8 @@ def test_good_answers(chat: Chat, prompts: Path, monkeypatch: pytest.MonkeyPatch
     assert report.counts == {kind: {"ok": 12} for kind in GOOD}
     row = json.loads(report.out.read_text().splitlines()[0])
     assert row["corruptions"]["colour"] == "two white dogs in the park 0x"
-    told = {"kind": "colour", "engine": "llm", "status": "ok", "before": "black", "after": "white", "error": None}
-    assert row["changes"][1] == told
+    expected = {"kind": "colour", "engine": "llm", "status": "ok", "before": "black", "after": "white", "error": None}
+    assert row["changes"][1] == expected
     assert load_prompts(PromptRequest(report.out)).prompts[0].corruptions == row["corruptions"]
     assert set(chat.keys) == {"Bearer sk-secret"}
     written = "".join(path.read_text() for path in prompts.parent.iterdir()) + "".join(capfd.readouterr())
@@ -146,9 +146,9 @@ def test_an_answer_that_never_fits_is_a_failure_and_kept(chat: Chat, prompts: Pa
     report = corrupt(config(chat, prompts, kinds=("colour",), limit=2))
     assert report.counts == {"colour": {"failed": 2}}
     assert report.errors == {"'dogs' to 'cats' is not one colour to another": 2}
-    asked = len(chat.requests)
+    requests = len(chat.requests)
     assert corrupt(config(chat, prompts, kinds=("colour",), limit=2)) == report
-    assert len(chat.requests) == asked
+    assert len(chat.requests) == requests
     chat.plan = lambda number, kind: (200, answer(*GOOD[kind]))
     again = corrupt(config(chat, prompts, kinds=("colour",), limit=2, retry_failed=True))
     assert again.counts == {"colour": {"ok": 2}}
@@ -156,14 +156,16 @@ def test_an_answer_that_never_fits_is_a_failure_and_kept(chat: Chat, prompts: Pa
 
 def test_slow(chat: Chat, tmp_path: Path) -> None:
     chat.delay = 0.5
-    with pytest.raises(NbenchError, match=r"does not answer after 2 attempts \(.*timed out.*\): the same command"):
+    with pytest.raises(NbenchError, match=r"does not answer after 2 attempts \(.*timed out.*\): run the same command"):
         ask(chat, tmp_path, timeout_s=0.05, attempts=2)
 
 
-@pytest.mark.parametrize(("status", "told"), [(401, "environment variable"), (404, "end in /v1"), (302, "log of the")])
-def test_refusals_are_not_asked_again(chat: Chat, tmp_path: Path, status: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "environment variable"), (404, "end in /v1"), (302, "log of the")]
+)
+def test_refusals_are_not_asked_again(chat: Chat, tmp_path: Path, status: int, message: str) -> None:
     chat.plan = lambda number, kind: (status, "")
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         ask(chat, tmp_path)
     assert len(chat.requests) <= 4  # one a kind
 
@@ -175,7 +177,7 @@ def test_an_endpoint_that_speaks_something_else(chat: Chat, tmp_path: Path, body
 
 
 @pytest.mark.parametrize(
-    ("kind", "before", "after", "told"),
+    ("kind", "before", "after", "message"),
     [
         ("subject", "dogs", "dogs", "means the same"),
         ("subject", "dogs", "hounds", "means the same"),
@@ -197,8 +199,8 @@ def test_an_endpoint_that_speaks_something_else(chat: Chat, tmp_path: Path, body
         ("background", "the park", "a green kitchen", "a colour or a number"),
     ],
 )
-def test_answers_that_break_a_rule(kind: str, before: str, after: str, told: str) -> None:
-    with pytest.raises(Unfit, match=told):
+def test_answers_that_break_a_rule(kind: str, before: str, after: str, message: str) -> None:
+    with pytest.raises(Unfit, match=message):
         judged(answer(before, after), CAPTION, kind)
 
 
@@ -222,12 +224,12 @@ def test_answers_that_keep_the_rules(kind: str) -> None:
 
 def test_killed_and_gone_on_with(chat: Chat, prompts: Path) -> None:
     whole = corrupt(config(chat, prompts, "whole.jsonl")).out.read_bytes()
-    chat.delay, asked = 0.05, len(chat.requests)
+    chat.delay, requests = 0.05, len(chat.requests)
     command = [sys.executable, "-m", "nbench", "corrupt", str(prompts), "--engine", "llm", "--endpoint", chat.url]
     command += ["--model", "m", "--concurrency", "2", "--out", str(prompts.with_name("cut.jsonl"))]
     running = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
-    while len(chat.requests) < asked + 20 and time.monotonic() < end:
+    while len(chat.requests) < requests + 20 and time.monotonic() < end:
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -237,9 +239,9 @@ def test_killed_and_gone_on_with(chat: Chat, prompts: Path) -> None:
     assert not prompts.with_name("cut.jsonl").exists()
     kept.write_bytes(kept.read_bytes() + b'{"key": "half')
     time.sleep(0.2)  # what the server still has in hand
-    chat.delay, asked = 0.0, len(chat.requests)
+    chat.delay, requests = 0.0, len(chat.requests)
     assert corrupt(config(chat, prompts, "cut.jsonl")).out.read_bytes() == whole
-    assert len(chat.requests) - asked == 48 - lines
+    assert len(chat.requests) - requests == 48 - lines
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:

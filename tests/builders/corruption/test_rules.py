@@ -42,9 +42,9 @@ def near(caption: str, engine: RulesEngine = ENGINE) -> dict[str, Change]:
 
 
 def test_before_and_after() -> None:
-    found = near("An orange cat is sleeping on a sofa")
-    assert (found["colour"].before, found["colour"].after) == ("An orange", "A brown")
-    assert found["quantity"].before == "An orange cat is"
+    changes = near("An orange cat is sleeping on a sofa")
+    assert (changes["colour"].before, changes["colour"].after) == ("An orange", "A brown")
+    assert changes["quantity"].before == "An orange cat is"
     assert near("Happy birthday")["subject"] == Change("subject", "not applicable")
 
 
@@ -60,12 +60,12 @@ def test_only_the_words_of_the_kind_change(count: str, colour: str, noun: str, p
     words = [count, colour, plural(noun), "in", "the", place]
     ENGINE._seed = seed
     try:
-        found = near(" ".join(words))
+        changes = near(" ".join(words))
     finally:
         ENGINE._seed = 0
     allowed = {"quantity": (0, NUMERALS), "colour": (1, COLOURS), "background": (5, SETTINGS[place])}
     allowed["subject"] = (2, tuple(plural(other) for other in SUBJECTS[noun]))
-    for kind, change in found.items():
+    for kind, change in changes.items():
         assert change.caption is not None, (kind, words)
         new, (at, others) = change.caption.split(), allowed[kind]
         assert [i for i, pair in enumerate(zip(words, new, strict=True)) if pair[0] != pair[1]] == [at]
@@ -95,8 +95,10 @@ def test_only_the_words_of_the_kind_change(count: str, colour: str, noun: str, p
 )
 def test_odd_captions(caption: str, kind: str, pattern: str | None) -> None:
     """Capitals, nouns with one form, marks that are not ASCII, repeated colours, no noun at all: right or nothing."""
-    found = near(caption)[kind].caption
-    assert found is None if pattern is None else re.fullmatch(pattern, found or ""), found
+    caption_of_change = near(caption)[kind].caption
+    assert caption_of_change is None if pattern is None else re.fullmatch(pattern, caption_of_change or ""), (
+        caption_of_change
+    )
 
 
 def test_neither_order_nor_company_changes_a_near_miss() -> None:

@@ -37,8 +37,8 @@ def test_the_world_is_exact_and_a_build_reads_it(tmp_path: Path, name: str) -> N
         near = parse(str(prompt.corruptions["colour"]))
         assert near.groups[0].colour != parse(prompt.text).groups[0].colour
         assert prompt.corruptions["subject"] is None
-    made = build(BuildConfig(kind="ncc", out=tmp_path / "ncc", prompts=str(tmp_path / name), limit=2, steps=2))
-    rows = next(open_bench(made.out).batches((2,), batch_size=2))
+    built = build(BuildConfig(kind="ncc", out=tmp_path / "ncc", prompts=str(tmp_path / name), limit=2, steps=2))
+    rows = next(open_bench(built.out).batches((2,), batch_size=2))
     assert list(rows.corruptions) == [prompt.corruptions for prompt in prompts[:2]]
 
 
@@ -55,35 +55,35 @@ def test_a_caption_of_another_world(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"kinds": ("size",)}, "--kinds 'size': give some of subject,colour"),
         ({"kinds": ()}, "--kinds ''"),
         ({"kinds": ("colour", "colour")}, "each once"),
         ({"out": Path("near.csv")}, "neither .jsonl nor .parquet"),
         ({"engine": "llm"}, "--engine llm needs --model"),
-        ({"model": "m"}, "no other engine has one"),
-        ({"endpoint": "http://h/v1"}, "--endpoint goes with --engine llm"),
+        ({"model": "m"}, "no other engine takes one"),
+        ({"endpoint": "http://h/v1"}, "--endpoint needs --engine llm"),
         ({"concurrency": 0}, "more than 0"),
     ],
 )
-def test_refusals(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         CorruptConfig(prompts=SHAPES, **{"out": Path("n.jsonl"), **options})
 
 
 def test_the_file_that_is_read_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a cat"}\n')
-    with pytest.raises(NbenchError, match="is the file that is read"):
+    with pytest.raises(NbenchError, match="is also the input file"):
         CorruptConfig(PromptRequest(path), path)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "localhost:8000", "http://me:secret@host/v1"])
 def test_addresses(tmp_path: Path, url: str) -> None:
-    with pytest.raises(NbenchError, match="--endpoint is no address") as told:
+    with pytest.raises(NbenchError, match="--endpoint is not an address") as caught:
         corrupt(CorruptConfig(SHAPES, tmp_path / "n.jsonl", "llm", endpoint=url, model="m"))
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_model_of_transformers(tmp_path: Path) -> None:

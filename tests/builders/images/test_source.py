@@ -39,9 +39,9 @@ def encoded(colour: Sequence[int], kind: str = "PNG", size: tuple[int, int] = (3
 def tar(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in members.items():
-            told = tarfile.TarInfo(name)
-            told.size = len(data)
-            archive.addfile(told, io.BytesIO(data))
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path
 
 
@@ -51,9 +51,9 @@ def test_an_image_is_scaled_to_cover_and_its_middle_cut_out(kind: str) -> None:
     pixels[:, :40], pixels[:, 40:80], pixels[:, 80:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, quality=95)
-    made = load_image(file.getvalue(), (20, 20))
-    assert made.shape == (20, 20, 3)
-    assert (np.abs(made[5:15, 5:15].astype(int) - (0, 255, 0)) < 20).all()
+    image = load_image(file.getvalue(), (20, 20))
+    assert image.shape == (20, 20, 3)
+    assert (np.abs(image[5:15, 5:15].astype(int) - (0, 255, 0)) < 20).all()
 
 
 def test_images_are_turned_upright_and_laid_on_white() -> None:
@@ -70,13 +70,13 @@ def test_images_are_turned_upright_and_laid_on_white() -> None:
 
 def test_images_that_are_no_images_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoded(RED)
-    for data, told in (
+    for data, message in (
         (None, "no image"),
         (b"", "none of PNG, JPEG, WEBP"),
         (encoded(RED, "BMP"), "none of PNG, JPEG, WEBP"),
         (whole[:60], "cannot be read"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             load_image(data, (8, 8))
     with monkeypatch.context() as limited:
         limited.setattr(images_module, "MAX_PIXELS", 1000)
@@ -118,9 +118,12 @@ def test_texts_beside_images(tmp_path: Path) -> None:
 
 
 def test_tar_shards_as_webdataset_writes_them(tmp_path: Path) -> None:
-    told = json.dumps({"caption": "blue", "key": "0002"}).encode()
+    caption = json.dumps({"caption": "blue", "key": "0002"}).encode()
     tar(tmp_path / "cc12m-00.tar", {"0001.jpg": encoded(RED, "JPEG"), "0001.json": b"{}", "0001.txt": b"red"})
-    tar(tmp_path / "cc12m-01.tar", {"sub/0002.json": told, "sub/0002.webp": encoded(BLUE, "WEBP"), "0003.txt": b"none"})
+    tar(
+        tmp_path / "cc12m-01.tar",
+        {"sub/0002.json": caption, "sub/0002.webp": encoded(BLUE, "WEBP"), "0003.txt": b"none"},
+    )
     prompts, chosen = choose_images(PromptRequest(), image_files(tmp_path), None)
     assert [(prompt.id, prompt.text) for prompt in prompts.prompts] == [("0001", "red"), ("sub/0002", "blue")]
     assert [chosen.encoded(row) for row in (1, 0)] == [encoded(BLUE, "WEBP"), encoded(RED, "JPEG")]
@@ -164,8 +167,8 @@ def test_grey_images_of_16_bits_keep_their_levels() -> None:
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
-    def refused(told: str, path: Path = tmp_path) -> None:
-        with pytest.raises(NbenchError, match=told):
+    def refused(message: str, path: Path = tmp_path) -> None:
+        with pytest.raises(NbenchError, match=message):
             image_files(path)
 
     refused("no images at", tmp_path / "nowhere")
@@ -214,8 +217,8 @@ def test_genai_bench_with_its_images_and_ratings(hub: HubServer, tmp_path: Path,
     rows = genai(old)
     store(hub, GENAI, {"data/train-00000-of-00001.parquet": parquet(rows, () if old else MODELS)})
     out = tmp_path / "out"
-    asked = ["genai-bench", "--process", "forward", "--images", "genai-bench", "--steps", 2, "--references", ""]
-    done = run_build(hub, tmp_path / "home", *asked, "--out", out)
+    arguments = ["genai-bench", "--process", "forward", "--images", "genai-bench", "--steps", 2, "--references", ""]
+    done = run_build(hub, tmp_path / "home", *arguments, "--out", out)
     assert done.returncode == 0, done.stderr
     bench = open_bench(out)
     assert (bench.info.rows, bench.info.candidates, bench.n_failed) == (18, 6, 1)
@@ -232,7 +235,7 @@ def test_genai_bench_with_its_images_and_ratings(hub: HubServer, tmp_path: Path,
     human = read_scores(reference_path(out, "human")).to_pylist()
     expected = [(f"{n:05d}", i, (1 + (i + n) % 5 + 8) / 3) for n in range(3) for i in range(6)]
     assert [(row["prompt_id"], row["candidate"], pytest.approx(row["score"])) for row in human] == expected
-    again = run_build(hub, tmp_path / "home", *asked, "--out", out)
+    again = run_build(hub, tmp_path / "home", *arguments, "--out", out)
     assert "0 made now" in again.stdout
 
 

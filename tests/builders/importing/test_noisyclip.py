@@ -184,10 +184,10 @@ def test_a_schedulers_folder_and_none(source: ImportConfig, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("write", "told"),
+    ("write", "message"),
     [
         (lambda path: None, "no scheduler"),
-        (lambda path: path.write_text("{"), "is no configuration"),
+        (lambda path: path.write_text("{"), "is not the configuration"),
         (lambda path: path.write_text('{"_class_name": "ConfigMixin"}'), "diffusers has no ConfigMixin"),
         (lambda path: path.write_text('{"_class_name": "HeunDiscreteScheduler"}'), "first-order scheduler"),
         (
@@ -203,10 +203,10 @@ def test_a_schedulers_folder_and_none(source: ImportConfig, tmp_path: Path) -> N
     ],
 )
 def test_a_scheduler_that_is_none(
-    source: ImportConfig, tmp_path: Path, write: Callable[[Path], None], told: str
+    source: ImportConfig, tmp_path: Path, write: Callable[[Path], None], message: str
 ) -> None:
     write(tmp_path / "scheduler_config.json")
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         do(source, out=tmp_path / "bench", scheduler=str(tmp_path))
     assert not (tmp_path / "bench").exists()
 
@@ -224,9 +224,9 @@ def test_a_scheduler_that_is_none(
 def test_names(source: ImportConfig, tmp_path: Path, name: str, pattern: str | None) -> None:
     config = make(tmp_path, name)
     rows = sound(do(config, **({"pattern": pattern} if pattern else {})).out)
-    seen = sound(do(source, out=tmp_path / "other").out)
-    assert [(row.prompt_ids, row.candidates) for row in rows] == [(row.prompt_ids, row.candidates) for row in seen]
-    assert all(np.array_equal(row.latents[2], other.latents[2]) for row, other in zip(rows, seen, strict=True))
+    same_rows = sound(do(source, out=tmp_path / "other").out)
+    assert [(row.prompt_ids, row.candidates) for row in rows] == [(row.prompt_ids, row.candidates) for row in same_rows]
+    assert all(np.array_equal(row.latents[2], other.latents[2]) for row, other in zip(rows, same_rows, strict=True))
 
 
 def test_one_candidate_a_prompt_needs_no_number(tmp_path: Path) -> None:
@@ -300,18 +300,18 @@ CONTENT: list[tuple[Callable[[list[torch.Tensor]], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "told"), CONTENT)
+@pytest.mark.parametrize(("change", "message"), CONTENT)
 def test_a_file_that_holds_something_else(
-    broken: ImportConfig, change: Callable[[list[torch.Tensor]], object], told: str
+    broken: ImportConfig, change: Callable[[list[torch.Tensor]], object], message: str
 ) -> None:
     path = broken.folder / "12_10.pt"
     torch.save(change(run(seed_of("12", 10))[1]), path)
-    check_bad(broken, path, told)
+    check_bad(broken, path, message)
 
 
-def check_bad(config: ImportConfig, path: Path, told: str) -> None:
+def check_bad(config: ImportConfig, path: Path, message: str) -> None:
     """Candidate 1 of prompt 12 stops an import, which then goes on with --skip-bad, and fails alone."""
-    with pytest.raises(NbenchError, match=f"(?s)^{path} .*{told}.*--skip-bad"):
+    with pytest.raises(NbenchError, match=f"(?s)^{path} .*{message}.*--skip-bad"):
         do(config)
     report = do(config, skip_bad=True)
     assert (report.rows, report.failed) == (6, 1)
@@ -354,9 +354,9 @@ def test_images_that_are_none(broken: ImportConfig) -> None:
     whole = path.read_bytes()
     Image.fromarray(pixels(0, side=24)).save(path)
     check_bad(broken, path, "is 24x24, the first candidate's image 16x16")
-    for number, (content, told) in enumerate(((b"GIF89a", "is no PNG"), (whole[:200], "cannot be decoded"))):
+    for number, (content, message) in enumerate(((b"GIF89a", "is no PNG"), (whole[:200], "cannot be decoded"))):
         path.write_bytes(content)
-        check_bad(replace(broken, out=broken.out.with_name(str(number))), path, told)
+        check_bad(replace(broken, out=broken.out.with_name(str(number))), path, message)
 
 
 def test_a_bad_first_file_decides_nothing(broken: ImportConfig) -> None:
@@ -391,33 +391,33 @@ def rename(old: str, new: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "told"),
+    ("change", "options", "message"),
     [
         (lambda folder: (folder / "12_10.png").unlink(), {}, r"no image .*12_10\.png: "),
         (lambda folder: (folder / "12_10.pt").unlink(), {}, "has no candidate 10 of prompt 12, "),
         (rename("12_10", "12_11"), {}, r"has no candidate 11 of prompt 7 \(and 2 more\)"),
         (rename("12_10", "13_10"), {}, r"13_10\.pt: the prompt file lacks"),
         (lambda folder: shutil.copy(folder / "12_10.pt", folder / "0012-10.pt"), {}, "are the same candidate"),
-        (lambda folder: shutil.copy(folder / "12_10.pt", folder / "model.pt"), {}, r"model\.pt does not fit"),
-        (lambda folder: None, {"pattern": "(?P<prompt>"}, "no regular expression"),
+        (lambda folder: shutil.copy(folder / "12_10.pt", folder / "model.pt"), {}, r"model\.pt does not match"),
+        (lambda folder: None, {"pattern": "(?P<prompt>"}, "not a regular expression"),
         (lambda folder: None, {"pattern": r"\d+_\d+"}, "no group"),
-        (lambda folder: None, {"pattern": r"(?P<prompt>\d+)(?P<candidate>_\d+)"}, "does not fit"),
+        (lambda folder: None, {"pattern": r"(?P<prompt>\d+)(?P<candidate>_\d+)"}, "does not match"),
         (lambda folder: [path.unlink() for path in folder.glob("*.pt")], {}, "no .pt files in"),
         (lambda folder: shutil.rmtree(folder), {}, "no .pt files in"),
     ],
 )
 def test_what_is_missing_is_known_before_the_work(
-    broken: ImportConfig, change: Callable[[Path], object], options: dict[str, Any], told: str
+    broken: ImportConfig, change: Callable[[Path], object], options: dict[str, Any], message: str
 ) -> None:
     change(broken.folder)
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         do(broken, **options)
     assert not broken.out.exists()
 
 
 def test_prompts_that_names_do_not_tell_apart(broken: ImportConfig, tmp_path: Path) -> None:
     (tmp_path / "two.csv").write_text("id,prompt\n7,a\n007,b\n")
-    with pytest.raises(NbenchError, match="'7' and '007' differ by leading zeros alone"):
+    with pytest.raises(NbenchError, match="'7' and '007' differ only by leading zeros"):
         do(broken, prompts=tmp_path / "two.csv")
 
 

@@ -78,7 +78,7 @@ def test_images_on_the_hub_are_not_fetched_to_be_counted(monkeypatch: pytest.Mon
     two = estimate_costs(replace(rated, image_columns=("SDXL_Base", "SDXL_Turbo"), sample=50))
     assert two.trajectories == 100
     other = replace(rated, images="lab/photos")
-    with pytest.raises(NbenchError, match=r"how many images lab/photos has is not known .* --limit"):
+    with pytest.raises(NbenchError, match=r"the number of images in lab/photos is not known .* --limit"):
         estimate_costs(other)
     planned = estimate_costs(replace(other, limit=300))
     assert (planned.trajectories, planned.prompts_known_from) == (300, "as asked in lab/photos, not counted now")
@@ -132,12 +132,12 @@ def test_sizes_and_guidance_asked_for_count() -> None:
 def test_z_image_guides_at_any_guidance_above_zero() -> None:
     kind = type("Asked", (diffusers.ZImagePipeline,), {"__init__": lambda self: None})
     for guidance in (0.0, 0.5, 1.0, 4.0):
-        asked = kind()
-        asked._guidance_scale = guidance
+        pipeline = kind()
+        pipeline._guidance_scale = guidance
         planned = estimate_costs(
             BuildConfig("genai-bench", "z-image", prompts="genai-bench", options=PipelineOptions(guidance=guidance))
         )
-        assert planned.rows_a_step == 1 + asked.do_classifier_free_guidance
+        assert planned.rows_a_step == 1 + pipeline.do_classifier_free_guidance
 
 
 @pytest.mark.parametrize(("name", "multiple"), [("sdxl", 8), ("flux", 16), ("z-image", 16), ("sana", 32)])
@@ -147,9 +147,9 @@ def test_a_size_that_cannot_be_made_is_refused_before_anything_is_fetched(name: 
 
     assert planned(30 * multiple).image_size[0] == 30 * multiple
     odd = 30 * multiple + multiple // 2
-    for asked in (planned, lambda height: resolve_pipeline(name, PipelineOptions(height=height))):
-        with pytest.raises(NbenchError, match=f"height {odd} is no multiple of {multiple}, as {name} needs"):
-            asked(odd)
+    for refuse in (planned, lambda height: resolve_pipeline(name, PipelineOptions(height=height))):
+        with pytest.raises(NbenchError, match=f"height {odd} is not a multiple of {multiple}, which {name} needs"):
+            refuse(odd)
 
 
 def test_a_layer_of_unknown_width_is_named() -> None:

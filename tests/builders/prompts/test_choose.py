@@ -14,7 +14,7 @@ import pytest
 
 from nbench.builders.corruption.world import corrupt_prompts
 from nbench.builders.prompts.choose import Prompt, load_prompts, read_prompts, world_prompts
-from nbench.builders.prompts.length import count_too_long, seen_tokens, too_long_note
+from nbench.builders.prompts.length import count_too_long, token_limits, too_long_note
 from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
@@ -42,7 +42,7 @@ def test_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("p.txt", "", "is empty"),
         ("p.txt", "\n  \n", "is empty"),
@@ -52,26 +52,26 @@ def test_formats(tmp_path: Path) -> None:
         ("p.json", '[{"prompt": "a"}]', "call the file .jsonl"),
         ("p.parquet", "PAR1", "cannot read prompts from .*p.parquet"),
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "row 2: no column `prompt`"),
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"empty prompts in 1 of 2 rows \(row 2\): mend them"),
-        ("p.csv", "id,prompt\n1,a\n2,\n", r"empty prompts in 1 of 2 rows \(row 2\): mend them"),
-        ("p.jsonl", '{"prompt": 3}\n', "row 1: the prompt in prompt is no text but int"),
-        ("p.jsonl", '{"prompt": "a", "id": ["b"]}\n', "row 1: the id in id is no text but list"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"empty prompts in 1 of 2 rows \(row 2\): fix them"),
+        ("p.csv", "id,prompt\n1,a\n2,\n", r"empty prompts in 1 of 2 rows \(row 2\): fix them"),
+        ("p.jsonl", '{"prompt": 3}\n', "row 1: the prompt in prompt is int, not text"),
+        ("p.jsonl", '{"prompt": "a", "id": ["b"]}\n', "row 1: the id in id is list, not text"),
         ("p.jsonl", '{"prompt": "\\ud800"}\n', "row 1: the prompt in prompt is not valid Unicode"),
         ("p.jsonl", "a cat\n", "line 1: not a JSON object"),
         (
             "p.jsonl",
             '{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n',
-            r"repeated ids in 1 of 2 rows \('x'\): mend them",
+            r"repeated ids in 1 of 2 rows \('x'\): fix them",
         ),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": []}}\n', "tags need basic, advanced; these have basic"),
-        ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "of the wrong form"),
+        ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "tags are malformed"),
         ("p.csv", "prompt,tags\na,attribute\n", "column tags: not a JSON object"),
         ("p.jsonl", '{"prompt": "a", "corruptions": {"subject": "b"}}\n', "corruptions need subject, colour"),
     ],
 )
-def test_bad_files(tmp_path: Path, name: str, content: str, told: str) -> None:
+def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(NbenchError, match=told):
+    with pytest.raises(NbenchError, match=message):
         read_prompts(tmp_path / name)
 
 
@@ -96,22 +96,22 @@ def test_world_prompts_keep_the_split() -> None:
 
 
 def test_the_world_is_finite() -> None:
-    with pytest.raises(NbenchError, match=r"only some .* different prompts: lower --limit 60000"):
+    with pytest.raises(NbenchError, match=r"only about .* different prompts: lower --limit 60000"):
         world_prompts("genai-bench", 60_000)
 
 
 def test_corruptions_come_from_the_file_or_the_grammar_or_not_at_all() -> None:
-    given, known, foreign = (
+    own, parsed, foreign = (
         Prompt("0", "a cat", None, NEAR),
         Prompt("1", "two red circles on gray background"),
         Prompt("2", "a cat"),
     )
-    corrupted = corrupt_prompts([given, known, foreign])
-    assert corrupted[0] == given
+    corrupted = corrupt_prompts([own, parsed, foreign])
+    assert corrupted[0] == own
     assert corrupted[2] == foreign
     near = corrupted[1].corruptions or {}
     assert set(near) == set(NEAR)
-    assert all(parse(str(text)).caption == text != known.text for text in near.values())
+    assert all(parse(str(text)).caption == text != parsed.text for text in near.values())
 
 
 def test_parquet_and_tsv(tmp_path: Path) -> None:
@@ -134,22 +134,22 @@ def test_parquet_with_nulls_for_absent_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "texts", "ids"),
+    ("stdin", "texts", "ids"),
     [
         (b"a cat\n\n a dog \n", ["a cat", "a dog"], ["0", "1"]),
         ('\ufeff \n{"prompt": "zw\u00f6lf", "id": "x"}\n{"prompt": "b"}'.encode(), ["zw\u00f6lf", "b"], ["x", "1"]),
     ],
 )
-def test_standard_input(given: bytes, texts: list[str], ids: list[str]) -> None:
+def test_standard_input(stdin: bytes, texts: list[str], ids: list[str]) -> None:
     code = """
 import sys
 from nbench.builders.prompts.request import PromptRequest
 from nbench.builders.prompts.choose import load_prompts
-found = load_prompts(PromptRequest("-"))
-print(ascii([found.source, [p.text for p in found.prompts], [p.id for p in found.prompts]]))
+prompt_set = load_prompts(PromptRequest("-"))
+print(ascii([prompt_set.source, [p.text for p in prompt_set.prompts], [p.id for p in prompt_set.prompts]]))
 assert not {"torch", "datasets", "huggingface_hub"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], input=stdin, capture_output=True, check=False)
     assert done.stdout.decode().strip() == ascii(["file", texts, ids]), done.stderr.decode()
 
 
@@ -163,13 +163,13 @@ def test_bad_rows_are_counted_or_left_out(tmp_path: Path) -> None:
     rows += [{"id": str(i), "prompt": "again"} for i in range(5)]
     rows += [{"prompt": None}, {"prompt": " "}]
     path = write(tmp_path / "p.jsonl", rows)
-    told = "empty prompts in 2 of 17 rows (row 16, 17) and repeated ids in 5 of 17 rows ('0', '1', '2' and 2 more)"
+    message = "empty prompts in 2 of 17 rows (row 16, 17) and repeated ids in 5 of 17 rows ('0', '1', '2' and 2 more)"
     with pytest.raises(NbenchError) as raised:
         read_prompts(path)
-    assert str(raised.value) == f"{path}: {told}: mend them, or build with --skip-bad, which leaves them out"
-    found = load_prompts(PromptRequest(path, skip_bad=True))
-    assert found.notes == (f"{path}: {told}: left out",)
-    assert [prompt.text for prompt in found.prompts] == [f"p{i}" for i in range(10)]
+    assert str(raised.value) == f"{path}: {message}: fix them, or build with --skip-bad, which leaves them out"
+    prompt_set = load_prompts(PromptRequest(path, skip_bad=True))
+    assert prompt_set.notes == (f"{path}: {message}: left out",)
+    assert [prompt.text for prompt in prompt_set.prompts] == [f"p{i}" for i in range(10)]
     assert load_prompts(PromptRequest(path, limit=10)).notes == ()
     only_bad = write(tmp_path / "bad.jsonl", rows[-1:])
     with pytest.raises(NbenchError, match="no prompt is left"):
@@ -216,7 +216,7 @@ def test_tags_choose_prompts(tmp_path: Path) -> None:
     ):
         ids("scene", "flying")
     (tmp_path / "p.txt").write_text("a cat\n")
-    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': none there has any"):
+    with pytest.raises(NbenchError, match="no prompt has the tag 'scene': no prompt has tags"):
         load_prompts(PromptRequest(tmp_path / "p.txt", tags=("scene",)))
 
 
@@ -226,12 +226,12 @@ def test_the_world_is_a_source_too() -> None:
     drawn = load_prompts(PromptRequest("shapes", tags=("counting",), sample=4, seed=1))
     assert drawn.source == "shapes"
     assert all("counting" in [*(p.tags or {})["basic"], *(p.tags or {})["advanced"]] for p in drawn.prompts)
-    with pytest.raises(NbenchError, match="shapes is no table: leave --prompt-column"):
+    with pytest.raises(NbenchError, match="shapes is not a table: leave --prompt-column"):
         load_prompts(PromptRequest("shapes", prompt_column="x"))
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("genai-bnch", "no prompts 'genai-bnch': .*; did you mean genai-bench?"),
         ("prompts", "give one of shapes, genai-bench, genai-bench-527, cc12m, user/name or a file"),
@@ -239,8 +239,8 @@ def test_the_world_is_a_source_too() -> None:
         ("none/such.csv", r"cannot read prompts from none/such.csv: No such file"),
     ],
 )
-def test_no_such_source(source: str, told: str) -> None:
-    with pytest.raises(NbenchError, match=told):
+def test_no_such_source(source: str, message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
         load_prompts(PromptRequest(source))
 
 
@@ -271,8 +271,8 @@ def test_prompts_that_are_cut_are_counted() -> None:
     assert count_too_long(words * 60, [long]) == 60 * count_too_long(words, [long])
     assert count_too_long(words, []) == 0
     assert too_long_note(words[:2], [short]) == ""
-    told = f"{sum(n > 16 for n in lengths)} of 20 prompts are longer than the 16 tokens that the text encoder sees"
-    assert too_long_note(words, [short, long]).startswith(told)
+    message = f"{sum(n > 16 for n in lengths)} of 20 prompts are longer than the 16 tokens that the text encoder sees"
+    assert too_long_note(words, [short, long]).startswith(message)
 
 
 def test_what_an_encoder_sees_is_what_the_pipeline_gives_it(tmp_path: Path) -> None:
@@ -281,8 +281,8 @@ def test_what_an_encoder_sees_is_what_the_pipeline_gives_it(tmp_path: Path) -> N
         for save in (save_sd3, save_pixart)
     )
     called = {"max_sequence_length": 5}
-    assert [most for _, most in seen_tokens(sd3, called)] == [TOKENS, TOKENS, 5]  # two of CLIP, which heed it not
-    assert [most for _, most in seen_tokens(pixart, called)] == [5]
-    assert [most for _, most in seen_tokens(pixart, {})] == [TOKENS]  # fewer than the 300 of the pipeline
+    assert [most for _, most in token_limits(sd3, called)] == [TOKENS, TOKENS, 5]  # two of CLIP, which heed it not
+    assert [most for _, most in token_limits(pixart, called)] == [5]
+    assert [most for _, most in token_limits(pixart, {})] == [TOKENS]  # fewer than the 300 of the pipeline
     tokens = pixart.encode_prompt("red " * 30, do_classifier_free_guidance=False, **called)[0]
     assert tokens.shape[1] == 5

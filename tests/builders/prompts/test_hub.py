@@ -34,15 +34,15 @@ from nbench.builders.prompts.request import PromptRequest
 from nbench.builders.prompts.choose import load_prompts
 from nbench.errors import NbenchError
 
-asked = json.loads(sys.argv[1])
-if asked["without_datasets"]:
+task = json.loads(sys.argv[1])
+if task["without_datasets"]:
     sys.modules["datasets"] = None
 answers = []
-for request in asked["requests"]:
+for request in task["requests"]:
     try:
-        found = load_prompts(PromptRequest(**request))
-        prompts = [asdict(prompt) for prompt in found.prompts]
-        answers.append({"prompts": prompts, "source": found.source, "notes": found.notes})
+        prompt_set = load_prompts(PromptRequest(**request))
+        prompts = [asdict(prompt) for prompt in prompt_set.prompts]
+        answers.append({"prompts": prompts, "source": prompt_set.source, "notes": prompt_set.notes})
     except NbenchError as error:
         answers.append({"error": str(error)})
 print(json.dumps(answers))
@@ -66,8 +66,8 @@ class Reader:
         """For each request the dictionary of what came, or the error's text."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         settings = {"OMP_NUM_THREADS": "1", "USE_TORCH": "0", **self.hub.environment(self.home, token), **environment}
-        asked = json.dumps({"requests": requests, "without_datasets": without_datasets})
-        command = [sys.executable, "-c", _PROGRAM, asked]
+        task = json.dumps({"requests": requests, "without_datasets": without_datasets})
+        command = [sys.executable, "-c", _PROGRAM, task]
         done = subprocess.run(command, env=kept | settings, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert not done.stderr  # neither bars nor warnings
@@ -162,13 +162,13 @@ def test_genai_bench_in_its_older_schema(read: Reader, hub: HubServer) -> None:
         for number, (basic, advanced) in enumerate(skills)
     ]
     store(hub, GENAI, {"data/train-00000-of-00001.parquet": parquet(rows)})
-    (found,) = read({"source": "genai-bench"})
-    assert [prompt["tags"] for prompt in found["prompts"]] == [
+    (bench,) = read({"source": "genai-bench"})
+    assert [prompt["tags"] for prompt in bench["prompts"]] == [
         {"basic": ["attribute", "part relation"], "advanced": []},
         {"basic": [], "advanced": ["counting", "negation"]},
         {"basic": ["scene"], "advanced": []},
     ]
-    assert [(prompt["id"], prompt["text"]) for prompt in found["prompts"]][2] == ("00002", "2 dogs")
+    assert [(prompt["id"], prompt["text"]) for prompt in bench["prompts"]][2] == ("00002", "2 dogs")
 
 
 def genai_files(first: int, count: int) -> dict[str, bytes]:
@@ -205,7 +205,7 @@ def test_genai_bench_as_json_beside_archives(read: Reader, hub: HubServer) -> No
         {"source": "genai-bench-527:test"},
         without_datasets=True,  # which two JSON files do not need
     )
-    assert not hub.asked(".*zip")
+    assert not hub.requested(".*zip")
     assert small["source"] == "genai-bench-527"
     assert small["prompts"] == [
         {"id": f"{number:05d}", "text": f"{number} birds", "tags": tags, "corruptions": None}
@@ -228,7 +228,7 @@ def test_genai_bench_as_json_beside_archives(read: Reader, hub: HubServer) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("genai_skills.json", {"flying": [1]}, "genai_skills.json of zhiqiulin/GenAI-Bench-527 is damaged at 'flying'"),
         ("genai_image.json", {"../etc": {"prompt": "x"}}, "genai_image.json .* is damaged at '../etc'"),
@@ -236,10 +236,10 @@ def test_genai_bench_as_json_beside_archives(read: Reader, hub: HubServer) -> No
         ("genai_image.json", {"00001": {"text": "x"}}, r"no column `prompt` \(it has id, text, tags\)"),
     ],
 )
-def test_damaged_json(read: Reader, hub: HubServer, name: str, content: Any, told: str) -> None:
+def test_damaged_json(read: Reader, hub: HubServer, name: str, content: Any, message: str) -> None:
     store(hub, "zhiqiulin/GenAI-Bench-527", genai_files(1, 3) | {name: json.dumps(content).encode()})
     (error,) = read({"source": "genai-bench-527"}, without_datasets=True)
-    assert re.search(told, error)
+    assert re.search(message, error)
 
 
 def captions(numbers: range, words: int = 4) -> list[dict[str, Any]]:
@@ -268,8 +268,8 @@ def test_cc12m_is_streamed(read: Reader, hub: HubServer) -> None:
         {"source": "cc12m", "limit": 2, "prompt_column": "caption"},
         {"source": "cc12m", "limit": 400, "sample": 2},
     )
-    assert len(hub.asked("GET .*train-00000")) > 0
-    assert not hub.asked("GET .*train-0000[1-4]")
+    assert len(hub.requested("GET .*train-00000")) > 0
+    assert not hub.requested("GET .*train-0000[1-4]")
     assert hub.sent < 3 * len(shards["data/train-00000-of-00005.parquet"]) < sum(map(len, shards.values()))
     assert few["source"] == "cc12m"
     assert [prompt["id"] for prompt in few["prompts"]] == ["000000000", "000000001", "000000002"]
@@ -284,13 +284,13 @@ def test_cc12m_as_gzipped_lines_with_bad_rows(read: Reader, hub: HubServer) -> N
     rows[4]["caption_llava_short"], rows[6]["key"], rows[7]["key"] = "  ", rows[0]["key"], rows[1]["key"]
     store(hub, CC12M, {"train.jsonl.gz": gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())})
     bad, left = read({"source": "cc12m"}, {"source": "cc12m", "skip_bad": True})
-    told = (
+    message = (
         f"{CC12M} on the Hub: empty prompts in 1 of 9 rows (row 5) and "
         "repeated ids in 2 of 9 rows ('000000000', '000000001')"
     )
-    assert bad.startswith(told)
+    assert bad.startswith(message)
     assert "--skip-bad" in bad
-    assert left["notes"] == [f"{told}: left out"]
+    assert left["notes"] == [f"{message}: left out"]
     assert [int(prompt["id"]) for prompt in left["prompts"]] == [0, 1, 2, 3, 5, 8]
 
 
@@ -346,10 +346,10 @@ def test_what_the_hub_does_not_give(read: Reader, hub: HubServer) -> None:
     )
     for error, name in ((hidden, "ann/secret"), (absent, "ann/none"), (files, "zhiqiulin/GenAI-Bench-527")):
         assert error.startswith(f"cannot read prompts from {name} on the Hub (")
-        assert error.endswith("what is private or gated needs `hf auth login`")
+        assert error.endswith("a private or gated data set needs `hf auth login`")
     assert bare.startswith("cannot read prompts from ann/bare on the Hub (")
-    (seen,) = read({"source": "ann/secret"})
-    assert [prompt["text"] for prompt in seen["prompts"]] == ["a cat"]
+    (secret,) = read({"source": "ann/secret"})
+    assert [prompt["text"] for prompt in secret["prompts"]] == ["a cat"]
 
 
 def test_no_network_and_no_datasets_package(read: Reader) -> None:

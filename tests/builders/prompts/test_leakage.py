@@ -77,7 +77,7 @@ def test_near_duplicates_are_those_of_brute_force(threshold: float) -> None:
         for _ in range(dice.randrange(6)):
             changed[dice.randrange(12)] = dice.choice(words)
         train.append(Prompt(f"t{number}", " ".join(changed)))
-    found = check_leak(train, bench, threshold).leaks
+    leaks = check_leak(train, bench, threshold).leaks
     sets = {prompt.id: set(shingles(normalise(prompt.text))) for prompt in [*bench, *train]}
     expected = {}
     for one in bench:
@@ -85,7 +85,7 @@ def test_near_duplicates_are_those_of_brute_force(threshold: float) -> None:
         if close := [value for value in near if value >= threshold]:
             expected[one.id] = (len(close), max(close))
     assert expected
-    assert {leak.prompt_id: (leak.count, leak.similarity) for leak in found} == expected
+    assert {leak.prompt_id: (leak.count, leak.similarity) for leak in leaks} == expected
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.5, 0.7, 0.8, 0.9, 0.99, 1.0])

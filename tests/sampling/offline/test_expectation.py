@@ -1,4 +1,4 @@
-"""Expectations against going through every subset and every way a tie can fall."""
+"""Expectations equal an enumeration of all subsets and all tie-breaks."""
 
 from dataclasses import replace
 
@@ -17,56 +17,56 @@ POSITIONS = (0, 4, 7, 10)
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("policy", "n"), [("4:1", 5), ("4:2,7:1", 5), ("0:3,4:2,10:1", 4), ("7:3", 5), ("4:4,7:2", 4)])
 def test_picks_equal_enumeration(policy: str, n: int, ties: bool) -> None:
-    found = recorded(12, 5, POSITIONS, 10, ties)
-    wanted = [slow_pick(found, parse_policy(policy), n, prompt) for prompt in range(12)]
-    np.testing.assert_allclose(policy_picks(found, parse_policy(policy), n), wanted, rtol=0, atol=1e-12)
+    record = recorded(12, 5, POSITIONS, 10, ties)
+    expected = [slow_pick(record, parse_policy(policy), n, prompt) for prompt in range(12)]
+    np.testing.assert_allclose(policy_picks(record, parse_policy(policy), n), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_candidates_that_cannot_be_used_are_never_drawn(ties: bool) -> None:
-    found = recorded(8, 6, POSITIONS, 10, ties)
-    found.reference[0, 2] = np.nan
-    found.scores[4][1, [0, 5]] = np.nan
-    found.reference[2, :3] = np.nan
-    found = found.whole()
+    record = recorded(8, 6, POSITIONS, 10, ties)
+    record.reference[0, 2] = np.nan
+    record.scores[4][1, [0, 5]] = np.nan
+    record.reference[2, :3] = np.nan
+    record = record.whole()
     policy = parse_policy("4:2,7:1")
-    picks = policy_picks(found, policy, 4)
-    wanted = [slow_pick(found, policy, 4, prompt) for prompt in (0, 1, 3)]
-    np.testing.assert_allclose(picks[[0, 1, 3]], wanted, rtol=0, atol=1e-12)
+    picks = policy_picks(record, policy, 4)
+    expected = [slow_pick(record, policy, 4, prompt) for prompt in (0, 1, 3)]
+    np.testing.assert_allclose(picks[[0, 1, 3]], expected, rtol=0, atol=1e-12)
     assert np.isnan(picks[2])  # three are left of four
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_the_closed_form_equals_enumeration(n: int, ties: bool) -> None:
-    found = recorded(10, 5, (4,), 10, ties)
-    found.reference[3, 1] = np.nan
-    found = found.whole()
-    best = expected_best(found.scores[4], found.reference, n)
+    record = recorded(10, 5, (4,), 10, ties)
+    record.reference[3, 1] = np.nan
+    record = record.whole()
+    best = expected_best(record.scores[4], record.reference, n)
     for prompt in [0, 1, 2, *([3] if n < 5 else []), 4]:
-        assert best[prompt] == pytest.approx(slow_pick(found, parse_policy("4:1"), n, prompt), abs=1e-12)
+        assert best[prompt] == pytest.approx(slow_pick(record, parse_policy("4:1"), n, prompt), abs=1e-12)
     assert np.isnan(best[3]) == (n == 5)
 
 
 def test_where_subsets_are_too_many_draws_come_near_the_closed_form() -> None:
-    found = recorded(300, 30, (4,), 10, ties=True)
-    assert not is_exact([found.scores[4]], 12, [1])
-    drawn = expected_selection([found.scores[4]], [1], found.reference, 12)
-    exact = expected_best(found.scores[4], found.reference, 12)
+    record = recorded(300, 30, (4,), 10, ties=True)
+    assert not is_exact([record.scores[4]], 12, [1])
+    drawn = expected_selection([record.scores[4]], [1], record.reference, 12)
+    exact = expected_best(record.scores[4], record.reference, 12)
     error = drawn - exact  # of 256 draws of values in 0..3
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
     assert 0 < error.std() < 0.1
 
 
 def test_all_of_many_candidates_are_one_exact_run() -> None:
-    found = recorded(5, 30, (4, 7), 10, ties=False)
-    picks = policy_picks(found, parse_policy("4:10,7:1"), 30)
+    record = recorded(5, 30, (4, 7), 10, ties=False)
+    picks = policy_picks(record, parse_policy("4:10,7:1"), 30)
     for prompt in range(5):
-        kept = np.argsort(-found.scores[4][prompt])[:10]
-        assert picks[prompt] == found.reference[prompt][kept[found.scores[7][prompt][kept].argmax()]]
+        kept = np.argsort(-record.scores[4][prompt])[:10]
+        assert picks[prompt] == record.reference[prompt][kept[record.scores[7][prompt][kept].argmax()]]
 
 
 def test_a_large_number_is_drawn_alike_each_time() -> None:
-    found = replace(recorded(20, 25, (4, 7), 10, ties=True))
-    first, again = (policy_picks(found, parse_policy("4:6,7:1"), 12) for _ in range(2))
+    record = replace(recorded(20, 25, (4, 7), 10, ties=True))
+    first, again = (policy_picks(record, parse_policy("4:6,7:1"), 12) for _ in range(2))
     np.testing.assert_array_equal(first, again)

@@ -1,4 +1,4 @@
-"""Replay: figures against enumeration and plain arithmetic, random and oracle where they must be, budgets kept."""
+"""Replay: figures equal enumeration and plain arithmetic, random and oracle are at 0 and 1, budgets are kept."""
 
 from __future__ import annotations
 
@@ -26,56 +26,56 @@ from ..conftest import recorded, slow_pick
 STEPS, POSITIONS = 10, (2, 5, 8, 10)
 
 
-def row(found: Replay, way: str) -> ReplayRow:
-    return next(one for one in found.rows if one.way == way)
+def row(replayed: Replay, way: str) -> ReplayRow:
+    return next(each for each in replayed.rows if each.way == way)
 
 
 @pytest.mark.parametrize("n", [3, 5])
 def test_figures_equal_enumeration(n: int) -> None:
-    made = recorded(30, 5, POSITIONS, STEPS, ties=True)
+    record = recorded(30, 5, POSITIONS, STEPS, ties=True)
     policy = parse_policy("2:2,8:1")
-    found = replay(made, policy, n)
+    replayed = replay(record, policy, n)
     prompts = range(30)
-    chosen = np.mean([slow_pick(made, policy, n, p) for p in prompts])
-    blind = made.reference.mean()
-    judges = {name: replace(made, scores={STEPS: by}) for name, by in (("f", made.final), ("o", made.reference))}
+    chosen = np.mean([slow_pick(record, policy, n, p) for p in prompts])
+    random = record.reference.mean()
+    judges = {name: replace(record, scores={STEPS: by}) for name, by in (("f", record.final), ("o", record.reference))}
     final, oracle = (np.mean([slow_pick(judges[j], parse_policy("10:1"), n, p) for p in prompts]) for j in "fo")
 
-    ours = row(found, "policy")
-    assert ours.selected.value == pytest.approx(chosen, abs=1e-12)
-    assert ours.recovered_gain.value == pytest.approx((chosen - blind) / (final - blind), abs=1e-12)
-    assert ours.oracle_gain.value == pytest.approx((chosen - blind) / (oracle - blind), abs=1e-12)
-    assert ours.retention.value == pytest.approx(chosen / final, abs=1e-12)
-    assert (ours.seen, ours.calls) == (n, n * 2 + 2 * 6 + 2)
-    assert ours.share == ours.calls / (n * STEPS)
-    assert [one.way for one in found.rows] == ["policy", "random", "best-of-n", "oracle"]
-    assert row(found, "random").selected.value == pytest.approx(blind, abs=1e-12)
-    assert row(found, "best-of-n").recovered_gain == (1.0, 1.0, 1.0)
-    assert row(found, "oracle").oracle_gain == (1.0, 1.0, 1.0)
-    assert found.exact
-    assert found.left_out == 0
+    policy_row = row(replayed, "policy")
+    assert policy_row.selected.value == pytest.approx(chosen, abs=1e-12)
+    assert policy_row.recovered_gain.value == pytest.approx((chosen - random) / (final - random), abs=1e-12)
+    assert policy_row.oracle_gain.value == pytest.approx((chosen - random) / (oracle - random), abs=1e-12)
+    assert policy_row.retention.value == pytest.approx(chosen / final, abs=1e-12)
+    assert (policy_row.seen, policy_row.calls) == (n, n * 2 + 2 * 6 + 2)
+    assert policy_row.share == policy_row.calls / (n * STEPS)
+    assert [each.way for each in replayed.rows] == ["policy", "random", "best-of-n", "oracle"]
+    assert row(replayed, "random").selected.value == pytest.approx(random, abs=1e-12)
+    assert row(replayed, "best-of-n").recovered_gain == (1.0, 1.0, 1.0)
+    assert row(replayed, "oracle").oracle_gain == (1.0, 1.0, 1.0)
+    assert replayed.exact
+    assert replayed.left_out == 0
 
 
 def test_selections_are_what_is_judged_and_equals_go_to_the_one_drawn_first() -> None:
-    made = recorded(30, 5, POSITIONS, STEPS, ties=False)
+    record = recorded(30, 5, POSITIONS, STEPS, ties=False)
     for text in ("5:1", "2:3,8:1", "2:4,5:2,10:1"):
         policy = parse_policy(text)
-        chosen = selections(made.scores, policy, 5, STEPS)
-        judged = replay(made, policy, 5).rows[0].selected.value
-        assert judged == pytest.approx(made.reference[np.arange(30), chosen].mean(), abs=1e-12)
-    few = selections(made.scores, parse_policy("3,2:2"), 5, STEPS)  # of the first three, and two of them are left at T
-    for prompt, one in enumerate(few):
-        second = np.argsort(-made.scores[2][prompt, :3])[:2]
-        assert one == second[made.scores[STEPS][prompt, second].argmax()]
+        chosen = selections(record.scores, policy, 5, STEPS)
+        judged = replay(record, policy, 5).rows[0].selected.value
+        assert judged == pytest.approx(record.reference[np.arange(30), chosen].mean(), abs=1e-12)
+    few = selections(record.scores, parse_policy("3,2:2"), 5, STEPS)  # of the first three, two reach T
+    for prompt, selected in enumerate(few):
+        second = np.argsort(-record.scores[2][prompt, :3])[:2]
+        assert selected == second[record.scores[STEPS][prompt, second].argmax()]
     assert selections({5: np.array([[1.0, 2.0, 2.0]])}, parse_policy("5:1"), 3, STEPS) == [1]
 
 
 def test_random_scores_gain_nothing_and_the_reference_gains_all() -> None:
-    made = recorded(800, 6, (5,), STEPS, ties=False)
-    noise = replace(made, scores={5: np.random.default_rng(9).random(made.reference.shape)})
+    record = recorded(800, 6, (5,), STEPS, ties=False)
+    noise = replace(record, scores={5: np.random.default_rng(9).random(record.reference.shape)})
     gain = row(replay(noise, parse_policy("5:1"), 6), "policy").recovered_gain
     assert gain.low < 0 < gain.high < 0.2
-    oracle = replace(made, scores={5: made.reference, 8: made.reference})
+    oracle = replace(record, scores={5: record.reference, 8: record.reference})
     assert row(replay(oracle, parse_policy("5:3,8:1"), 6), "policy").oracle_gain.value == pytest.approx(1.0)
 
 
@@ -96,8 +96,8 @@ def test_costs_count_scores_and_decodes() -> None:
     calls = 6 * 3 + 3 * 3 + 1 * 4  # steps 0..2 of all, 3..5 of three, 6..9 of one
     assert costs.of(policy, 6, STEPS) == calls + 0.5 * (6 + 3) + 2
     assert costs.best_of(6, STEPS) == 6 * (STEPS + 0.5 + 2)
-    found = replay(recorded(20, 6, POSITIONS, STEPS, ties=False), policy, 6, costs)
-    assert row(found, "policy").share == costs.of(policy, 6, STEPS) / costs.best_of(6, STEPS)
+    replayed = replay(recorded(20, 6, POSITIONS, STEPS, ties=False), policy, 6, costs)
+    assert row(replayed, "policy").share == costs.of(policy, 6, STEPS) / costs.best_of(6, STEPS)
     with pytest.raises(NbenchError, match="0 or more"):
         Costs(score=-1)
 
@@ -105,35 +105,37 @@ def test_costs_count_scores_and_decodes() -> None:
 @pytest.mark.parametrize("budget", [20, 31, 44.5, 80, 500])
 @pytest.mark.parametrize("costs", [Costs(), Costs(score=0.3, decode=1.1, calls_per_score=1)])
 def test_a_budget_is_spent_and_never_exceeded(budget: float, costs: Costs) -> None:
-    made, policy = recorded(40, 12, POSITIONS, STEPS, ties=False), parse_policy("2:2,5:1")
-    found = replay_budget(made, policy, budget, costs)
-    for one in found.rows:
-        assert one.calls <= budget
-        assert one.seen == min(one.affords, 12)
-    ours, plain = row(found, "policy"), row(found, "best-of-n")
-    assert costs.of(policy, ours.affords, STEPS) <= budget + 1e-9 < costs.of(policy, ours.affords + 1, STEPS)
+    record, policy = recorded(40, 12, POSITIONS, STEPS, ties=False), parse_policy("2:2,5:1")
+    replayed = replay_budget(record, policy, budget, costs)
+    for each in replayed.rows:
+        assert each.calls <= budget
+        assert each.seen == min(each.affords, 12)
+    policy_row, plain = row(replayed, "policy"), row(replayed, "best-of-n")
+    assert (
+        costs.of(policy, policy_row.affords, STEPS) <= budget + 1e-9 < costs.of(policy, policy_row.affords + 1, STEPS)
+    )
     assert costs.best_of(plain.affords, STEPS) <= budget + 1e-9 < costs.best_of(plain.affords + 1, STEPS)
-    alone = row(replay(made, policy, ours.seen, costs), "policy")
-    assert ours.selected == alone.selected
-    whatever = replay_budget(made, replace(policy, drawn=3), budget, costs)
-    assert whatever.to_dict() == found.to_dict()  # the budget decides how many are drawn
+    alone = row(replay(record, policy, policy_row.seen, costs), "policy")
+    assert policy_row.selected == alone.selected
+    whatever = replay_budget(record, replace(policy, drawn=3), budget, costs)
+    assert whatever.to_dict() == replayed.to_dict()  # the budget decides how many are drawn
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    made = recorded(10, 4, POSITIONS, STEPS, ties=False)
+    record = recorded(10, 4, POSITIONS, STEPS, ties=False)
     for policy, n, reason in (("3:1", 4, "position 3 not in"), ("5:1", 5, "take 1..4"), ("5:4", 3, "keep 4 of 3")):
         with pytest.raises(NbenchError, match=reason):
-            replay(made, parse_policy(policy), n)
+            replay(record, parse_policy(policy), n)
     for budget in (9.0, np.inf, np.nan):
         with pytest.raises(NbenchError, match="raise it"):
-            replay_budget(made, parse_policy("5:1"), budget)
+            replay_budget(record, parse_policy("5:1"), budget)
     with pytest.raises(NbenchError, match="cost nothing"):
-        replay_budget(replace(made, scores=made.scores | {0: made.final}), parse_policy("0:1"), 30)
+        replay_budget(replace(record, scores=record.scores | {0: record.final}), parse_policy("0:1"), 30)
 
 
-def tables(folder: Path, made: Recorded) -> tuple[Path, Path]:
-    """As two tables in shuffled order, with columns that do not count and a corrupted caption's rows."""
-    prompts, candidates = np.indices(made.reference.shape).reshape(2, -1)
+def tables(folder: Path, record: Recorded) -> tuple[Path, Path]:
+    """Write `record` as two shuffled tables, with unused columns and the rows of a corrupted caption."""
+    prompts, candidates = np.indices(record.reference.shape).reshape(2, -1)
     ids = [f"p{prompt}" for prompt in prompts]
     parts = [
         pa.table(
@@ -145,30 +147,33 @@ def tables(folder: Path, made: Recorded) -> tuple[Path, Path]:
                 "score": values.ravel() if caption == "prompt" else -values.ravel(),
             }
         )
-        for k, values in made.scores.items()
+        for k, values in record.scores.items()
         for caption in ("prompt", "subject")
     ]
     scores = pa.concat_tables(parts)
     scores = scores.take(np.random.default_rng(0).permutation(len(scores)))
     pq.write_table(scores, folder / "scores.parquet")
-    truth = pa.table({"score": made.reference.ravel(), "candidate": candidates, "prompt_id": ids, "note": ids})
+    truth = pa.table({"score": record.reference.ravel(), "candidate": candidates, "prompt_id": ids, "note": ids})
     pq.write_table(truth, folder / "truth.parquet")
     return folder / "scores.parquet", folder / "truth.parquet"
 
 
 def test_the_command_on_two_tables(tmp_path: Path) -> None:
-    made = recorded(25, 5, POSITIONS, STEPS, ties=False)
-    paths = list(map(str, tables(tmp_path, made)))
-    said = CliRunner().invoke(app, ["replay", "2:2,8:1", *paths, "--n", "4", "--json"])
-    told = json.loads(said.stdout)
-    wanted = replay(replace(made, final=made.scores[10]), parse_policy("2:2,8:1"), 4)
-    assert told["yardstick"] == "scores at 10"
-    assert told["rows"][0]["recovered_gain"]["value"] == pytest.approx(row(wanted, "policy").recovered_gain.value)
+    record = recorded(25, 5, POSITIONS, STEPS, ties=False)
+    paths = list(map(str, tables(tmp_path, record)))
+    outcome = CliRunner().invoke(app, ["replay", "2:2,8:1", *paths, "--n", "4", "--json"])
+    printed = json.loads(outcome.stdout)
+    expected = replay(replace(record, final=record.scores[10]), parse_policy("2:2,8:1"), 4)
+    assert printed["yardstick"] == "scores at 10"
+    assert printed["rows"][0]["recovered_gain"]["value"] == pytest.approx(row(expected, "policy").recovered_gain.value)
     with pytest.raises(NbenchError, match="position 3 not in the scores of scores: they have 2, 5, 8, 10"):
         from_tables(Path(paths[0]), Path(paths[1]), positions=[2, 3])
-    said = CliRunner().invoke(app, ["replay", "2:1", *paths, "--flops", "300", "--step-flops", "10", "--json"])
-    assert (json.loads(said.stdout)["budget"], json.loads(said.stdout)["n"]) == (30, 5)  # 5 affords 11: 2 x 11 + 8
-    assert json.loads(said.stdout)["rows"][0]["affords"] == 11
+    outcome = CliRunner().invoke(app, ["replay", "2:1", *paths, "--flops", "300", "--step-flops", "10", "--json"])
+    assert (json.loads(outcome.stdout)["budget"], json.loads(outcome.stdout)["n"]) == (
+        30,
+        5,
+    )  # 5 affords 11: 2 x 11 + 8
+    assert json.loads(outcome.stdout)["rows"][0]["affords"] == 11
 
 
 def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
@@ -199,20 +204,20 @@ def test_a_bench_and_its_evaluation(tmp_path: Path) -> None:
     write(tmp_path / "results/small/mine.parquet", scores, bench.info.fingerprint)
     write(tmp_path / "results/small/stale.parquet", scores, "another")
 
-    found = from_bench(bench.path, "mine", tmp_path / "results")
-    assert (found.reference_name, found.yardstick, found.steps) == ("vqascore", "clip", 10)
-    np.testing.assert_array_equal(found.final, clip)
-    told = replay(found, parse_policy("5:1"), 4)
-    assert (told.n_prompts, told.left_out) == (39, 1)  # one candidate failed
+    record = from_bench(bench.path, "mine", tmp_path / "results")
+    assert (record.reference_name, record.yardstick, record.steps) == ("vqascore", "clip", 10)
+    np.testing.assert_array_equal(record.final, clip)
+    replayed = replay(record, parse_policy("5:1"), 4)
+    assert (replayed.n_prompts, replayed.left_out) == (39, 1)  # one candidate failed
     whole = np.isfinite(truth.quality).all(-1)
     chosen = truth.quality[whole][np.arange(39), truth.noisy[whole].argmax(-1)].mean()
-    assert row(told, "policy").selected.value == pytest.approx(chosen, abs=1e-12)
+    assert row(replayed, "policy").selected.value == pytest.approx(chosen, abs=1e-12)
     assert from_bench(bench.path, "mine", tmp_path / "results", "clip").reference_name == "clip"
     with pytest.raises(NbenchError, match="position 7 not in the scores of mine: they have 5, 10"):
         from_bench(bench.path, "mine", tmp_path / "results", positions=[7])
     for model, reference, reason in (
         ("stale", None, "scores another build"),
-        ("absent", None, "no scores of absent in .*: there are .*; nbench evaluate"),
+        ("absent", None, "no scores of absent in .*: available: .*; nbench evaluate"),
         ("mine", "human", "no reference human"),
     ):
         with pytest.raises(NbenchError, match=reason):

@@ -101,9 +101,9 @@ class Call:
 
     def files(self, kind: str, repo: str, revision: str) -> dict[str, StoredFile]:
         """The files of a revision of it."""
-        found = self.repo(kind, repo)
+        repository = self.repo(kind, repo)
         try:
-            return found.files(revision)
+            return repository.files(revision)
         except KeyError:
             raise _refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound") from None
 
@@ -116,21 +116,27 @@ def _whoami(call: Call) -> Answer:
 
 
 def _create(call: Call) -> Answer:
-    asked = json.loads(call.body)
-    repo_id, kind = f"{asked['organization']}/{asked['name']}", asked.get("type") or "model"
+    body = json.loads(call.body)
+    repo_id, kind = f"{body['organization']}/{body['name']}", body.get("type") or "model"
     call.writer(repo_id)
     url = f"{call.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
     if (kind, repo_id) in call.hub.repos:
         raise Answer(409, {"error": "You already created this repo", "url": url})
-    private = asked.get("private") or asked.get("visibility") == "private"
+    private = body.get("private") or body.get("visibility") == "private"
     call.hub.create(repo_id, kind, private=bool(private))
     return Answer(200, {"url": url})
 
 
 def _info(call: Call, kind: str, repo: str, revision: str | None = None) -> Answer:
-    files, found = call.files(kind, repo, revision or "main"), call.repo(kind, repo)
+    files, repository = call.files(kind, repo, revision or "main"), call.repo(kind, repo)
     listed = [{"rfilename": path} for path in sorted(files)]
-    about = {"id": repo, "sha": found.oid(revision or "main"), "private": found.private, "siblings": listed, "tags": []}
+    about = {
+        "id": repo,
+        "sha": repository.oid(revision or "main"),
+        "private": repository.private,
+        "siblings": listed,
+        "tags": [],
+    }
     return Answer(200, about | {"lastModified": "2026-01-01T00:00:00.000Z", "gated": False, "disabled": False})
 
 
@@ -142,39 +148,39 @@ def _auth(call: Call, kind: str, repo: str, write: str | None) -> Answer:
 
 
 def _refs(call: Call, kind: str, repo: str) -> Answer:
-    found = call.repo(kind, repo)
+    repository = call.repo(kind, repo)
     heads, tags = (
         [{"name": name, "ref": f"refs/{what}/{name}", "targetCommit": oid} for name, oid in names.items()]
-        for what, names in (("heads", found.branches), ("tags", found.tags))
+        for what, names in (("heads", repository.branches), ("tags", repository.tags))
     )
     return Answer(200, {"branches": heads, "tags": tags, "converts": []})
 
 
 def _commits(call: Call, kind: str, repo: str, revision: str) -> Answer:
     call.files(kind, repo, revision)
-    found = call.repo(kind, repo)
+    repository = call.repo(kind, repo)
     listed = [
         {"id": oid, "title": title, "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}
-        for oid, title in zip(found.commits, found.titles, strict=True)
+        for oid, title in zip(repository.commits, repository.titles, strict=True)
     ]
     return Answer(200, listed[::-1])
 
 
 def _branch(call: Call, kind: str, repo: str, branch: str) -> Answer:
     call.writer(repo)
-    found, start = call.repo(kind, repo), json.loads(call.body).get("startingPoint", "main")
-    if branch in found.branches:
+    repository, start = call.repo(kind, repo), json.loads(call.body).get("startingPoint", "main")
+    if branch in repository.branches:
         raise _refusal(409, "Reference already exists")
     call.files(kind, repo, start)
-    found.branches[branch] = found.oid(start)
+    repository.branches[branch] = repository.oid(start)
     return Answer(200, {})
 
 
 def _preupload(call: Call, kind: str, repo: str, revision: str) -> Answer:
     call.writer(repo)
-    there, modes = call.files(kind, repo, revision), []
+    present, modes = call.files(kind, repo, revision), []
     for file in json.loads(call.body)["files"]:
-        old = there.get(file["path"])
+        old = present.get(file["path"])
         oid = old and (old.sha256 if old.large else old.blob)
         mode = "lfs" if file["path"].endswith(_LARGE) or file["size"] > 10**7 else "regular"
         modes.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
@@ -185,8 +191,8 @@ def _batch(call: Call, repo: str) -> Answer:
     call.writer(repo)
     listed = []
     for wanted in json.loads(call.body)["objects"]:
-        there = call.hub.objects.get(wanted["oid"], b"")
-        missing = hashlib.sha256(there).hexdigest() != wanted["oid"]
+        content = call.hub.objects.get(wanted["oid"], b"")
+        missing = hashlib.sha256(content).hexdigest() != wanted["oid"]
         links = {
             "upload": _upload_link(call.hub, wanted["oid"], wanted["size"]),
             "verify": {"href": f"{call.hub.endpoint}/lfs-verify"},
@@ -223,14 +229,14 @@ def _complete(call: Call, oid: str) -> Answer:
 
 
 def _verify(call: Call) -> Answer:
-    there = call.hub.objects.get(json.loads(call.body)["oid"])
-    return Answer() if there is not None else _refusal(404, "no such object")
+    content = call.hub.objects.get(json.loads(call.body)["oid"])
+    return Answer() if content is not None else _refusal(404, "no such object")
 
 
 def _commit(call: Call, kind: str, repo: str, revision: str) -> Answer:
     call.writer(repo)
-    files, found, title = dict(call.files(kind, repo, revision)), call.repo(kind, repo), ""
-    if revision not in found.branches:
+    files, repository, title = dict(call.files(kind, repo, revision)), call.repo(kind, repo), ""
+    if revision not in repository.branches:
         raise _refusal(400, f"not a branch: {revision}")
     for item in map(json.loads, call.body.splitlines()):
         value = item["value"]
@@ -242,17 +248,17 @@ def _commit(call: Call, kind: str, repo: str, revision: str) -> Answer:
             files[value["path"]] = StoredFile(call.hub.objects[value["oid"]], True)
         else:
             raise _refusal(400, f"cannot do {item}")
-    oid = found.commit(revision, files, title)
+    oid = repository.commit(revision, files, title)
     return Answer(200, {"success": True, "commitOid": oid, "commitUrl": f"{call.hub.endpoint}/{repo}/commit/{oid}"})
 
 
 def _tree(call: Call, kind: str, repo: str, revision: str, path: str | None) -> Answer:
     files, prefix = call.files(kind, repo, revision), f"{path}/" if path else ""
     deep = call.query.get("recursive", ["false"])[0].lower() == "true"
-    found = [entry for entry in _entries(files) if entry["path"].startswith(prefix)]
-    if prefix and not found:
+    entries = [entry for entry in _entries(files) if entry["path"].startswith(prefix)]
+    if prefix and not entries:
         raise _refusal(404, f"{path} does not exist on {revision}", "EntryNotFound")
-    return Answer(200, [entry for entry in found if deep or "/" not in entry["path"][len(prefix) :]])
+    return Answer(200, [entry for entry in entries if deep or "/" not in entry["path"][len(prefix) :]])
 
 
 def _paths_info(call: Call, kind: str, repo: str, revision: str) -> Answer:
@@ -275,10 +281,10 @@ def _resolve(call: Call, kind: str | None, repo: str, revision: str, path: str) 
     headers["ETag"] = f'"{file.blob}"'
     if file.large:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.data))}
-    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("Range", ""))
-    if not asked:
+    ranges = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("Range", ""))
+    if not ranges:
         return Answer(200, file.data, headers)
-    first, last = int(asked[1]), min(int(asked[2] or len(file.data)), len(file.data) - 1)
+    first, last = int(ranges[1]), min(int(ranges[2] or len(file.data)), len(file.data) - 1)
     if first > last:
         return Answer(416, b"", headers | {"Content-Range": f"bytes */{len(file.data)}"})
     content_range = {"Content-Range": f"bytes {first}-{last}/{len(file.data)}"}

@@ -1,4 +1,4 @@
-"""A Hub of one's own: an HTTP server that speaks the Hub's protocol to the real clients, and fails when asked to."""
+"""A local Hub: an HTTP server that speaks the Hub's protocol to the real clients, and fails on request."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class HubServer(Hub):
         }
         return settings | ({"HF_TOKEN": token} if token else {})
 
-    def asked(self, pattern: str) -> list[str]:
+    def requested(self, pattern: str) -> list[str]:
         """The requests that match, from their beginning."""
         return [request for request in self.requests if re.match(pattern, request)]
 
     @property
     def writes(self) -> list[str]:
         """The requests that carry content or change a repository."""
-        return self.asked(r"PUT|POST .*(/repos/create|/commit/|/branch/|/preupload/|/objects/batch)")
+        return self.requested(r"PUT|POST .*(/repos/create|/commit/|/branch/|/preupload/|/objects/batch)")
 
     def strike(self, method: str, path: str) -> Fault | None:
         """Note a request, and take the fault that hits it."""

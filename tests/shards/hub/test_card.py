@@ -29,14 +29,14 @@ def with_spec(info: DatasetInfo, pipeline: str = "shapes", **spec: Any) -> Datas
 
 
 def test_the_yaml_tells_the_hub_what_it_is(info: DatasetInfo) -> None:
-    found = front(dataset_card(info, "ann/bench"))
-    assert found["configs"] == [
+    metadata = front(dataset_card(info, "ann/bench"))
+    assert metadata["configs"] == [
         {"config_name": "default", "data_files": [{"split": "test", "path": "data/test-*.parquet"}]}
     ]
-    assert found["task_categories"] == ["text-to-image"]
-    assert found["size_categories"] == ["n<1K"]
-    assert found["pretty_name"] == "Noisy-GenAI-Bench (shapes)"
-    assert "arxiv:2512.08505" in found["tags"]
+    assert metadata["task_categories"] == ["text-to-image"]
+    assert metadata["size_categories"] == ["n<1K"]
+    assert metadata["pretty_name"] == "Noisy-GenAI-Bench (shapes)"
+    assert "arxiv:2512.08505" in metadata["tags"]
     assert front(dataset_card(replace(info, rows=1000), "ann/bench"))["size_categories"] == ["1K<n<10K"]
     assert front(dataset_card(replace(info, rows=10**9), "ann/bench"))["size_categories"] == ["n>10M"]
 
@@ -90,8 +90,8 @@ def test_shards_that_are_tars_are_told_so(info: DatasetInfo) -> None:
         ("cc12m", "shapes", "cc-by-sa-4.0", "CC-BY-SA-4.0", "embedded world: Apache-2.0"),
         ("BaiqiL/GenAI-Bench", "shapes", "apache-2.0", "GenAI-Bench: Apache-2.0", "embedded world: Apache-2.0"),
         ("BaiqiL/GenAI-Bench", "sdxl", "other", "GenAI-Bench: Apache-2.0", "the licence of that model"),
-        (None, "shapes", "unknown", "the publisher's to state", "embedded world: Apache-2.0"),
-        ("captions.jsonl", "sdxl", "unknown", "the publisher's to state", "the licence of that model"),
+        (None, "shapes", "unknown", "the publisher has to state it", "embedded world: Apache-2.0"),
+        ("captions.jsonl", "sdxl", "unknown", "the publisher has to state it", "the licence of that model"),
     ],
 )
 def test_licences_follow_the_sources(

@@ -1,4 +1,4 @@
-"""Faults, rights and interruptions while publishing: what is tried again, what is told, and what never happens."""
+"""Faults, permissions and interruptions while publishing: what is retried, what is reported, what never happens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_large_files_go_in_parts(publish: Publisher, hub: HubServer, bench_folde
     hub.faults += [fault] if fault else []
     publish(bench_folder).report  # noqa: B018
     sizes = [(bench_folder / shard).stat().st_size for shard in SHARDS]
-    assert len(set(hub.asked("PUT /lfs/"))) == sum(-(-size // 1000) for size in sizes) > len(SHARDS)
+    assert len(set(hub.requested("PUT /lfs/"))) == sum(-(-size // 1000) for size in sizes) > len(SHARDS)
     files = hub.repos["dataset", "ann/bench"].files()
     assert all(files[shard].data == (bench_folder / shard).read_bytes() for shard in SHARDS)
 
@@ -58,13 +58,13 @@ def test_other_errors_are_told_at_once(publish: Publisher, hub: HubServer, bench
     hub.faults.append(Fault("POST", "/commit/", "status", 400, times=9))
     error = publish(bench_folder).error
     assert "400 for Bearer ***" in error  # this server tells the token back
-    assert len(hub.asked("POST .*/commit/")) == 1
+    assert len(hub.requested("POST .*/commit/")) == 1
 
 
 def test_a_hub_that_stays_busy_is_told(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     hub.faults.append(Fault("GET", "/whoami", "status", 503, {"Retry-After": "0"}, times=99))
-    assert "run the same command later, it goes on where it stopped" in publish(bench_folder).error
-    assert len(hub.asked("GET .*/whoami")) == 5
+    assert "run the same command later, it resumes where it stopped" in publish(bench_folder).error
+    assert len(hub.requested("GET .*/whoami")) == 5
     assert not hub.writes
 
 
@@ -82,7 +82,9 @@ def test_an_interrupted_publish_goes_on(publish: Publisher, hub: HubServer, benc
 
     hub.requests.clear()
     publish(bench_folder).report  # noqa: B018
-    assert sorted(hub.asked("PUT")) == sorted(f"PUT /lfs/{recorded_sha256(bench_folder, index)}" for index in (1, 2))
+    assert sorted(hub.requested("PUT")) == sorted(
+        f"PUT /lfs/{recorded_sha256(bench_folder, index)}" for index in (1, 2)
+    )
     assert set(SHARDS) < set(hub.repos["dataset", "ann/bench"].files())
 
 
@@ -102,7 +104,9 @@ def test_what_was_committed_is_not_sent_again(publish: Publisher, hub: HubServer
     assert set(repo.files()) == {".gitattributes", "README.md", *names}
 
 
-def test_another_content_there_is_found_and_mended(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
+def test_corrupt_content_on_the_hub_is_detected_and_sent_again(
+    publish: Publisher, hub: HubServer, bench_folder: Path
+) -> None:
     hub.faults.append(Fault("PUT", recorded_sha256(bench_folder, 1), "corrupt"))
     error = publish(bench_folder).error
     assert f"{SHARDS[1]} has hash" in error
@@ -117,11 +121,11 @@ def test_another_content_there_is_found_and_mended(publish: Publisher, hub: HubS
     [
         (None, "no Hub token: log in with `hf auth login`"),
         ("hf_WrongWrongWrong", "the token is not accepted"),
-        (READ_TOKEN, "the token has no right to that, take one that may write to ann/bench"),
+        (READ_TOKEN, "the token has no permission, use one with write access to ann/bench"),
         ("hf_Line\nBreakLineBreak", "checking the token failed"),
     ],
 )
-def test_nothing_is_sent_without_the_right(
+def test_nothing_is_sent_without_permission(
     publish: Publisher, hub: HubServer, bench_folder: Path, token: str | None, message: str
 ) -> None:
     assert message in publish(bench_folder, token=token).error
@@ -131,8 +135,8 @@ def test_nothing_is_sent_without_the_right(
 
 def test_a_stranger_s_repository_is_left_alone(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     hub.create("bob/bench")
-    assert "no right" in publish(bench_folder, "bob/bench").error
-    assert "no right" in publish(bench_folder, "bob/other").error
+    assert "no permission" in publish(bench_folder, "bob/bench").error
+    assert "no permission" in publish(bench_folder, "bob/other").error
     assert hub.writes == ["POST /api/repos/create"]
 
 
@@ -148,7 +152,7 @@ def test_private_is_private_or_refused(publish: Publisher, hub: HubServer, bench
     assert hub.repos["dataset", "ann/bench"].private
     hub.create("ann/public")
     hub.requests.clear()
-    assert "ann/public is public already" in publish(bench_folder, "ann/public", private=True).error
+    assert "ann/public is already public" in publish(bench_folder, "ann/public", private=True).error
     assert not hub.writes
 
 
