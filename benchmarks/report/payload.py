@@ -56,7 +56,7 @@ def figures(inputs: Inputs) -> dict[str, Any]:
         "leaderboard": [figure.name for figure in _LEADERBOARD],
         "measures": list(METRICS),
         "yardsticks": rounded({label: _yardsticks(mark, first) for label, mark in yardsticks.items()}),
-        "made": [_made(result) for result in results],
+        "made": [_provenance_line(result) for result in results],
         **{name: _columns(results, name, columns) for name, columns in _TABLES.items()},
     }
 
@@ -160,7 +160,7 @@ def _heads(name: str, interval: bool) -> tuple[str, ...]:
     return (name, *(f"{name}_{end}" for end in _ENDS)) if interval else (name,)
 
 
-def _made(result: EvaluationResult) -> str:
+def _provenance_line(result: EvaluationResult) -> str:
     origin = result.provenance
     parts = (f"nbench {origin.nbench}", origin.device, origin.started, f"model {result.model_fingerprint[:12]}")
     return f"{result.model}: {', '.join(part for part in parts if part)}"

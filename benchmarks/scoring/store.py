@@ -112,11 +112,11 @@ class Store:
             raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
-        needed = sorted({*needed, *self._made_anew()})
+        needed = sorted({*needed, *self._repeated_positions()})
         old, result = self._kept()
         if old is None:
             result = None
-            self._say_what_changed(shown)
+            self._report_changes(shown)
         old_recall = tuple(result.retrieval) if result is not None else ()
         missing = [position for position in needed if not self._has(position, old, old_recall)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
@@ -173,7 +173,7 @@ class Store:
         result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
         return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
 
-    def _say_what_changed(self, shown: bool) -> None:
+    def _report_changes(self, shown: bool) -> None:
         table = self._metadata()
         for name, old, new in (
             (self.scorer.name, table.get("scorer_fingerprint"), self.scorer.fingerprint),
@@ -201,7 +201,7 @@ class Store:
         """Whether scoring is free, so that it is repeated every time: the reference it reads may have changed."""
         return self.scorer.reads == "nothing" or self.scorer.reads.startswith("reference:")
 
-    def _made_anew(self) -> set[int]:
+    def _repeated_positions(self) -> set[int]:
         """Positions scored before by a scorer that is free to repeat."""
         if not self._costs_nothing:
             return set()

@@ -211,7 +211,7 @@ def test_references_must_be_there_and_of_this_bench(tmp_path: Path) -> None:
         evaluate(config)
 
 
-def test_bad_models_and_folders_are_told_in_one_line(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+def test_bad_models_and_folders_are_refused_in_one_line(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
     config = EvaluateConfig(bench[0].path, ("noisclip",), "5", tmp_path)
     weights = Path(__file__).parents[2] / "shapes" / "weights" / "noisyclip"
     (tmp_path / "file").write_text("")

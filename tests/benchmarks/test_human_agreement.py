@@ -175,7 +175,7 @@ def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench:
             "prompt_id a, model m more than",
         ),
         ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": ["high"]}}, "row 1: score 'high' is not a number"),
-        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": [1.0], "position": [0.5]}}, "no whole number"),
+        ({"scores": {"prompt_id": ["a"], "model": ["m"], "score": [1.0], "position": [0.5]}}, "not a whole number"),
         ({"scores": {"prompt_id": [None], "model": ["m"], "score": [1.0]}}, "row 1 has no prompt_id"),
         ({"ratings": {"prompt_id": ["a"], "model": ["m"]}}, "no column rating or ratings or score"),
         ({"ratings": {"prompt_id": ["a"], "rating": [3]}}, "no column candidate or image or model"),
@@ -190,7 +190,7 @@ def test_generated_images_and_other_builds_are_refused(rated: Path, small_bench:
         ),
     ],
 )
-def test_bad_tables_are_told(change: dict[str, dict[str, list[object]]], words: str) -> None:
+def test_bad_tables_are_refused(change: dict[str, dict[str, list[object]]], words: str) -> None:
     good = {
         "scores": {"prompt_id": ["a"], "model": ["m"], "score": [1.0]},
         "ratings": {"prompt_id": ["a"], "model": ["m"], "rating": [3]},

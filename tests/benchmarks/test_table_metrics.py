@@ -117,7 +117,7 @@ def test_final_position_not_scored_leaves_only_the_oracle(tmp_path: Path) -> Non
     assert row.cost_steps == N * T + 4
 
 
-def test_bad_tables_are_told_in_one_line(tmp_path: Path) -> None:
+def test_bad_tables_are_refused_in_one_line(tmp_path: Path) -> None:
     s, r, _, _ = long_tables(tmp_path)
     scores, reference = pq.read_table(s), pq.read_table(r)
     (tmp_path / "text.parquet").write_text("no Parquet")
@@ -151,7 +151,7 @@ def test_bad_tables_are_told_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(NbenchError, match=message) as caught:
             measure_tables(MetricsConfig(a, b))
         assert "\n" not in str(caught.value)
-    with pytest.raises(NbenchError, match="lies after --final-position 2"):
+    with pytest.raises(NbenchError, match="is after --final-position 2"):
         measure_tables(MetricsConfig(s, r, final_position=2))
 
 

@@ -89,7 +89,7 @@ def test_a_pipeline_that_is_gone_or_another_is_no_decoder(bench: Bench, tmp_path
 
     with pytest.raises(
         NbenchError,
-        match=r"needs the VAE of the bench .*made with a folder, and mine is none.*give its folder with --vae",
+        match=r"needs the VAE of the bench .*made with a local folder, and mine is not one.*give its folder with --vae",
     ):
         handed(made_by("mine", ""), "x0_image", [5])
     with pytest.raises(NbenchError, match=r"pipeline shapes is not the one that made this data set"):
