@@ -15,8 +15,9 @@ import torch
 from ..pipelines.generate import Trajectories
 from ..progress import BuildProgress
 from ..shards.reader import Bench
+from ..shards.row_columns import arrow_schema
 from ..shards.rows import to_arrow
-from ..shards.schema import DatasetInfo, ShardRecord, arrow_schema
+from ..shards.schema import DatasetInfo, ShardRecord
 from ..shards.signals import activations_of
 from ..shards.writer import ShardWriter
 from .candidates import Candidates, Plan

@@ -12,7 +12,8 @@ import numpy as np
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import PositionInfo, TrajectoryBatch, latent_column
+from nbench.shards.row_columns import latent_column
+from nbench.shards.schema import PositionInfo, TrajectoryBatch
 from nbench.tests.dataset_info import dataset_info
 
 STEPS = 50

@@ -18,8 +18,9 @@ from .dataset import INFO_FILE, DatasetFolder, intact
 from .fingerprint import fingerprint
 from .formats import shard_writer
 from .reader import Bench, open_bench
+from .row_columns import arrow_schema, latent_column
 from .rows import latents_of, latents_to_arrow
-from .schema import DatasetInfo, ShardRecord, arrow_schema, latent_column
+from .schema import DatasetInfo, ShardRecord
 from .scores import reference_path, scores_metadata, write_scores
 from .storage import Location
 

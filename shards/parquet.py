@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import atomic
-from .schema import BYTES, DatasetInfo, array_columns, arrow_schema
+from .row_columns import array_columns, arrow_schema
+from .schema import BYTES, DatasetInfo
 from .writer import ShardWriter
 
 ROW_GROUP_BYTES = 64 * 2**20

@@ -14,8 +14,9 @@ from ..errors import NbenchError, reason_of
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
+from .row_columns import array_columns, column_bytes
 from .rows import check_rows, columns_of, count_failed, from_arrow
-from .schema import DatasetInfo, Tags, TrajectoryBatch, array_columns, column_bytes
+from .schema import DatasetInfo, Tags, TrajectoryBatch
 from .scores import read_scores
 from .signals import absent_signals, normal_signals
 from .storage import Location

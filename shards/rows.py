@@ -12,15 +12,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..errors import NbenchError, one_line, reason_of
-from .schema import (
-    DatasetInfo,
-    TrajectoryBatch,
-    activation_column,
-    array_columns,
-    arrow_schema,
-    latent_column,
-    scale_column,
-)
+from .row_columns import activation_column, array_columns, arrow_schema, latent_column, scale_column
+from .schema import DatasetInfo, TrajectoryBatch
 from .signals import activations_of
 
 NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status")

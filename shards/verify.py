@@ -18,8 +18,9 @@ from .fingerprint import fingerprint
 from .formats import FORMATS
 from .reader import Bench
 from .references import finished_scores
+from .row_columns import array_columns, arrow_schema, scale_of
 from .rows import decode_image
-from .schema import SUFFIXES, DatasetInfo, ShardRecord, array_columns, arrow_schema, digest, scale_of
+from .schema import SUFFIXES, DatasetInfo, ShardRecord, digest
 from .seeds import candidate_seed
 from .storage import Location
 

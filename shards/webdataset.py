@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from ..errors import NbenchError, reason_of
 from . import atomic
-from .schema import DatasetInfo, array_columns, arrow_schema
+from .row_columns import array_columns, arrow_schema
+from .schema import DatasetInfo
 from .signals import ArrayColumn
 from .writer import ShardWriter
 

@@ -18,8 +18,8 @@ from nbench.builders.prompts import choose as prompt_sources
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench
+from nbench.shards.row_columns import arrow_schema
 from nbench.shards.rows import from_arrow
-from nbench.shards.schema import arrow_schema
 
 from .conftest import Run
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ...shards.schema import DatasetInfo, PositionInfo, array_columns, column_bytes
+from ...shards.row_columns import array_columns, column_bytes
+from ...shards.schema import DatasetInfo, PositionInfo
 from ...shards.signals import ArrayColumn, activations_of
 from ..config import BuildConfig
 from ..first_look import first_look_rows

@@ -8,7 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 from ..positions import describe_positions
-from ..schema import DatasetInfo, arrow_schema
+from ..row_columns import arrow_schema
+from ..schema import DatasetInfo
 from .readme import merge
 
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))

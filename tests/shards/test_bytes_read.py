@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from nbench.shards.schema import TrajectoryBatch, latent_column
+from nbench.shards.row_columns import latent_column
+from nbench.shards.schema import TrajectoryBatch
 
 from ..dataset_info import build, dataset_info
 from .conftest import rows

@@ -17,7 +17,8 @@ from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema
+from nbench.shards.row_columns import arrow_schema
+from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.scores import SCORE_SCHEMA, reference_path, scores_metadata, write_scores
 
 from ..dataset_info import build

@@ -18,7 +18,8 @@ from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import INFO_FILE
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.schema import DatasetInfo, TrajectoryBatch, arrow_schema
+from nbench.shards.row_columns import arrow_schema
+from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.signals import Activations, normal_signals
 from nbench.shards.verify import verify
 

@@ -21,7 +21,7 @@ from nbench.pipelines.denoisers import denoisers
 from nbench.pipelines.find import resolve_pipeline
 from nbench.pipelines.options import PipelineOptions
 from nbench.shards.dataset import read_info
-from nbench.shards.schema import array_columns
+from nbench.shards.row_columns import array_columns
 
 from ...tiny_pipelines import Family
 from ..conftest import Hooked, save_scenes

@@ -13,7 +13,8 @@ from nbench.errors import NbenchError
 from nbench.shards.dataset import read_info
 from nbench.shards.hub.card import dataset_card, model_card, results_card
 from nbench.shards.hub.readme import BEGIN, END, merge
-from nbench.shards.schema import DatasetInfo, arrow_schema
+from nbench.shards.row_columns import arrow_schema
+from nbench.shards.schema import DatasetInfo
 
 from ..conftest import POSITIONS
 
