@@ -23,7 +23,7 @@ from .commands.sample import sample_app
 from .commands.scores import scores_app
 from .commands.train import train_app
 from .commands.tune import tune_app
-from .errors import NbenchError
+from .errors import NbenchError, one_line
 
 INTERRUPTED = 130
 
@@ -60,7 +60,7 @@ def main() -> None:
     except NbenchError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(str(error), 4000), file=sys.stderr)
         sys.exit(2)
     except SystemExit as exit:
         if exit.code == INTERRUPTED:

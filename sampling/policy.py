@@ -142,6 +142,21 @@ class PolicyFile(_Frozen):
         """The policy alone."""
         return Policy(tuple(Stage(stage.position, stage.keep) for stage in self.stages), self.drawn)
 
+    def check_setting(self, place: str, model: str, n: int, steps: int) -> None:
+        """Compare the setting of a run with the one that the policy in the file `place` was tuned for.
+
+        Raises:
+            NbenchError: another scorer, number of candidates or number of steps.
+        """
+        # `nbench evaluate` names the scorer of `x0-preview:vqascore:data/x0-vqa` by its parts
+        same_model = self.model is None or self.model == model or Path(model.rpartition(":")[2]).name in self.model
+        if not same_model or self.n not in (None, n) or self.steps not in (None, steps):
+            tuned = {"--model": self.model, "--best-of": self.n, "--steps": self.steps}
+            options = " ".join(f"{name} {value}" for name, value in tuned.items() if value is not None)
+            raise NbenchError(
+                f"{place} was tuned for {options}: give these, or its stages alone (--policy {self.policy})"
+            )
+
 
 def parse_policy(text: str) -> Policy:
     """Parse a policy from `text` (`20:1`, `10:3,20:1`: position:keep), or read it from the JSON file at path `text`.

@@ -15,7 +15,7 @@ from ..shards.inspect import sheet_of
 from ..shards.reader import open_bench
 from .bestofn import BestOfN, BestOfNResult
 from .config import SampleConfig
-from .policy import parse_policy
+from .policy import parse_policy, read_policy
 
 
 def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
@@ -32,6 +32,8 @@ def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
     entry = resolve_pipeline(config.pipeline, options)
     policy, steps = parse_policy(config.policy), config.steps or entry.steps
     policy.check(config.best_of, steps)
+    if Path(config.policy).is_file():
+        read_policy(Path(config.policy)).check_setting(config.policy, config.model, config.best_of, steps)
     bestofn = BestOfN(
         load_pipeline(entry, config.dtype or entry.dtype, options=options),
         config.model,

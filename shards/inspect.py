@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 from .reader import Bench
 from .rows import columns_of, from_arrow, latents_of
 from .schema import BYTES, PreviewMap
@@ -122,7 +123,7 @@ def inspection_table(summary: Inspection) -> Group:
         ("per trajectory", f"{summary.bytes / max(1, summary.rows):,.0f} bytes"),
         ("references", ", ".join(summary.references) or "none"),
     ):
-        facts.add_row(name, value)
+        facts.add_row(name, Text(one_line(value)))  # names of a data set are no markup
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {summary.sampled:,} rows")
     for heading in ("position", "timestep", "sigma", "mean", "std"):
         table.add_column(heading, justify="right")

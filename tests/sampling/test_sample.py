@@ -57,6 +57,19 @@ def test_words_and_a_policy_file(run: Run, tmp_path: Path) -> None:
     assert printed.endswith(f"written: {out}\n")
 
 
+@pytest.mark.parametrize(
+    ("setting", "options"),
+    [({"model": "x0-image"}, "--model x0-image"), ({"n": 6}, "--best-of 6"), ({"steps": 1000}, "--steps 1000")],
+)
+def test_a_policy_tuned_for_another_setting_is_refused(
+    run: Run, tmp_path: Path, setting: dict[str, object], options: str
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"format_version": 1, "stages": [{"position": 1, "keep": 1}], **setting}))
+    code, _, err = run("sample", PROMPT, "--policy", policy, "--best-of", 2, "--steps", 2, "--model", "random")
+    assert (code, f"was tuned for {options}: give these, or its stages alone (--policy 1:1)" in err) == (2, True)
+
+
 def test_options_of_the_pipeline_are_those_of_a_build(run: Run, tmp_path: Path, sd15_folder: Path) -> None:
     """With another size, scheduler and negative prompt, the image equals that of a build with the same options."""
     options: list[object] = ["--height", 24, "--width", 16, "--negative-prompt", "blue"]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from nbench.errors import NbenchError
-from nbench.shards.inspect import contact_sheet, inspect, preview_image
+from nbench.shards.inspect import contact_sheet, inspect, inspection_table, preview_image
 from nbench.shards.reader import open_bench
-from nbench.shards.schema import PreviewMap
+from nbench.shards.schema import DatasetInfo, PreviewMap
 
+from ..dataset_info import build
 from .conftest import rows
 
 
@@ -55,3 +58,11 @@ def test_a_preview_is_the_linear_map_clamped() -> None:
     latent = np.array([[[0.5]], [[2.0]]])
     shown = preview_image(latent, PreviewMap(((1, 0), (0, 1), (0, -1)), (0.1, 0, 0)))
     assert shown.tolist() == [[[153, 255, 0]]]
+
+
+def test_names_of_a_data_set_are_printed_as_text(info: DatasetInfo, tmp_path: Path) -> None:
+    named = replace(info, spec=info.spec | {"pipeline": {"name": "odd\x1b]0;title\x07 [/bold] \u202e", "content": "c"}})
+    build(tmp_path / "with[", named, lambda numbers: [rows(numbers)])
+    Console(file=(printed := io.StringIO()), width=200).print(inspection_table(inspect(open_bench(tmp_path / "with["))))
+    assert r"odd\x1b]0;title\x07 [/bold] \u202e" in printed.getvalue()
+    assert all(char.isprintable() or char == "\n" for char in printed.getvalue())
