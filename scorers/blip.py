@@ -10,7 +10,7 @@ import torch
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
-from .weights import folder_fingerprint, model_folder
+from .weights import folder_fingerprint, model_folder, whole_model
 
 
 class BLIPMatchScorer:
@@ -26,7 +26,7 @@ class BLIPMatchScorer:
         self.fingerprint = placement.mark(folder_fingerprint(folder, "blip-itm"))
         self._process = ImageProcessor(folder, placement.device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = BlipForImageTextRetrieval.from_pretrained(folder, dtype=placement.torch_dtype)
+        model = whole_model(BlipForImageTextRetrieval, folder, dtype=placement.torch_dtype)
         self._model = model.to(placement.device).eval()
 
     @torch.inference_mode()

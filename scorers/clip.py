@@ -18,7 +18,7 @@ from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
-from .weights import folder_fingerprint, model_folder
+from .weights import folder_fingerprint, model_folder, whole_model
 
 MAX_LENGTH_PADDED = ("siglip", "siglip2")
 """Model types whose text tower was trained with padding to full length and pools the last token."""
@@ -49,20 +49,20 @@ class CLIPScorer:
         processor: str | None = None,
         scaled: bool = False,
     ) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 
         folder = model_folder(source)
         texts = folder if processor is None else model_folder(processor, weights=False)
         self.name, self._placement = name, placement
         try:
-            self._model: Any = AutoModel.from_pretrained(folder, dtype=placement.torch_dtype, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            kind = MODEL_MAPPING[type(config)]
+            if not hasattr(kind, "get_image_features") or not hasattr(kind, "get_text_features"):
+                raise NbenchError(f"{source} is a {config.model_type}, not a model with an image and a text tower")
+            self._model: Any = whole_model(kind, folder, dtype=placement.torch_dtype)
             self._tokenizer = AutoTokenizer.from_pretrained(texts, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise NbenchError(f"transformers cannot open {source} ({reason_of(error)}): name another model") from None
-        if not hasattr(self._model, "get_image_features") or not hasattr(self._model, "get_text_features"):
-            raise NbenchError(
-                f"{source} is a {self._model.config.model_type}, not a model with an image and a text tower"
-            )
         self._model.to(placement.device).eval()
         vision = getattr(self._model.config, "vision_config", None)
         self._of_latents = getattr(vision, "num_channels", 3) != 3

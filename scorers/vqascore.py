@@ -15,7 +15,7 @@ from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor, to_8_bits
 from .placement import CPU, Placement
 from .protocols import PairScorer, Reads
-from .weights import folder_fingerprint, model_folder
+from .weights import folder_fingerprint, model_folder, whole_model
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
@@ -39,9 +39,8 @@ class VQAScorer:
         self._process = ImageProcessor(folder, placement.device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._yes = self._tokenizer("yes", add_special_tokens=False).input_ids[0]
-        self._model = (
-            BlipForQuestionAnswering.from_pretrained(folder, dtype=placement.torch_dtype).to(self.device).eval()
-        )
+        model = whole_model(BlipForQuestionAnswering, folder, dtype=placement.torch_dtype)
+        self._model = model.to(self.device).eval()
         heed_question_mask(self._model)
 
     @torch.inference_mode()
@@ -94,10 +93,12 @@ class ChatVQAScorer:
         self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
         try:
             self._processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=placement.torch_dtype, trust_remote_code=False
+            model = whole_model(
+                AutoModelForImageTextToText, folder, dtype=placement.torch_dtype, trust_remote_code=False
             )
             yes = self._processor.tokenizer("Yes", add_special_tokens=False).input_ids
+        except NbenchError:
+            raise
         except Exception as error:  # processors and models raise many unrelated types
             raise self._refusal(error) from error
         if not yes or yes[0] == self._processor.tokenizer.unk_token_id:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import NbenchError, reason_of
 
@@ -37,6 +38,22 @@ def model_folder(source: str | Path, weights: bool = True) -> Path:
     if not (folder / "config.json").is_file():
         raise NbenchError(f"no model in {folder}: it has no config.json (save one there with save_pretrained)")
     return folder
+
+
+def whole_model(kind: Any, folder: Path, **settings: Any) -> Any:
+    """The transformers model of a folder, opened as class `kind`; `settings` go to `from_pretrained`.
+
+    Raises:
+        NbenchError: the folder lacks tensors, or has them in another shape; transformers would draw them at random.
+    """
+    model, report = kind.from_pretrained(folder, output_loading_info=True, **settings)
+    absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if absent:
+        raise NbenchError(
+            f"{folder} lacks {len(absent)} of the model's tensors ({absent[0]}, ...), which would be random: "
+            "get the whole model"
+        )
+    return model
 
 
 def folder_fingerprint(folder: Path, *parts: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..scorers.builtin import fitting
-from ..scorers.weights import model_folder
+from ..scorers.weights import model_folder, whole_model
 from ..shards.reader import open_bench
 from .config import TrainConfig
 from .contrast import contrast
@@ -34,7 +34,7 @@ class NoisyCLIPTraining(FineTuning):
     def open(self, folder: Path) -> Any:
         from transformers import CLIPModel
 
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+        model = whole_model(CLIPModel, folder, dtype=torch.float32)
         assert isinstance(self.config, TrainConfig)
         self._teacher = None
         if self.config.targets == "image":

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ..errors import NbenchError
 from ..scorers.builtin import fitting
 from ..scorers.vqascore import answer_logits, heed_question_mask
-from ..scorers.weights import model_folder
+from ..scorers.weights import model_folder, whole_model
 from ..shards.reader import open_bench
 from .config import X0VQAConfig
 from .finetune import Examples, FineTuning, fine_tune
@@ -44,7 +44,7 @@ class X0VQATraining(FineTuning):
             raise NbenchError(
                 f"{folder} is not a BlipForQuestionAnswering, the only kind that can be fine-tuned: name another"
             )
-        model = BlipForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
+        model = whole_model(BlipForQuestionAnswering, folder, dtype=torch.float32)
         self._teacher = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         for blip in (model, self._teacher):
             heed_question_mask(blip)

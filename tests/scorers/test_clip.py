@@ -1,9 +1,11 @@
 """CLIP scorers against the model's own forward pass."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
 from nbench.errors import NbenchError
@@ -57,3 +59,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NbenchError, match="no model nobody/nothing-here"):
         CLIPScorer("nobody/nothing-here")
+
+
+@pytest.mark.parametrize("part", ["vision_model.encoder", "text_projection"])
+def test_a_folder_without_some_of_the_tensors_is_refused(tmp_path: Path, part: str) -> None:
+    shutil.copytree(WEIGHTS / "clip", tmp_path, dirs_exist_ok=True)
+    tensors = {name: tensor for name, tensor in load_file(tmp_path / "model.safetensors").items() if part not in name}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NbenchError, match=rf"lacks \d+ of the model's tensors \({part}"):
+        CLIPScorer(tmp_path)
