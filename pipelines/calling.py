@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import NbenchError, failure_of
+from .replaced_method import replace_method
 
 NOT_FINITE = "image not finite: decode it in float32 (--vae-dtype float32)"
 
@@ -82,7 +83,7 @@ def _finite_decodes(vae: Any) -> Iterator[list[torch.Tensor]]:
     if vae is None:
         yield decodes
         return
-    decode, outer = vae.decode, vars(vae).get("decode")
+    decode = vae.decode
 
     @functools.wraps(decode)
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -91,10 +92,8 @@ def _finite_decodes(vae: Any) -> Iterator[list[torch.Tensor]]:
         decodes.append(torch.isfinite(pixels).flatten(1).all(1))
         return output
 
-    vae.decode = watched
+    restore = replace_method(vae, "decode", watched)
     try:
         yield decodes
     finally:
-        del vae.decode  # the instance's attribute: the class's method shows again
-        if outer is not None:
-            vae.decode = outer
+        restore()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from .replaced_method import replace_method
 
 
 class LatentLayout:
@@ -110,7 +111,7 @@ def _preparing(
     if original is None:
         yield
         return
-    outer, signature = vars(pipe).get("prepare_latents"), inspect.signature(original)
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def prepare(*args: Any, **kwargs: Any) -> Any:
@@ -118,13 +119,11 @@ def _preparing(
         state = before(bound.arguments)
         return after(original(*bound.args, **bound.kwargs), state)
 
-    pipe.prepare_latents = prepare
+    restore = replace_method(pipe, "prepare_latents", prepare)
     try:
         yield
     finally:
-        del pipe.prepare_latents  # the instance's attribute: the class's method shows again
-        if outer is not None:
-            pipe.prepare_latents = outer
+        restore()
 
 
 def unpack(tokens: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:

@@ -14,6 +14,7 @@ from .calling import RunEnded, call_pipeline
 from .find import folder_entry
 from .latent_layout import LatentLayout, check_prepares
 from .options import as_called
+from .replaced_method import replace_method
 
 
 def preview_of(pipe: Any) -> PreviewMap | None:
@@ -56,7 +57,7 @@ def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
         made = prepare(*args, **kwargs)
         raise _Drawn(made[0] if isinstance(made, tuple) else made)
 
-    pipe.prepare_latents = seen
+    restore = replace_method(pipe, "prepare_latents", seen)
     try:
         with LatentLayout(pipe) as layout:
             try:
@@ -64,5 +65,5 @@ def _first_noise(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
             except _Drawn as drawn:
                 return layout.chw(drawn.noise)
     finally:
-        del pipe.prepare_latents
+        restore()
     raise NbenchError(f"{type(pipe).__name__} prepares no latents: use a pipeline that denoises latents")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from .denoisers import DENOISERS, denoisers
 from .options import PipelineOptions, check_quantizer
 
@@ -34,8 +34,7 @@ def quantization(backend: str, index: Mapping[str, Any], dtype: str) -> Any:
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
             )
     except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise NbenchError(f"--quantize {backend} does not work here ({reason}): update its package") from None
+        raise NbenchError(f"--quantize {backend} does not work here ({reason_of(error)}): update its package") from None
     return diffusers.PipelineQuantizationConfig(
         quant_mapping={name: settings for name in DENOISERS if index.get(name, [None])[0]}
     )
@@ -54,8 +53,9 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
             for model in denoisers(pipe):
                 model.set_attention_backend(attention)
         except (ValueError, ImportError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise NbenchError(f"attention {attention} is not to be had ({reason}): leave --attention out") from None
+            raise NbenchError(
+                f"attention {attention} is not to be had ({reason_of(error)}): leave --attention out"
+            ) from None
     if options.offload is None:
         pipe = pipe.to(device)
     else:

@@ -10,6 +10,7 @@ import torch
 
 from .calling import RunEnded
 from .options import as_called
+from .replaced_method import replace_method
 
 Padding = Literal["none", "masked", "unmasked"]
 _SHORT, _LONG = "red", " ".join(["red"] * 64)
@@ -75,8 +76,7 @@ def _encoded(pipe: Any, prompts: list[str], arguments: Mapping[str, Any]) -> lis
     def end(*args: Any, **kwargs: Any) -> None:
         raise _Encoded(list(_tensors(encode(*args, **kwargs))))
 
-    outer = vars(pipe).get("encode_prompt")
-    pipe.encode_prompt = end
+    restore = replace_method(pipe, "encode_prompt", end)
     try:
         pipe(prompt=prompts, output_type="latent", **as_called(pipe, dict(arguments), len(prompts)))
     except _Encoded as encoded:
@@ -84,9 +84,7 @@ def _encoded(pipe: Any, prompts: list[str], arguments: Mapping[str, Any]) -> lis
     except Exception:  # the run itself will say what is wrong with it
         return []
     finally:
-        del pipe.encode_prompt  # the instance's attribute: the class's method shows again
-        if outer is not None:
-            pipe.encode_prompt = outer
+        restore()
     return []
 
 

@@ -14,6 +14,7 @@ from .batch_axes import Hooked, axes_of
 from .batch_rows import BatchAxes, Call, batch_of, rows_of, scatter
 from .denoisers import DENOISERS, denoisers
 from .padded_batch import padded
+from .replaced_method import replace_method
 
 _HOOK = "nbench_pruning"
 
@@ -69,7 +70,7 @@ class Pruner:
             self._undo.pop()()
 
     def _wrap_decode(self, vae: Any) -> None:
-        decode, outer = vae.decode, vars(vae).get("decode")
+        decode = vae.decode
 
         @functools.wraps(decode)
         def living(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -78,13 +79,7 @@ class Pruner:
             rows = torch.tensor(self.living, device=latents.device)
             return scatter(decode(latents[rows], *args, **kwargs), self.living, self.batch)
 
-        def undo() -> None:
-            del vae.decode
-            if outer is not None:
-                vae.decode = outer
-
-        vae.decode = living
-        self._undo.append(undo)
+        self._undo.append(replace_method(vae, "decode", living))
 
     def cut(self, call: Call, rows: Sequence[int], total: int) -> Call:
         """The arguments of a call of a denoiser with `total` rows, cut to `rows`."""

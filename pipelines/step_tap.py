@@ -13,6 +13,7 @@ import torch
 
 from ..errors import NbenchError
 from .noise_levels import NoiseLevels, check_order, predicted
+from .replaced_method import replace_method
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ class _Tap:
         self._timesteps: torch.Tensor | None = None
         self._levels: NoiseLevels | None = None
         self._position = 0
-        self._outer = vars(self._scheduler).get("step")
         original = self._scheduler.step
         signature = inspect.signature(original)
 
@@ -112,14 +112,12 @@ class _Tap:
 
         step.tap = self  # type: ignore[attr-defined]
         self._step = step
-        self._scheduler.step = step
+        self._restore = replace_method(self._scheduler, "step", step)
 
     def close(self) -> None:
         """Restore the scheduler, unless other code has replaced `step` meanwhile."""
         if vars(self._scheduler).get("step") is self._step:
-            del self._scheduler.step  # the instance's attribute: the class's method shows again
-            if self._outer is not None:
-                self._scheduler.step = self._outer
+            self._restore()
 
     @contextlib.contextmanager
     def _no_global_noise(self, sample: torch.Tensor) -> Iterator[None]:
