@@ -186,10 +186,8 @@ def _json(address: _Address, name: str) -> dict[str, Any]:
 
 
 def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise NbenchError("prompts on the Hub need the package datasets: pip install 'nbench[hub]'") from None
+    import datasets
+
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     return datasets
