@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..builders.importing.config import ImportConfig
+from ..console import print_table, say
 from ..errors import NbenchError
 from ..options import Argument, Option
 from ..shards.convert_config import ConvertConfig
@@ -44,17 +45,15 @@ def inspect(
     bench = open_bench(path)
     if row is not None:
         write_out(sheet, contact_sheet(bench, row))
-        print("written:", sheet)
+        say("written:", sheet)
         return
     inspection = inspect(bench)
     if as_json:
         print(json.dumps(inspection.to_dict()))
         return
-    from rich.console import Console
-
     from ..shards.inspect import inspection_table
 
-    Console().print(inspection_table(inspection))
+    print_table(inspection_table(inspection))
 
 
 @command(data_app, panel=DATA)
@@ -94,8 +93,8 @@ def verify(
         print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
     else:
         for defect in defects:
-            print(defect)
-        print(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
+            say(defect)
+        say(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
     raise typer.Exit(1 if defects else 0)
 
 
@@ -114,7 +113,7 @@ def convert(config: ConvertConfig) -> None:
 
     with BuildProgress("convert", max(1, read_info(Location.of(config.source)).rows)) as progress:
         info = convert(config, progress.advance)
-    print(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+    say(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
 
 
 @command(data_app, panel=DATA, no_args_is_help=True)
@@ -132,7 +131,7 @@ def publish(config: PublishConfig) -> None:
         print(report.listing())
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
-    print(f"{report.url}: {upload}, commit {report.commit}")
+    say(f"{report.url}: {upload}, commit {report.commit}")
 
 
 @import_app.callback()
@@ -151,4 +150,4 @@ def noisyclip_pt(config: ImportConfig) -> None:
     report = import_noisyclip(config)
     failed = f", {report.failed} failed" if report.failed else ""
     unused = f"; prompts without files: {report.unused}" if report.unused else ""
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")
+    say(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..console import print_table, say, stacked
 from ..options import Argument, Fields, Option
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
@@ -34,10 +35,8 @@ def models(
     if as_json:
         print(json.dumps(rows))
         return
-    from rich.console import Console
 
-    named, families = models_tables(rows)
-    Console().print(named, "", families)
+    print_table(stacked(models_tables(rows)))
 
 
 @command(models_app)
@@ -57,14 +56,13 @@ def show(
     if as_json:
         print(json.dumps(row))
         return
-    from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
     for column, value in row.items():
         if value:
             grid.add_row(column, value)
-    Console().print(grid)
+    print_table(grid)
 
 
 @command(models_app)
@@ -87,7 +85,7 @@ def check(
 
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
-        print(f"{scorer.name}: {line}")
+        say(f"{scorer.name}: {line}")
     if problems:
         raise typer.Exit(1)
-    print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+    say(f"{scorer.name}: reads {scorer.reads}, nothing wrong")

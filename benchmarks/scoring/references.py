@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from ...builders.build import BuildReport
 from ...builders.build import build as build_trajectories
 from ...builders.config import BuildConfig
+from ...console import say
 from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
@@ -56,7 +56,7 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
     lost = sorted(before - {path.stem for path in config.folder.glob("scores/*.parquet")})
     if lost and report.built and progress:
         way_out = how_to_add(open_bench(config.folder), f"{lost[0]}=SCORER")
-        print(f"references {', '.join(lost)} lacked the rows made again and were removed: {way_out}", file=sys.stderr)
+        say(f"references {', '.join(lost)} lacked the rows made again and were removed: {way_out}", error=True)
     return report
 
 
