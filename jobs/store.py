@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from ..errors import NbenchError, reason_of
+from ..errors import NbenchError, StorageError, reason_of
 
 ATTEMPTS = ".attempts"
 """Folder of a local store with the unfinished files of attempts."""
@@ -23,7 +23,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV
 class Store(Protocol):
     """A folder or bucket that many processes share. Picklable; names are relative, with "/" between folders.
 
-    Every method raises `NbenchError` if the store cannot be reached or written, after retries of what is transient.
+    Every method raises `StorageError` if the store cannot be reached or written, after retries of what is transient.
     """
 
     @property
@@ -33,11 +33,10 @@ class Store(Protocol):
     def attempt(self, index: int) -> AbstractContextManager[Path]:
         """A new local folder for the files of one attempt at unit `index`; removed afterwards."""
 
-    def put(self, name: str, file: Path, sha256: str) -> str:
-        """Store the local `file` under `name` unless something is there; the SHA-256 of what is there now.
+    def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
+        """Store the local `file` under `name` unless something is there; size and SHA-256 of what is there now.
 
-        That is `sha256`, or the hash of the file of whoever was first, which the caller adopts. The local file may be
-        moved.
+        These are those of `file`, or of the file of whoever was first, which the caller adopts.
         """
 
     def create(self, name: str, content: bytes) -> bool:
@@ -93,16 +92,16 @@ class LocalStore:
             with suppress(OSError):  # others are at work in it
                 folder.parent.rmdir()
 
-    def put(self, name: str, file: Path, sha256: str) -> str:
+    def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
         """Make the file durable, then link it to its name."""
         with self._writing(name):
             _sync(file)
             target = self._prepared(name)
             if not _link(file, target):
                 with target.open("rb") as present:
-                    return hashlib.file_digest(present, "sha256").hexdigest()
+                    sha256 = hashlib.file_digest(present, "sha256").hexdigest()
             _sync(target.parent)
-            return sha256
+            return target.stat().st_size, sha256
 
     def create(self, name: str, content: bytes) -> bool:
         """Write under a temporary name, then link."""
@@ -121,7 +120,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise NbenchError(f"cannot read {self.root / name}: {reason_of(error)}") from None
+            raise StorageError(f"cannot read {self.root / name}: {reason_of(error)}") from None
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
         """One after another."""
@@ -187,8 +186,8 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            raise NbenchError(
-                f"cannot write {self.root / name} ({reason_of(error)}): finished units are kept; fix the cause and run "
+            raise StorageError(
+                f"cannot write {self.root / name} ({reason_of(error)}): finished files are kept; fix the cause and run "
                 "the same command"
             ) from None
 

@@ -18,17 +18,21 @@ def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def put(store: LocalStore, content: bytes) -> str:
+def put(store: LocalStore, content: bytes) -> tuple[int, str]:
     with store.attempt(3) as folder:
         (folder / "file").write_bytes(content)
         return store.put("data/3", folder / "file", sha(content))
+
+
+def fact(content: bytes) -> tuple[int, str]:
+    return len(content), sha(content)
 
 
 def test_the_first_of_many_rivals_wins_and_all_learn_its_hash(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with ThreadPoolExecutor(16) as pool:
         hashes = set(pool.map(lambda i: put(store, b"%d" % i), range(16)))
-    assert hashes == {sha((tmp_path / "data/3").read_bytes())}
+    assert hashes == {fact((tmp_path / "data/3").read_bytes())}
     assert [path.name for path in tmp_path.iterdir()] == ["data"]  # no attempt leaves a file
 
 
@@ -54,8 +58,8 @@ def test_without_hard_links_one_process_can_work_and_the_folder_is_clean(
 
     monkeypatch.setattr(os, "link", no_links)
     store = LocalStore(tmp_path)
-    assert put(store, b"one") == sha(b"one")
-    assert put(store, b"two") == sha(b"one")
+    assert put(store, b"one") == fact(b"one")
+    assert put(store, b"second") == fact(b"one")
 
 
 def test_a_disk_that_overwrites_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
