@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from ..errors import NbenchError, one_line
+from ..errors import NbenchError, StorageError, one_line
 from . import aws
 from .scratch import scratch_folder
 
@@ -46,14 +46,14 @@ class ObjectStore:
         """A temporary folder on this machine."""
         return scratch_folder()
 
-    def put(self, name: str, file: Path, sha256: str) -> str:
-        """Upload the file with its hash as metadata unless there is one, whose hash is returned then."""
-        present, _ = self._created(name, file, {_SHA256: sha256})
-        return present.get(_SHA256) or self._hash(name)
+    def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
+        """Upload the file with its hash as metadata unless there is one; size and hash of what is there now."""
+        size, metadata, _ = self._created(name, file, {_SHA256: sha256})
+        return size, metadata.get(_SHA256) or self._hash(name)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one."""
-        return self._created(name, content, {})[1]
+        return self._created(name, content, {})[2]
 
     def read(self, name: str) -> bytes | None:
         """The content; None if there is no such object."""
@@ -111,21 +111,20 @@ class ObjectStore:
             with suppress(NbenchError):  # the first error counts
                 self.remove([name])
 
-    def _created(self, name: str, content: bytes | Path, metadata: dict[str, str]) -> tuple[dict[str, str], bool]:
-        """Create an object unless there is one; the metadata of what is there now, and whether this call created it."""
+    def _created(self, name: str, content: bytes | Path, metadata: dict[str, str]) -> tuple[int, dict[str, str], bool]:
+        """Create an object unless there is one; size and metadata of what is there now, and whether that is it."""
         own = metadata | {_WRITER: uuid4().hex}
-        for attempt in range(_ATTEMPTS):
-            if self._upload(name, content, own):
-                return own, True
-            present = self._metadata(name)
-            if present is not None:
-                return present, present.get(_WRITER) == own[_WRITER]
-            _wait(attempt)  # somebody else's upload was under way, and failed
-        raise NbenchError(f"cannot write {self.url}/{name}: the store says that it exists, and that it does not")
-
-    def _upload(self, name: str, content: bytes | Path, metadata: dict[str, str]) -> bool:
-        """One upload; whether it created the object."""
         size = content.stat().st_size if isinstance(content, Path) else len(content)
+        for attempt in range(_ATTEMPTS):
+            if self._upload(name, content, size, own):
+                return size, own, True
+            if present := self._present(name):
+                return *present, present[1].get(_WRITER) == own[_WRITER]
+            _wait(attempt)  # somebody else's upload was under way, and failed
+        raise StorageError(f"cannot write {self.url}/{name}: the store says that it exists, and that it does not")
+
+    def _upload(self, name: str, content: bytes | Path, size: int, metadata: dict[str, str]) -> bool:
+        """One upload; whether it created the object."""
         with self._asking("write", name):
             if isinstance(content, Path) and size > ONE_REQUEST_BYTES and self.url.startswith("s3"):
                 bucket, _, folder = self.url.partition("://")[2].partition("/")
@@ -139,11 +138,12 @@ class ObjectStore:
             except AlreadyExistsError:
                 return False
 
-    def _metadata(self, name: str) -> dict[str, str] | None:
-        """The metadata of an object; None if there is none."""
+    def _present(self, name: str) -> tuple[int, dict[str, str]] | None:
+        """Size and metadata of an object; None if there is none."""
         with self._asking("read", name):
             try:
-                return dict(_patiently(lambda: _client(self.url).get(name, options={"head": True})).attributes)
+                answer = _patiently(lambda: _client(self.url).get(name, options={"head": True}))
+                return answer.meta["size"], dict(answer.attributes)
             except FileNotFoundError:
                 return None
 
@@ -170,9 +170,9 @@ class ObjectStore:
         try:
             yield
         except FileNotFoundError:
-            raise NbenchError(f"cannot {what} {self.url}/{name}: there is no such bucket") from None
+            raise StorageError(f"cannot {what} {self.url}/{name}: there is no such bucket") from None
         except (BaseError, BotoCoreError, ClientError) as error:
-            raise NbenchError(
+            raise StorageError(
                 f"cannot {what} {self.url}/{name} ({_reason(error)}): finished units are kept; fix the cause and run "
                 "the same command"
             ) from None
@@ -190,7 +190,7 @@ def _client(url: str, minutes: int = 1) -> Any:
     settings = aws.obstore_settings() if url.startswith("s3") else {}
     plain_http = str(settings.get("endpoint", "")).startswith("http://")
     options: Any = {"timeout": timedelta(minutes=minutes), "allow_http": plain_http}
-    waits = {"init_backoff": timedelta(seconds=_FIRST_WAIT), "max_backoff": timedelta(seconds=_LONGEST_WAIT)}
+    waits: Any = {"init_backoff": timedelta(seconds=_FIRST_WAIT), "max_backoff": timedelta(seconds=_LONGEST_WAIT)}
     return from_url(url, client_options=options, retry_config={"backoff": waits}, **settings)
 
 

@@ -35,9 +35,12 @@ def sha(content: bytes) -> str:
 
 
 def put(store: ObjectStore, content: bytes, name: str = "data/3") -> str:
+    """The hash of what is there after putting `content`."""
     with store.attempt(3) as folder:
         (folder / "file").write_bytes(content)
-        return store.put(name, folder / "file", sha(content))
+        size, sha256 = store.put(name, folder / "file", sha(content))
+    assert {size} == {size for size, _ in store.list(name.partition("/")[0]).values()}
+    return sha256
 
 
 def rivals(store: ObjectStore, count: int) -> Counter[bool]:
@@ -58,7 +61,7 @@ def test_the_first_of_many_rivals_wins_and_all_learn_its_hash(s3: S3Folder) -> N
     store = ObjectStore(s3.url)
     store.probe()
     with ThreadPoolExecutor(16) as pool:
-        hashes = set(pool.map(lambda i: put(store, b"%d" % i), range(16)))
+        hashes = set(pool.map(lambda i: put(store, b"%d" % i * (i + 1)), range(16)))
     assert hashes == {sha(store.read("data/3") or b"")}
     assert rivals(store, 16) == {True: 1, False: 15}
 
@@ -209,7 +212,7 @@ for index in sorted(range(40), key=lambda _: dice.random()):
         (folder / "x").write_bytes(content)
         if dice.random() < 0.2:
             threading.Timer(dice.uniform(0, 0.02), die).start()  # in the middle of the upload, or of the record
-        there = store.put(f"data/{index}", folder / "x", hashlib.sha256(content).hexdigest())
+        size, there = store.put(f"data/{index}", folder / "x", hashlib.sha256(content).hexdigest())
     if dice.random() < 0.2:
         die()
     records.add(index, Record("key", {"sha256": there}, writer))
