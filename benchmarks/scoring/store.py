@@ -108,20 +108,14 @@ class Store:
         Raises:
             NbenchError: as `score_shards`, or the folder cannot be written.
         """
-        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
-        if not needed:
-            raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
-        needed = sorted({*needed, *self._repeated_positions()})
-        old, result = self._kept()
-        if old is None:
-            old = self._grown(shown)
-        if old is None:
-            result = None
+        old, result, missing = self._kept_and_missing(positions)
+        if old is None and self._grow(shown):
+            old, result, missing = self._kept_and_missing(positions)
+        elif old is None:
             self._report_changes(shown)
         old_recall = tuple(result.retrieval) if result is not None else ()
-        missing = [position for position in needed if not self._has(position, old, old_recall)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
         if not missing:
             assert old is not None
@@ -133,6 +127,26 @@ class Store:
             tables.append(old.filter(pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))))
             captions_at |= set(scores_metadata(old)["captions_at"]) - set(missing)
         return Scored(self._write(tables, captions_at), recall, measured or seconds)
+
+    def missing(self, positions: Sequence[int]) -> list[int]:
+        """The positions at which `scored` would score.
+
+        Raises:
+            NbenchError: the scorer reads nothing that the bench has at `positions`.
+        """
+        return self._kept_and_missing(positions)[2]
+
+    def _kept_and_missing(self, positions: Sequence[int]) -> tuple[pa.Table | None, EvaluationResult | None, list[int]]:
+        """The existing table and result that can be kept, and the positions that they lack."""
+        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        if not needed:
+            raise nothing_to_score(self.bench, self.scorer, positions)
+        old, result = self._kept()
+        if old is None:
+            result = None
+        recall = tuple(result.retrieval) if result is not None else ()
+        needed = sorted({*needed, *self._repeated_positions()})
+        return old, result, [position for position in needed if not self._has(position, old, recall)]
 
     @property
     def _parts(self) -> Parts:
@@ -183,15 +197,15 @@ class Store:
         metadata = scores_metadata(table)
         return table if metadata.pop("captions_at", None) is not None and metadata == origin else None
 
-    def _grown(self, shown: bool) -> pa.Table | None:
-        """The table from before the bench was extended, with the scores of the added shards; None if there is none."""
+    def _grow(self, shown: bool) -> bool:
+        """Add the scores of the added shards to a table from before the bench was extended; False if there is none."""
         fingerprint = self._metadata().get("bench_fingerprint")
         added = self.bench.info.shards_since(str(fingerprint))
         if not added or self._costs_nothing:
-            return None
+            return False
         old = self._table_of(self._origin_of(added.start) | {"bench_fingerprint": fingerprint})
         if old is None:
-            return None
+            return False
         tables, captioned = [old], set(scores_metadata(old)["captions_at"])
         positions = set(pc.unique(old["position"]).to_pylist())
         for captions, needed in ((True, positions & captioned), (False, positions - captioned)):
@@ -199,7 +213,8 @@ class Store:
                 store = replace(self, options=replace(self.options, captions=captions), retrieval=False)
                 store._score(sorted(needed), shown, added)
                 tables += store._scored_parts(added)
-        return self._write(tables, captioned)
+        self._write(tables, captioned)
+        return True
 
     def _report_changes(self, shown: bool) -> None:
         table = self._metadata()
