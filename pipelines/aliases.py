@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.schema import PreviewMap
+from .lora import Lora
 
 WORLD_PIPELINES = ("shapes", "shapes-unet")
 """The generators of the embedded world."""
@@ -47,6 +48,7 @@ class PipelineEntry:
     attention: str | None = None
     vae_dtype: str | None = None
     variant: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def side_multiple(self) -> int:
