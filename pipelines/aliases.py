@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.schema import PreviewMap
+from .lora import Lora
 
+WORLD_PIPELINES = ("shapes", "shapes-unet")
+"""The generators of the embedded world."""
 WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
 _SDXL_PREVIEW = PreviewMap(
     weight=tuple(
@@ -45,6 +48,7 @@ class PipelineEntry:
     attention: str | None = None
     vae_dtype: str | None = None
     variant: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def side_multiple(self) -> int:

@@ -90,7 +90,7 @@ def model_class(config: Any) -> Any:
 
     kind = MODEL_MAPPING[type(config)]
     if not hasattr(kind, "get_image_features") or not hasattr(kind, "get_text_features"):
-        raise NbenchError(f"a {config.model_type} is not a model with an image and a text tower")
+        raise NbenchError(f"{config.name_or_path} is a {config.model_type}, not a model with an image and a text tower")
     aware = getattr(config, "nbench", {}).get("noise_level", "none") != "none"
     return type(f"NoiseAware{kind.__name__}", (NoiseAware, kind), {}) if aware else kind
 

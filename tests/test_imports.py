@@ -11,11 +11,12 @@ ROOT = Path(__file__).parents[1]
 FREE = {"errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
+    "jobs": set[str](),
     "shards": set[str](),
     "shapes": set[str](),
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
-    "scorers": {"shards", "pipelines"},
+    "scorers": {"shards", "shapes", "pipelines"},
     "training": {"shards", "pipelines", "scorers", "benchmarks"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
