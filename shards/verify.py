@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError, one_line, reason_of
+from ..options import Place
 from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
@@ -58,7 +59,7 @@ class _State:
     numbers: dict[str, int] = field(default_factory=dict)
 
 
-def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> Verification:
+def verify(where: Place, progress: Callable[[int], None] | None = None) -> Verification:
     """Check the record, every shard, every row and the score tables of a data set.
 
     Args:
