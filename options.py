@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .errors import NbenchError
+
 Place = str | Path
 """A folder, or the URL of one as text: `Path` would take a slash from s3://bucket/folder."""
 _LOST_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
@@ -22,6 +24,17 @@ def lost_url(path: object) -> str | None:
     """
     match = _LOST_URL.match(str(path)) if isinstance(path, Path) else None
     return match and f"{match[1]}://{str(path)[match.end() :]}"
+
+
+def local_path(name: str, place: Place) -> Path:
+    """The path `place` of the option or input `name`.
+
+    Raises:
+        NbenchError: it is a URL.
+    """
+    if url := lost_url(Path(place)):
+        raise NbenchError(f"{name} {url} is a URL: give a path on this machine")
+    return Path(place)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import NbenchError
-from ..options import Fields, Option, lost_url
+from ..options import Fields, Option, local_path
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -167,12 +166,9 @@ def _unchanged(value: Any) -> Any:
 
 
 def _local(name: str, value: Any) -> Any:
-    """`value` of an option that takes a path; a URL has lost a slash by now.
+    """`value` of an option that takes one or several paths.
 
     Raises:
         NbenchError: it is a URL.
     """
-    for path in value if isinstance(value, list) else [value]:
-        if url := lost_url(path):
-            raise NbenchError(f"{name} {url} is a URL, and this option takes a path on this machine")
-    return value
+    return [local_path(name, path) for path in value] if isinstance(value, list) else local_path(name, value)

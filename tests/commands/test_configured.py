@@ -128,7 +128,7 @@ def test_a_url_for_an_option_that_takes_a_path_is_refused() -> None:
         return place
 
     assert configured(go)(source=[Path("a")], out=None, place="s3://bucket/a") == "s3://bucket/a"
-    with pytest.raises(NbenchError, match=r"^--out s3://bucket/a is a URL, and this option takes a path"):
+    with pytest.raises(NbenchError, match=r"^--out s3://bucket/a is a URL: give a path on this machine"):
         configured(go)(source=[Path("a")], out=Path("s3://bucket/a"), place="")
     with pytest.raises(NbenchError, match=r"^source gs://b/c is a URL"):
         configured(go)(source=[Path("a"), Path("gs://b/c")], out=None, place="")
