@@ -60,7 +60,7 @@ class Location:
         """Open `name` for reading: a local path, else a file that fetches only the requested ranges."""
         if self.folder:
             return self.folder / name
-        with self._reading(name):
+        with self.reading(name):
             return cast(BinaryIO, self.fs.open(f"{self.root}/{name}", "rb", cache_type="none"))
 
     def read(self, name: str) -> bytes:
@@ -72,7 +72,7 @@ class Location:
         """
         if self.folder and not (self.folder / name).is_file():  # reading from a pipe would block
             raise FileNotFoundError(f"{self.root}/{name}")
-        with self._reading(name):
+        with self.reading(name):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def send(self, path: Path, name: str) -> None:
@@ -90,7 +90,7 @@ class Location:
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is no regular file."""
         try:
-            with self._reading(name):
+            with self.reading(name):
                 entry = self.fs.info(f"{self.root}/{name}")
             return int(entry["size"]) if entry["type"] == "file" else None
         except (FileNotFoundError, NotADirectoryError):
@@ -98,7 +98,7 @@ class Location:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The sizes in bytes of the regular files in `folder` by name, from one listing; empty if there is none."""
-        with self._reading(folder), suppress(FileNotFoundError, NotADirectoryError):
+        with self.reading(folder), suppress(FileNotFoundError, NotADirectoryError):
             if self.folder:
                 return {f"{folder}/{name}": size for name, size in _local_sizes(self.folder / folder)}
             self.fs.invalidate_cache()
@@ -112,7 +112,8 @@ class Location:
         return sorted(name for name in self.sizes(folder) if name.endswith(suffix))
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn the errors of filesystems into NbenchErrors about `name`, except that there is no such file."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError):
