@@ -15,7 +15,7 @@ from ..builders.config import BuildConfig
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
-from ..scorers.registry import get_scorer
+from ..scorers.registry import get_scorer, loaded
 from ..scorers.weights import file_name, source_digest
 from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
@@ -74,6 +74,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             locks.enter_context(stores[model].held())
             if not config.fresh:
                 stores[model].check_owner()
+        for model, store in stores.items():
+            if config.fresh or store.missing(positions):
+                loaded(scorers[model])  # all that will score, so that broken weights are refused before the work
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
         with Console(stderr=True, quiet=not progress).status("measuring"):
@@ -166,7 +169,7 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[di
     scorers: dict[str, Scorer] = {}
     sources: dict[str, str] = {}
     for model in dict.fromkeys(models):
-        scorer = get_scorer(model, bench.info, placement)
+        scorer = get_scorer(model, bench.info, placement, False)
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
         if scorer.name in scorers:

@@ -129,6 +129,7 @@ class BuildConfig(PromptSelection):
             "--guidance": self.options.guidance,
             "--eta": self.options.eta,
             "--quantize": self.options.quantize,
+            "--lora": self.options.lora or None,
         }
         if self.signals != DEFAULT_SIGNALS:
             denoiser_options["--signals"] = self.signals

@@ -32,9 +32,7 @@ def evaluate(
     `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
     """
     from ..benchmarks.evaluate import evaluate
-    from ..pipelines.quiet import quieten_transformers
 
-    quieten_transformers()
     report = evaluate(config, progress=True)
     if plot:
         from ..benchmarks.results.plot import plot_report

@@ -84,9 +84,7 @@ def check(
     `nbench models check mine.py:Scorer --bench data/small`
     """
     from ..benchmarks.scoring.check_model import check_model
-    from ..pipelines.quiet import quieten_transformers
 
-    quieten_transformers()
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
         print(f"{scorer.name}: {line}")

@@ -24,11 +24,9 @@ def references(config: AddConfig, as_json: AsJson = False) -> None:
 
     from ..benchmarks.scoring.references import add_references, list_references
     from ..errors import one_line
-    from ..pipelines.quiet import quieten_transformers
     from ..shards.reader import open_bench
 
     if config.references:
-        quieten_transformers()
         add_references(config, progress=True)
     rows = list_references(open_bench(config.bench))
     if as_json:

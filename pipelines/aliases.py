@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.schema import PreviewMap
+from .lora import Lora
 
 WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
 _SDXL_PREVIEW = PreviewMap(
@@ -45,6 +46,7 @@ class PipelineEntry:
     attention: str | None = None
     vae_dtype: str | None = None
     variant: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def side_multiple(self) -> int:

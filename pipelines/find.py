@@ -18,6 +18,7 @@ from ..errors import NbenchError, reason_of
 from ..shards.schema import PreviewMap
 from .aliases import ALIASES, PipelineEntry
 from .loading import applied, quantization
+from .lora import load_loras
 from .options import PipelineOptions, pipeline_class, with_options
 from .quiet import quieten_diffusers
 from .schedulers import swapped
@@ -87,7 +88,7 @@ def load_pipeline(
     Only the speed and memory options of `options` apply here; the others are already part of the entry.
 
     Raises:
-        NbenchError: diffusers cannot open it, or an option is not available.
+        NbenchError: diffusers cannot open it, an option is not available, or a LoRA does not fit.
     """
     import torch
 
@@ -124,6 +125,7 @@ def load_pipeline(
         from .vae import take_any_dtype
 
         take_any_dtype(pipe.vae)
+    load_loras(pipe, entry.loras)
     pipe.set_progress_bar_config(disable=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return applied(pipe, options or PipelineOptions(), entry.attention, device)

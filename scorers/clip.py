@@ -18,7 +18,7 @@ from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
-from .weights import folder_fingerprint, model_folder, whole_model
+from .weights import folder_fingerprint, model_folder, read_config, whole_model
 
 MAX_LENGTH_PADDED = ("siglip", "siglip2")
 """Model types whose text tower was trained with padding to full length and pools the last token."""
@@ -29,6 +29,8 @@ ONE_AT_A_TIME = ("aimv2",)
 class CLIPScorer:
     """A TwinTower for any transformers model with an image and a text tower (CLIP, SigLIP, SigLIP 2, ...), frozen.
 
+    The weights are loaded by `load`, or by the first embedding.
+
     Args:
         source: folder or Hub id with the model, its tokenizer and its preprocessor_config.json.
         name: its name in result tables.
@@ -37,7 +39,7 @@ class CLIPScorer:
         scaled: multiply the cosine by the model's own scale, as PickScore does.
 
     Raises:
-        NbenchError: no such model, or it does not have two towers.
+        NbenchError: no such model.
     """
 
     def __init__(
@@ -49,34 +51,51 @@ class CLIPScorer:
         processor: str | None = None,
         scaled: bool = False,
     ) -> None:
+        self._folder = model_folder(source)
+        self._texts = self._folder if processor is None else model_folder(processor, weights=False)
+        self.name, self._source, self._placement, self._scaled = name, source, placement, scaled
+        vision = read_config(self._folder).get("vision_config")
+        self._of_latents = isinstance(vision, dict) and vision.get("num_channels", 3) != 3
+        self.reads = "latent" if self._of_latents and reads == "preview" else reads
+        parts = ["clip", self.reads, *([processor] if processor else [])]
+        if not self._of_latents and self.reads != "image":
+            parts.append("8 bits")  # previews and decoded latents are rounded to 8 bits
+        self.fingerprint = placement.mark(folder_fingerprint(self._folder, *parts))
+        self._model: Any = None
+
+    def load(self) -> None:
+        """Load the weights if they are not loaded yet.
+
+        Raises:
+            NbenchError: transformers cannot open the model, or it does not have two towers.
+        """
+        if self._model is not None:
+            return
         from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 
-        folder = model_folder(source)
-        texts = folder if processor is None else model_folder(processor, weights=False)
-        self.name, self._placement = name, placement
+        source, device = self._source, self._placement.device
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(self._folder, trust_remote_code=False)
             kind = MODEL_MAPPING[type(config)]
             if not hasattr(kind, "get_image_features") or not hasattr(kind, "get_text_features"):
                 raise NbenchError(f"{source} is a {config.model_type}, not a model with an image and a text tower")
-            self._model: Any = whole_model(kind, folder, dtype=placement.torch_dtype)
-            self._tokenizer = AutoTokenizer.from_pretrained(texts, trust_remote_code=False)
+            model = whole_model(kind, self._folder, dtype=self._placement.torch_dtype)
+            self._tokenizer = AutoTokenizer.from_pretrained(self._texts, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise NbenchError(f"transformers cannot open {source} ({reason_of(error)}): name another model") from None
-        self._model.to(placement.device).eval()
-        vision = getattr(self._model.config, "vision_config", None)
-        self._of_latents = getattr(vision, "num_channels", 3) != 3
-        self.reads = "latent" if self._of_latents and reads == "preview" else reads
-        self._process = None if self._of_latents else ImageProcessor(texts, placement.device)
-        parts = ["clip", self.reads, *([processor] if processor else [])]
-        if self._process and self.reads != "image":
-            parts.append("8 bits")  # previews and decoded latents are rounded to 8 bits
-        self.fingerprint = placement.mark(folder_fingerprint(folder, *parts))
-        self.scale = self._model.logit_scale.exp().item() if scaled else 1.0
+        self._process = None if self._of_latents else ImageProcessor(self._texts, device)
+        self._model = model.to(device).eval()
+
+    @property
+    def scale(self) -> float:
+        """What the cosine is multiplied by."""
+        self.load()
+        return self._model.logit_scale.exp().item() if self._scaled else 1.0
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit-norm text embeddings float32 [P, D]; longer prompts are truncated."""
+        self.load()
         if self._model.config.model_type in ONE_AT_A_TIME and len(prompts) > 1:
             return torch.cat([self.embed_text([prompt]) for prompt in prompts])
         config, device = self._model.config, self._placement.device
@@ -94,6 +113,7 @@ class CLIPScorer:
     @torch.inference_mode()
     def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1, or of latents [B, C, h, w]."""
+        self.load()
         device, dtype = self._placement.device, self._model.dtype
         pixels = self._process(inputs, dtype) if self._process else {"pixel_values": inputs.to(device, dtype)}
         return _unit(self._model.get_image_features(**pixels))

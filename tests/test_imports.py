@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FREE = {"errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
+    "jobs": set[str](),
     "shards": set[str](),
     "shapes": set[str](),
     "pipelines": {"shards"},

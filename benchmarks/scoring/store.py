@@ -107,18 +107,12 @@ class Store:
         Raises:
             NbenchError: as `score_shards`, or the folder cannot be written.
         """
-        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
-        if not needed:
-            raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
-        needed = sorted({*needed, *self._repeated_positions()})
-        old, result = self._kept()
+        old, result, missing = self._kept_and_missing(positions)
         if old is None:
-            result = None
             self._report_changes(shown)
         old_recall = tuple(result.retrieval) if result is not None else ()
-        missing = [position for position in needed if not self._has(position, old, old_recall)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
         if not missing:
             assert old is not None
@@ -129,6 +123,26 @@ class Store:
         write_scores(self.path, table, self._origin | self._spans(table, old, missing))
         self._clear(self._parts.iterdir())
         return Scored(read_scores(self.path), recall, measured or seconds)
+
+    def missing(self, positions: Sequence[int]) -> list[int]:
+        """The positions at which `scored` would score.
+
+        Raises:
+            NbenchError: the scorer reads nothing that the bench has at `positions`.
+        """
+        return self._kept_and_missing(positions)[2]
+
+    def _kept_and_missing(self, positions: Sequence[int]) -> tuple[pa.Table | None, EvaluationResult | None, list[int]]:
+        """The existing table and result that can be kept, and the positions that they lack."""
+        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        if not needed:
+            raise nothing_to_score(self.bench, self.scorer, positions)
+        old, result = self._kept()
+        if old is None:
+            result = None
+        recall = tuple(result.retrieval) if result is not None else ()
+        needed = sorted({*needed, *self._repeated_positions()})
+        return old, result, [position for position in needed if not self._has(position, old, recall)]
 
     @property
     def _parts(self) -> Path:

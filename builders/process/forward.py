@@ -164,7 +164,7 @@ class Forward:
         return LoadedAutoencoder(vae, images, size, positions, [*noise_scales(scheduler), (1.0, 0.0)])
 
     @staticmethod
-    def reload(spec: Mapping[str, Any], pipeline: str | None) -> NoReturn:
+    def reload(spec: Mapping[str, Any], pipeline: str | None, loras: Sequence[str] = ()) -> NoReturn:
         """Refuse.
 
         Raises:

@@ -75,6 +75,25 @@ def signals(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return make_signals_bench(tmp_path_factory.mktemp("store") / "signals")
 
 
+LATE = """
+import pathlib
+LOADED = pathlib.Path(__file__).with_suffix(".loaded")
+
+class {name}:
+    reads, fingerprint = "latent", "1"
+    name = "{name}"
+
+    def load(self):
+        LOADED.write_text(LOADED.read_text() + "." if LOADED.exists() else ".")
+        if "{name}" == "broken":
+            raise OSError("cut short")
+
+    def score(self, inputs, prompts):
+        assert LOADED.exists()
+        return inputs[:, 0].mean((1, 2))
+"""
+
+
 class Counted:
     """A scorer of a file, with how many inputs it has been handed."""
 
@@ -207,6 +226,25 @@ def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: 
     evaluate(replace(scorer.config(bench[0], "all", out), fresh=True))
     assert scorer.taken() == 4 * ROWS
     assert table.read_bytes() == grown
+
+
+def test_weights_are_loaded_before_any_score_and_only_if_there_is_something_to_score(
+    bench: tuple[Bench, Quality], tmp_path: Path
+) -> None:
+    whole, broken = (tmp_path / f"{name}.py" for name in ("whole", "broken"))
+    for file in (whole, broken):
+        file.write_text(LATE.format(name=file.stem))
+    config = EvaluateConfig(bench[0].path, (f"{whole}:whole", f"{broken}:broken"), "5", tmp_path / "out")
+    with pytest.raises(NbenchError, match="scorer broken cannot be loaded: OSError: cut short"):
+        evaluate(config)
+    assert not list(tmp_path.glob("out/**/*.parquet"))  # refused before the first model scored
+    only = replace(config, models=config.models[:1])
+    first = evaluate(only)
+    assert whole.with_suffix(".loaded").read_text() == ".."
+    assert evaluate(only).rows == first.rows
+    assert whole.with_suffix(".loaded").read_text() == ".."
+    evaluate(replace(only, latents="8"))
+    assert whole.with_suffix(".loaded").read_text() == "..."
 
 
 def test_scores_of_a_scorer_that_has_changed_or_of_remade_rows_are_not_taken(
