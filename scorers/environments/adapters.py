@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 
@@ -46,10 +46,10 @@ class T2V:
         self.name = f"t2v-{model}"
         self.fingerprint = f"t2v-metrics-{version('t2v-metrics')}-{model}-{dtype}"
 
-    def score(self, inputs: torch.Tensor, prompts: List[str]) -> torch.Tensor:
+    def score(self, inputs: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores [B] of RGB images [B, 3, H, W] in 0..1."""
         with tempfile.TemporaryDirectory() as folder:
-            pairs = zip(image_files(inputs, Path(folder)), prompts)
+            pairs = zip(image_files(inputs, Path(folder)), prompts, strict=True)
             return torch.cat([self._model.forward([file], [prompt]).float().cpu() for file, prompt in pairs])
 
 
@@ -67,9 +67,9 @@ class ImageReward:
         self._model = package.load(device=device, **files)
         self.fingerprint = f"image-reward-{version('image-reward')}" + (f"-{digest(folder)}" if model else "")
 
-    def score(self, inputs: torch.Tensor, prompts: List[str]) -> torch.Tensor:
+    def score(self, inputs: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores [B] of RGB images [B, 3, H, W] in 0..1."""
-        return torch.tensor([self._model.score(*pair) for pair in zip(prompts, images(inputs))])
+        return torch.tensor([self._model.score(*pair) for pair in zip(prompts, images(inputs), strict=True)])
 
 
 class HPSv3:
@@ -84,24 +84,24 @@ class HPSv3:
         self.fingerprint = f"hpsv3-{version('hpsv3')}"
 
     @torch.no_grad()
-    def score(self, inputs: torch.Tensor, prompts: List[str]) -> torch.Tensor:
+    def score(self, inputs: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Scores [B] of RGB images [B, 3, H, W] in 0..1."""
         with tempfile.TemporaryDirectory() as folder:
-            pairs = zip(image_files(inputs, Path(folder)), prompts)
+            pairs = zip(image_files(inputs, Path(folder)), prompts, strict=True)
             return torch.cat([self._model.reward([file], [prompt])[:, 0].float().cpu() for file, prompt in pairs])
 
 
-def images(inputs: torch.Tensor) -> List[Any]:
+def images(inputs: torch.Tensor) -> list[Any]:
     """RGB [B, 3, H, W] in 0..1 as PIL images."""
     from PIL import Image
 
     return [Image.fromarray(image) for image in (inputs * 255).round().byte().permute(0, 2, 3, 1).numpy()]
 
 
-def image_files(inputs: torch.Tensor, folder: Path) -> List[str]:
+def image_files(inputs: torch.Tensor, folder: Path) -> list[str]:
     """RGB [B, 3, H, W] in 0..1 as files without compression."""
     paths = [str(folder / f"{number}.bmp") for number in range(len(inputs))]
-    for path, image in zip(paths, images(inputs)):
+    for path, image in zip(paths, images(inputs), strict=True):
         image.save(path)
     return paths
 
@@ -129,18 +129,18 @@ def declare_torchvision_operators() -> None:
         _libraries.append(library)  # an operator lives as long as its library
 
 
-_libraries: List[Any] = []
+_libraries: list[Any] = []
 
 
-def t2v_families() -> Dict[str, List[str]]:
+def t2v_families() -> dict[str, list[str]]:
     """The names of the VQAScore models of t2v_metrics by module, read without importing it."""
     folder = _t2v_folder() / "models" / "vqascore_models"
-    families = {}
+    families: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*_model.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-                if isinstance(node.targets[0], ast.Name) and node.targets[0].id.endswith("_MODELS"):
-                    families[path.stem] = [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+            match node:
+                case ast.Assign([ast.Name(name)], ast.Dict(keys)) if name.endswith("_MODELS"):
+                    families[path.stem] = [str(key.value) for key in keys if isinstance(key, ast.Constant)]
     return families
 
 
@@ -160,13 +160,14 @@ def _t2v_folder() -> Path:
     if "t2v_metrics" in sys.modules:
         return Path(sys.modules["t2v_metrics"].__path__[0])
     spec = importlib.util.find_spec("t2v_metrics")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent
 
 
-def about(scorer: str) -> Dict[str, Any]:
+def about(scorer: str) -> dict[str, Any]:
     """What `nbench env` reports."""
-    parts: Dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda}
+    parts: dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda}
     if scorer != "T2V":
         declare_torchvision_operators()
         importlib.import_module({"ImageReward": "ImageReward", "HPSv3": "hpsv3"}[scorer])

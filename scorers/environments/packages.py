@@ -85,7 +85,7 @@ def make_environment(name: str, torch: str | None = None, fresh: bool = False) -
     # the pins are complete and their authors' ranges contradict each other; torch has builds, which need other packages
     others = folder / "pins.txt"
     others.write_text("".join(f"{line}\n" for line in lines if line not in built))
-    install = ["pip", "install", "--python", folder]
+    install: list[str | Path] = ["pip", "install", "--python", folder]
     run_uv([*install, "--no-deps", "--requirements", others], purpose)
     backend = [] if torch is None else ["--torch-backend", torch]
     run_uv([*install, "--constraints", others, *backend, *built], purpose)

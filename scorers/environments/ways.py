@@ -62,10 +62,7 @@ def env_scorer(rest: str, space: LatentSpace, placement: Placement) -> Scorer:
         NbenchError: no such environment or model.
     """
     name, _, model = rest.partition(":")
-    python = python_of(name)
-    own = {"model": model} if model else {}
-    factory = f"{ADAPTERS}:{PACKAGES[name].scorer}"
-    return _in_process(python, factory, f"env:{rest}", space, placement, own)
+    return _of_package(name, model, f"env:{rest}", space, placement)
 
 
 def t2v_scorer(rest: str, space: LatentSpace, placement: Placement) -> Scorer:
@@ -74,7 +71,13 @@ def t2v_scorer(rest: str, space: LatentSpace, placement: Placement) -> Scorer:
     Raises:
         NbenchError: the environment has not been made, or there is no such model.
     """
-    return env_scorer(f"t2v_metrics:{rest}", space, placement)
+    return _of_package("t2v_metrics", rest, f"t2v:{rest}", space, placement)
+
+
+def _of_package(name: str, model: str, label: str, space: LatentSpace, placement: Placement) -> Scorer:
+    python = python_of(name)
+    own = {"model": model} if model else {}
+    return _in_process(python, f"{ADAPTERS}:{PACKAGES[name].scorer}", label, space, placement, own)
 
 
 def _in_process(
