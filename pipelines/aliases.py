@@ -9,6 +9,8 @@ from typing import Any
 from ..shards.schema import PreviewMap
 from .lora import Lora
 
+WORLD_PIPELINES = ("shapes", "shapes-unet")
+"""The generators of the embedded world."""
 WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
 _SDXL_PREVIEW = PreviewMap(
     weight=tuple(
