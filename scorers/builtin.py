@@ -137,6 +137,12 @@ def _random(space: LatentSpace, placement: Placement) -> Scorer:
     return RandomScorer()
 
 
+def _truth(space: LatentSpace, placement: Placement) -> Scorer:
+    from .truth import TruthScorer
+
+    return TruthScorer(space)
+
+
 def _oracle(reference: str) -> Scorer:
     from .baselines import OracleScorer
 
@@ -179,6 +185,7 @@ BUILTIN = {
         "image", _imagereward, "THUDM/ImageReward", "479 M", "about -3..3", "arXiv 2304.05977", "image-reward"
     ),
     "blip-itm": Builtin("image", _blip_itm, _ITM, "224 M", "0..1", "arXiv 2201.12086"),
+    "truth": Builtin("image", _truth, "", "0", "0 or 1", ""),
     "cfg-gap": Builtin("cfg_gap", _cfg_gap, "", "0", "0..", "arXiv 2505.23343"),
     "random": Builtin("nothing", _random, "", "0", "0..1", ""),
     "oracle": Builtin("reference:clip", lambda space, placement: _oracle("clip"), "", "0", "the reference's", ""),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ..features import dataset_features
 from ..positions import describe_positions
 from ..row_columns import arrow_schema
 from ..schema import DatasetInfo
@@ -54,7 +55,7 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
     Raises:
         NbenchError: the YAML of `existing` cannot be read.
     """
-    front = {
+    front: dict[str, Any] = {
         "pretty_name": f"{_NAMES[info.name]} ({_pipeline(info)})",
         "license": _license(info),
         "task_categories": ["text-to-image"],
@@ -67,6 +68,8 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
             }
         ],
     }
+    if info.format == "webdataset":
+        front["dataset_info"] = {"features": dataset_features(info)}
     parts = (_summary(info), _columns(info), _positions(info), _making(info), _loading(info, repo_id), _rights(info))
     return merge(front, "\n\n".join((*parts, _CITATION)), existing)
 
