@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -130,11 +131,11 @@ class Servers:
         self.hello: Hello | None = None
         for server in self._servers:
             hello = self._hello(server)
-            if self.hello is not None and (self.hello.name, self.hello.fingerprint) != (hello.name, hello.fingerprint):
-                raise NbenchError(
-                    f"{urls[0]} serves {self.hello.name} ({self.hello.fingerprint}) and {server.url} {hello.name} "
-                    f"({hello.fingerprint}): serve one scorer"
+            if self.hello is not None and replace(self.hello, versions={}) != replace(hello, versions={}):
+                first, second = (
+                    f"{one.name} ({one.fingerprint}), which reads {one.reads}" for one in (self.hello, hello)
                 )
+                raise NbenchError(f"{urls[0]} serves {first}; {server.url} serves {second}: serve one scorer")
             self.hello = hello
         self._free: queue.SimpleQueue[Connections | None] = queue.SimpleQueue()
         for server in self._servers * _AT_ONCE:

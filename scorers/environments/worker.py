@@ -184,18 +184,18 @@ def _versions(modules: set[str]) -> dict[str, str]:
     tops = {module.partition(".")[0] for module in modules}
     versions = {"python": "{}.{}".format(*sys.version_info)}
     for distribution in metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
-        if name and not tops.isdisjoint(_top_modules(distribution)):
+        if not tops.isdisjoint(_top_modules(distribution)):
+            name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "unnamed").lower()
             versions.setdefault(name, distribution.version.partition("+")[0])
     return versions
 
 
 def _top_modules(distribution: metadata.Distribution) -> set[str]:
-    listed = (distribution.read_text("top_level.txt") or "").split()
+    """Names of top modules and, as reading is faster than telling them apart, of other top files and folders."""
+    listed = distribution.read_text("top_level.txt")
     if listed:
-        return set(listed)
-    paths = (file.parts[0] for file in distribution.files or () if file.suffix in (".py", ".so"))
-    return {path.partition(".")[0] for path in paths}
+        return set(listed.split())
+    return set(re.findall(r"^([^/,.\n]+)[/.]", distribution.read_text("RECORD") or "", re.MULTILINE))
 
 
 def failure(error: BaseException) -> dict[str, str]:
