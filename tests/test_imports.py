@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "shapes": set[str](),
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
-    "scorers": {"shards", "pipelines"},
+    "scorers": {"shards", "shapes", "pipelines"},
     "training": {"shards", "scorers"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
