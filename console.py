@@ -17,7 +17,7 @@ from .errors import one_line
 def say(*parts: object, error: bool = False) -> None:
     """Print a line of text on stdout (error: on stderr), with unprintable characters escaped."""
     line = " ".join(map(str, parts))
-    print(one_line(line, len(line)), file=sys.stderr if error else sys.stdout)
+    print(one_line(line, len(line)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 class TextConsole(Console):

@@ -108,7 +108,7 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Proce
     if not bench.n_failed:
         return 0
     loaded, info = process.load(plan), bench.info
-    folder.drop_scores()  # they lack the rows that may succeed now
+    folder.drop_partial_scores()  # finished tables stay: they lack the rows that may succeed now
     with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
         maker = Maker(plan, loaded, info, 1, progress)
         for index in range(len(info.shards)):

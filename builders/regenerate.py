@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import NbenchError
@@ -20,10 +22,13 @@ IMAGE_TOLERANCE = 8
 """Largest mean difference of an image, in levels of 255."""
 
 
-def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = None) -> list[Defect]:
+def regenerate(
+    bench: Bench, count: int, seed: int = 0, pipeline: str | None = None, loras: Sequence[str] = ()
+) -> list[Defect]:
     """Regenerate `count` random candidates of `bench`; each one that differs is a defect.
 
-    `pipeline` is the folder or Hub id of the pipeline now; None: it has the name that the data set records.
+    `pipeline` is the folder or Hub id of the pipeline now, `loras` are those of its LoRAs; without them, they have the
+    names that the data set records.
 
     Raises:
         NbenchError: the pipeline cannot be found or has changed, or no pipeline made the data set.
@@ -31,7 +36,7 @@ def regenerate(bench: Bench, count: int, seed: int = 0, pipeline: str | None = N
     spec, info = bench.info.spec, bench.info
     if "seed" not in spec:
         raise NbenchError("it was imported without the seeds of its candidates, so they cannot be regenerated")
-    process = PROCESSES[spec.get("process", "reverse")].reload(spec, pipeline)
+    process = PROCESSES[spec.get("process", "reverse")].reload(spec, pipeline, loras)
     defects = []
     for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
         stored, place, name = _row(bench, number)

@@ -61,6 +61,7 @@ def verify(
     path: DataSet,
     regenerate: Annotated[int, Option("Number of random candidates to generate again and compare.")] = 0,
     pipeline: Annotated[str | None, Option("Pipeline for --regenerate, if it has moved: folder or Hub id.")] = None,
+    lora: Annotated[tuple[str, ...], Option("Its LoRAs for --regenerate, in their order, if they have moved.")] = (),
     as_json: AsJson = False,
 ) -> None:
     """Check every shard and row of a data set against its manifest; exit code 1 if there is a defect.
@@ -78,8 +79,8 @@ def verify(
     from ..shards.storage import Location
     from ..shards.verify import verify
 
-    if pipeline is not None and not regenerate:
-        raise NbenchError("--pipeline is for --regenerate: add --regenerate, or leave --pipeline out")
+    for name in (name for name, value in (("--pipeline", pipeline), ("--lora", lora)) if value and not regenerate):
+        raise NbenchError(f"{name} is for --regenerate: add --regenerate, or leave {name} out")
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
     defects = list(report.defects)
@@ -87,7 +88,7 @@ def verify(
         from ..builders.regenerate import regenerate as compare_regenerated
         from ..shards.reader import open_bench
 
-        defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline)
+        defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
     if as_json:
         rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
         print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))

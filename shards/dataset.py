@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import NbenchError, reason_of
 from .atomic import atomic_write, temporary, writing_to
+from .features import FEATURES_FILE, write_features
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
@@ -91,6 +92,7 @@ class DatasetFolder:
 
     def create(self, info: DatasetInfo) -> None:
         """Start a data set: write its record, which has no shards yet."""
+        write_features(self.path, info)
         # saved as it will be read back: an int in a float field would change the bytes when the build is resumed
         self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
 
@@ -131,21 +133,19 @@ class DatasetFolder:
         shards[index] = record
         self._save(replace(self.info, shards=tuple(shards)))
 
-    def drop_scores(self) -> None:
-        """Remove the score tables, finished or partial: they are invalid once the rows change."""
-        for path in self.path.glob("scores/*.parquet"):
-            path.unlink()
+    def drop_partial_scores(self) -> None:
+        """Remove the unfinished score tables: they are invalid once rows change."""
         for parts in self.path.glob("scores/.*.parts"):
             shutil.rmtree(parts)
 
     def clear(self) -> None:
         """Remove what nbench wrote here, and nothing else: score tables, shards, then dataset.json."""
-        self.drop_scores()
-        files: list[Path] = []
+        self.drop_partial_scores()
+        files = list(self.path.glob("scores/*.parquet"))
         for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
             shard = f"{split}-*-of-*.{suffix}"
             files += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
-        for path in [*files, self.path / INFO_FILE]:
+        for path in [*files, self.path / FEATURES_FILE, self.path / INFO_FILE]:
             path.unlink(missing_ok=True)
         self._info = None
 
