@@ -83,18 +83,22 @@ def verify(
         raise NbenchError(f"{name} is for --regenerate: add --regenerate, or leave {name} out")
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
-    defects = list(report.defects)
+    defects, again = list(report.defects), None
     if regenerate and not defects:
         from ..builders.regenerate import regenerate as compare_regenerated
         from ..shards.reader import open_bench
 
-        defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
+        again = compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
+        defects += again.defects
     if as_json:
         rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
-        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
+        compared = {} if again is None else {"regenerated": {"count": again.count, "largest_difference": again.largest}}
+        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows} | compared))
     else:
         for defect in defects:
             say(defect)
+        if again is not None:
+            say(f"{again.count} candidates made again: their latents differ by at most {again.largest:.2g}")
         say(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
     raise typer.Exit(1 if defects else 0)
 
