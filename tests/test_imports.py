@@ -12,7 +12,7 @@ FREE = {"console", "errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "jobs": set[str](),
-    "shards": set[str](),
+    "shards": {"jobs"},
     "shapes": set[str](),
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
