@@ -59,7 +59,8 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
     if folder.exists() and options.revision is not None:
-        raise NbenchError(f"pipeline {name} is a local one, which has no revisions: leave --revision out")
+        kind = "folder" if folder.is_dir() else "file"
+        raise NbenchError(f"pipeline {name} is a {kind}, which has no revisions: leave --revision out")
     if options.config is not None and not folder.is_file():
         raise NbenchError(f"--config is for single-file checkpoints, and {name} is none: leave it out")
     if folder.is_dir():
