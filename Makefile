@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world world-unet experiments perf clean help
+.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world experiments perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -64,9 +64,6 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
-
-world-unet: $(READY) ## train the second generator of the embedded world again (about 20 minutes of one core)
-	$(BIN)/python -m nbench.shapes.recipe.unet $(ARGS)
 
 EXPERIMENTS = heat-map objectives processes rows generators judge captions
 experiments: $(READY) ## run the experiments of docs/experiments.md that were not run yet, and write the page

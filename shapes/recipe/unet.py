@@ -1,4 +1,4 @@
-"""`make world-unet`: trains the world's second generator, a stock StableDiffusionPipeline, to predict noise.
+"""Trains the world's second generator, a stock StableDiffusionPipeline, to predict noise.
 
 All but VAE and CLIP text tower differs from the first one: a convolutional UNet for a transformer, predicted noise for
 flow matching, another schedule, sampler and seed. A throw-away head on its coarsest features names the objects in each
@@ -7,7 +7,6 @@ cell of the clean image, as in CLIP's training: the UNet learns to see objects l
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from collections.abc import Iterator
@@ -175,17 +174,3 @@ def save(pipeline: StableDiffusionPipeline, out: Path, latents: torch.Tensor) ->
     declare_float32(out / "text_encoder")
     defaults = {"guidance": GUIDANCE, "preview": {"weight": preview.weight, "bias": preview.bias}}
     (out / "nbench.json").write_text(json.dumps(defaults, indent=2) + "\n")
-
-
-def main() -> None:
-    weights = Path(__file__).parents[1] / "weights"
-    parser = argparse.ArgumentParser(prog="make world-unet", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data/world/unet"), help="folder of the pipeline")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
-    parser.add_argument("--cached", type=int, default=CACHED, help="scenes drawn before training")
-    options = parser.parse_args()
-    train(options.out, weights / "clip", weights / "pipeline" / "vae", options.steps, cached=options.cached)
-
-
-if __name__ == "__main__":
-    main()
