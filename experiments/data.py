@@ -44,9 +44,13 @@ class Data:
 
 
 def _bench(data: Data, out: Path, pipeline: str) -> None:
-    """PROMPTS held-out prompts with six candidates each."""
+    """PROMPTS held-out prompts with six candidates each, and x0 estimates."""
     if not _complete(out):
-        build(BuildConfig("genai-bench", pipeline or "shapes", out, limit=PROMPTS, positions=POSITIONS), progress=False)
+        signals = ("latent", "x0", "image")
+        config = BuildConfig(
+            "genai-bench", pipeline or "shapes", out, limit=PROMPTS, positions=POSITIONS, signals=signals
+        )
+        build(config, progress=False)
 
 
 def _scenes(data: Data, out: Path, argument: str) -> None:

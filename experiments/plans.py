@@ -157,6 +157,8 @@ EXPERIMENTS = {
         (
             Run("clip, frozen", "clip"),
             Run("noisyclip", "noisyclip"),
+            Run("x0-clip *", "x0-clip"),
+            Run("x0-image *", "x0-image"),
             Run("image:clip, finished image", "image:clip"),
             Run("vqascore, finished image", "vqascore"),
             Run("truth, finished image", "truth"),

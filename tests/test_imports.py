@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
-    "training": {"shards", "scorers"},
+    "training": {"shards", "pipelines", "scorers", "benchmarks"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
