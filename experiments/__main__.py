@@ -18,7 +18,7 @@ from ..scorers.registry import get_scorer
 from ..shards.reader import open_bench
 from ..training.config import TrainConfig
 from ..training.noisyclip import train
-from .data import Data
+from .data import SEEDS, Data
 from .measure import figures, references, score
 from .page import RESULTS, write_page
 from .plans import EXPERIMENTS, Experiment, Run
@@ -43,8 +43,10 @@ def run_experiment(name: str, experiment: Experiment, work: Path) -> None:
     data = Data(work)
     bench = data(experiment.bench)
     judges = references(bench)
-    for run in experiment.runs:
-        for seed in run.seeds:
+    for seed in range(SEEDS):
+        for run in experiment.runs:
+            if seed not in run.seeds:
+                continue
             file = work / "scores" / name / f"{_slug(run.row)}-{seed}.npz"
             if not file.is_file():
                 began = time.monotonic()
@@ -54,7 +56,7 @@ def run_experiment(name: str, experiment: Experiment, work: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(file, scores=score(bench, model, positions), positions=positions, seconds=seconds)
                 print(f"{name}: {run.row}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
-        _write(name, experiment, bench, judges, work)
+            _write(name, experiment, bench, judges, work)
 
 
 def _trained(name: str, run: Run, seed: int, data: Data) -> Path:
@@ -79,13 +81,20 @@ def _write(name: str, experiment: Experiment, bench: Path, judges: dict[str, Any
     rows = []
     for run in experiment.runs:
         files = [work / "scores" / name / f"{_slug(run.row)}-{seed}.npz" for seed in run.seeds]
-        if not all(file.is_file() for file in files):
+        crossed = experiment.crossed and len(files) > 1
+        files = [file for file in files if file.is_file()]
+        if not files or (crossed and len(files) < SEEDS):
             continue
         tables = [dict(np.load(file)) for file in files]
-        positions = tables[0]["positions"].tolist()
-        cells = figures(np.stack([table["scores"] for table in tables]), positions, judges)
+        positions, scores = tables[0]["positions"].tolist(), np.stack([table["scores"] for table in tables])
+        if crossed:
+            folds = np.arange(scores.shape[2]) % SEEDS
+            scores = scores[folds, :, np.arange(len(folds))].transpose(1, 0, 2)[None]
+        cells = figures(scores, positions, judges)
         seconds = float(np.mean([table["seconds"] for table in tables]))
-        rows.append({"row": run.row, "seeds": len(files), "seconds": round(seconds), "cells": cells})
+        rows.append(
+            {"row": run.row, "seeds": 0 if run.model else len(files), "seconds": round(seconds), "cells": cells}
+        )
     info = open_bench(bench).info
     content = {"prompts": info.n_prompts, "candidates": info.candidates, "rows": rows}
     RESULTS.mkdir(exist_ok=True)

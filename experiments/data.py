@@ -23,9 +23,11 @@ from ..shards.reader import open_bench
 POSITIONS = "5,8,10,15,20,25,30,35,40,45,50"
 PROMPTS = 300
 GENERATED, GENERATED_CANDIDATES = 400, 4
+SEEDS = 3
+"""Trainings per model; also the folds of prompts where a model is trained on the others' images."""
 SHARES = (0, 25, 50, 75, 100)
 """Percentages of right images that the training sets of the captions experiment have."""
-SHARE_ROWS = 640
+SHARE_ROWS = 480
 _SEED = 20
 """Of the rendered scenes: other ones than those that the world's models were trained on."""
 
@@ -77,14 +79,17 @@ def _generated(data: Data, out: Path, argument: str) -> None:
 
 
 def _share(data: Data, out: Path, argument: str) -> None:
-    """PERCENT-SEED: SHARE_ROWS generated images of which PERCENT show what their captions say."""
+    """PERCENT-FOLD: SHARE_ROWS images of the bench, of prompts of the other folds, of which PERCENT are right."""
     if _complete(out):
         return
     percent, seed = map(int, argument.split("-"))
+    bench = open_bench(data("bench"))
     images, captions = [], list[str]()
-    for batch in open_bench(data("generated")).batches(images=True):
-        captions += batch.prompts
-        images += [] if batch.images is None else [batch.images]
+    others = {prompt.prompt_id for number, prompt in enumerate(bench.prompts) if number % SEEDS != seed}
+    for batch in bench.batches(images=True):
+        kept = [row for row, name in enumerate(batch.prompt_ids) if name in others]
+        captions += [batch.prompts[row] for row in kept]
+        images += [] if batch.images is None else [batch.images[kept]]
     pictures = np.concatenate(images)
     right = matches(pictures, [parse(caption) for caption in captions])
     rng, many = np.random.default_rng(seed), round(SHARE_ROWS * percent / 100)

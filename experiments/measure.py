@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks.metrics.agreement import spearman
-from ..benchmarks.metrics.arrays import Array
+from ..benchmarks.metrics.arrays import Array, mean_over_prompts
 from ..benchmarks.metrics.selection import best_of_n, random_pick, recovered_gain
 from ..benchmarks.metrics.statistics import bootstrap_means, percentiles
 from ..benchmarks.score_tables.bench import bench_layout, final_references
@@ -19,6 +19,7 @@ from ..shards.reader import open_bench
 from ..shards.scores import scores_at
 
 YARDSTICK = "clip"
+RESAMPLES = 2000
 
 
 def score(bench_folder: Path, model: str, positions: Sequence[int]) -> Array:
@@ -53,21 +54,21 @@ def figures(scores: Array, positions: Sequence[int], truth: dict[str, Array]) ->
     cells = []
     for name, reference in truth.items():
         random, final = random_pick(reference), best_of_n(truth[YARDSTICK], reference)
-        for k, position in enumerate(positions):
-            selected = np.mean([best_of_n(one[k], reference) for one in scores], axis=0)
-            agreement = _mean([spearman(one[k], reference) for one in scores])
-            draws = bootstrap_means(np.stack([selected, random, final, agreement], 1))
-            means = [float(np.nanmean(column)) for column in (selected, random, final, agreement)]
-            gains, rho = recovered_gain(*draws[:, :3].T), draws[:, 3]
+        selected = [_mean([best_of_n(one[k], reference) for one in scores]) for k in range(len(positions))]
+        agreement = [_mean([spearman(one[k], reference) for one in scores]) for k in range(len(positions))]
+        columns = np.stack([random, final, *selected, *agreement], 1)
+        means, draws = mean_over_prompts(columns), bootstrap_means(columns, RESAMPLES)
+        for k, position in enumerate(positions, 2):
+            gains = recovered_gain(draws[:, k], draws[:, 0], draws[:, 1])
             cells.append(
                 {
                     "position": position,
                     "reference": name,
-                    "recovered_gain": _rounded(float(recovered_gain(*means[:3])), gains),
-                    "spearman": _rounded(means[3], rho),
-                    "selected": round(means[0], 4),
-                    "random": round(means[1], 4),
-                    "final": round(means[2], 4),
+                    "recovered_gain": _figure(recovered_gain(means[k], means[0], means[1]), gains),
+                    "spearman": _figure(means[k + len(positions)], draws[:, k + len(positions)]),
+                    "selected": round(float(means[k]), 4),
+                    "random": round(float(means[0]), 4),
+                    "final": round(float(means[1]), 4),
                 }
             )
     return cells
@@ -80,6 +81,7 @@ def _mean(values: Sequence[Array]) -> Array:
     return np.where(counted.any(0), np.where(counted, stacked, 0).sum(0) / np.maximum(counted.sum(0), 1), np.nan)
 
 
-def _rounded(mean: float, draws: Array) -> list[float]:
+def _figure(mean: Any, draws: Array) -> list[float]:
+    """Mean, low and high end of its interval."""
     low, high = percentiles(draws[:, None])
-    return [round(value, 3) for value in (mean, float(low[0]), float(high[0]))]
+    return [round(float(value), 3) for value in (mean, low[0], high[0])]

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .plans import EXPERIMENTS, SEEDS, Experiment
+from .data import SEEDS
+from .plans import EXPERIMENTS, Experiment
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "experiments.md"
@@ -53,7 +54,8 @@ def _table(rows: list[dict[str, Any]], reference: str, positions: tuple[int, ...
     lines = [f"| | {' | '.join(map(str, positions))} |", "|---|" + "---|" * len(positions)]
     for row in rows:
         cells = {cell["position"]: cell[figure] for cell in row["cells"] if cell["reference"] == reference}
-        lines.append(f"| {row['row']} | " + " | ".join(_cell(cells.get(position)) for position in positions) + " |")
+        label = row["row"] if row["seeds"] in (0, SEEDS) else f"{row['row']} ({row['seeds']} of {SEEDS} seeds)"
+        lines.append(f"| {label} | " + " | ".join(_cell(cells.get(position)) for position in positions) + " |")
     return "\n".join(lines)
 
 

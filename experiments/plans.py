@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .data import SHARES
+from .data import SEEDS, SHARES
 
-SEEDS = 3
 LATENT = {"input": "latent", "noise_level": "token", "objective": "contrast,distill:2", "learning_rate": 5e-4}
 """The settings of `noisyclip-t`: it reads latents and is told their noise level."""
 PAPER = {"input": "preview", "noise_level": "none", "objective": "contrast", "learning_rate": 3e-4}
@@ -42,7 +41,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, and the models that answer it. `finding` was written when it had been run."""
+    """A question, and the models that answer it.
+
+    Attributes:
+        crossed: models are trained on images of the bench itself, the one of each seed on the prompts of other folds; a
+            prompt is scored by the model that did not see it.
+        finding: the answer, written when it had been run.
+    """
 
     title: str
     question: str
@@ -50,6 +55,7 @@ class Experiment:
     bench: str = "bench"
     positions: tuple[int, ...] = (5, 10, 15, 20, 30, 50)
     references: tuple[str, ...] = ("vqascore", "truth")
+    crossed: bool = False
     finding: str = ""
 
 
@@ -175,5 +181,6 @@ EXPERIMENTS = {
             *(_share(percent, "image") for percent in SHARES),
         ),
         positions=(10, 15, 20, 25, 30, 50),
+        crossed=True,
     ),
 }

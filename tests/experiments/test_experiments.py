@@ -18,7 +18,8 @@ RUNS = [(name, run) for name, experiment in EXPERIMENTS.items() for run in exper
 
 def test_figures_are_means_over_seeds() -> None:
     rng = np.random.default_rng(0)
-    judge, clip = rng.random((40, 6)), rng.random((40, 6))
+    judge = rng.random((40, 6))
+    clip = judge + rng.random((40, 6))
     scores = rng.random((3, 2, 40, 6)) + judge
     cells = figures(scores, (10, 20), {"clip": clip, "judge": judge})
     assert [(cell["reference"], cell["position"]) for cell in cells] == [
