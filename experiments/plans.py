@@ -170,6 +170,10 @@ EXPERIMENTS = {
             Run("truth, finished image", "truth"),
         ),
         references=("clip", "vqascore", "truth"),
+        finding="41 % of all images show exactly their caption, and 83 % of the prompts have such an image among their "
+        "six candidates. Final-image selection gets 74 % by frozen CLIP and 76 % by VQAScore: both are good judges, and "
+        "neither is perfect. VQAScore flatters early selection a little: by it `x0-clip` keeps .94 of the gain at 10, by "
+        "`truth` .90; `noisyclip` .72 and .69 at 20. The order of scorers is the same by both.",
     ),
     "captions": Experiment(
         "Training on captions",
