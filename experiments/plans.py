@@ -171,9 +171,9 @@ EXPERIMENTS = {
         ),
         references=("clip", "vqascore", "truth"),
         finding="41 % of all images show exactly their caption, and 83 % of the prompts have such an image among their "
-        "six candidates. Final-image selection gets 74 % by frozen CLIP and 76 % by VQAScore: both are good judges, and "
-        "neither is perfect. VQAScore flatters early selection a little: by it `x0-clip` keeps .94 of the gain at 10, by "
-        "`truth` .90; `noisyclip` .72 and .69 at 20. The order of scorers is the same by both.",
+        "six candidates. Final-image selection gets 74 % by frozen CLIP and 76 % by VQAScore: both are good judges, "
+        "neither is perfect. VQAScore flatters early selection a little: by it `x0-clip` keeps .94 of the gain at 10, "
+        "by `truth` .90; `noisyclip` .72 and .69 at 20. Up to 20 the order of the scorers is the same by both.",
     ),
     "captions": Experiment(
         "Training on captions",
