@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ..errors import NbenchError
-from ..options import Option, panel, words
+from ..options import Option, Place, panel, words
 
 _training, _model, _run = panel("Training"), panel("Model"), panel("Run")
 
@@ -24,14 +24,14 @@ class FineTuneConfig:
         NbenchError: a value is out of range, or two values exclude each other.
     """
 
-    data: Path
+    data: Place
     out: Path
     positions: Annotated[str, Option("Positions to train on: 20,30 or 20:30 or 0:50:5.")] = "20:30"
     start: Annotated[str | None, Option("CLIPModel to start from. [default: the one that fits the data]")] = None
     input: Input = "preview"
     process: Literal["reverse", "forward"] = "reverse"
     curriculum: bool = False
-    bench: Path | None = None
+    bench: Place | None = None
     patience: int | None = None
     epochs: Annotated[int, _training("Passes over the data.")] = 5
     batch_size: Annotated[int, _training("Captions per batch.")] = 64
@@ -75,7 +75,9 @@ class TrainConfig(FineTuneConfig):
     caption.
     """
 
-    data: Annotated[Path, Option("Training data set, as `nbench build ncc` makes it.")] = Path("data/ncc")
+    data: Annotated[Place, Option("Training data set, as `nbench build ncc` makes it: folder, URL or Hub id.")] = Path(
+        "data/ncc"
+    )
     out: Annotated[Path, Option("Output folder of the model; `nbench evaluate --model` takes it.")] = Path(
         "data/noisyclip"
     )
@@ -113,7 +115,7 @@ class TrainConfig(FineTuneConfig):
     ] = "reverse"
     curriculum: Annotated[bool, _training("Begin with the last positions and add earlier ones.")] = False
     bench: Annotated[
-        Path | None, _run("Bench to evaluate on after each epoch, by recovered gain; the best checkpoint is kept.")
+        Place | None, _run("Bench to evaluate on after each epoch, by recovered gain; the best checkpoint is kept.")
     ] = None
     bench_prompts: Annotated[int, _run("Prompts of --bench to evaluate on.", min=2)] = 100
     bench_reference: Annotated[str, _run("Reference of --bench whose gain counts.")] = "vqascore"
@@ -195,7 +197,9 @@ class X0VQAConfig(FineTuneConfig):
 
     input: Input = "x0_preview"
 
-    data: Annotated[Path, Option("Training data set with x0 estimates (--signals latent,x0,image).")]
+    data: Annotated[
+        Place, Option("Training data set with x0 estimates (--signals latent,x0,image): folder, URL or Hub id.")
+    ]
     out: Annotated[Path, Option("Output folder of the model.")] = Path("data/x0-vqa")
     positions: Annotated[str, Option("Positions to train on: 1:13 or 5,10.")] = "1:13"
     start: Annotated[
@@ -209,7 +213,7 @@ class X0VQAConfig(FineTuneConfig):
 class ProbeTraining:
     """One training run of a probe; all rows are held in memory, D numbers per position."""
 
-    data: Annotated[str | Path, Option("Bench with activations and references: folder, URL or Hub id.")]
+    data: Annotated[Place, Option("Bench with activations and references: folder, URL or Hub id.")]
     layer: Annotated[str, Option("Layer of the denoiser, as in --signals activations:LAYER of the build.")]
     out: Annotated[Path, Option("Output folder; `nbench evaluate --model probe:FOLDER` takes it.")] = Path("data/probe")
     positions: Annotated[str, Option("Positions to train on: 5,10 or 0:50:5.")] = "5,10"

@@ -78,7 +78,7 @@ def _same(reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 def _relevance(reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Reference scores minus their group's mean, in units of the batch's spread within groups."""
-    same = _same(reference, groups).float()
+    same = _same(reference, groups).to(reference)
     values = torch.where(reference.isfinite(), reference, 0.0)
     within = values - (same @ values) / same.sum(1).clamp(min=1)
     spread = within[reference.isfinite()].square().mean().sqrt()
