@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from PIL import Image
 from ..benchmarks.scoring.references import add_references, build
 from ..benchmarks.scoring.references_config import AddConfig
 from ..builders.config import BuildConfig
-from ..shapes.grammar import parse, scenes
-from ..shapes.render import render
+from ..shapes.grammar import parse
 from ..shapes.truth import matches
 from ..shards.dataset import read_info
 from ..shards.reader import open_bench
@@ -28,8 +26,6 @@ SEEDS = 3
 SHARES = (0, 25, 50, 75, 100)
 """Percentages of right images that the training sets of the captions experiment have."""
 SHARE_ROWS = 480
-_SEED = 20
-"""Of the rendered scenes: other ones than those that the world's models were trained on."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,8 @@ def _bench(data: Data, out: Path, pipeline: str) -> None:
 def _scenes(data: Data, out: Path, argument: str) -> None:
     """COUNT[-PIPELINE]: finished latents of rendered scenes, to which training adds the noise of a pipeline."""
     count, _, pipeline = argument.partition("-")
-    if _complete(out):
-        return
-    images = data.folder / f"drawn-{count}"
-    if not (images / "captions.jsonl").is_file():
-        chosen = list(itertools.islice(scenes(_SEED, held_out=False), int(count)))
-        drawn = render(chosen, np.random.default_rng(_SEED)).images
-        _save(images, [scene.caption for scene in chosen], drawn)
-    _forward(images, out, pipeline or "shapes")
+    if not _complete(out):
+        _forward(f"shapes:{count}", out, pipeline or "shapes")
 
 
 def _generated(data: Data, out: Path, argument: str) -> None:
@@ -100,7 +90,7 @@ def _share(data: Data, out: Path, argument: str) -> None:
     _forward(folder, out, "shapes")
 
 
-def _forward(images: Path, out: Path, pipeline: str) -> None:
+def _forward(images: str | Path, out: Path, pipeline: str) -> None:
     config = BuildConfig("ncc", pipeline, out, process="forward", images=images, positions="50", batch_size=250)
     build(config, progress=False)
 
