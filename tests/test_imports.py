@@ -12,12 +12,12 @@ FREE = {"errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "jobs": set[str](),
-    "shards": set[str](),
+    "shards": {"jobs"},
     "shapes": set[str](),
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
-    "training": {"shards", "scorers"},
+    "training": {"shards", "pipelines", "scorers", "benchmarks"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
