@@ -3,8 +3,8 @@
 python perf/scorer_environments.py [--rows 32] [--repeats 9] [--sizes 512,1024] [--uv] [--json ways.json]
 
 The scorer reads each pixel once and does no more, so what is measured is the way to it; images are float32. Ways take
-turns, and the fastest of the repeats counts, because other load only slows them. PNG files and a process that reads them
-are what packages are usually given.
+turns, and the fastest of the repeats counts, because other load only slows them. PNG files, and a process that reads
+them, are what packages are usually given.
 """
 
 from __future__ import annotations
