@@ -140,7 +140,7 @@ EXPERIMENTS = {
         (
             Run("clip, frozen", "clip"),
             Run("noisyclip, trained for the first generator", "noisyclip"),
-            Run("zero-shot", data="scenes-4000", settings=LATENT | FORWARD | {"epochs": 20}),
+            Run("zero-shot", data="scenes-4000", settings=LATENT | FORWARD | {"epochs": 10}),
             Run(
                 "adapted",
                 data="scenes-1000-shapes-unet",
@@ -150,7 +150,7 @@ EXPERIMENTS = {
             Run(
                 "trained for the second generator",
                 data="scenes-4000-shapes-unet",
-                settings=LATENT | FORWARD | {"epochs": 20},
+                settings=LATENT | FORWARD | {"epochs": 10},
             ),
         ),
         bench="bench-shapes-unet",
