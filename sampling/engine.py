@@ -180,6 +180,11 @@ class Engine:
                 alone=dict(alone),
             )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes requests."""
+        return not self._closed
+
     def close(self, cancel: bool = False) -> None:
         """End the engine when its requests have ended; `cancel` ends them now. Further requests are refused."""
         with self._state:

@@ -21,7 +21,7 @@ class Denoiser(torch.nn.Module):
     def forward(self, sample: torch.Tensor, timestep: Any, ids: torch.Tensor, text: list[Any]) -> Any:
         self.sizes.append(len(sample))
         times = timestep.reshape(-1, 1) if timestep.ndim else timestep
-        return (sample * times + ids.sum() + torch.stack(text).mean(1),)
+        return (sample * times + ids.sum() + torch.stack(text).mean(1, keepdim=True),)
 
 
 class OneTime(Denoiser):
@@ -73,7 +73,7 @@ def test_a_denoiser_with_one_timestep_joins_calls_of_equal_ones() -> None:
     joined = JoinedCalls(module)
     for _ in range(3):
         assert_alone(module, ask(joined, calls), calls)
-    assert module.sizes == [2, 1, 3, 6] + [2, 3, 5, 1] + [5, 1]
+    assert module.sizes == [*(2, 1, 3, 6), *(2, 3, 5, 1), *(5, 1)]
     assert joined.alone == {INEXACT: 2}
 
 
@@ -101,12 +101,12 @@ def test_batches_are_bounded_and_filled_up_for_a_compiled_module() -> None:
     joined = JoinedCalls(module, most_rows=5)
     for _ in range(2):
         assert_alone(module, ask(joined, calls), calls)
-    assert module.sizes == [2, 2, 4, 2] + [4, 2]
+    assert module.sizes == [*(2, 2, 4, 2), *(4, 2)]
     module = Denoiser()
     joined = JoinedCalls(module, compiled=True)
     for _ in range(2):
         assert_alone(module, ask(joined, calls), calls)
-    assert module.sizes == [2, 2, 2, 8] + [8]
+    assert module.sizes == [*(2, 2, 2, 8), 8]
 
 
 def test_a_call_that_fails_keeps_its_error_to_itself() -> None:

@@ -156,9 +156,10 @@ def test_the_queue_is_bounded_and_a_closed_engine_refuses(tiny: tuple[Any, dict[
             with pytest.raises(QueueFull, match="2 requests are waiting, as many as the queue holds"):
                 engine.submit(PROMPT)
         assert len(list(engine.map([PROMPT] * 4))) == 4  # waits for room
-        for keyword, reason in ({"colour": 1}, "has no argument colour"), ({"num_inference_steps": 3}, "not in 0..3"):
-            with pytest.raises(NbenchError, match=reason):
-                engine.submit(PROMPT, **keyword)
+        with pytest.raises(NbenchError, match="has no argument colour"):
+            engine.submit(PROMPT, colour=1)
+        with pytest.raises(NbenchError, match=r"not in 0\.\.3"):
+            engine.submit(PROMPT, num_inference_steps=3)
     assert all(future.done() for future in futures)
     with pytest.raises(NbenchError, match="the engine is closed"):
         engine.submit(PROMPT)
