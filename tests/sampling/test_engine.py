@@ -256,3 +256,35 @@ def test_the_embedded_world_by_name(world: Any) -> None:
     assert first.seeds == expected.seeds
     assert second.images[0].size == (32, 32)
     assert 0 < first.scorer_seconds < first.seconds
+
+
+@pytest.mark.slow
+def test_of_500_requests_none_is_lost(tiny: tuple[Any, dict[str, Any]]) -> None:
+    """From four threads, with one in twenty cancelled at a random moment and one in twenty failing."""
+    pipe, arguments = tiny
+    kinds = np.random.default_rng(0).choice(["good", "bad", "cancelled"], 500, p=[0.9, 0.05, 0.05])
+    futures: dict[int, Any] = {}
+
+    def submits(first: int, engine: Engine) -> None:
+        for i in range(first, len(kinds), 4):
+            prompt = f"one {'bad' if kinds[i] == 'bad' else 'red'} circle"
+            futures[i] = engine.submit(prompt, str(i))
+            if kinds[i] == "cancelled":
+                threading.Timer(0.05 * (i % 7), futures[i].cancel).start()
+
+    with Engine(pipe, Picky(), POLICY, n=3, max_batch=12, queue=500, **arguments) as engine:
+        threads = [threading.Thread(target=submits, args=(first, engine)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait(futures.values())
+    outcomes = ["cancelled" if (future := futures[i]).cancelled() else future.exception() for i in range(len(kinds))]
+    for kind, outcome in zip(kinds, outcomes, strict=True):
+        if kind == "good":
+            assert outcome is None
+        elif kind == "bad":
+            assert isinstance(outcome, NbenchError)
+    stats = engine.stats
+    assert (stats.finished + stats.failed + stats.cancelled, stats.running, stats.waiting) == (500, 0, 0)
+    assert stats.failed == (kinds == "bad").sum()
