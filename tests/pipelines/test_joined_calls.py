@@ -113,10 +113,10 @@ def test_a_call_that_fails_keeps_its_error_to_itself() -> None:
     class Fragile(Denoiser):
         failing = False
 
-        def forward(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        def forward(self, sample: torch.Tensor, timestep: Any, ids: torch.Tensor, text: list[Any]) -> Any:
             if self.failing and (sample > 100).any():
                 raise ZeroDivisionError
-            return super().forward(sample, *args, **kwargs)
+            return super().forward(sample, timestep, ids, text)
 
     module, calls = Fragile(), [call(2, 0.5), call(1, 0.1)]
     joined = JoinedCalls(module)
@@ -131,10 +131,10 @@ def test_a_call_that_fails_keeps_its_error_to_itself() -> None:
 
 def test_a_batch_that_does_not_fit_into_memory_is_made_smaller() -> None:
     class Small(Denoiser):
-        def forward(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        def forward(self, sample: torch.Tensor, timestep: Any, ids: torch.Tensor, text: list[Any]) -> Any:
             if len(sample) > 5:
                 raise torch.OutOfMemoryError("too much")
-            return super().forward(sample, *args, **kwargs)
+            return super().forward(sample, timestep, ids, text)
 
     module, pair = Small(), [call(2, 0.5), call(2, 0.1)]
     joined = JoinedCalls(module)
