@@ -47,7 +47,11 @@ def pipeline_view(
 
 
 def _module_view(module: torch.nn.Module, forward: Forward) -> torch.nn.Module:
-    """A module of the same parts, with no hooks yet, that calls `forward`; hooks of `module` run where it is called."""
+    """A module of the same parts, with no hooks yet, that calls `forward`; hooks of `module` run where it is called.
+
+    The view of a compiled module is not compiled.
+    """
+    module = getattr(module, "_orig_mod", module)
     view = copy.copy(module)
     for name, value in vars(module).items():
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and isinstance(value, dict):

@@ -168,7 +168,7 @@ class Engine:
             joined = list(self._joined.values())
             alone = sum((each.alone for each in joined), Counter[str]()) + Counter({ACTIVATIONS: self._alone})
             return EngineStats(
-                waiting=len(self._queue),
+                waiting=self._waiting(),
                 running=sum(len(run.requests) for run in self._runs),
                 candidates=sum(run.living for run in self._runs),
                 finished=self._ended["finished"],
@@ -220,14 +220,17 @@ class Engine:
     def _submit(self, request: Request, wait: bool) -> Future[BestOfNResult]:
         with self._state:
             if wait:
-                self._state.wait_for(lambda: self._closed or len(self._queue) < self._room)
+                self._state.wait_for(lambda: self._closed or self._waiting() < self._room)
             if self._closed:
                 raise NbenchError("the engine is closed: open another")
-            if len(self._queue) >= self._room:
-                raise QueueFull(f"{len(self._queue)} requests are waiting, as many as the queue holds: try again later")
+            if (waiting := self._waiting()) >= self._room:
+                raise QueueFull(f"{waiting} requests are waiting, as many as the queue holds: try again later")
             self._queue.append(request)
             self._state.notify_all()
         return request.future
+
+    def _waiting(self) -> int:
+        return sum(not request.future.cancelled() for request in self._queue)
 
     # All that follows runs in the engine's thread, or in that of a run whose turn it is: never two at a time.
 
