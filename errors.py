@@ -9,6 +9,10 @@ class NbenchError(Exception):
     """A problem that the user can fix. The message is one line: what is wrong, why, and what to do."""
 
 
+class StorageError(NbenchError):
+    """A disk or store that cannot be read or written, so that no other file would fare better."""
+
+
 def one_line(text: str, longest: int = 400) -> str:
     """`text` from a file or another program, made safe for a message: printable, no line breaks, `longest` at most."""
     printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:longest])

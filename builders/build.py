@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from ..console import say
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -63,7 +63,7 @@ def build(
     if config.kind == "ncc":
         chosen = replace(chosen, prompts=corrupt_prompts(chosen.prompts))
     for note in chosen.notes if progress else ():
-        print(note, file=sys.stderr)
+        say(note, error=True)
     plan = process.plan(chosen)
     with DatasetFolder(config.folder) as folder:
         if folder.started and not config.fresh:
@@ -108,7 +108,7 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Proce
     if not bench.n_failed:
         return 0
     loaded, info = process.load(plan), bench.info
-    folder.drop_scores()  # they lack the rows that may succeed now
+    folder.drop_partial_scores()  # finished tables stay: they lack the rows that may succeed now
     with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
         maker = Maker(plan, loaded, info, 1, progress)
         for index in range(len(info.shards)):

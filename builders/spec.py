@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import NbenchError
 from ..pipelines.aliases import ALIASES, PipelineEntry
 from ..pipelines.find import resolve_pipeline, scheduler_spec
+from ..pipelines.lora import Lora, find_loras
 from ..pipelines.options import PipelineOptions
 from ..shards.fingerprint import fingerprint
 from ..shards.schema import DatasetInfo, PositionInfo, PreviewMap
@@ -46,8 +47,13 @@ def build_spec(
         "latent_dtype": config.latent_dtype,
         # only where set: a default adds nothing to the fingerprint
         **{name: value for name, value in parts.items() if value is not None},
+        **({"loras": [_lora_spec(lora) for lora in entry.loras]} if entry.loras else {}),
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
+
+
+def _lora_spec(lora: Lora) -> dict[str, Any]:
+    return {"weight": lora.weight, "name": lora.name, "content": lora.content}
 
 
 def empty_dataset(
@@ -105,6 +111,8 @@ def call_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
 def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEntry:
     """The pipeline that made a data set, by the name in its spec, or at `location`: a folder or Hub id.
 
+    Its LoRAs are left out: `recorded_loras` finds them.
+
     Raises:
         NbenchError: it cannot be found, or its files differ.
     """
@@ -113,7 +121,7 @@ def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEn
     recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
     name = location or recorded
     alias = ALIASES.get(name)
-    is_folder = Path(alias.source if alias else name).is_dir()
+    is_folder = Path(alias.source if alias else name).exists()  # or a single file
     # the commit identifies a pipeline on the Hub, and may not be the newest; a hash of its files identifies a folder
     commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
     if is_folder and commit:
@@ -124,3 +132,20 @@ def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEn
     if entry.content != content:
         raise NbenchError(f"pipeline {name} is not the one that made this data set: its files differ")
     return entry
+
+
+def recorded_loras(spec: Mapping[str, Any], sources: Sequence[str] = ()) -> tuple[Lora, ...]:
+    """The LoRAs that a data set was made with, by the names in its spec, or at `sources`, in their order.
+
+    Raises:
+        NbenchError: one cannot be found, or its file differs.
+    """
+    recorded = spec.get("loras", [])
+    names = sources or [lora["name"] for lora in recorded]
+    if len(names) != len(recorded):
+        raise NbenchError(f"this data set was made with {len(recorded)} LoRAs: name each of them, in their order")
+    loras = find_loras(f"{name}:{lora['weight']}" for name, lora in zip(names, recorded, strict=True))
+    for found, lora in zip(loras, recorded, strict=True):
+        if found.content != lora["content"]:
+            raise NbenchError(f"LoRA {found.name} is not the one that made this data set: its file differs")
+    return loras

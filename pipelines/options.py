@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..errors import NbenchError, check_range
 from ..options import panel
+from .lora import check_loras, find_loras, parse_lora
 from .quiet import quieten_diffusers
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class PipelineOptions:
     variant: Annotated[
         str | None, _option("Weight files to load, as fp16 for model.fp16.safetensors. [default: those without]")
     ] = None
+    config: Annotated[
+        str | None,
+        _option("Configuration of a single-file checkpoint: FOLDER or Hub id. [default: beside it, or by its layout]"),
+    ] = None
     scheduler: Annotated[
         str | None, _option("First-order scheduler of diffusers: Euler, DDIM, UniPC. [default: the pipeline's]")
     ] = None
@@ -96,6 +101,10 @@ class PipelineOptions:
             parse=parse_arguments,
         ),
     ] = field(default_factory=dict)
+    lora: Annotated[
+        tuple[str, ...],
+        _option("LoRA to apply: FOLDER, FILE.safetensors or a Hub id, with :WEIGHT if it is not 1; repeatable."),
+    ] = ()
     quantize: Annotated[
         str | None,
         _option("Quantize the denoiser with bitsandbytes_4bit, bitsandbytes_8bit, torchao or quanto."),
@@ -115,6 +124,8 @@ class PipelineOptions:
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_sequence_length"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+        for text in self.lora:
+            parse_lora(text)
 
     @property
     def call_kwargs(self) -> dict[str, Any]:
@@ -138,6 +149,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
     named = {**overrides, **({} if options.guidance is None else {"guidance_scale": options.guidance})}
     if kind := pipeline_class(read_json(folder / "model_index.json")):
         _check_arguments(kind, named)
+    check_loras(kind, options.lora)
     called = {**entry.call_kwargs, **overrides}
     check_sides(entry.name, called, side_multiple(folder, kind, called))
     if options.quantize is not None:
@@ -158,6 +170,7 @@ def with_options(entry: PipelineEntry, options: PipelineOptions) -> PipelineEntr
         attention=options.attention or entry.attention,
         vae_dtype=options.vae_dtype or entry.vae_dtype,
         variant=options.variant or entry.variant,
+        loras=find_loras(options.lora),
     )
 
 

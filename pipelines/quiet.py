@@ -16,5 +16,5 @@ def quieten_diffusers() -> None:
     quieten_transformers()
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # it logs errors that it raises, in many lines
     logging.disable_progress_bar()

@@ -28,17 +28,43 @@ def scorer_names() -> list[str]:
     return sorted([*BUILTIN, *plugins()])
 
 
-def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement | None = None) -> Scorer:
+def get_scorer(
+    name: str, info: DatasetInfo | LatentSpace, placement: Placement | None = None, load: bool = True
+) -> Scorer:
     """Build the scorer called `name`, with weights that fit the latents of a bench or a pipeline.
 
     In this order: a name of `nbench models`; FAMILY:MODEL, as in vqascore:HUB-ID; READS:SCORER, as in x0-image:siglip,
     to make a scorer of images read another kind; FILE.py:CLASS or PACKAGE.MODULE:CLASS; the folder or Hub id of any
     transformers model with an image and a text tower.
 
+    Args:
+        load: False leaves weights on disk until `loaded`, or the first score: enough for name, inputs and fingerprint.
+
     Raises:
         NbenchError: no such scorer, or none of its weights fit.
     """
-    placement = placement or Placement.best()
+    scorer = _find(name, info, placement or Placement.best())
+    return loaded(scorer) if load else scorer
+
+
+def loaded(scorer: Scorer) -> Scorer:
+    """The scorer, with its weights in memory if it loads them late (by an optional method `load`).
+
+    Raises:
+        NbenchError: they cannot be loaded.
+    """
+    load = getattr(scorer, "load", None)
+    if callable(load):
+        try:
+            load()
+        except NbenchError:
+            raise
+        except Exception as error:  # a plug-in can raise any type
+            raise NbenchError(f"scorer {scorer.name} cannot be loaded: {failure_of(error)}") from error
+    return scorer
+
+
+def _find(name: str, info: DatasetInfo | LatentSpace, placement: Placement) -> Scorer:
     space = info.latent_space if isinstance(info, DatasetInfo) else info
     installed = plugins()
     if name in BUILTIN:
@@ -50,7 +76,7 @@ def get_scorer(name: str, info: DatasetInfo | LatentSpace, placement: Placement 
         if family in FAMILIES:
             return checked_scorer(FAMILIES[family].load(rest, space, placement), name)
         if family in REREADINGS:
-            return reread(get_scorer(rest, info, placement), REREADINGS[family], f"{family}-{file_name(rest)}")
+            return reread(_find(rest, info, placement), REREADINGS[family], f"{family}-{file_name(rest)}")
         if family.endswith(".py") or re.fullmatch(r"[\w.]+:\w+", name):
             file = Path(family) if family.endswith(".py") else None
             return _construct(_imported(family, rest), name, info, placement, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from PIL import Image
 from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor, to_8_bits
 from .placement import CPU, Placement
-from .protocols import PairScorer, Reads
-from .weights import folder_fingerprint, model_folder, whole_model
+from .protocols import Reads
+from .weights import folder_fingerprint, model_folder, read_config, whole_model
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
@@ -31,21 +30,33 @@ class VQAScorer:
     reads: Reads = "image"
 
     def __init__(self, source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> None:
+        self._folder = model_folder(source)
+        self.name, self._placement = name, placement
+        self.fingerprint = placement.mark(folder_fingerprint(self._folder, "vqascore", QUESTION))
+        self._model: Any = None
+
+    def load(self) -> None:
+        """Load the weights if they are not loaded yet.
+
+        Raises:
+            NbenchError: the folder lacks tensors.
+        """
+        if self._model is not None:
+            return
         from transformers import AutoTokenizer, BlipForQuestionAnswering
 
-        folder = model_folder(source)
-        self.name, self.device = name, torch.device(placement.device)
-        self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
+        folder, placement = self._folder, self._placement
         self._process = ImageProcessor(folder, placement.device)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._yes = self._tokenizer("yes", add_special_tokens=False).input_ids[0]
         model = whole_model(BlipForQuestionAnswering, folder, dtype=placement.torch_dtype)
-        self._model = model.to(self.device).eval()
+        self._model = model.to(placement.device).eval()
         heed_question_mask(self._model)
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """P("yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        self.load()
         pixels = self._process(inputs)["pixel_values"]
         return answer_logits(self._model, self._tokenizer, pixels, prompts).softmax(-1)[:, self._yes]
 
@@ -86,16 +97,27 @@ class ChatVQAScorer:
     reads: Reads = "image"
 
     def __init__(self, source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> None:
+        self._folder = model_folder(source)
+        self.name, self._source, self._placement, self._device = name, source, placement, placement.device
+        self.fingerprint = placement.mark(folder_fingerprint(self._folder, "vqascore", QUESTION))
+        self._model: Any = None
+
+    def load(self) -> None:
+        """Load the weights if they are not loaded yet.
+
+        Raises:
+            NbenchError: transformers cannot open the model, or it has no token for Yes.
+        """
+        if self._model is not None:
+            return
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        folder = model_folder(source)
-        self.name, self._source, self._device = name, source, placement.device
-        self.fingerprint = placement.mark(folder_fingerprint(folder, "vqascore", QUESTION))
+        source, folder, placement = self._source, self._folder, self._placement
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             model = whole_model(
                 AutoModelForImageTextToText, folder, dtype=placement.torch_dtype, trust_remote_code=False
             )
+            self._processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             yes = self._processor.tokenizer("Yes", add_special_tokens=False).input_ids
         except NbenchError:
             raise
@@ -108,6 +130,7 @@ class ChatVQAScorer:
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """P("Yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        self.load()
         images = map(Image.fromarray, to_8_bits(inputs).permute(0, 2, 3, 1).cpu().numpy())
         scores = torch.empty(len(prompts), device=self._device)
         try:
@@ -171,10 +194,9 @@ class ChatVQAScorer:
         )
 
 
-def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
+def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> VQAScorer | ChatVQAScorer:
     """The scorer class that fits the model: BLIP question answering, or image-text-to-text."""
-    config = json.loads((model_folder(source) / "config.json").read_text())
-    blip = "BlipForQuestionAnswering" in config.get("architectures", ())
+    blip = "BlipForQuestionAnswering" in (read_config(model_folder(source)).get("architectures") or ())
     return (VQAScorer if blip else ChatVQAScorer)(source, name, placement)
 
 

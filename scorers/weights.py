@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError, reason_of
+from ..pipelines.quiet import quieten_transformers
 
 _TEXTS = ("*.json", "*.jinja", "*.txt", "*.model")
 _PATTERNS = (*_TEXTS, "*.safetensors")
@@ -40,12 +41,28 @@ def model_folder(source: str | Path, weights: bool = True) -> Path:
     return folder
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model folder.
+
+    Raises:
+        NbenchError: it is not a JSON object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise NbenchError(f"{folder / 'config.json'} is damaged: get the model again")
+    return config
+
+
 def whole_model(kind: Any, folder: Path, **settings: Any) -> Any:
     """The transformers model of a folder, opened as class `kind`; `settings` go to `from_pretrained`.
 
     Raises:
         NbenchError: the folder lacks tensors, or has them in another shape; transformers would draw them at random.
     """
+    quieten_transformers()
     model, report = kind.from_pretrained(folder, output_loading_info=True, **settings)
     absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     if absent:

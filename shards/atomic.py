@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import NbenchError, reason_of
+from ..errors import NbenchError, StorageError, reason_of
 
 
 def temporary(path: Path) -> Path:
@@ -50,10 +50,10 @@ def write_out(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn an OSError raised inside (disk full, no permission, folder removed) into an NbenchError about `path`."""
+    """Turn an OSError raised inside (disk full, no permission, folder removed) into a StorageError about `path`."""
     try:
         yield
     except OSError as error:
-        raise NbenchError(
+        raise StorageError(
             f"cannot write {path} ({reason_of(error)}): finished files are kept; fix the cause and run the same command"
         ) from None

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import NbenchError
 from .convert_config import ConvertConfig
 from .dataset import INFO_FILE, DatasetFolder, intact
+from .features import write_features
 from .fingerprint import fingerprint
 from .formats import shard_writer
 from .reader import Bench, open_bench
@@ -95,6 +96,8 @@ def _convert_to_url(
             (folder.path / INFO_FILE).write_bytes(out.read(INFO_FILE))
         if not folder.take_up(info.fingerprint, info.spec):
             folder.create(info)
+        if features := write_features(folder.path, info):
+            out.send(features, features.name)
         for index, record in enumerate(folder.info.shards):
             if intact(out, record):
                 continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +14,7 @@ from typing import Any
 
 from ..errors import NbenchError, reason_of
 from .atomic import atomic_write, temporary, writing_to
+from .features import FEATURES_FILE, write_features
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
@@ -29,7 +32,20 @@ def read_info(where: Location | Path) -> DatasetInfo:
     try:
         return DatasetInfo.from_json(location.read(INFO_FILE), f"{location.url}/{INFO_FILE}")
     except (FileNotFoundError, NotADirectoryError):
-        raise NbenchError(f"no bench at {location.url}: it has no {INFO_FILE}; build one with `nbench build`") from None
+        raise NbenchError(
+            f"no bench at {location.url}{_near(location)}: it has no {INFO_FILE}; build one with `nbench build`"
+        ) from None
+
+
+def _near(location: Location) -> str:
+    """A hint at the data set here whose folder has nearly the name of one that is not there."""
+    if location.folder is None:
+        return ""
+    folders = [
+        info.parent for place in (location.folder.parent, Path("data"), Path()) for info in place.glob(f"*/{INFO_FILE}")
+    ]
+    near = difflib.get_close_matches(location.folder.name, [folder.name for folder in folders], 1)
+    return next((f" (did you mean {folder}?)" for folder in folders if [folder.name] == near), "")
 
 
 def intact(location: Location, record: ShardRecord | None) -> bool:
@@ -91,6 +107,7 @@ class DatasetFolder:
 
     def create(self, info: DatasetInfo) -> None:
         """Start a data set: write its record, which has no shards yet."""
+        write_features(self.path, info)
         # saved as it will be read back: an int in a float field would change the bytes when the build is resumed
         self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
 
@@ -131,21 +148,19 @@ class DatasetFolder:
         shards[index] = record
         self._save(replace(self.info, shards=tuple(shards)))
 
-    def drop_scores(self) -> None:
-        """Remove the score tables, finished or partial: they are invalid once the rows change."""
-        for path in self.path.glob("scores/*.parquet"):
-            path.unlink()
+    def drop_partial_scores(self) -> None:
+        """Remove the unfinished score tables: they are invalid once rows change."""
         for parts in self.path.glob("scores/.*.parts"):
             shutil.rmtree(parts)
 
     def clear(self) -> None:
         """Remove what nbench wrote here, and nothing else: score tables, shards, then dataset.json."""
-        self.drop_scores()
-        files: list[Path] = []
+        self.drop_partial_scores()
+        files = list(self.path.glob("scores/*.parquet"))
         for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
             shard = f"{split}-*-of-*.{suffix}"
             files += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
-        for path in [*files, self.path / INFO_FILE]:
+        for path in [*files, self.path / FEATURES_FILE, self.path / INFO_FILE]:
             path.unlink(missing_ok=True)
         self._info = None
 
@@ -160,9 +175,10 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
     elif old != new:
-        yield f"{name} {_short(old)} there, {_short(new)} now"
+        digests = any(re.fullmatch(r"[0-9a-f]{16,}", str(value)) for value in (old, new))
+        yield f"other {name}" if digests else f"{name} {_short(old)} there, {_short(new)} now"
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "not set" if value is None else str(value)
     return text if len(text) <= 32 else f"{text[:29]}..."

@@ -101,4 +101,9 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
         return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
-    return {"dtype": {"halffloat": "float16", "float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}
+    return {"dtype": feature_type(kind), "_type": "Value"}
+
+
+def feature_type(kind: pa.DataType) -> str:
+    """The name that the `datasets` library gives a type of text or numbers."""
+    return {"halffloat": "float16", "float": "float32"}.get(str(kind), str(kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,13 @@ import pyarrow as pa
 from ...builders.build import BuildReport
 from ...builders.build import build as build_trajectories
 from ...builders.config import BuildConfig
+from ...builders.images.given import HUMAN
+from ...console import say
 from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
-from ...scorers.references import Reference, load_reference, parse_references, try_scorer
+from ...scorers.references import DEFAULT_REFERENCES, TRUTH, Reference, load_reference, parse_references, try_scorer
 from ...shards.atomic import writing_to
 from ...shards.dataset import DatasetFolder
 from ...shards.lock import locked
@@ -30,6 +31,8 @@ from ...shards.scores import read_scores, reference_parts, reference_path, score
 from .options import ScoreOptions
 from .references_config import AddConfig
 from .score import score_metadata, score_shards
+
+_ROW = ("prompt_id", "candidate")
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,18 @@ def build(config: BuildConfig, progress: bool = True) -> BuildReport:
         NbenchError: a file, folder, pipeline, reference or setting that the user must fix.
     """
     last = References(config, progress) if config.kind == "genai-bench" else None
-    before = {path.stem for path in config.folder.glob("scores/*.parquet")} if config.retry_failed else set[str]()
     report = build_trajectories(config, progress, last)
-    lost = sorted(before - {path.stem for path in config.folder.glob("scores/*.parquet")})
-    if lost and report.built and progress:
-        way_out = how_to_add(open_bench(config.folder), f"{lost[0]}=SCORER")
-        print(f"references {', '.join(lost)} lacked the rows made again and were removed: {way_out}", file=sys.stderr)
+    if (config.retry_failed or config.extend) and progress:
+        _report_incomplete(open_bench(config.folder))
     return report
+
+
+def _report_incomplete(bench: Bench) -> None:
+    """Name the references of the user's own that lack scores of rows which were added or made again."""
+    for name, table in bench.references.items():
+        if name != HUMAN and _lacking(bench, table)[0]:
+            way_out = how_to_add(bench, f"{name}=SCORER")
+            say(f"reference {name} lacks scores of new rows, which {way_out} adds", error=True)
 
 
 def list_references(bench: Bench) -> list[ReferenceRow]:
@@ -120,7 +128,7 @@ def score_reference(
     """
     origin = _origin(bench.info, reference, scorer)
     parts = reference_parts(bench.path, reference.name)
-    kept, shards = _scores_before_extension(reference_path(bench.path, reference.name), bench.info, origin)
+    kept, shards = _kept_scores(reference_path(bench.path, reference.name), bench, origin)
     paths = {shard: parts / f"{shard}.parquet" for shard in shards}
     missing = [shard for shard, path in paths.items() if _origin_at(path) != origin]
     advance = progress or (lambda count: None)
@@ -144,7 +152,9 @@ class References:
     """
 
     def __init__(self, config: BuildConfig, shown: bool) -> None:
-        self._references, self._named = parse_references(config.references), config.references is not None
+        default = (*DEFAULT_REFERENCES, TRUTH) if config.of_the_world else DEFAULT_REFERENCES
+        self._named = config.references is not None
+        self._references = parse_references(default if config.references is None else config.references)
         self._shown = shown
 
     def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
@@ -170,7 +180,8 @@ class References:
         """
         bench = open_bench(folder.path)
         for reference in self._references:
-            there = _origin_at(reference_path(folder.path, reference.name))
+            path = reference_path(folder.path, reference.name)
+            there = _origin_at(path)
             if not self._named and "model" in there and there.get("bench_fingerprint") == bench.info.fingerprint:
                 continue
             with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=self._shown) as progress:
@@ -182,7 +193,8 @@ class References:
                     later = how_to_add(bench, f"{reference.name}=SCORER")
                     progress.say(f"no reference {reference.name}: {error}; later: {later}")
                     continue
-                if there != _origin(bench.info, reference, scorer):
+                complete = there == _origin(bench.info, reference, scorer) and _complete(bench, path)
+                if not complete:
                     score_reference(bench, reference, scorer, progress.advance)
 
 
@@ -192,15 +204,35 @@ def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str
     return score_metadata(info, scorer) | {"scorer": reference.name} | label
 
 
-def _scores_before_extension(
-    path: Path, info: DatasetInfo, origin: dict[str, Any]
-) -> tuple[list[pa.Table], Sequence[int]]:
-    """The existing scores of the same scorer from before the data set was extended, and the shards without scores."""
-    there = _origin_at(path)
-    shards = info.shards_since(str(there.get("bench_fingerprint"))) if info.blocks else None
-    if shards and there | {"bench_fingerprint": info.fingerprint} == origin:
-        return [read_scores(path).replace_schema_metadata()], shards
-    return [], range(len(info.shards))
+def _kept_scores(path: Path, bench: Bench, origin: dict[str, Any]) -> tuple[list[pa.Table], Sequence[int]]:
+    """The existing scores by the same scorer, and the shards with rows that lack one: they were added or made again."""
+    there, info = _origin_at(path), bench.info
+    known = info.shards_since(str(there.get("bench_fingerprint"))) is not None
+    if not known or there | {"bench_fingerprint": info.fingerprint} != origin:
+        return [], range(len(info.shards))
+    shards, again = _lacking(bench, table := read_scores(path))
+    kept = [(row["prompt_id"], row["candidate"]) not in again for row in table.select(_ROW).to_pylist()]
+    return [table.filter(pa.array(kept)).replace_schema_metadata()], shards
+
+
+def _lacking(bench: Bench, table: pa.Table) -> tuple[list[int], set[tuple[str, int]]]:
+    """The shards with a row that did not fail and has no score in `table`, and the keys of all their rows."""
+    shards, again = list[int](), set[tuple[str, int]]()
+    if table.num_rows >= bench.info.rows - bench.n_failed:
+        return shards, again
+    scored = {(row["prompt_id"], row["candidate"]) for row in table.select(_ROW).to_pylist()}
+    for shard in range(len(bench.info.shards)):
+        rows = [row for batch in bench.shard_rows(shard, [*_ROW, "status"], 65536) for row in batch.to_pylist()]
+        keys = {(row["prompt_id"], row["candidate"]): row["status"] == "ok" for row in rows}
+        if any(sound and key not in scored for key, sound in keys.items()):
+            shards.append(shard)
+            again |= keys.keys()
+    return shards, again
+
+
+def _complete(bench: Bench, path: Path) -> bool:
+    """Whether a table has a score of every candidate that did not fail."""
+    return not _lacking(bench, read_scores(path))[0]
 
 
 def _origin_at(path: Path) -> dict[str, Any]:
@@ -224,7 +256,7 @@ def _missing(
         path = reference_path(bench.path, reference.name)
         there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
         same_scorer = there.get("scorer_fingerprint") == origin["scorer_fingerprint"]
-        if same_scorer and there.get("bench_fingerprint") == origin["bench_fingerprint"]:
+        if same_scorer and there.get("bench_fingerprint") == origin["bench_fingerprint"] and _complete(bench, path):
             continue
         if path.exists() and not (same_scorer or replace):
             raise NbenchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -33,7 +34,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     Raises:
         NbenchError: too few steps, or the pipeline cannot be loaded.
     """
-    from ...builders.spec import call_arguments, maker_of
+    from ...builders.spec import call_arguments, maker_of, recorded_loras
     from ...pipelines.find import load_pipeline
     from ...pipelines.generate import generate
     from ...pipelines.step_tap import tapped
@@ -41,7 +42,8 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     check_range("--time-steps", steps, 2)
     spec = bench.info.spec
     try:
-        pipe = load_pipeline(maker_of(spec), spec["dtype"], device)
+        entry = replace(maker_of(spec), loras=recorded_loras(spec))
+        pipe = load_pipeline(entry, spec["dtype"], device)
         arguments = call_arguments(spec) | {"num_inference_steps": steps}
     except (NbenchError, KeyError) as error:
         raise NbenchError(f"cannot time a denoiser step ({reason_of(error)}): leave --time-steps out") from None

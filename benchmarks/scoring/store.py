@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
+from ...console import TextConsole
 from ...errors import NbenchError
 from ...progress import BuildProgress
 from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
-from ...shards.atomic import commit, temporary, writing_to
+from ...shards.atomic import writing_to
 from ...shards.lock import locked
 from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
@@ -32,6 +32,7 @@ from ..metrics.rows import RetrievalRow
 from ..results.result_file import EvaluationResult, read_result
 from .inputs import readable
 from .options import ScoreOptions
+from .parts import Parts
 from .score import ByProducts, nothing_to_score, score_metadata, score_shards
 
 
@@ -71,12 +72,12 @@ class Store:
         with ExitStack() as lock:
             with writing_to(self.path):
                 refusal = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
-                lock.enter_context(locked(self._parts, refusal))
+                lock.enter_context(locked(self._parts.folder, refusal))
             try:
                 yield
             finally:
                 with suppress(OSError):  # the parts of an interrupted run stay
-                    self._parts.rmdir()
+                    self._parts.folder.rmdir()
 
     def check_owner(self) -> None:
         """Refuse to replace scores of another bench or model with the same name.
@@ -107,35 +108,49 @@ class Store:
         Raises:
             NbenchError: as `score_shards`, or the folder cannot be written.
         """
-        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
-        if not needed:
-            raise nothing_to_score(self.bench, self.scorer, positions)
         if fresh:
             self._forget()
-        needed = sorted({*needed, *self._repeated_positions()})
-        old, result = self._kept()
-        if old is None:
-            result = None
+        old, result, missing = self._kept_and_missing(positions)
+        if old is None and self._grow(shown):
+            old, result, missing = self._kept_and_missing(positions)
+        elif old is None:
             self._report_changes(shown)
         old_recall = tuple(result.retrieval) if result is not None else ()
-        missing = [position for position in needed if not self._has(position, old, old_recall)]
         seconds = result.cost.seconds_per_score if result is not None and result.cost is not None else None
         if not missing:
             assert old is not None
             return Scored(old, old_recall, seconds)
         measured = self._score(missing, shown)
-        table = self._merged(old, missing)
         recall = tuple(row for row in old_recall if row.position not in missing) + tuple(self._recall(missing))
-        write_scores(self.path, table, self._origin | self._spans(table, old, missing))
-        self._clear(self._parts.iterdir())
-        return Scored(read_scores(self.path), recall, measured or seconds)
+        tables, captions_at = self._scored_parts(), set(missing if self.options.captions else ())
+        if old is not None:
+            tables.append(old.filter(pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))))
+            captions_at |= set(scores_metadata(old)["captions_at"]) - set(missing)
+        return Scored(self._write(tables, captions_at), recall, measured or seconds)
+
+    def missing(self, positions: Sequence[int]) -> list[int]:
+        """The positions at which `scored` would score.
+
+        Raises:
+            NbenchError: the scorer reads nothing that the bench has at `positions`.
+        """
+        return self._kept_and_missing(positions)[2]
+
+    def _kept_and_missing(self, positions: Sequence[int]) -> tuple[pa.Table | None, EvaluationResult | None, list[int]]:
+        """The existing table and result that can be kept, and the positions that they lack."""
+        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        if not needed:
+            raise nothing_to_score(self.bench, self.scorer, positions)
+        old, result = self._kept()
+        if old is None:
+            result = None
+        recall = tuple(result.retrieval) if result is not None else ()
+        needed = sorted({*needed, *self._repeated_positions()})
+        return old, result, [position for position in needed if not self._has(position, old, recall)]
 
     @property
-    def _parts(self) -> Path:
-        return self.path.with_name(f".{self.path.stem}.parts")
-
-    def _part(self, shard: int) -> Path:
-        return self._parts / f"{shard:05d}.parquet"
+    def _parts(self) -> Parts:
+        return Parts(self.path.with_name(f".{self.path.stem}.parts"))
 
     @property
     def _embeds(self) -> bool:
@@ -144,7 +159,11 @@ class Store:
     @property
     def _origin(self) -> dict[str, Any]:
         """Metadata that decides the scores: tables with the same origin have the same scores."""
-        records = [record.sha256 for record in self.bench.info.shards if record]  # failed rows may have been made again
+        return self._origin_of(len(self.bench.info.shards))
+
+    def _origin_of(self, shards: int) -> dict[str, Any]:
+        """`_origin` of scores of the first `shards` shards; their content counts, as failed rows may be made again."""
+        records = [record.sha256 for record in self.bench.info.shards[:shards] if record]
         return score_metadata(self.bench.info, self.scorer, self.options) | {
             "shards_sha256": hashlib.sha256("".join(records).encode()).hexdigest(),
             "reads": self.scorer.reads,
@@ -152,7 +171,7 @@ class Store:
         }
 
     def _forget(self) -> None:
-        self._clear([self.path, self.path.with_suffix(".json"), *self._parts.iterdir()])
+        self._clear([self.path, self.path.with_suffix(".json"), *self._parts.folder.iterdir()])
 
     def _clear(self, files: Iterable[Path]) -> None:
         with writing_to(self.path):
@@ -163,15 +182,39 @@ class Store:
         """The existing table if it has the same origin, and the result beside it."""
         if self._costs_nothing:
             return None, None
-        try:
-            table = read_scores(self.path)
-        except NbenchError:
-            return None, None
-        metadata = scores_metadata(table)
-        if metadata.pop("captions_at", None) is None or metadata != self._origin:
+        table = self._table_of(self._origin)
+        if table is None:
             return None, None
         result, same = self._result(), (self.scorer.fingerprint, self.bench.info.fingerprint)
         return table, result if result and (result.model_fingerprint, result.bench_fingerprint) == same else None
+
+    def _table_of(self, origin: dict[str, Any]) -> pa.Table | None:
+        """The existing table; None if there is none with this origin."""
+        try:
+            table = read_scores(self.path)
+        except NbenchError:
+            return None
+        metadata = scores_metadata(table)
+        return table if metadata.pop("captions_at", None) is not None and metadata == origin else None
+
+    def _grow(self, shown: bool) -> bool:
+        """Add the scores of the added shards to a table from before the bench was extended; False if there is none."""
+        fingerprint = self._metadata().get("bench_fingerprint")
+        added = self.bench.info.shards_since(str(fingerprint))
+        if not added or self._costs_nothing:
+            return False
+        old = self._table_of(self._origin_of(added.start) | {"bench_fingerprint": fingerprint})
+        if old is None:
+            return False
+        tables, captioned = [old], set(scores_metadata(old)["captions_at"])
+        positions = set(pc.unique(old["position"]).to_pylist())
+        for captions, needed in ((True, positions & captioned), (False, positions - captioned)):
+            if needed:
+                store = replace(self, options=replace(self.options, captions=captions), retrieval=False)
+                store._score(sorted(needed), shown, added)
+                tables += store._scored_parts(added)
+        self._write(tables, captioned)
+        return True
 
     def _report_changes(self, shown: bool) -> None:
         table = self._metadata()
@@ -181,7 +224,7 @@ class Store:
         ):
             if old not in (None, new):
                 note = f"{name} has changed since {self.path} was written: scoring everything again"
-                Console(stderr=True, quiet=not shown).print(note, markup=False, highlight=False, soft_wrap=True)
+                TextConsole(stderr=True, quiet=not shown).print(note, soft_wrap=True)
 
     def _metadata(self) -> dict[str, Any]:
         """The metadata of the existing table; empty if there is none."""
@@ -209,7 +252,8 @@ class Store:
             table = read_scores(self.path)
         except NbenchError:
             return set()
-        same_bench = scores_metadata(table).get("bench_fingerprint") == self.bench.info.fingerprint
+        fingerprint = scores_metadata(table).get("bench_fingerprint")
+        same_bench = self.bench.info.shards_since(str(fingerprint)) is not None  # it may have been extended since
         return set(pc.unique(table["position"]).to_pylist()) if same_bench else set()
 
     def _has(self, position: int, old: pa.Table | None, recall: Sequence[RetrievalRow]) -> bool:
@@ -219,11 +263,12 @@ class Store:
             return False
         return not self._embeds or position in {row.position for row in recall}
 
-    def _score(self, missing: Sequence[int], shown: bool) -> float | None:
-        """Score the shards without a part; returns the median seconds per score."""
+    def _score(self, missing: Sequence[int], shown: bool, shards: Sequence[int] | None = None) -> float | None:
+        """Score those of `shards` (default: all) without a part; returns the median seconds per score."""
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
         info, by_products = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
-        todo = [shard for shard in range(len(info.shards)) if not _is_of(self._part(shard), key)]
+        numbers = range(len(info.shards)) if shards is None else shards
+        todo = [shard for shard in numbers if not self._parts.has(shard, key)]
         rows = sum(len(info.shard_rows(shard)) for shard in todo)
         with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
             tables = score_shards(
@@ -231,30 +276,21 @@ class Store:
             )
             for shard, table in tables:
                 if by_products.embeddings is not None:
-                    self._keep(shard, missing, by_products.embeddings)
+                    self._parts.write_embeddings(shard, missing, by_products.embeddings)
                     by_products.embeddings.clear()
-                write_scores(self._part(shard), table, key)
+                self._parts.write(shard, table, key)
         return median(by_products.seconds) if by_products.seconds else None
 
-    def _keep(self, shard: int, missing: Sequence[int], embeddings: dict[int, list[np.ndarray]]) -> None:
-        """Write the embeddings of a shard, float32 [K, B, D], beside its part."""
-        path = self._part(shard).with_suffix(".npy")
-        stacked = [np.concatenate(embeddings[position]) for position in missing if position in embeddings]
-        with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary(path).open("wb") as file:
-                np.save(file, np.stack(stacked) if stacked else np.empty((len(missing), 0, 0), np.float32))
-            commit(path)
+    def _scored_parts(self, shards: Sequence[int] | None = None) -> list[pa.Table]:
+        numbers = range(len(self.bench.info.shards)) if shards is None else shards
+        return [self._parts.read(shard) for shard in numbers]
 
-    def _merged(self, old: pa.Table | None, missing: Sequence[int]) -> pa.Table:
-        """Old and new rows by prompt, candidate, position and caption: the same table after any number of runs."""
-        tables = [
-            read_scores(self._part(shard)).replace_schema_metadata() for shard in range(len(self.bench.info.shards))
-        ]
-        if old is not None:
-            others = pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))
-            tables.append(old.filter(others).replace_schema_metadata())
-        table = pa.concat_tables(tables)
+    def _write(self, tables: Sequence[pa.Table], captions_at: Iterable[int]) -> pa.Table:
+        """Write the rows by prompt, candidate, position and caption: the same table after any number of runs.
+
+        captions_at: the positions with scores of corrupted captions.
+        """
+        table = pa.concat_tables(each.replace_schema_metadata() for each in tables)
         if not len(table):
             raise NbenchError(
                 f"{self.bench.location.url} has no trajectory that {self.scorer.name} could score: all of them failed"
@@ -262,12 +298,9 @@ class Store:
         places = pc.index_in(table["prompt_id"], pa.array([prompt.prompt_id for prompt in self.bench.prompts]))
         kinds = np.where(pc.equal(table["caption"], PROMPT), "", table["caption"].to_numpy())
         order = np.lexsort((kinds.astype(str), table["position"], table["candidate"], places.to_numpy()))
-        return table.take(order)
-
-    def _spans(self, table: pa.Table, old: pa.Table | None, missing: Sequence[int]) -> dict[str, Any]:
-        """The positions with scores of corrupted captions."""
-        before = set(scores_metadata(old)["captions_at"]) - set(missing) if old is not None else set()
-        return {"captions_at": sorted(before | set(missing if self.options.captions else ()))}
+        write_scores(self.path, table.take(order), self._origin | {"captions_at": sorted(captions_at)})
+        self._clear(self._parts.folder.iterdir())
+        return read_scores(self.path)
 
     def _recall(self, missing: Sequence[int]) -> list[RetrievalRow]:
         if not self._embeds:
@@ -276,7 +309,7 @@ class Store:
         prompts = self.bench.prompts
         texts = embed_texts(self.scorer, [prompt.prompt for prompt in prompts]).float().cpu().numpy()
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
-        shards = [(shard, read_scores(self._part(shard))) for shard in range(len(self.bench.info.shards))]
+        shards = [(shard, self._parts.read(shard)) for shard in range(len(self.bench.info.shards))]
         rows = []
         for number, position in enumerate(missing):
             owners, latents = [], []
@@ -284,13 +317,6 @@ class Store:
                 here = table.filter(pc.and_(pc.equal(table["position"], position), pc.equal(table["caption"], PROMPT)))
                 if len(here):
                     owners += [place[name] for name in here["prompt_id"].to_pylist()]
-                    latents.append(np.load(self._part(shard).with_suffix(".npy"), mmap_mode="r")[number])
+                    latents.append(self._parts.embeddings(shard)[number])
             rows += retrieval_rows(self.scorer.name, position, texts, np.concatenate(latents), np.array(owners))
         return rows
-
-
-def _is_of(path: Path, key: dict[str, Any]) -> bool:
-    try:
-        return scores_metadata(read_scores(path)) == key
-    except NbenchError:
-        return False

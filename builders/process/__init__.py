@@ -57,8 +57,8 @@ class Process(Protocol):
         """Time batches of the build's size, halved until they fit into memory."""
 
     @staticmethod
-    def reload(spec: Mapping[str, Any], pipeline: str | None) -> LoadedProcess:
-        """The models that made the data set with this spec; `pipeline` is where its pipeline is now."""
+    def reload(spec: Mapping[str, Any], pipeline: str | None, loras: Sequence[str] = ()) -> LoadedProcess:
+        """The models that made the data set with this spec; `pipeline` and `loras` are where they are now."""
 
 
 PROCESSES: Mapping[str, type[Process]] = {"reverse": Reverse, "forward": Forward}

@@ -17,7 +17,7 @@ from ..planning.timing import Timing, time_steps
 from ..prompts.choose import PromptSet, load_prompts
 from ..prompts.length import token_limits, too_long_note
 from ..prompts.rows import Prompt
-from ..spec import build_spec, call_arguments, maker_of
+from ..spec import build_spec, call_arguments, maker_of, recorded_loras
 
 _TIMED_PROMPT = "two red circles above one blue square on gray background"
 
@@ -88,16 +88,16 @@ class Reverse:
         return time_steps(make, self.config.n_steps, plan.batch_size)
 
     @staticmethod
-    def reload(spec: Mapping[str, Any], pipeline: str | None) -> LoadedPipeline:
-        """The pipeline that made a data set, by the name in its spec, or at `pipeline`.
+    def reload(spec: Mapping[str, Any], pipeline: str | None, loras: Sequence[str] = ()) -> LoadedPipeline:
+        """The pipeline that made a data set, by the names in its spec, or at `pipeline` and `loras`.
 
         Raises:
             NbenchError: it cannot be found, or has changed.
         """
         try:
-            entry = maker_of(spec, pipeline)
+            entry = replace(maker_of(spec, pipeline), loras=recorded_loras(spec, loras))
         except NbenchError as error:
-            raise NbenchError(f"{error}; give its folder with --pipeline") from None
+            raise NbenchError(f"{error}; give its folder with --pipeline, that of a LoRA with --lora") from None
         entry = replace(
             entry, quantize=spec.get("quantize"), attention=spec.get("attention"), vae_dtype=spec.get("vae_dtype")
         )

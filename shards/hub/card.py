@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ..features import dataset_features
 from ..positions import describe_positions
 from ..row_columns import arrow_schema
 from ..schema import DatasetInfo
@@ -45,6 +46,12 @@ The method is that of [arXiv 2512.08505](https://arxiv.org/abs/2512.08505); nben
   url     = {https://arxiv.org/abs/2512.08505}
 }
 ```"""
+_INPUTS = {
+    "preview": "previews of noisy latents",
+    "latent": "noisy latents",
+    "x0": "estimates of the finished latent",
+    "x0_preview": "previews of estimates of the finished latent",
+}
 _UNKNOWN_LICENCE = "nbench does not know their licence; the publisher has to state it."
 
 
@@ -54,7 +61,7 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
     Raises:
         NbenchError: the YAML of `existing` cannot be read.
     """
-    front = {
+    front: dict[str, Any] = {
         "pretty_name": f"{_NAMES[info.name]} ({_pipeline(info)})",
         "license": _license(info),
         "task_categories": ["text-to-image"],
@@ -67,6 +74,8 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
             }
         ],
     }
+    if info.format == "webdataset":
+        front["dataset_info"] = {"features": dataset_features(info)}
     parts = (_summary(info), _columns(info), _positions(info), _making(info), _loading(info, repo_id), _rights(info))
     return merge(front, "\n\n".join((*parts, _CITATION)), existing)
 
@@ -84,7 +93,7 @@ def model_card(recipe: Mapping[str, Any], repo_id: str, existing: str = "") -> s
         rows = [(f"`{key}`", _code(value)) for key, value in recipe.items() if key != "preview"]
         recipe_text = f"""
 
-A NoisyCLIP: CLIP with its image tower fine-tuned on previews of noisy latents.
+A NoisyCLIP: a model fine-tuned on {_INPUTS.get(recipe.get("input", "preview"), "noisy latents")}.{_opening(recipe)}
 
 ## How it was made
 
@@ -108,6 +117,14 @@ is meant for comparing candidates of one prompt, not for judging people or filte
 
 {_CITATION}"""
     return merge(front, text, existing)
+
+
+def _opening(recipe: Mapping[str, Any]) -> str:
+    """How to open a model that stock transformers cannot use: it is told the noise level."""
+    if recipe.get("noise_level", "none") == "none":
+        return ""
+    return """ It is told the noise level of its input, so open it
+with `nbench.scorers.dual_encoder.open_dual_encoder(FOLDER)`: the stock class would leave that out."""
 
 
 def results_card(results: Sequence[Mapping[str, Any]], repo_id: str, tables: bool, existing: str = "") -> str:

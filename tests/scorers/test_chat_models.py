@@ -65,7 +65,7 @@ def test_a_model_that_cannot_say_yes_is_refused(tmp_path: Path) -> None:
     text = words.backend_tokenizer.to_str().replace('"Yes"', '"Oui"')
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(NbenchError, match="has no token for Yes"):
-        ChatVQAScorer(tmp_path)
+        ChatVQAScorer(tmp_path).load()
 
 
 def test_a_model_that_takes_no_question_is_refused_when_asked(tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ def test_a_package_that_a_processor_needs_is_named(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "processor_config.json").read_text())
     (tmp_path / "processor_config.json").write_text(json.dumps(settings | {"processor_class": "PixtralProcessor"}))
     with pytest.raises(NbenchError, match=r"needs a missing package \(.*Torchvision.*\): install it"):
-        vqa_scorer(tmp_path)
+        vqa_scorer(tmp_path).load()

@@ -55,7 +55,7 @@ def test_fingerprint_tells_weights_and_what_is_read(scorer: CLIPScorer, tmp_path
 
 def test_what_is_no_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NbenchError, match=r"no config\.json"):
-        CLIPScorer(tmp_path)
+        CLIPScorer(tmp_path).load()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NbenchError, match="no model nobody/nothing-here"):
         CLIPScorer("nobody/nothing-here")
@@ -67,4 +67,4 @@ def test_a_folder_without_some_of_the_tensors_is_refused(tmp_path: Path, part: s
     tensors = {name: tensor for name, tensor in load_file(tmp_path / "model.safetensors").items() if part not in name}
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(NbenchError, match=rf"lacks \d+ of the model's tensors \({part}"):
-        CLIPScorer(tmp_path)
+        CLIPScorer(tmp_path).load()

@@ -89,7 +89,7 @@ def test_a_model_without_two_towers_is_refused(tmp_path: Path) -> None:
         tmp_path
     )
     with pytest.raises(NbenchError, match="is a t5, not a model with an image and a text tower"):
-        CLIPScorer(tmp_path)
+        CLIPScorer(tmp_path).load()
 
 
 def test_blip_itm_is_the_matching_heads_probability(tmp_path: Path) -> None:

@@ -80,4 +80,4 @@ def test_any_image_text_model_is_asked_through_its_chat_template(tmp_path: Path)
 def test_blip_and_others_are_output_apart_and_the_rest_is_refused(tmp_path: Path) -> None:
     assert isinstance(vqa_scorer(WEIGHTS), VQAScorer)
     with pytest.raises(NbenchError, match="does not answer questions about images"):
-        vqa_scorer(save_clip(tmp_path))
+        vqa_scorer(save_clip(tmp_path)).load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -15,12 +16,13 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, CLIPM
 import nbench
 from nbench.benchmarks.scoring.references import add_references, list_references
 from nbench.benchmarks.scoring.references_config import AddConfig
-from nbench.benchmarks.scoring.score import score_bench, score_metadata
+from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.scorers.placement import Placement
 from nbench.scorers.references import load_reference, parse_reference
-from nbench.shards.dataset import read_info
+from nbench.shards.dataset import DatasetFolder, read_info
+from nbench.shards.formats import shard_writer
 from nbench.shards.lock import locked
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.scores import read_scores, reference_parts, reference_path, scores_at, scores_metadata, write_scores
@@ -41,7 +43,7 @@ def test_references_are_scored_once(tmp_path: Path) -> None:
     assert not (tmp_path / "bench/scores/vqascore.parquet").exists()
     nbench.build(replace(config, references=None), progress=False)
     assert path.stat().st_mtime_ns == written
-    assert sorted(file.name for file in path.parent.iterdir()) == ["clip.parquet", "vqascore.parquet"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["clip.parquet", "truth.parquet", "vqascore.parquet"]
 
 
 def test_a_training_set_has_none(tmp_path: Path) -> None:
@@ -86,6 +88,58 @@ def test_a_build_by_named_scorers_keeps_them(sd15_folder: Path, tmp_path: Path) 
     assert path.read_bytes() == before
     nbench.build(replace(config, fresh=True), progress=False)
     assert path.read_bytes() == before
+
+
+def fail_first_row(folder: Path) -> None:
+    """Make the first row of a data set a failed one, in its shard and in its reference tables."""
+    bench = open_bench(folder)
+    batch = next(bench.batches(bench.info.stored, images=True, batch_size=bench.info.rows_per_shard))
+    with DatasetFolder(folder) as data_set:
+        writer = shard_writer(folder, bench.info, 0)
+        writer.write(replace(batch, errors=["out of memory", *batch.errors[1:]]))
+        data_set.commit_shard(0, writer.commit())
+    for path in (folder / "scores").glob("*.parquet"):
+        table = read_scores(path)
+        write_scores(path, table.slice(1), scores_metadata(table))
+
+
+def test_rows_that_are_made_again_are_added_to_the_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(QUICK, out=tmp_path / "bench", rows_per_shard=2)
+    nbench.build(config, progress=False)
+    own = f"light={tmp_path}/own.py:Own"
+    (tmp_path / "own.py").write_text(
+        "class Own:\n    name, reads, fingerprint = 'own', 'image', '1'\n"
+        "    def score(self, images, prompts): return images.mean((1, 2, 3))\n"
+    )
+    add_references(AddConfig(tmp_path / "bench", (own,), False, Placement()))
+    before = {name: read_scores(reference_path(tmp_path / "bench", name)) for name in ("clip", "light")}
+    fail_first_row(tmp_path / "bench")
+    listed = list_references(open_bench(tmp_path / "bench"))
+    assert [(row.name, row.n_unscored) for row in listed] == [("clip", 1), ("light", 1)]
+    shards: list[int] = []
+
+    def spy(*arguments: Any) -> Any:
+        shards.extend(arguments[-1])
+        return score_shards(*arguments)
+
+    monkeypatch.setattr("nbench.benchmarks.scoring.references.score_shards", spy)
+    report = nbench.build(replace(config, retry_failed=True))
+    assert (report.built, report.failed) == (1, 0)
+    err = capsys.readouterr().err
+    assert "reference light lacks scores of new rows" in err
+    assert f"nbench references {tmp_path / 'bench'} --add light=SCORER" in err
+    assert "reference clip lacks" not in err
+    kept = read_scores(reference_path(tmp_path / "bench", "light"))
+    assert kept.equals(before["light"].slice(1))
+    add_references(AddConfig(tmp_path / "bench", (own,), False, Placement()))
+    assert shards == [0, 0]  # of three shards, by each reference
+    for name, table in before.items():
+        after = read_scores(reference_path(tmp_path / "bench", name))
+        assert scores_at(after, 4) == pytest.approx(scores_at(table, 4), abs=1e-3)
+    nbench.build(replace(config, retry_failed=True))
+    assert "lacks" not in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,15 +24,19 @@ from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.result_file import read_result
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.options import ScoreOptions, parse_batch_size
-from nbench.benchmarks.scoring.references import build
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store
-from nbench.builders.config import BuildConfig
+from nbench.builders.extension import extended
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
-from nbench.shards.reader import Bench
+from nbench.shards.dataset import DatasetFolder
+from nbench.shards.fingerprint import fingerprint
+from nbench.shards.formats import shard_writer
+from nbench.shards.reader import Bench, open_bench
+from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.scores import read_scores, reference_path, scores_metadata, write_scores
 
+from ...dataset_info import dataset_info
 from ...small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
 from ..signals_bench import make_signals_bench
 from .test_score import Brightness
@@ -73,6 +78,25 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
 def signals(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A bench with corrupted captions and estimates of x0."""
     return make_signals_bench(tmp_path_factory.mktemp("store") / "signals")
+
+
+LATE = """
+import pathlib
+LOADED = pathlib.Path(__file__).with_suffix(".loaded")
+
+class {name}:
+    reads, fingerprint = "latent", "1"
+    name = "{name}"
+
+    def load(self):
+        LOADED.write_text(LOADED.read_text() + "." if LOADED.exists() else ".")
+        if "{name}" == "broken":
+            raise OSError("cut short")
+
+    def score(self, inputs, prompts):
+        assert LOADED.exists()
+        return inputs[:, 0].mean((1, 2))
+"""
 
 
 class Counted:
@@ -209,6 +233,25 @@ def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: 
     assert table.read_bytes() == grown
 
 
+def test_weights_are_loaded_before_any_score_and_only_if_there_is_something_to_score(
+    bench: tuple[Bench, Quality], tmp_path: Path
+) -> None:
+    whole, broken = (tmp_path / f"{name}.py" for name in ("whole", "broken"))
+    for file in (whole, broken):
+        file.write_text(LATE.format(name=file.stem))
+    config = EvaluateConfig(bench[0].path, (f"{whole}:whole", f"{broken}:broken"), "5", tmp_path / "out")
+    with pytest.raises(NbenchError, match="scorer broken cannot be loaded: OSError: cut short"):
+        evaluate(config)
+    assert not list(tmp_path.glob("out/**/*.parquet"))  # refused before the first model scored
+    only = replace(config, models=config.models[:1])
+    first = evaluate(only)
+    assert whole.with_suffix(".loaded").read_text() == ".."
+    assert evaluate(only).rows == first.rows
+    assert whole.with_suffix(".loaded").read_text() == ".."
+    evaluate(replace(only, latents="8"))
+    assert whole.with_suffix(".loaded").read_text() == "..."
+
+
 def test_scores_of_a_scorer_that_has_changed_or_of_remade_rows_are_not_taken(
     bench: tuple[Bench, Quality], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,17 +303,87 @@ def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, 
     evaluate(Counted(tmp_path / "three").config(bench[0], "5", out))  # the same by another path
 
 
-def test_scores_of_a_bench_before_it_was_extended_make_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = (
-        BuildConfig("genai-bench", out=tmp_path / "grows", limit=limit, steps=2, references=("clip",), extend=limit > 1)
-        for limit in (1, 2)
+def rows_of(info: DatasetInfo, numbers: Sequence[int]) -> TrajectoryBatch:
+    """Rows with corrupted captions whose values follow from prompt and candidate."""
+    cells = [info.cell(number) for number in numbers]
+    draws = [np.random.default_rng(cell) for cell in cells]
+    return TrajectoryBatch(
+        prompt_ids=[f"p{prompt}" for prompt, _ in cells],
+        prompts=[f"prompt {prompt}" for prompt, _ in cells],
+        candidates=[candidate for _, candidate in cells],
+        seeds=list(numbers),
+        tags=[None] * len(cells),
+        corruptions=[{"subject": "other", "colour": None, "quantity": None, "background": "b"}] * len(cells),
+        errors=[""] * len(cells),
+        latents={k: np.stack([draw.random((4, 2, 2)).astype(np.float16) for draw in draws]) for k in info.stored},
+        images=np.zeros((len(cells), 8, 8, 3), np.uint8),
     )
-    build(before, progress=False)
-    config = EvaluateConfig(tmp_path / "grows", ("noisyclip",), "1", tmp_path / "out")
-    evaluate(config)
-    build(after, progress=False)
-    capsys.readouterr()
-    assert evaluate(config, progress=True).n_prompts == 2
+
+
+def grow(path: Path, prompts: int, candidates: int) -> Bench:
+    """A bench of so many prompts and candidates in `path`, built there or extended, with a reference `clip`."""
+    spec = {"pipeline": {"name": "x", "content": ""}, "prompts": {"count": prompts}, "candidates": candidates}
+    sizes: dict[str, Any] = {
+        "latent_shape": (4, 2, 2),
+        "image_size": (8, 8),
+        "rows_per_shard": 3,
+        "steps": 2,
+        "stored": (0, 1, 2),
+    }
+    sizes |= {"n_prompts": prompts, "candidates": candidates}
+    new = dataset_info(spec=spec, fingerprint=fingerprint(spec), **sizes)
+    with DatasetFolder(path) as folder:
+        if folder.started:
+            folder.extend(extended(folder.info, spec))
+        else:
+            folder.create(new)
+        for index in folder.missing():
+            writer = shard_writer(path, folder.info, index)
+            writer.write(rows_of(folder.info, folder.info.shard_rows(index)))
+            folder.commit_shard(index, writer.commit())
+    bench = open_bench(path)
+    table = score_bench(bench, Brightness(reads="latent"), [2])
+    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
+    write_scores(reference_path(path, "clip"), table, origin)
+    return bench
+
+
+def test_only_the_rows_of_an_extension_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scorer, table = Counted(tmp_path / "one"), tmp_path / "out/grows/brightness.parquet"
+    captions, bench = ScoreOptions(captions=True), grow(tmp_path / "grows", 2, 2)
+    evaluate(replace(scorer.config(bench, "1", tmp_path / "out"), options=captions))
+    evaluate(scorer.config(bench, "0", tmp_path / "out"))
+    evaluate(EvaluateConfig(bench.path, ("random",), "0,1", tmp_path / "out"))
+    for prompts, candidates, added in (4, 2, 4), (4, 3, 4):
+        bench = grow(tmp_path / "grows", prompts, candidates)
+        config = scorer.config(bench, "1", tmp_path / "out")
+        scorer.taken()
+        assert evaluate(config, progress=True).n_candidates == candidates
+        assert scorer.taken() == added * (1 + 2 * 3)  # two positions had the scores of two captions, too
+        assert "has changed since" not in capsys.readouterr().err
+        at_once = replace(config, latents="0,1", out=tmp_path / f"at-once-{candidates}", options=captions)
+        evaluate(at_once)
+        fresh = read_scores(at_once.out / "grows/brightness.parquet")
+        uncaptioned = pc.and_(pc.equal(fresh["position"], 0), pc.not_equal(fresh["caption"], "prompt"))
+        assert read_scores(table).equals(fresh.filter(pc.invert(uncaptioned)))
+        assert scorer.taken() == 3 * 3 * prompts * candidates
+        evaluate(config)
+        assert scorer.taken() == 0
+    evaluate(EvaluateConfig(bench.path, ("random",), "1", tmp_path / "out"))
+    random = read_scores(tmp_path / "out/grows/random.parquet")
+    assert random.num_rows == 12 * 3  # free scores of positions that were not asked for have grown, too
+
+
+def test_an_extension_of_other_rows_is_scored_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scorer, bench = Counted(tmp_path / "one"), grow(tmp_path / "grows", 2, 2)
+    evaluate(scorer.config(bench, "1", tmp_path / "out"))
+    records = [replace(bench.info.shards[0], sha256="0" * 64), *bench.info.shards[1:]]  # type: ignore[type-var]
+    with DatasetFolder(bench.path) as folder:  # failed rows were made again in between
+        folder.extend(replace(bench.info, shards=tuple(records)))
+    bench = grow(bench.path, 3, 2)
+    scorer.taken()
+    evaluate(scorer.config(bench, "1", tmp_path / "out"), progress=True)
+    assert scorer.taken() == 6 * 2
     assert "grows has changed since" in capsys.readouterr().err
 
 

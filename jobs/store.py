@@ -1,0 +1,215 @@
+"""Where a job's files, records and claims are kept: the few operations that every store has, and a local folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from ..errors import NbenchError, StorageError, reason_of
+
+ATTEMPTS = ".attempts"
+"""Folder of a local store with the unfinished files of attempts."""
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class Store(Protocol):
+    """A folder or bucket that many processes share. Picklable; names are relative, with "/" between folders.
+
+    Every method raises `StorageError` if the store cannot be reached or written, after retries of what is transient.
+    """
+
+    @property
+    def url(self) -> str:
+        """The place in messages: a path or a URL."""
+
+    def attempt(self, index: int) -> AbstractContextManager[Path]:
+        """A new local folder for the files of one attempt at unit `index`; removed afterwards."""
+
+    def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
+        """Store the local `file` under `name` unless something is there; size and SHA-256 of what is there now.
+
+        These are those of `file`, or of the file of whoever was first, which the caller adopts.
+        """
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file unless there is one of this name; whether it was written. Readers see it whole."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file; None if there is none."""
+
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """The contents of many small files, several at a time where a request takes long; in the order of `names`."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, or replace it; readers see the old or the new content, never a part."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove the files that exist."""
+
+    def list(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Size in bytes and time of the last change (by the store's clock) of all files below `folder`, by name."""
+
+    def probe(self) -> None:
+        """Check that `create` and `put` refuse to overwrite.
+
+        Raises:
+            NbenchError: they do not, so that processes cannot share the work.
+        """
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """The local folder `root`, which several processes and, on a shared disk, several machines may use.
+
+    Create-only writes are hard links, which are atomic on local disks and NFS alike.
+    """
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        """The path."""
+        return str(self.root)
+
+    @contextmanager
+    def attempt(self, index: int) -> Iterator[Path]:
+        """A folder below the root, so that finished files need no copy."""
+        folder = self.root / ATTEMPTS / f"{index}-{uuid4().hex}"
+        with self._writing(ATTEMPTS):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others are at work in it
+                folder.parent.rmdir()
+
+    def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
+        """Make the file durable, then link it to its name."""
+        with self._writing(name):
+            _sync(file)
+            target = self._prepared(name)
+            if not _link(file, target):
+                with target.open("rb") as present:
+                    sha256 = hashlib.file_digest(present, "sha256").hexdigest()
+            _sync(target.parent)
+            return target.stat().st_size, sha256
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write under a temporary name, then link."""
+        with self._writing(name):
+            target = self._prepared(name)
+            unfinished = self._unfinished(target, content)
+            try:
+                return _link(unfinished, target)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """The content; None if there is no such file."""
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {self.root / name}: {reason_of(error)}") from None
+
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """One after another."""
+        return ((name, self.read(name)) for name in names)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write under a temporary name, make it durable, then rename."""
+        with self._writing(name):
+            target = self._prepared(name)
+            unfinished = self._unfinished(target, content)
+            _sync(unfinished)
+            unfinished.replace(target)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove the files, and the folders that this leaves empty."""
+        folders = set[Path]()
+        for name in names:
+            with self._writing(name):
+                (self.root / name).unlink(missing_ok=True)
+            folders |= {parent for parent in (self.root / name).parents if parent.is_relative_to(self.root)}
+        for folder in sorted(folders - {self.root}, reverse=True):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+    def list(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Size and time of the last change of all files below `folder`, except unfinished ones."""
+        return dict(self._files(folder))
+
+    def probe(self) -> None:
+        """Check that the folder can be written, and that its disk has hard links."""
+        name = f"{ATTEMPTS}/probe-{uuid4().hex}"
+        try:
+            if not self.create(name, b"first") or self.create(name, b"second"):
+                raise NbenchError(
+                    f"{self.root} lets a second writer overwrite a file: use another disk for shared work"
+                )
+        finally:
+            self.remove([name])
+
+    def _files(self, folder: str) -> Iterator[tuple[str, tuple[int, float]]]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._files(name)
+                elif not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):  # removed meanwhile
+                        stat = entry.stat()
+                        yield name, (stat.st_size, stat.st_mtime)
+
+    def _prepared(self, name: str) -> Path:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _unfinished(self, target: Path, content: bytes) -> Path:
+        path = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+        path.write_bytes(content)
+        return path
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.root / name} ({reason_of(error)}): finished files are kept; fix the cause and run "
+                "the same command"
+            ) from None
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give `source` the name `target` unless that exists; whether it was given. Without hard links, not atomic."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        source.replace(target)
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
