@@ -51,7 +51,8 @@ class JoinedCalls:
         self.calls, self.batches, self.rows = 0, 0, 0
         self.alone: Counter[str] = Counter()
         self._module, self._most, self._compiled = module, most_rows or 1 << 62, compiled
-        self._names = list(inspect.signature(type(getattr(module, "_orig_mod", module)).forward).parameters)[1:]
+        inner: torch.nn.Module = getattr(module, "_orig_mod", module)
+        self._names = list(inspect.signature(type(inner).forward).parameters)[1:]
         self._exact: dict[tuple[Hashable, bool], bool] = {}
         self._digests: Any = WeakTensorKeyDictionary()
 
