@@ -71,6 +71,7 @@ perf: $(READY) ## time nbench's shards beside other ways to keep latents, and wh
 	$(BIN)/python perf/evaluate.py
 	$(BIN)/python perf/sampling.py
 	$(BIN)/python perf/engine.py
+	$(BIN)/python perf/scorer_environments.py
 
 clean: ## remove .venv, caches and build outputs; data/ and results/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
