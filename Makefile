@@ -77,6 +77,7 @@ perf: $(READY) ## time nbench's shards beside other ways to keep latents, and wh
 	$(BIN)/python perf/recorder.py
 	$(BIN)/python perf/evaluate.py
 	$(BIN)/python perf/sampling.py
+	$(BIN)/python perf/engine.py
 	$(BIN)/python perf/scorer_environments.py
 
 clean: ## remove .venv, caches and build outputs; data/ and results/ stay
