@@ -12,6 +12,7 @@ from .commands.build import build_app
 from .commands.configured import Group
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
+from .commands.environments import environments_app
 from .commands.evaluate import evaluate_app
 from .commands.models import models_app
 from .commands.panels import SCORERS
@@ -21,6 +22,7 @@ from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
 from .commands.scores import scores_app
+from .commands.serve import serve_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError, one_line
@@ -45,11 +47,13 @@ for topic in (
     report_app,
     tune_app,
     sample_app,
+    serve_app,
     pipelines_app,
 ):
     app.add_typer(topic)
 app.add_typer(models_app, name="models", rich_help_panel=SCORERS)
 app.add_typer(train_app, name="train", rich_help_panel=SCORERS)
+app.add_typer(environments_app)
 
 
 def main() -> None:

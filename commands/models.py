@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..console import print_table, say, stacked
 from ..options import Argument, Fields, Option
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
 
-models_app = typer.Typer(cls=Group, invoke_without_command=True, help="List scorers, show one, or check one.")
+models_app = typer.Typer(
+    cls=Group, invoke_without_command=True, help="List scorers, show one, check one, or write a new one."
+)
 
 
 @models_app.callback()
@@ -34,10 +38,8 @@ def models(
     if as_json:
         print(json.dumps(rows))
         return
-    from rich.console import Console
 
-    named, families = models_tables(rows)
-    Console().print(named, "", families)
+    print_table(stacked(models_tables(rows)))
 
 
 @command(models_app)
@@ -57,14 +59,13 @@ def show(
     if as_json:
         print(json.dumps(row))
         return
-    from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
     for column, value in row.items():
         if value:
             grid.add_row(column, value)
-    Console().print(grid)
+    print_table(grid)
 
 
 @command(models_app)
@@ -87,7 +88,27 @@ def check(
 
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
-        print(f"{scorer.name}: {line}")
+        say(f"{scorer.name}: {line}")
     if problems:
         raise typer.Exit(1)
-    print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+    say(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+
+
+@command(models_app)
+def new(
+    file: Annotated[Path, Argument("Python file to write.")],
+    kind: Annotated[
+        str, Option("twin: embeds prompts and inputs apart, each once; pair: scores them together.")
+    ] = "pair",
+    reads: Annotated[str, Option("Input, as in docs/scorers.md: latent, preview, image, x0, cfg_gap, ...")] = "preview",
+) -> None:
+    """Write a working scorer to start from.
+
+    `nbench models new mine.py --kind twin --reads latent`
+    """
+    from ..scorers.environments.new import new_scorer
+
+    path = new_scorer(file, kind, reads)
+    say(f"written: {path}")
+    say(f"check it: nbench models check {path}:Mine")
+    say(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")

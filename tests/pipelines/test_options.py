@@ -24,7 +24,7 @@ from nbench.builders.prompts.choose import Prompt
 from nbench.builders.spec import build_spec
 from nbench.cli import app
 from nbench.errors import NbenchError
-from nbench.pipelines.aliases import ALIASES
+from nbench.pipelines.aliases import ALIASES, WORLD_PIPELINES
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.pipelines.generate import generate
 from nbench.pipelines.options import PipelineOptions, as_called, parse_arguments
@@ -213,13 +213,13 @@ def test_steps_are_those_of_the_alias() -> None:
 
 
 def test_every_alias_adds_up() -> None:
-    shapes = ALIASES["shapes"]
-    assert shapes.guidance == resolve_pipeline("shapes").guidance
+    for name in WORLD_PIPELINES:
+        assert ALIASES[name].guidance == resolve_pipeline(name).guidance
     for entry in ALIASES.values():
         assert entry.latent_shape is not None
         assert entry.image_size is not None
         factors = {pixels / places for pixels, places in zip(entry.image_size, entry.latent_shape[1:], strict=True)}
-        assert factors == {{"shapes": 2, "sana": 32}.get(entry.name, 8)}
+        assert factors == {{"shapes": 2, "shapes-unet": 2, "sana": 32}.get(entry.name, 8)}
     kinds = {
         "flux": diffusers.FluxPipeline,
         "qwen-image": diffusers.QwenImagePipeline,
@@ -331,7 +331,7 @@ def test_the_list_of_names() -> None:
     listed = {each["name"]: each for each in json.loads(result.stdout)["pipelines"]}
     assert list(listed) == list(ALIASES)
     assert (listed["sdxl"]["latent"], listed["sdxl"]["bytes"]) == ([4, 128, 128], 51 * 4 * 128 * 128 * 2)
-    assert listed["shapes"]["source"] == "embedded"
+    assert listed["shapes"]["source"] == listed["shapes-unet"]["source"] == "embedded"
     table = CliRunner().invoke(app, ["pipelines"]).stdout
     assert "16x128x128" in table
     assert "black-forest-labs/FLUX.1-dev" in table
