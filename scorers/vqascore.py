@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor, to_8_bits
 from .placement import CPU, Placement
-from .protocols import Reads
+from .protocols import PairScorer, Reads
 from .weights import folder_fingerprint, model_folder, read_config, whole_model
 
 if TYPE_CHECKING:
@@ -194,9 +194,14 @@ class ChatVQAScorer:
         )
 
 
-def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> VQAScorer | ChatVQAScorer:
-    """The scorer class that fits the model: BLIP question answering, or image-text-to-text."""
-    blip = "BlipForQuestionAnswering" in (read_config(model_folder(source)).get("architectures") or ())
+def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
+    """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, or image-text-to-text."""
+    from .clip_flant5 import CLIPFlanT5Scorer
+
+    config = read_config(model_folder(source))
+    if config.get("model_type") == "clip_t5":
+        return CLIPFlanT5Scorer(source, name, placement)
+    blip = "BlipForQuestionAnswering" in (config.get("architectures") or ())
     return (VQAScorer if blip else ChatVQAScorer)(source, name, placement)
 
 
