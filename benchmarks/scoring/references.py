@@ -147,7 +147,7 @@ class References:
         self._references, self._named = parse_references(config.references), config.references is not None
         self._shown = shown
 
-    def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
+    def check(self, info: DatasetInfo, say: Callable[[str], None]) -> None:
         """Refuse a requested reference that cannot be loaded before the long work starts.
 
         Raises:
@@ -159,7 +159,7 @@ class References:
             except NbenchError as error:
                 if self._named:
                     raise
-                progress.say(f"no reference scores: {error}")
+                say(f"no reference scores: {error}")
 
     def run(self, folder: DatasetFolder) -> None:
         """Score the final images by each reference without a table of this data set and its current weights. Without
