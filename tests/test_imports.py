@@ -12,10 +12,10 @@ FREE = {"errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "jobs": set[str](),
-    "shards": set[str](),
+    "shards": {"jobs"},
     "shapes": set[str](),
     "pipelines": {"shards"},
-    "builders": {"shards", "shapes", "pipelines"},
+    "builders": {"jobs", "shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
     "training": {"shards", "scorers"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},
