@@ -14,6 +14,7 @@ from ..jobs.records import Record
 from ..jobs.run import clear
 from ..jobs.store import Store
 from ..shards.dataset import INFO_FILE, DatasetFolder
+from ..shards.features import FEATURES_FILE, features_file
 from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
 from ..shards.schema import DatasetInfo, ShardRecord
@@ -76,6 +77,8 @@ class ShardMaker:
         from .first_look import first_look
 
         info = first_look(replace(self._of.plan, prompts=payload.prompts), self._loaded, self._of.shown)
+        if features := features_file(info):
+            self._of.store.write(FEATURES_FILE, features)
         # as it will be read back: an int in a float field would change the bytes when the build is resumed
         self._of.store.create(INFO_FILE, DatasetInfo.from_json(info.to_json(), INFO_FILE).to_json())
 
