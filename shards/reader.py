@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..errors import NbenchError, reason_of
-from .dataset import intact, read_info
+from ..options import Place
+from .dataset import read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
 from .row_columns import array_columns, column_bytes
@@ -196,7 +197,7 @@ class Bench:
         return f"{self.location.url}/{name}"
 
 
-def open_bench(where: str | Path) -> Bench:
+def open_bench(where: Place) -> Bench:
     """Open a data set for reading: a folder, a URL such as `hf://datasets/user/name` or `s3://...`, or a Hub id.
 
     Raises:
@@ -210,8 +211,9 @@ def open_bench(where: str | Path) -> Bench:
             f"{location.url} is half built ({done} of {len(info.shards)} shards): "
             "run the same `nbench build` command again to finish it"
         )
+    sizes = location.sizes("data")
     for record in info.shards:
-        if not intact(location, record):
+        if record is None or sizes.get(record.path) != record.bytes:
             place = record and f"{location.url}/{record.path}"
             raise NbenchError(f"shard {place} is missing or cut short: run `nbench build` again to repair it")
     return Bench(info, location)

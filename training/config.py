@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from ..errors import NbenchError
-from ..options import Option, panel
+from ..options import Option, Place, panel
 
 _training = panel("Training")
 
@@ -23,7 +23,7 @@ class FineTuneConfig:
     reads: ClassVar[Literal["preview", "x0_preview"]] = "preview"
     """The model's input at a position: the preview of the latent, or of the x0 estimate."""
 
-    data: Path
+    data: Place
     out: Path
     positions: Annotated[str, Option("Positions to train on: 20,30 or 20:30 or 0:50:5.")] = "20:30"
     start: Annotated[str | None, Option("CLIPModel to start from. [default: the one that fits the data]")] = None
@@ -46,7 +46,9 @@ class TrainConfig(FineTuneConfig):
     caption.
     """
 
-    data: Annotated[Path, Option("Training data set, as `nbench build ncc` makes it.")] = Path("data/ncc")
+    data: Annotated[Place, Option("Training data set, as `nbench build ncc` makes it: folder, URL or Hub id.")] = Path(
+        "data/ncc"
+    )
     out: Annotated[Path, Option("Output folder of the model; `nbench evaluate --model` takes it.")] = Path(
         "data/noisyclip"
     )
@@ -62,7 +64,9 @@ class X0VQAConfig(FineTuneConfig):
 
     reads: ClassVar[Literal["preview", "x0_preview"]] = "x0_preview"
 
-    data: Annotated[Path, Option("Training data set with x0 estimates (--signals latent,x0,image).")]
+    data: Annotated[
+        Place, Option("Training data set with x0 estimates (--signals latent,x0,image): folder, URL or Hub id.")
+    ]
     out: Annotated[Path, Option("Output folder of the model.")] = Path("data/x0-vqa")
     positions: Annotated[str, Option("Positions to train on: 1:13 or 5,10.")] = "1:13"
     start: Annotated[
@@ -76,7 +80,7 @@ class X0VQAConfig(FineTuneConfig):
 class ProbeTraining:
     """One training run of a probe; all rows are held in memory, D numbers per position."""
 
-    data: Annotated[str | Path, Option("Bench with activations and references: folder, URL or Hub id.")]
+    data: Annotated[Place, Option("Bench with activations and references: folder, URL or Hub id.")]
     layer: Annotated[str, Option("Layer of the denoiser, as in --signals activations:LAYER of the build.")]
     out: Annotated[Path, Option("Output folder; `nbench evaluate --model probe:FOLDER` takes it.")] = Path("data/probe")
     positions: Annotated[str, Option("Positions to train on: 5,10 or 0:50:5.")] = "5,10"

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import NbenchError
+from ...options import local_path
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import digest
 from ...shards.scores import PROMPT, SCORE_SCHEMA, read_scores, reference_path, scores_metadata, write_scores
@@ -71,4 +72,4 @@ def _open(config: BuildConfig) -> ImageSource:
         return hub_images(source, config.image_columns)
     if config.image_columns:
         raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is not one: leave it out")
-    return image_files(Path(source), config.prompt_column)
+    return image_files(local_path("--images", source), config.prompt_column)
