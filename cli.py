@@ -14,6 +14,7 @@ from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.environments import environments_app
 from .commands.evaluate import evaluate_app
+from .commands.jobs import jobs_app
 from .commands.models import models_app
 from .commands.panels import SCORERS
 from .commands.pipelines import pipelines_app
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for topic in (
     build_app,
+    jobs_app,
     corrupt_app,
     data_app,
     evaluate_app,

@@ -31,7 +31,7 @@ def status(
     import json
     from dataclasses import asdict
 
-    from ..jobs.places import at_work
+    from ..jobs.status import at_work
 
     jobs = at_work(path)
     if as_json:

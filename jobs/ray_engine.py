@@ -1,4 +1,4 @@
-"""The engine on a Ray cluster: an actor for each worker, one unit in flight at each, and attempts counted by the driver.
+"""The engine on a Ray cluster: an actor for each worker, one unit in flight at each; the driver counts attempts.
 
 Ray restarts an actor that dies, but retries no call: a call that Ray retries is bound to its actor, and hangs when the
 actor's node has left. The driver gives the unit to an actor that has answered a ping instead.
@@ -6,6 +6,7 @@ actor's node has left. The driver gives the unit to an actor that has answered a
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ class RayEngine:
         joined = ray.is_initialized()
         if not joined:
             try:
-                ray.init(self.address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             except Exception as error:  # Ray raises a dozen unrelated types
                 raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
         team = _Actors(self, assignment, hear)
@@ -104,7 +105,7 @@ class _Actors:
         options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_gpus": gpus, "num_cpus": 1}
         if engine.runtime_env:
             options["runtime_env"] = dict(engine.runtime_env)
-        remote = ray.remote(_Remote).options(**options)
+        remote: Any = ray.remote(_Remote).options(**options)
         reference = ray.put(assignment)  # once for the cluster, not once for each actor
         actors = [remote.remote(reference) for _ in range(workers)]
         self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]

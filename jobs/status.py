@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from ..options import Place
 from .claims import CLAIMS, owners
 from .job import JobFile
+from .places import store_at
 from .records import FAILURES, Record, Records
-from .store import Store
+from .store import LocalStore, Store
 
 _RECENT, _READ = 500, 1000
 """Records that tell the present rate, and the number of records that are read for the speed of workers."""
@@ -84,6 +86,15 @@ def job_status(store: Store) -> Status | None:
         _workers(records.read(newest), {owner.name for owner in owners(store)}),
         failures,
     )
+
+
+def at_work(place: Place) -> list[Status]:
+    """The jobs at work at a place; of a local folder also those at its score tables."""
+    stores = [store_at(place)]
+    if isinstance(stores[0], LocalStore):
+        folder = stores[0].root
+        stores += [LocalStore(parts) for name in (".*.parts", "scores/.*.parts") for parts in sorted(folder.glob(name))]
+    return [status for store in stores if (status := job_status(store)) is not None]
 
 
 def _rate(times: list[float], last_sign: float) -> float | None:
