@@ -66,7 +66,7 @@ class BuildConfig(PromptSelection):
         str | Path | None,
         _images(
             "Images for --process forward: a folder with captions.jsonl or with NAME.txt beside NAME.png, tar shards, "
-            "genai-bench (with human ratings), or a data set on the Hub."
+            "genai-bench (with human ratings), a data set on the Hub, or shapes:COUNT (rendered scenes)."
         ),
     ] = None
     image_columns: Annotated[
