@@ -24,6 +24,7 @@ from .commands.scores import scores_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError, one_line
+from .printing import echo
 
 INTERRUPTED = 130
 
@@ -55,22 +56,25 @@ app.add_typer(train_app, name="train", rich_help_panel=SCORERS)
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line on stderr and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     try:
         app(arguments, prog_name="nbench")
     except NbenchError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        print("error:", one_line(str(error), 4000), file=sys.stderr)
+        echo("error:", one_line(str(error), 4000), err=True)
         sys.exit(2)
     except SystemExit as exit:
         if exit.code == INTERRUPTED:
-            print("interrupted: run the same command again to resume", file=sys.stderr)
+            echo("interrupted: run the same command again to resume", err=True)
         raise
 
 
 def _version(show: bool) -> None:
     if show:
-        print(f"nbench {__version__}")
+        echo(f"nbench {__version__}")
         raise typer.Exit
 
 

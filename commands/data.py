@@ -10,6 +10,7 @@ import typer
 from ..builders.importing.config import ImportConfig
 from ..errors import NbenchError
 from ..options import Argument, Option
+from ..printing import echo
 from ..shards.convert_config import ConvertConfig
 from ..shards.hub.config import PublishConfig
 from .configured import AsJson, Group, command
@@ -44,14 +45,13 @@ def inspect(
     bench = open_bench(path)
     if row is not None:
         write_out(sheet, contact_sheet(bench, row))
-        print("written:", sheet)
+        echo("written:", sheet)
         return
     inspection = inspect(bench)
     if as_json:
-        print(json.dumps(inspection.to_dict()))
+        echo(json.dumps(inspection.to_dict()))
         return
-    from rich.console import Console
-
+    from ..screen import Console
     from ..shards.inspect import inspection_table
 
     Console().print(inspection_table(inspection))
@@ -92,11 +92,11 @@ def verify(
         defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
     if as_json:
         rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
-        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
+        echo(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
     else:
         for defect in defects:
-            print(defect)
-        print(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
+            echo(defect)
+        echo(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
     raise typer.Exit(1 if defects else 0)
 
 
@@ -115,7 +115,7 @@ def convert(config: ConvertConfig) -> None:
 
     with BuildProgress("convert", max(1, read_info(Location.of(config.source)).rows)) as progress:
         info = convert(config, progress.advance)
-    print(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+    echo(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
 
 
 @command(data_app, panel=DATA, no_args_is_help=True)
@@ -130,10 +130,10 @@ def publish(config: PublishConfig) -> None:
 
     report = publish(config)
     if config.dry_run:
-        print(report.listing())
+        echo(report.listing(), keep="\n")
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
-    print(f"{report.url}: {upload}, commit {report.commit}")
+    echo(f"{report.url}: {upload}, commit {report.commit}")
 
 
 @import_app.callback()
@@ -152,4 +152,4 @@ def noisyclip_pt(config: ImportConfig) -> None:
     report = import_noisyclip(config)
     failed = f", {report.failed} failed" if report.failed else ""
     unused = f"; prompts without files: {report.unused}" if report.unused else ""
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")
+    echo(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

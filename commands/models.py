@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..options import Argument, Fields, Option
+from ..printing import echo
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
 
@@ -32,9 +33,9 @@ def models(
 
     rows = list_models()
     if as_json:
-        print(json.dumps(rows))
+        echo(json.dumps(rows))
         return
-    from rich.console import Console
+    from ..screen import Console
 
     named, families = models_tables(rows)
     Console().print(named, "", families)
@@ -55,10 +56,9 @@ def show(
 
     row = find_model(name)
     if as_json:
-        print(json.dumps(row))
+        echo(json.dumps(row))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from ..screen import Console, Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
     for column, value in row.items():
@@ -87,7 +87,7 @@ def check(
 
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
-        print(f"{scorer.name}: {line}")
+        echo(f"{scorer.name}: {line}")
     if problems:
         raise typer.Exit(1)
-    print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+    echo(f"{scorer.name}: reads {scorer.reads}, nothing wrong")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ..printing import echo
 from ..training.config import ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
 
@@ -20,7 +21,7 @@ def noisyclip(config: TrainConfig) -> None:
     from ..training.noisyclip import train
 
     quieten_transformers()
-    print("written:", train(config))
+    echo("written:", train(config))
 
 
 @command(train_app, "x0-vqa")
@@ -37,7 +38,7 @@ def x0_vqa(config: X0VQAConfig) -> None:
     from ..training.x0vqa import train
 
     quieten_transformers()
-    print("written:", train(config))
+    echo("written:", train(config))
 
 
 @command(train_app)
@@ -48,4 +49,4 @@ def probe(config: ProbeTraining) -> None:
     """
     from ..training.probe import train_probe
 
-    print("written:", train_probe(config))
+    echo("written:", train_probe(config))

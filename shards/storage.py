@@ -47,11 +47,12 @@ class Location:
         """The local path; None if it is not on this machine."""
         return Path(self.root) if "file" in _protocols(self.fs) else None
 
-    def same(self, other: Location) -> bool:
-        """Whether both are the same folder."""
+    def inside(self, other: Location) -> bool:
+        """Whether this is the folder `other`, or in it."""
         if self.folder and other.folder:
-            return os.path.realpath(self.folder) == os.path.realpath(other.folder)
-        return type(self.fs) is type(other.fs) and self.root == other.root
+            return is_inside(self.folder, other.folder)
+        root, other_root = (re.sub("/+", "/", location.root) for location in (self, other))
+        return type(self.fs) is type(other.fs) and f"{root}/".startswith(f"{other_root}/")
 
     def open(self, name: str) -> Path | BinaryIO:
         """Open `name` for reading: a local path, else a file that fetches only the requested ranges."""
@@ -93,6 +94,18 @@ class Location:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The sizes of the files in `folder`, by name, from one listing; a file system may leave out some or all."""
+        try:
+            if self.folder:
+                with os.scandir(self.folder / folder) as entries:
+                    return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if entry.is_file()}
+            found = self.fs.ls(f"{self.root}/{folder}", detail=True)
+        except Exception:  # every filesystem of fsspec raises its own types; the files are then asked for one by one
+            return {}
+        files = ((Path(entry["name"]).name, entry) for entry in found if entry.get("type") == "file")
+        return {f"{folder}/{name}": int(entry["size"]) for name, entry in files if entry.get("size") is not None}
+
     def names(self, folder: str, suffix: str) -> list[str]:
         """The files in `folder` that end in `suffix`, sorted; empty if there is no such folder."""
         try:
@@ -110,6 +123,20 @@ class Location:
             raise
         except Exception as error:  # every filesystem of fsspec raises its own types
             raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder`, or in it; see `is_same`."""
+    resolved = Path(os.path.realpath(path))
+    return any(is_same(place, folder) for place in (resolved, *resolved.parents))
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether both are there and one file or folder, by whatever links, mounts or spelling."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

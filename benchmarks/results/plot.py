@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import NbenchError, reason_of
+from ...errors import NbenchError, one_line, reason_of
 from ...shards.atomic import atomic_write
 from .result_file import EvaluationReport
 
@@ -38,6 +38,7 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "#E6E6E6",
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a name is no formula
 }
 
 
@@ -55,7 +56,9 @@ def plot_report(report: EvaluationReport, path: Path) -> None:
     references = sorted(report.yardsticks, reverse=True)  # vqascore, the independent reference, before clip
     with rc_context(_STYLE):
         figure = Figure(figsize=(11, 0.9 + 3.6 * len(references)), layout="constrained")
-        figure.suptitle(f"{report.bench}: {report.n_prompts} prompts, Best-of-{report.n_candidates}", color=_INK)
+        figure.suptitle(
+            f"{one_line(report.bench)}: {report.n_prompts} prompts, Best-of-{report.n_candidates}", color=_INK
+        )
         for (left, right), reference in zip(
             figure.subplots(len(references), 2, squeeze=False), references, strict=True
         ):
@@ -72,7 +75,7 @@ def plot_report(report: EvaluationReport, path: Path) -> None:
 def _agreement(axes: Axes, report: EvaluationReport, reference: str) -> None:
     axes.axhline(0, color=_FAINT, linewidth=1)
     _lines(axes, report, reference, "position", "spearman")
-    axes.set_title(f"Agreement with {reference} of the final image")
+    axes.set_title(f"Agreement with {one_line(reference)} of the final image")
     axes.set_xlabel(f"position in the trajectory (0: noise, {report.steps}: finished)")
     axes.set_ylabel("Spearman within prompts")
     axes.legend(loc="upper left")
@@ -82,7 +85,7 @@ def _selection(axes: Axes, report: EvaluationReport, reference: str) -> None:
     mark = report.yardsticks[reference]
     # curves rise from the lower line to the upper one: each label stands at the end away from them
     for value, label, dashes, x, align, offset in (
-        (mark.final, f"chosen by {mark.chooser} on the final images", (5, 2), 0, "left", (3, 4)),
+        (mark.final, f"chosen by {one_line(mark.chooser)} on the final images", (5, 2), 0, "left", (3, 4)),
         (mark.random, "a random candidate", (1, 1.5), 1, "right", (-3, -12)),
     ):
         if value is not None:
@@ -93,11 +96,11 @@ def _selection(axes: Axes, report: EvaluationReport, reference: str) -> None:
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}, zorder=3,
             )  # fmt: skip
     _lines(axes, report, reference, "cost_steps", "best_of_n")
-    axes.set_title(f"{reference} of the candidate chosen early")
+    axes.set_title(f"{one_line(reference)} of the candidate chosen early")
     axes.set_xlabel(
         f"denoiser steps for one chosen image ({report.steps * report.n_candidates}: all candidates finished)"
     )
-    axes.set_ylabel(f"mean {reference}")
+    axes.set_ylabel(f"mean {one_line(reference)}")
     axes.margins(y=0.12)
 
 
@@ -114,5 +117,10 @@ def _lines(axes: Axes, report: EvaluationReport, reference: str, x: str, y: str)
             marker=_MARKERS[index % len(_MARKERS)],
             markersize=4.5 if len(points) <= 26 else 0,
             linewidth=2,
-            label=model,
+            label=_label(model),
         )
+
+
+def _label(model: str) -> str:
+    """The legend's name of a model; matplotlib leaves out names that begin with an underscore."""
+    return f" {one_line(model)}" if model.startswith("_") else one_line(model)

@@ -81,9 +81,11 @@ def _missing(place: str, name: str, columns: Sequence[str] | Mapping[str, Any]) 
 
 def _plain(value: object, place: str, what: str, kinds: tuple[type, ...] = (str, int, float)) -> str:
     """A text, or a number as text; invalid Unicode is refused here, not when a shard is written."""
-    if not isinstance(value, kinds):
+    if not isinstance(value, kinds) or isinstance(value, bool):
         raise NbenchError(f"{place}: the {what} is {type(value).__name__}, not text: choose another column")
     text = str(value)
+    if "\0" in text:
+        raise NbenchError(f"{place}: the {what} has a NUL character: write the file as UTF-8 text")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from ...errors import NbenchError
+from ...errors import NbenchError, one_line
+from ...printing import echo
 from ..dataset import INFO_FILE
 from .config import PublishConfig
 from .package import CARD, Package, PublishedFile, pack
@@ -41,8 +41,8 @@ class PublishReport:
 
     def listing(self) -> str:
         """The files with their sizes, those left out, and the card."""
-        lines = [f"{file.bytes:>15,}  {file.path}" for file in self.files]
-        lines += [f"{'not sent':>15}  {path}" for path in self.left_out]
+        lines = [f"{file.bytes:>15,}  {one_line(file.path)}" for file in self.files]
+        lines += [f"{'not sent':>15}  {one_line(path)}" for path in self.left_out]
         return "\n".join([*lines, f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}", "", self.card])
 
 
@@ -130,4 +130,4 @@ def _size(files: Sequence[PublishedFile]) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    echo(text, err=True)

@@ -65,6 +65,11 @@ def test_formats(tmp_path: Path) -> None:
         ),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": []}}\n', "tags need basic, advanced; these have basic"),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "tags are malformed"),
+        ("p.csv", "id;prompt\n1;a, b\n", "separates its cells by ';': write it with commas"),
+        ("p.csv", "id,prompt\n1,a\nid,prompt\n2,b\n", "row 2 repeats the header: remove it"),
+        ("p.csv", "id,prompt\n1,a\0b\n", "row 1: the prompt in prompt has a NUL character"),
+        ("p.txt", "a\0 \0c\0", "row 1: the prompt in prompt has a NUL character"),
+        ("p.jsonl", '{"prompt": "a", "id": true}\n', "row 1: the id in id is bool, not text"),
         ("p.csv", "prompt,tags\na,texture\n", "row 1, column tags: 'texture' is none of GenAI-Bench's skills"),
         ("p.csv", 'prompt,tags\na,"{""basic"": "\n', "column tags: not a JSON object"),
         ("p.jsonl", '{"prompt": "a", "corruptions": {"subject": "b"}}\n', "corruptions need subject, colour"),
@@ -74,6 +79,13 @@ def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> Non
     (tmp_path / name).write_text(content)
     with pytest.raises(NbenchError, match=message):
         read_prompts(tmp_path / name)
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["prompt", "prompt"]), tmp_path / "p.parquet")
+    with pytest.raises(NbenchError, match="has two columns prompt: rename or remove one"):
+        read_prompts(tmp_path / "p.parquet")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
