@@ -12,6 +12,7 @@ from .commands.build import build_app
 from .commands.configured import Group
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
+from .commands.environments import environments_app
 from .commands.evaluate import evaluate_app
 from .commands.models import models_app
 from .commands.panels import SCORERS
@@ -51,6 +52,7 @@ for topic in (
     app.add_typer(topic)
 app.add_typer(models_app, name="models", rich_help_panel=SCORERS)
 app.add_typer(train_app, name="train", rich_help_panel=SCORERS)
+app.add_typer(environments_app)
 
 
 def main() -> None:

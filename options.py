@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from .errors import NbenchError
+
+Place = str | Path
+"""A folder, or the URL of one as text: `Path` would take a slash from s3://bucket/folder."""
+_LOST_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+
+
+def lost_url(path: object) -> str | None:
+    """The URL that became a `Path`; None if it is none.
+
+    >>> lost_url(Path("s3://bucket/folder")), lost_url(Path("data/s3:/x")), lost_url("s3://bucket")
+    ('s3://bucket/folder', None, None)
+    """
+    match = _LOST_URL.match(str(path)) if isinstance(path, Path) else None
+    return match and f"{match[1]}://{str(path)[match.end() :]}"
+
+
+def local_path(name: str, place: Place) -> Path:
+    """The path `place` of the option or input `name`.
+
+    Raises:
+        NbenchError: it is a URL.
+    """
+    if url := lost_url(Path(place)):
+        raise NbenchError(f"{name} {url} is a URL: give a path on this machine")
+    return Path(place)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ..options import Fields, Option, panel
+from ..options import Fields, Option, Place, panel
 from ..scorers.placement import Placement
 from .scoring.options import ScoreOptions
 
@@ -28,7 +28,7 @@ class EvaluateConfig:
     """
 
     bench: Annotated[
-        str | Path | None,
+        Place | None,
         Option(
             "Data set with references: folder, URL or Hub id. [default: data/noisy-genai-bench, built if missing]",
             env="NBENCH_BENCH",

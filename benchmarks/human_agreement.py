@@ -11,6 +11,7 @@ import numpy as np
 
 from ..builders.prompts.choose import read_prompts
 from ..errors import NbenchError, reason_of
+from ..options import local_path
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
 from .metrics.arrays import Array, Indices
@@ -138,7 +139,11 @@ def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple
     """
     if bench is not None:
         _require_published(bench)
-    table = read_score_table(Path(scores)) if bench is None or Path(scores).suffix else finished_table(bench, scores)
+    table = (
+        read_score_table(local_path("scores", scores))
+        if bench is None or Path(scores).suffix
+        else finished_table(bench, scores)
+    )
     _require_same(bench, table)
     if ratings is not None:
         return table, read_score_table(ratings, RATINGS)

@@ -13,7 +13,7 @@ from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
 from ..shards.storage import is_same
-from .prompts.request import SOURCES, PromptRequest, PromptSelection, prompt_option
+from .prompts.request import SOURCES, WORLD, PromptRequest, PromptSelection, prompt_option
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS = 50
@@ -67,7 +67,7 @@ class BuildConfig(PromptSelection):
         str | Path | None,
         _images(
             "Images for --process forward: a folder with captions.jsonl or with NAME.txt beside NAME.png, tar shards, "
-            "genai-bench (with human ratings), or a data set on the Hub."
+            "genai-bench (with human ratings), a data set on the Hub, or shapes:COUNT (rendered scenes)."
         ),
     ] = None
     image_columns: Annotated[
@@ -97,7 +97,8 @@ class BuildConfig(PromptSelection):
     references: Annotated[
         tuple[str, ...] | None,
         _data_set(
-            "References of a bench: SCORER or NAME=SCORER, any scorer of images. [default: clip,vqascore]",
+            "References of a bench: SCORER or NAME=SCORER, any scorer of images. [default: clip,vqascore; "
+            "in the embedded world also truth]",
             text=str | None,
             parse=words,
         ),
@@ -150,7 +151,14 @@ class BuildConfig(PromptSelection):
     def prompt_request(self) -> PromptRequest:
         """The source of the prompts and the selection from it."""
         selection = {each.name: getattr(self, each.name) for each in fields(PromptSelection)}
-        return PromptRequest(self.prompts or "shapes", **selection)
+        return PromptRequest(self.prompts or WORLD, **selection)
+
+    @property
+    def of_the_world(self) -> bool:
+        """Whether the embedded world makes the images, of captions of its own."""
+        from ..pipelines.aliases import WORLD_PIPELINES
+
+        return self.process == "reverse" and self.pipeline in WORLD_PIPELINES and self.prompt_request.source == WORLD
 
     @property
     def n_steps(self) -> int:

@@ -121,7 +121,7 @@ def maker_of(spec: Mapping[str, Any], location: str | None = None) -> PipelineEn
     recorded, content = spec["pipeline"]["name"], spec["pipeline"]["content"]
     name = location or recorded
     alias = ALIASES.get(name)
-    is_folder = Path(alias.source if alias else name).is_dir()
+    is_folder = Path(alias.source if alias else name).exists()  # or a single file
     # the commit identifies a pipeline on the Hub, and may not be the newest; a hash of its files identifies a folder
     commit = content if re.fullmatch("[0-9a-f]{40}", content) else None
     if is_folder and commit:

@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..options import Fields, Option
+from ..options import Fields, Option, local_path
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -147,6 +148,8 @@ def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
         kind, default, parse = list[str] | None, None, tuple
     elif str in members:  # also for str | Path
         kind = str | None if NoneType in members else str
+    elif option.parse is None and {Path, list[Path]} & set(members):
+        parse = partial(_local, option.flag or (name if option.argument else f"--{name.replace('_', '-')}"))
     if option.argument:
         info: Any = typer.Argument(help=option.help, rich_help_panel=option.panel)
         name = option.flag or name
@@ -160,3 +163,12 @@ def _field(name: str, kind: Any, default: Any, option: Option) -> _Field:
 
 def _unchanged(value: Any) -> Any:
     return value
+
+
+def _local(name: str, value: Any) -> Any:
+    """`value` of an option that takes one or several paths.
+
+    Raises:
+        NbenchError: it is a URL.
+    """
+    return [local_path(name, path) for path in value] if isinstance(value, list) else local_path(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from ..printing import echo
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
 
-models_app = typer.Typer(cls=Group, invoke_without_command=True, help="List scorers, show one, or check one.")
+models_app = typer.Typer(
+    cls=Group, invoke_without_command=True, help="List scorers, show one, check one, or write a new one."
+)
 
 
 @models_app.callback()
@@ -91,3 +94,23 @@ def check(
     if problems:
         raise typer.Exit(1)
     echo(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+
+
+@command(models_app)
+def new(
+    file: Annotated[Path, Argument("Python file to write.")],
+    kind: Annotated[
+        str, Option("twin: embeds prompts and inputs apart, each once; pair: scores them together.")
+    ] = "pair",
+    reads: Annotated[str, Option("Input, as in docs/scorers.md: latent, preview, image, x0, cfg_gap, ...")] = "preview",
+) -> None:
+    """Write a working scorer to start from.
+
+    `nbench models new mine.py --kind twin --reads latent`
+    """
+    from ..scorers.environments.new import new_scorer
+
+    path = new_scorer(file, kind, reads)
+    echo(f"written: {path}")
+    echo(f"check it: nbench models check {path}:Mine")
+    echo(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")

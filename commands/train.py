@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ..printing import echo
-from ..training.config import ProbeTraining, TrainConfig, X0VQAConfig
+from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
+from .yaml_options import read_options
 
 train_app = typer.Typer(cls=Group, no_args_is_help=True, help="Train a scorer.")
 
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="YAML file with options by name, such as `batch_size: 32`; options on the command line win.",
+        callback=read_options,
+        is_eager=True,
+        expose_value=True,
+    ),
+]
+
 
 @command(train_app)
-def noisyclip(config: TrainConfig) -> None:
-    """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as hard negatives.
+def noisyclip(config: TrainConfig, options: ConfigFile = None) -> None:
+    """Fine-tune a dual encoder's image tower on noisy latents, with corrupted captions as hard negatives.
 
     `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
+
+    `torchrun --nproc-per-node 4 -m nbench train noisyclip --base google/siglip-base-patch16-224 --tune lora`
+    """
+    from ..pipelines.quiet import quieten_transformers
+    from ..training.noisyclip import train
+
+    quieten_transformers()
+    echo("written:", train(config))
+
+
+@command(train_app)
+def latentclip(config: LatentCLIPConfig, options: ConfigFile = None) -> None:
+    """Train a dual encoder that reads latents and is told their noise level, one for all positions.
+
+    `nbench train latentclip --data data/ncc --process forward --epochs 50 --out data/latentclip`
     """
     from ..pipelines.quiet import quieten_transformers
     from ..training.noisyclip import train
@@ -25,7 +54,7 @@ def noisyclip(config: TrainConfig) -> None:
 
 
 @command(train_app, "x0-vqa")
-def x0_vqa(config: X0VQAConfig) -> None:
+def x0_vqa(config: X0VQAConfig, options: ConfigFile = None) -> None:
     """Fine-tune a VQA model on previews of x0 estimates, to give the answers it gives for the finished image.
 
     `nbench build ncc --positions 1:13 --signals latent,x0,image --out data/ncc-x0`
@@ -42,7 +71,7 @@ def x0_vqa(config: X0VQAConfig) -> None:
 
 
 @command(train_app)
-def probe(config: ProbeTraining) -> None:
+def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
     """Train a small head that predicts a reference from the denoiser's activations.
 
     `nbench train probe --data data/bench --layer transformer_blocks.3 --positions 5,10 --out data/probe`

@@ -9,6 +9,8 @@ from typing import Any
 from ..shards.schema import PreviewMap
 from .lora import Lora
 
+WORLD_PIPELINES = ("shapes", "shapes-unet")
+"""The generators of the embedded world."""
 WORLD_PIPELINE = Path(__file__).parents[1] / "shapes" / "weights" / "pipeline"
 _SDXL_PREVIEW = PreviewMap(
     weight=tuple(
@@ -26,7 +28,8 @@ class PipelineEntry:
     `preview` None is fitted by the build. `latent_shape` [C, H, W] and `image_size` (height, width) are those of a call
     without options, None where only the pipeline's files can tell; `patch` latents a side are one of the denoiser's
     tokens, where that limits sizes. `quantize` and `attention` name backends of diffusers; `vae_dtype` None is that of
-    the other parts; `variant` is in the names of the weight files.
+    the other parts; `variant` is in the names of the weight files. The weights are in `source`, or in the single file
+    `checkpoint`.
     """
 
     name: str
@@ -47,6 +50,7 @@ class PipelineEntry:
     vae_dtype: str | None = None
     variant: str | None = None
     loras: tuple[Lora, ...] = ()
+    checkpoint: Path | None = None
 
     @property
     def side_multiple(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import NbenchError, failure_of
+from .packages import missing_package
 from .replaced_method import replace_method
 
 NOT_FINITE = "image not finite: decode it in float32 (--vae-dtype float32)"
@@ -44,6 +45,8 @@ def call_pipeline(pipe: Any, **arguments: Any) -> Images:
     except Exception as error:  # pipelines raise whatever their parts do
         if is_out_of_memory(error):
             raise
+        if package := missing_package(error):
+            raise NbenchError(f"{name} needs the package {package}: pip install {package}") from error
         reason = failure_of(error)
         raise NbenchError(f"{name} does not run ({reason}): check its scheduler and options") from error
     values = _images(result, name)

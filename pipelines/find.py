@@ -20,9 +20,12 @@ from .aliases import ALIASES, PipelineEntry
 from .loading import applied, quantization
 from .lora import load_loras
 from .options import PipelineOptions, pipeline_class, with_options
+from .packages import missing_package
 from .quiet import quieten_diffusers
 from .schedulers import swapped
+from .single_file import check_single_file, configuration_of, open_single_file
 from .sizes import check_sides, read_json
+from .whole_parts import whole_parts
 
 _TEXT_PARTS = ("text_encoder", "tokenizer")
 _READ_BY_PIPELINES = {".json", ".safetensors", ".bin", ".txt", ".model"}
@@ -55,14 +58,17 @@ def resolve_pipeline(
 def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> PipelineEntry:
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
+    if folder.exists() and options.revision is not None:
+        raise NbenchError(f"pipeline {name} is a local one, which has no revisions: leave --revision out")
+    if options.config is not None and not folder.is_file():
+        raise NbenchError(f"--config is for single-file checkpoints, and {name} is none: leave it out")
     if folder.is_dir():
-        if options.revision is not None:
-            raise NbenchError(f"pipeline {name} is a folder, which has no revisions: leave --revision out")
         return _from_folder(entry, folder)
     if folder.is_file():
-        raise NbenchError(
-            f"{name} is a single file: make a folder of it with from_single_file and save_pretrained of its class"
-        )
+        check_single_file(folder)
+        configured = _from_folder(entry, configuration_of(folder, options.config))
+        content = hashlib.sha256(f"{configured.content} {_file_hash(folder)}".encode()).hexdigest()
+        return replace(configured, content=content, checkpoint=folder)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", entry.source):
         near = get_close_matches(name, ALIASES, 1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(ALIASES)}, a folder or a Hub id"
@@ -102,21 +108,21 @@ def load_pipeline(
             f"pipeline {entry.name} is of a class that diffusers {diffusers.__version__} lacks "
             f"({index.get('_class_name')}): update diffusers; code that comes with a pipeline is not run"
         )
-    given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True, **_left_out(entry, index, kind)}
-    if entry.variant:
-        given["variant"] = entry.variant
-    if entry.vae_dtype:
-        if "vae" not in index:
-            raise NbenchError(f"pipeline {entry.name} has no VAE: leave --vae-dtype out")
-        given["dtype"] = {"default": given["dtype"], "vae": getattr(torch, entry.vae_dtype)}
+    parts: dict[str, Any] = _left_out(entry, index, kind)
     if "safety_checker" in index:
         # it blackens images, and a bench must show what was made
-        given |= {"safety_checker": None, "requires_safety_checker": False}
-    if entry.quantize:
-        given["quantization_config"] = quantization(entry.quantize, index, dtype)
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+    if entry.vae_dtype and "vae" not in index:
+        raise NbenchError(f"pipeline {entry.name} has no VAE: leave --vae-dtype out")
     try:
-        pipe = diffusers.DiffusionPipeline.from_pretrained(entry.source, **given)
+        with whole_parts():
+            if entry.checkpoint:
+                pipe = open_single_file(entry, kind, index, dtype, parts)
+            else:
+                pipe = _open_folder(entry, index, dtype, parts)
     except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
+        if package := missing_package(error):
+            raise NbenchError(f"pipeline {entry.name} needs the package {package}: pip install {package}") from error
         reason = reason_of(error)
         raise NbenchError(f"diffusers cannot open pipeline {entry.name} ({reason}): check its files") from error
     if entry.scheduler:
@@ -131,13 +137,26 @@ def load_pipeline(
     return applied(pipe, options or PipelineOptions(), entry.attention, device)
 
 
-def _left_out(entry: PipelineEntry, index: Mapping[str, Any], kind: Any) -> dict[str, None]:
+def _open_folder(entry: PipelineEntry, index: Mapping[str, Any], dtype: str, parts: Mapping[str, Any]) -> Any:
+    import diffusers
+    import torch
+
+    dtypes = {"default": getattr(torch, dtype), **({"vae": getattr(torch, entry.vae_dtype)} if entry.vae_dtype else {})}
+    given: dict[str, Any] = {"dtype": dtypes if entry.vae_dtype else dtypes["default"], **parts}
+    if entry.variant:
+        given["variant"] = entry.variant
+    if entry.quantize:
+        given["quantization_config"] = quantization(entry.quantize, index, dtype)
+    return diffusers.DiffusionPipeline.from_pretrained(entry.source, local_files_only=True, **given)
+
+
+def _left_out(entry: PipelineEntry, index: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Parts that a folder was saved without on purpose, as SD3's third text encoder: the pipeline does without them.
 
     Raises:
         NbenchError: the folder of a part that model_index.json names is missing.
     """
-    left_out: dict[str, None] = {}
+    left_out: dict[str, Any] = {}
     for name, part in index.items():
         if not isinstance(part, list) or name == "safety_checker":
             continue
@@ -179,6 +198,7 @@ def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
     defaults = folder_entry(folder)
     return replace(
         entry,
+        source=str(folder),
         content=_hash(folder),
         guidance=defaults.guidance,
         call_kwargs=defaults.call_kwargs,
@@ -189,10 +209,13 @@ def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
 def _hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _READ_BY_PIPELINES):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()} {_file_hash(path)}\n".encode())
     return total.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(hub_id: str, revision: str | None, variant: str | None, parts: Sequence[str] | None) -> Path:

@@ -78,6 +78,10 @@ class PipelineOptions:
     variant: Annotated[
         str | None, _option("Weight files to load, as fp16 for model.fp16.safetensors. [default: those without]")
     ] = None
+    config: Annotated[
+        str | None,
+        _option("Configuration of a single-file checkpoint: FOLDER or Hub id. [default: beside it, or by its layout]"),
+    ] = None
     scheduler: Annotated[
         str | None, _option("First-order scheduler of diffusers: Euler, DDIM, UniPC. [default: the pipeline's]")
     ] = None

@@ -137,6 +137,12 @@ def _random(space: LatentSpace, placement: Placement) -> Scorer:
     return RandomScorer()
 
 
+def _truth(space: LatentSpace, placement: Placement) -> Scorer:
+    from .truth import TruthScorer
+
+    return TruthScorer(space)
+
+
 def _oracle(reference: str) -> Scorer:
     from .baselines import OracleScorer
 
@@ -179,6 +185,7 @@ BUILTIN = {
         "image", _imagereward, "THUDM/ImageReward", "479 M", "about -3..3", "arXiv 2304.05977", "image-reward"
     ),
     "blip-itm": Builtin("image", _blip_itm, _ITM, "224 M", "0..1", "arXiv 2201.12086"),
+    "truth": Builtin("image", _truth, "", "0", "0 or 1", ""),
     "cfg-gap": Builtin("cfg_gap", _cfg_gap, "", "0", "0..", "arXiv 2505.23343"),
     "random": Builtin("nothing", _random, "", "0", "0..1", ""),
     "oracle": Builtin("reference:clip", lambda space, placement: _oracle("clip"), "", "0", "the reference's", ""),
@@ -202,6 +209,10 @@ def _latentclip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
 
 
 def _any_vqa(model: str, space: LatentSpace, placement: Placement) -> Scorer:
+    if model.startswith(("http://", "https://")):
+        from .vqa_endpoint import EndpointVQAScorer
+
+        return EndpointVQAScorer(model)
     from .vqascore import vqa_scorer
 
     return vqa_scorer(model, f"vqascore-{file_name(model)}", placement)
@@ -234,10 +245,16 @@ def _probe(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     return ProbeScorer(model, file_name(model), placement)
 
 
-def _t2v(model: str, space: LatentSpace, placement: Placement) -> Scorer:
-    from .external import T2VScorer
+def _elsewhere(way: str) -> Callable[[str, LatentSpace, Placement], Scorer]:
+    """The scorers of a function of `environments.ways`."""
 
-    return T2VScorer(model, placement)
+    def load(rest: str, space: LatentSpace, placement: Placement) -> Scorer:
+        from .environments import ways
+
+        scorer: Scorer = getattr(ways, way)(rest, space, placement)
+        return scorer
+
+    return load
 
 
 FAMILIES = {
@@ -257,7 +274,7 @@ FAMILIES = {
         "folder or Hub id",
         "image",
         "0..1",
-        "P(yes) of any image-text-to-text or BLIP VQA model",
+        "P(yes) of any image-text-to-text or BLIP VQA model, or at URL#MODEL",
         "arXiv 2404.01291",
     ),
     "blip-itm": Family(
@@ -280,7 +297,33 @@ FAMILIES = {
         _open_clip, "MODEL[:WEIGHTS]", "preview", "-1..1", "any model of the package open_clip", package="open_clip"
     ),
     "t2v": Family(
-        _t2v, "MODEL", "image", "0..1", "any model of the package t2v_metrics", "arXiv 2404.01291", "t2v_metrics"
+        _elsewhere("t2v_scorer"),
+        "MODEL",
+        "image",
+        "0..1",
+        "t2v_metrics in its environment (`nbench env t2v_metrics`)",
+        "arXiv 2404.01291",
+        "t2v_metrics",
+    ),
+    "env": Family(
+        _elsewhere("env_scorer"),
+        "NAME[:MODEL]",
+        "image",
+        "the package's",
+        "a package in its environment, of `nbench env`",
+    ),
+    "python": Family(
+        _elsewhere("python_scorer"),
+        "PYTHON:FACTORY",
+        "the scorer's",
+        "the scorer's",
+        "FILE.py:CLASS under another Python",
+    ),
+    "uv": Family(
+        _elsewhere("uv_scorer"), "FACTORY", "the scorer's", "the scorer's", "a script's class; uv makes its environment"
+    ),
+    "http": Family(
+        _elsewhere("http_scorer"), "URL[+URL]", "the scorer's", "the scorer's", "servers of `nbench serve-scorer`"
     ),
     "oracle": Family(
         lambda model, space, placement: _oracle(model),

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import NbenchError, reason_of
 from ..pipelines.vae import decode
+from ..pipelines.whole_parts import whole_parts
 from ..shards.schema import LatentSpace, PreviewMap
 from .placement import CPU, Placement
 from .protocols import Reads
@@ -98,13 +99,14 @@ def vae_decoder(space: LatentSpace, source: str | Path, placement: Placement = C
 
     folder = model_or_pipeline(source)
     try:
-        if (folder / "model_index.json").is_file():
-            name = json.loads((folder / "model_index.json").read_text())["vae"][1]
-            vae = getattr(diffusers, name).from_pretrained(folder, subfolder="vae")
-        else:
-            name = json.loads((folder / "config.json").read_text())["_class_name"]
-            vae = getattr(diffusers, name).from_pretrained(folder)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        with whole_parts():
+            if (folder / "model_index.json").is_file():
+                name = json.loads((folder / "model_index.json").read_text())["vae"][1]
+                vae = getattr(diffusers, name).from_pretrained(folder, subfolder="vae")
+            else:
+                name = json.loads((folder / "config.json").read_text())["_class_name"]
+                vae = getattr(diffusers, name).from_pretrained(folder)
+    except Exception as error:  # diffusers raises a dozen unrelated types
         raise NbenchError(
             f"no VAE at {source} ({reason_of(error)}): give the folder of a pipeline or of its VAE"
         ) from None

@@ -1,4 +1,4 @@
-"""Reward models from the optional packages t2v_metrics and ImageReward, which read image files."""
+"""A reward model from the optional package ImageReward, which reads image files."""
 
 from __future__ import annotations
 
@@ -15,32 +15,6 @@ from PIL import Image
 from ..errors import NbenchError, reason_of
 from .placement import Placement
 from .protocols import Reads
-
-
-class T2VScorer:
-    """A PairScorer from t2v_metrics (Lin et al., arXiv 2404.01291), which has the reference CLIP-FlanT5 since 3.0.
-
-    Raises:
-        NbenchError: the package cannot be imported, or has no such model.
-    """
-
-    reads: Reads = "image"
-
-    def __init__(self, model: str, placement: Placement) -> None:
-        package = _package("t2v_metrics", f"t2v:{model}")
-        self.name, self.fingerprint = f"t2v-{model}", f"t2v-metrics-{_version('t2v-metrics')}-{model}"
-        try:
-            self._model: Any = package.VQAScore(model=model, device=placement.device)
-        except (ValueError, KeyError, NotImplementedError) as error:
-            raise NbenchError(f"t2v_metrics has no model {model} ({error})") from None
-
-    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """Scores [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = _as_files(inputs, Path(folder))
-            pairs = [{"images": [file], "texts": [prompt]} for file, prompt in zip(files, prompts, strict=True)]
-            scores: torch.Tensor = self._model.batch_forward(dataset=pairs, batch_size=len(pairs))
-        return scores.reshape(len(pairs))
 
 
 class ImageRewardScorer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import NbenchError
 from ..shards.schema import PositionInfo
@@ -102,7 +103,7 @@ def has_input(reads: Reads, position: int, steps: int) -> bool:
 
 
 def checked_scorer(scorer: object, origin: str) -> Scorer:
-    """Check that an object is a scorer, and return it.
+    """Check that an object is a scorer, and return it; one of numpy arrays now takes and returns tensors.
 
     Raises:
         NbenchError: an attribute or method is missing, or it reads an unknown input.
@@ -117,7 +118,7 @@ def checked_scorer(scorer: object, origin: str) -> Scorer:
         raise NbenchError(f"{origin} reads {scorer.reads!r}, which does not exist: there are {', '.join(READS)}")
     if kind == "nothing" and not isinstance(scorer, NameScorer):
         raise NbenchError(f"{origin} reads nothing: give it score_names")
-    return scorer
+    return _of_tensors(scorer) if getattr(scorer, "arrays", "torch") == "numpy" else scorer
 
 
 def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
@@ -137,6 +138,32 @@ def changed(scorer: Scorer, **attributes: str) -> Scorer:
         try:
             object.__setattr__(scorer, name, value)
         except AttributeError:
-            kind = type(scorer)
-            scorer.__class__ = type(kind.__name__, (kind,), {name: value, "__slots__": ()})
+            _override(scorer, {name: value})
     return scorer
+
+
+def _override(scorer: Scorer, members: dict[str, Any]) -> Scorer:
+    """Make a scorer an instance of a class derived from its own, with other members."""
+    kind = type(scorer)
+    scorer.__class__ = type(kind.__name__, (kind,), members | {"__slots__": ()})
+    return scorer
+
+
+def _of_tensors(scorer: Scorer) -> Scorer:
+    """A scorer of numpy arrays as one of tensors."""
+    methods = ("embed_text", "embed_inputs", "score", "score_names")
+    members = {name: _with_tensors(getattr(type(scorer), name)) for name in methods if hasattr(scorer, name)}
+    return _override(changed(scorer, arrays="torch"), members)
+
+
+def _with_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(scorer: Scorer, *arguments: Any) -> Any:
+        import numpy as np
+        import torch
+
+        given = [value.cpu().numpy() if isinstance(value, torch.Tensor) else value for value in arguments]
+        result = method(scorer, *given)
+        return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
+
+    return call

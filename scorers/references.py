@@ -21,6 +21,8 @@ from .weights import file_name
 
 DEFAULT_REFERENCES = ("clip", "vqascore")
 """The references of a bench if none are named."""
+TRUTH = "truth"
+"""One more of the embedded world's, in place of people's ratings: what an image shows can be told exactly there."""
 RESERVED = {"human": "people's ratings", "own": "a model's own scores of the finished images"}
 """Names with another meaning where references are named."""
 _NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -110,11 +112,12 @@ def load_reference(reference: Reference, info: DatasetInfo, placement: Placement
 
 
 def try_scorer(scorer: Scorer, info: DatasetInfo) -> None:
-    """Run `scorer` on one grey image of a data set's size.
+    """Run `scorer` on one grey image of a data set's size, under a caption that every scorer can read.
 
     Raises:
         NbenchError: it fails, or does not return a score.
     """
     grey = torch.full((1, 3, *info.image_size), 0.5)
     finished = PositionInfo(info.steps, None, 0.0, 1.0)
-    AppliedScorer(scorer).score(Rows(["grey"], [0], {PROMPT: ["a grey image"]}), finished, lambda part: grey[part])
+    rows = Rows(["grey"], [0], {PROMPT: ["one red circle on gray background"]})
+    AppliedScorer(scorer).score(rows, finished, lambda part: grey[part])

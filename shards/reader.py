@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..errors import NbenchError, reason_of
+from ..options import Place
 from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
@@ -196,7 +197,7 @@ class Bench:
         return f"{self.location.url}/{name}"
 
 
-def open_bench(where: str | Path) -> Bench:
+def open_bench(where: Place) -> Bench:
     """Open a data set for reading: a folder, a URL such as `hf://datasets/user/name` or `s3://...`, or a Hub id.
 
     Raises:
@@ -210,9 +211,9 @@ def open_bench(where: str | Path) -> Bench:
             f"{location.url} is half built ({done} of {len(info.shards)} shards): "
             "run the same `nbench build` command again to finish it"
         )
-    sizes = location.sizes("data")  # one listing: a request per shard would take minutes on an object store
+    sizes = location.sizes("data")
     for record in info.shards:
-        if record and sizes.get(record.path) != record.bytes and not intact(location, record):
-            place = f"{location.url}/{record.path}"
+        if record is None or (sizes.get(record.path) != record.bytes and not intact(location, record)):
+            place = record and f"{location.url}/{record.path}"
             raise NbenchError(f"shard {place} is missing or cut short: run `nbench build` again to repair it")
     return Bench(info, location)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import NbenchError, reason_of
+from ..options import Place, lost_url
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -24,14 +25,16 @@ class Location:
     root: str
 
     @classmethod
-    def of(cls, where: str | Path, hub_ids: bool = True) -> Location:
+    def of(cls, where: Place, hub_ids: bool = True) -> Location:
         """Parse a path, a URL, or the Hub id of a data set (if no such folder exists).
 
         Raises:
-            NbenchError: fsspec does not support the URL, or the package for it is not installed.
+            NbenchError: fsspec does not support the URL, the package for it is not installed, or it is a `Path`.
         """
         import fsspec
 
+        if url := lost_url(where):
+            raise NbenchError(f"{url} became a path, which loses a slash: give it as text")
         text = str(where)
         # `data/new` is not a Hub id if there is a folder `data`
         if hub_ids and isinstance(where, str) and _HUB_ID.fullmatch(text) and not Path(text).parent.exists():
@@ -58,7 +61,7 @@ class Location:
         """Open `name` for reading: a local path, else a file that fetches only the requested ranges."""
         if self.folder:
             return self.folder / name
-        with self._reading(name):
+        with self.reading(name):
             return cast(BinaryIO, self.fs.open(f"{self.root}/{name}", "rb", cache_type="none"))
 
     def read(self, name: str) -> bytes:
@@ -70,7 +73,7 @@ class Location:
         """
         if self.folder and not (self.folder / name).is_file():  # reading from a pipe would block
             raise FileNotFoundError(f"{self.root}/{name}")
-        with self._reading(name):
+        with self.reading(name):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def send(self, path: Path, name: str) -> None:
@@ -88,35 +91,30 @@ class Location:
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is no regular file."""
         try:
-            with self._reading(name):
+            with self.reading(name):
                 entry = self.fs.info(f"{self.root}/{name}")
             return int(entry["size"]) if entry["type"] == "file" else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The sizes of the files in `folder`, by name, from one listing; a file system may leave out some or all."""
-        try:
+        """The sizes in bytes of the regular files in `folder` by name, from one listing; empty if there is none."""
+        with self.reading(folder), suppress(FileNotFoundError, NotADirectoryError):
             if self.folder:
-                with os.scandir(self.folder / folder) as entries:
-                    return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if entry.is_file()}
-            found = self.fs.ls(f"{self.root}/{folder}", detail=True)
-        except Exception:  # every filesystem of fsspec raises its own types; the files are then asked for one by one
-            return {}
-        files = ((Path(entry["name"]).name, entry) for entry in found if entry.get("type") == "file")
-        return {f"{folder}/{name}": int(entry["size"]) for name, entry in files if entry.get("size") is not None}
+                return {f"{folder}/{name}": size for name, size in _local_sizes(self.folder / folder)}
+            self.fs.invalidate_cache()
+            listing = self.fs.ls(f"{self.root}/{folder}", detail=True)
+            files = [entry for entry in listing if entry["type"] == "file" and entry["size"] is not None]
+            return {f"{folder}/{entry['name'].rpartition('/')[2]}": int(entry["size"]) for entry in files}
+        return {}
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """The files in `folder` that end in `suffix`, sorted; empty if there is no such folder."""
-        try:
-            with self._reading(folder):
-                paths = self.fs.ls(f"{self.root}/{folder}", detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(f"{folder}/{Path(path).name}" for path in paths if path.endswith(suffix))
+        return sorted(name for name in self.sizes(folder) if name.endswith(suffix))
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn the errors of filesystems into NbenchErrors about `name`, except that there is no such file."""
         try:
             yield
         except (FileNotFoundError, NotADirectoryError):
@@ -141,3 +139,11 @@ def is_same(path: Path, other: Path) -> bool:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _local_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # a temporary file, renamed meanwhile
+                if entry.is_file():
+                    yield entry.name, entry.stat().st_size

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError, one_line, reason_of
+from ..options import Place
 from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
 from .formats import FORMATS
@@ -58,7 +59,7 @@ class _State:
     numbers: dict[str, int] = field(default_factory=dict)
 
 
-def verify(where: str | Path, progress: Callable[[int], None] | None = None) -> Verification:
+def verify(where: Place, progress: Callable[[int], None] | None = None) -> Verification:
     """Check the record, every shard, every row and the score tables of a data set.
 
     Args:
@@ -108,12 +109,13 @@ def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord
     source = location.open(record.path)
     total = hashlib.sha256()
     with source.open("rb") if isinstance(source, Path) else source as file:
-        while piece := file.read(_PIECE):
-            total.update(piece)
+        with location.reading(record.path):
+            while piece := file.read(_PIECE):
+                total.update(piece)
         if total.hexdigest() != record.sha256:
             yield "its SHA-256 differs from the recorded one"
-        file.seek(0)
         try:
+            file.seek(0)
             misfit = FORMATS[info.format].misfit(file, info, index)
         except Exception as error:  # as in `Bench.shard_rows`
             misfit = f"cannot be opened ({reason_of(error)})"

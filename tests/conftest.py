@@ -15,6 +15,7 @@ from nbench import cli
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.shards.reader import Bench
 
+from .s3_servers import S3Folder, S3Server, moto_server, s3_folder, seaweed_server
 from .shards.hub.hub_server import HubServer
 from .small_bench import Quality, make_bench
 from .tiny_pipelines import FAMILIES, Family, save_sd15
@@ -106,3 +107,31 @@ def family(request: pytest.FixtureRequest) -> Family:
 def family_folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random pipeline of `family`, in a folder."""
     return family.saved(tmp_path_factory.mktemp(family.name))
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """A quick S3 server."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[S3Server]:
+    """A real S3 server; takes some seconds to start."""
+    with seaweed_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(moto: S3Server) -> Iterator[S3Folder]:
+    """A new folder on the quick S3 server, which this process's clients use."""
+    with s3_folder(moto) as folder:
+        yield folder
+
+
+@pytest.fixture
+def real_s3(seaweed: S3Server) -> Iterator[S3Folder]:
+    """A new folder on the real S3 server, which this process's clients use."""
+    with s3_folder(seaweed) as folder:
+        yield folder

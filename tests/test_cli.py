@@ -78,7 +78,7 @@ def test_json_is_all_that_stdout_gets(run: Run, bench: Path, tmp_path: Path) -> 
     report = json.loads(outcome.out)
     assert (report["bench"], report["n_prompts"], report["n_candidates"]) == ("bench", 3, 2)
     assert {(row["model"], row["position"], row["reference"]) for row in report["rows"]} == {
-        ("random", position, reference) for position in (2, 4) for reference in ("clip", "vqascore")
+        ("random", position, reference) for position in (2, 4) for reference in ("clip", "truth", "vqascore")
     }
     assert (tmp_path / "bench" / "random.json").exists()
     assert (tmp_path / "bench" / "random.parquet").exists()

@@ -25,6 +25,7 @@ def test_a_wheel_installs_nbench_with_its_weights_and_nothing_else(checkout: Pat
     assert code - installed == set()
     assert {f"nbench/shapes/weights/{name}/config.json" for name in ("clip", "noisyclip", "vqa")} <= installed
     assert {"nbench/shapes/weights/pipeline/model_index.json", "nbench/py.typed"} <= installed
+    assert {f"nbench/scorers/environments/pins/{name}.txt" for name in ("t2v_metrics", "hpsv3")} <= installed
     page = {path.relative_to(checkout).as_posix() for path in (checkout / "benchmarks/report/static").rglob("*.*")}
     assert {f"nbench/{name}" for name in page} <= installed
     assert "benchmarks/report/static/vendor/plot.LICENSE" in page

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ..options import Place
 from ..shards.reader import Bench, open_bench
 from ..shards.stream import Order
 
@@ -29,7 +29,7 @@ class TrajectoryDataset(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        data: Bench | str | Path,
+        data: Bench | Place,
         positions: Sequence[int],
         batch_size: int = 64,
         *,

@@ -101,7 +101,10 @@ _SIGNALS = {
 
 def _vae_folder(bench: Bench) -> str:
     try:
-        return maker_of(bench.info.spec).source
+        maker = maker_of(bench.info.spec)
+        if maker.checkpoint:
+            raise NbenchError(f"{maker.name} is a single file")
+        return maker.source
     except NbenchError as error:
         raise NbenchError(f"x0_image needs the VAE of the bench ({error}): give its folder with --vae") from None
 

@@ -20,7 +20,7 @@ from ...printing import echo
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
-from ...scorers.references import Reference, load_reference, parse_references, try_scorer
+from ...scorers.references import DEFAULT_REFERENCES, TRUTH, Reference, load_reference, parse_references, try_scorer
 from ...shards.atomic import writing_to
 from ...shards.dataset import DatasetFolder
 from ...shards.lock import locked
@@ -152,7 +152,9 @@ class References:
     """
 
     def __init__(self, config: BuildConfig, shown: bool) -> None:
-        self._references, self._named = parse_references(config.references), config.references is not None
+        default = (*DEFAULT_REFERENCES, TRUTH) if config.of_the_world else DEFAULT_REFERENCES
+        self._named = config.references is not None
+        self._references = parse_references(default if config.references is None else config.references)
         self._shown = shown
 
     def check(self, info: DatasetInfo, progress: BuildProgress) -> None:

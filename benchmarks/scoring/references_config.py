@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from ...errors import NbenchError
-from ...options import Argument, Fields, Option, words
+from ...options import Argument, Fields, Option, Place, words
 from ...scorers.placement import Placement
 from .options import ScoreOptions
 
@@ -24,7 +23,7 @@ class AddConfig:
         NbenchError: `replace` without references.
     """
 
-    bench: Annotated[str | Path, Argument("Data set: folder, URL or Hub id; with --add, a folder.")]
+    bench: Annotated[Place, Argument("Data set: folder, URL or Hub id; with --add, a folder.")]
     references: Annotated[
         tuple[str, ...],
         Option(

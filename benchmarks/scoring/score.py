@@ -98,7 +98,8 @@ def score_shards(
     numbers = range(len(bench.info.shards)) if shards is None else shards
     batches = ((index, batch) for index in numbers for batch in _batches(bench, inputs, scored, index))
     n_scores = 0
-    for index, shard_batches in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
+    ahead = options.ahead or int(getattr(scorer, "apart", False))  # a scorer elsewhere leaves this process idle
+    for index, shard_batches in groupby(prefetch(batches, ahead) if ahead else batches, itemgetter(0)):
         tables = [SCORE_SCHEMA.empty_table()]
         for _, batch in shard_batches:
             if len(batch):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import NbenchError
+from ...options import local_path
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import digest
 from ...shards.scores import PROMPT, SCORE_SCHEMA, read_scores, reference_path, scores_metadata, write_scores
@@ -18,6 +19,7 @@ from ..prompts.hub import NAMES, is_hub_name
 from .files import image_files
 from .hub import hub_images
 from .source import ChosenImages, ImageSource, choose_images
+from .world import PREFIX, world_images
 
 HUMAN = "human"
 """The score table of human ratings; higher means that an image shows its prompt better."""
@@ -67,8 +69,10 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
 
 def _open(config: BuildConfig) -> ImageSource:
     source = str(config.images)
+    if source.startswith(PREFIX):
+        return world_images(source)
     if on_hub(source):
         return hub_images(source, config.image_columns)
     if config.image_columns:
         raise NbenchError(f"--image-column is for data sets on the Hub, and {source} is not one: leave it out")
-    return image_files(Path(source), config.prompt_column)
+    return image_files(local_path("--images", source), config.prompt_column)

@@ -47,7 +47,7 @@ def read_setup(name: str, options: PipelineOptions) -> Setup:
         check_sides(alias.name, entry.call_kwargs, alias.side_multiple)
         return _setup(entry, alias.latent_shape, alias.image_size, alias.name in _EMBEDDED, {}, least)
     folder = Path(alias.source if alias else name)
-    source = str(folder) if folder.is_dir() or "/" not in name else _configs(name, options.revision)
+    source = str(folder) if folder.exists() or "/" not in name else _configs(name, options.revision)
     entry = resolve_pipeline(name if alias else source, options)
     return _from_configs(entry, Path(entry.source))
 

@@ -23,6 +23,7 @@ from ...pipelines.quiet import quieten_diffusers
 from ...pipelines.schedulers import swapped
 from ...pipelines.sizes import image_size, read_json
 from ...pipelines.vae import encode
+from ...pipelines.whole_parts import whole_parts
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import PositionInfo
 from ..candidates import Candidates, Plan
@@ -84,7 +85,10 @@ class Forward:
 
     @cached_property
     def _entry(self) -> PipelineEntry:
-        return resolve_pipeline(self.config.pipeline, self.config.options, _FILES)
+        entry = resolve_pipeline(self.config.pipeline, self.config.options, _FILES)
+        if entry.checkpoint:
+            raise NbenchError("--process forward reads the VAE of a folder, not of a single file: give a folder")
+        return entry
 
     def choose(self) -> PromptSet:
         """The selected captions."""
@@ -142,12 +146,11 @@ class Forward:
         index = read_json(folder / "model_index.json")
         try:
             variant = entry.variant if any((folder / "vae").glob(f"*.{entry.variant}*")) else None
-            vae = _part(index, "vae").from_pretrained(
-                folder / "vae", torch_dtype=getattr(torch, dtype), variant=variant
-            )
+            with whole_parts():
+                vae = _part(index, "vae").from_pretrained(
+                    folder / "vae", torch_dtype=getattr(torch, dtype), variant=variant
+                )
             scheduler = _part(index, "scheduler").from_pretrained(folder / "scheduler")
-        except NbenchError:
-            raise
         except Exception as error:  # diffusers and what it loads with raise a dozen unrelated types
             raise NbenchError(
                 f"diffusers cannot open the vae and scheduler of {entry.name} ({reason_of(error)})"

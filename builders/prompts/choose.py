@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ...errors import NbenchError, one_line
+from ...options import local_path
 from ...shapes import grammar
 from ...shards.schema import SKILL_LEVELS
 from .files import SUFFIXES, file_table, stdin_table
@@ -118,7 +119,7 @@ def prompt_table(source: str | Path) -> Table:
     if source == "-":
         return stdin_table()
     name = source.partition("@")[0].partition(":")[0]
-    path = Path(source)
+    path = local_path("--prompts", source)
     # names come first: a folder of that name is not a table, and a file can be given as ./name
     if name not in NAMES and (path.exists() or path.suffix.lower() in SUFFIXES):
         return file_table(path)

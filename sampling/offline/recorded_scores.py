@@ -21,6 +21,7 @@ from ...benchmarks.score_tables.table import (
     read_score_table,
 )
 from ...errors import NbenchError
+from ...options import Place
 from ...shards.positions import describe_positions, parse_positions
 from ...shards.reader import open_bench
 from ...shards.scores import read_scores
@@ -99,7 +100,7 @@ def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -
 
 
 def from_bench(
-    bench: str | Path,
+    bench: Place,
     model: str,
     results: Path,
     reference: str | None = None,

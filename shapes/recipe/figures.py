@@ -19,7 +19,7 @@ from ...shards.reader import open_bench
 from ...shards.scores import reference_path, write_scores
 from ..grammar import CORRUPTION_KINDS, corrupt, parse, scenes
 from ..render import render
-from .truth import matches
+from ..truth import matches
 
 Figures = dict[str, float]
 YES = 0.5

@@ -47,6 +47,12 @@ The method is that of [arXiv 2512.08505](https://arxiv.org/abs/2512.08505); nben
   url     = {https://arxiv.org/abs/2512.08505}
 }
 ```"""
+_INPUTS = {
+    "preview": "previews of noisy latents",
+    "latent": "noisy latents",
+    "x0": "estimates of the finished latent",
+    "x0_preview": "previews of estimates of the finished latent",
+}
 _UNKNOWN_LICENCE = "nbench does not know their licence; the publisher has to state it."
 
 
@@ -88,7 +94,7 @@ def model_card(recipe: Mapping[str, Any], repo_id: str, existing: str = "") -> s
         rows = [(f"`{key}`", _code(value)) for key, value in recipe.items() if key != "preview"]
         recipe_text = f"""
 
-A NoisyCLIP: CLIP with its image tower fine-tuned on previews of noisy latents.
+A NoisyCLIP: a model fine-tuned on {_INPUTS.get(recipe.get("input", "preview"), "noisy latents")}.{_opening(recipe)}
 
 ## How it was made
 
@@ -112,6 +118,14 @@ is meant for comparing candidates of one prompt, not for judging people or filte
 
 {_CITATION}"""
     return merge(front, text, existing)
+
+
+def _opening(recipe: Mapping[str, Any]) -> str:
+    """How to open a model that stock transformers cannot use: it is told the noise level."""
+    if recipe.get("noise_level", "none") == "none":
+        return ""
+    return """ It is told the noise level of its input, so open it
+with `nbench.scorers.dual_encoder.open_dual_encoder(FOLDER)`: the stock class would leave that out."""
 
 
 def results_card(results: Sequence[Mapping[str, Any]], repo_id: str, tables: bool, existing: str = "") -> str:

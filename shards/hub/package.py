@@ -116,7 +116,7 @@ def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
 
 def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
     """A model's training.json; empty if there is none."""
-    if (folder / "checkpoint.pt").exists():
+    if (folder / "checkpoint.pt").exists() or any(folder.glob("checkpoint-*")):
         raise NbenchError(f"{folder} is half trained: run the same `nbench train` command again to finish it")
     if not any(name.endswith(".safetensors") for name in own):
         raise NbenchError(f"{folder} has no weights as safetensors: save the model there with save_pretrained")

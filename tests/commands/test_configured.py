@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nbench import options
 from nbench.commands.configured import command, configured
 from nbench.errors import NbenchError
-from nbench.options import Argument, Fields, Option, panel, words
+from nbench.options import Argument, Fields, Option, Place, panel, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,3 +117,18 @@ def test_two_fields_of_one_option_are_a_mistake_of_ours() -> None:
 
     with pytest.raises(ValueError, match="duplicate parameter name"):
         configured(twice)
+
+
+def test_a_url_for_an_option_that_takes_a_path_is_refused() -> None:
+    def go(
+        source: Annotated[list[Path], Argument("From.")],
+        out: Annotated[Path | None, Option("To.")] = None,
+        place: Annotated[Place, Option("Folder or URL.")] = "",
+    ) -> Place:
+        return place
+
+    assert configured(go)(source=[Path("a")], out=None, place="s3://bucket/a") == "s3://bucket/a"
+    with pytest.raises(NbenchError, match=r"^--out s3://bucket/a is a URL: give a path on this machine"):
+        configured(go)(source=[Path("a")], out=Path("s3://bucket/a"), place="")
+    with pytest.raises(NbenchError, match=r"^source gs://b/c is a URL"):
+        configured(go)(source=[Path("a"), Path("gs://b/c")], out=None, place="")

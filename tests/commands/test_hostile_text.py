@@ -29,7 +29,10 @@ from ..dataset_info import build, dataset_info
 
 CONTROL = "\x1b[31m\x1b]0;title\x07\x9b2J\r\x08\u202e\u2066\u200b\ud83d"
 TEXT = f"=1+1[red]x[/nope]<b>&:smile:|`$x_${CONTROL}".replace("\ud83d", "")
-SILENT = {"build", "plan", "corrupt", "import noisyclip-pt", "train noisyclip", "train x0-vqa", "train probe", "sample"}
+SILENT = {
+    *("build", "plan", "corrupt", "import noisyclip-pt", "sample", "env", "serve-scorer", "models new"),
+    *("train noisyclip", "train latentclip", "train x0-vqa", "train probe"),
+}
 """They show no text of others, apart from errors and the notes and progress of `BuildProgress`, tested below."""
 OF_OUR_OWN = {"pipelines", "models show"}
 """They show tables that nbench brings along, and the names of plug-ins."""

@@ -44,4 +44,4 @@ def test_json_has_all_of_all() -> None:
     assert rows == list_models()
     own = [row for row in rows if row["about"] != "a plug-in"]
     assert [row["name"] for row in own if not (row["reads"] and row["range"])] == []
-    assert {row["name"] for row in rows if not (row["paper"] or row["about"])} == {"random", "oracle"}
+    assert {row["name"] for row in rows if not (row["paper"] or row["about"])} == {"random", "oracle", "truth"}

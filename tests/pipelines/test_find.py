@@ -13,6 +13,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.utils.import_utils import BACKENDS_MAPPING, DummyObject
+from safetensors.torch import load_file, save_file
 
 from nbench.builders.config import BuildConfig
 from nbench.builders.spec import build_spec
@@ -159,6 +160,19 @@ def test_a_package_that_a_pipeline_needs_is_named(tmp_path: Path, monkeypatch: p
             resolve_pipeline(str(tmp_path), options)
 
 
+@only("sd3")
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "text_encoder_3", "vae"])
+def test_parts_that_lack_tensors_are_refused(family: Family, family_folder: Path, tmp_path: Path, part: str) -> None:
+    """transformers would draw them at random, and generate with them."""
+    file = next((shutil.copytree(family_folder, tmp_path / "copy") / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    name = min(tensors)
+    for changed in ({}, {name: torch.ones(3, 3)}):
+        save_file({key: value for key, value in tensors.items() if key != name} | changed, file, {"format": "pt"})
+        with pytest.raises(NbenchError, match=rf"cannot open pipeline copy \(its \w+ lacks 1 tensors.*{name}"):
+            load_pipeline(resolve_pipeline(str(tmp_path / "copy")), "float32", "cpu")
+
+
 @only("sd15")
 def test_weight_files_of_a_variant(family: Family, family_folder: Path, tmp_path: Path) -> None:
     pipe = load_pipeline(resolve_pipeline(str(family_folder)), "float32", "cpu")
@@ -174,12 +188,9 @@ def test_weight_files_of_a_variant(family: Family, family_folder: Path, tmp_path
     assert build_spec(config, entry, [])["variant"] == "fp16"
 
 
-def test_files_and_modular_folders_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modular_folders_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("models").mkdir()
-    Path("models/tiny.safetensors").write_bytes(b"")  # as a Hub id would be written
-    with pytest.raises(NbenchError, match="is a single file: make a folder of it with from_single_file"):
-        resolve_pipeline("models/tiny.safetensors")
     Path("models/modular_model_index.json").write_text("{}")
     with pytest.raises(NbenchError, match="models is of Modular Diffusers, which is not supported"):
         resolve_pipeline("models")

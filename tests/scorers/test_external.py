@@ -17,32 +17,12 @@ from nbench.scorers.registry import get_scorer
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("t2v:clip-flant5-xxl", "t2v_metrics"), ("imagereward", "ImageReward"), ("open_clip:ViT-B-32", "open_clip")],
+    [("imagereward", "ImageReward"), ("open_clip:ViT-B-32", "open_clip")],
 )
 def test_a_missing_package_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # so that it is missing wherever the tests run
     with pytest.raises(NbenchError, match=f"needs .*{module}"):
         get_scorer(name, WORLD)
-
-
-def test_t2v_metrics_is_handed_files_with_their_own_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    class VQAScore:
-        def __init__(self, model: str, device: str) -> None:
-            if model != "known":
-                raise ValueError(f"no {model}")
-
-        def batch_forward(self, dataset: list[dict[str, Any]], batch_size: int) -> torch.Tensor:
-            scores = [[[_brightness(row["images"][0]) + len(row["texts"][0])]] for row in dataset]
-            return torch.tensor(scores)  # [B, images a row, texts a row]
-
-    module = ModuleType("t2v_metrics")
-    module.VQAScore = VQAScore  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "t2v_metrics", module)
-    scorer = get_scorer("t2v:known", WORLD)
-    images = torch.tensor([0.2, 0.8])[:, None, None, None].expand(2, 3, 8, 8)
-    assert scorer.score(images, ["ab", "a"]).tolist() == pytest.approx([2.2, 1.8], abs=1e-6)  # type: ignore[attr-defined]
-    with pytest.raises(NbenchError, match="t2v_metrics has no model unknown"):
-        get_scorer("t2v:unknown", WORLD)
 
 
 def test_open_clip_models_are_given_what_their_own_transform_makes_of_the_image(
@@ -66,10 +46,6 @@ def test_open_clip_models_are_given_what_their_own_transform_makes_of_the_image(
     embeddings = scorer.embed_inputs((colours / 255)[:, :, None, None].expand(2, 3, 8, 4))
     torch.testing.assert_close(embeddings, torch.nn.functional.normalize(network(colours.float()), dim=-1))
     assert scorer.embed_text(["a", "b"]).shape == (2, 5)
-
-
-def _brightness(file: str) -> float:
-    return float(np.asarray(Image.open(file)).mean() / 255)
 
 
 @pytest.mark.slow

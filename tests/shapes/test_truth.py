@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nbench.shapes.grammar import CORRUPTION_KINDS, corrupt, parse, scenes
-from nbench.shapes.recipe.truth import matches, read
 from nbench.shapes.recipe.vqa import near_miss
 from nbench.shapes.render import GRID, SIZE, render
+from nbench.shapes.truth import matches, read
 
 SCENES = list(itertools.islice(scenes(11, held_out=True), 1000))
 DRAWING = render(SCENES, np.random.default_rng(11))

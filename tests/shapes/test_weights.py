@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from nbench.shapes.grammar import parse
 from nbench.shapes.recipe.__main__ import MODELS, WEIGHTS
 from nbench.shapes.recipe.figures import answers, shortfalls
-from nbench.shapes.recipe.truth import matches
+from nbench.shapes.truth import matches
 
 
 def test_together_at_most_25_megabytes_of_safetensors() -> None:

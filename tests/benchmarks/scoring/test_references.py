@@ -43,7 +43,7 @@ def test_references_are_scored_once(tmp_path: Path) -> None:
     assert not (tmp_path / "bench/scores/vqascore.parquet").exists()
     nbench.build(replace(config, references=None), progress=False)
     assert path.stat().st_mtime_ns == written
-    assert sorted(file.name for file in path.parent.iterdir()) == ["clip.parquet", "vqascore.parquet"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["clip.parquet", "truth.parquet", "vqascore.parquet"]
 
 
 def test_a_training_set_has_none(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from ..grammar import BACKGROUNDS, COLOURS, SHAPES, Group, Scene
-from ..render import GRID, MAX_OBJECTS, RADIUS, SIZE, paint
+from .grammar import BACKGROUNDS, COLOURS, SHAPES, Group, Scene
+from .render import GRID, MAX_OBJECTS, RADIUS, SIZE, paint
 
 CELL = SIZE // GRID
 _NO_OBJECT = (-1, -1)

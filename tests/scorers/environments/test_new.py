@@ -1,0 +1,96 @@
+"""`nbench models new`: what it writes scores in this process, under another Python, and in an environment of uv."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nbench.errors import NbenchError
+from nbench.scorers.check import PROMPTS, WORLD, check_names, check_scorer, made_up_inputs
+from nbench.scorers.environments.new import new_scorer
+from nbench.scorers.protocols import READS, NameScorer, PairScorer, TwinTower
+from nbench.scorers.registry import get_scorer
+
+from ...conftest import Run
+
+
+@pytest.mark.parametrize("kind", ["twin", "pair"])
+@pytest.mark.parametrize("reads", [reads.replace(":LAYER", ":blocks.1").replace(":NAME", ":clip") for reads in READS])
+def test_what_is_written_scores_whatever_it_reads(kind: str, reads: str, tmp_path: Path) -> None:
+    scorer: Any = get_scorer(f"{new_scorer(tmp_path / 'my scorer.py', kind, reads)}:Mine", WORLD)
+    assert (scorer.name, scorer.reads) == ("my-scorer", reads)
+    if reads == "nothing":
+        assert isinstance(scorer, NameScorer)
+        assert check_names(scorer, PROMPTS, range(6), 3) == []
+        return
+    assert isinstance(scorer, TwinTower if kind == "twin" else PairScorer)
+    assert check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, WORLD.positions[0]) == []
+
+
+def _results(scorer: Any, kind: str) -> list[torch.Tensor]:
+    inputs = made_up_inputs(scorer, WORLD)
+    return (
+        [scorer.score(inputs, PROMPTS)] if kind == "pair" else [scorer.embed_inputs(inputs), scorer.embed_text(PROMPTS)]
+    )
+
+
+@pytest.mark.parametrize("kind", ["twin", "pair"])
+def test_what_is_written_scores_the_same_under_another_python(kind: str, tmp_path: Path, run: Run) -> None:
+    mine = tmp_path / "mine.py"
+    written = run("models", "new", mine, "--kind", kind, "--reads", "preview")
+    assert written.code == 0
+    assert f"check it: nbench models check {mine}:Mine" in written.out
+    here, there = get_scorer(f"{mine}:Mine", WORLD), get_scorer(f"python:{sys.executable}:{mine}:Mine", WORLD)
+    for a, b in zip(_results(here, kind), _results(there, kind), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_what_is_written_runs_in_an_environment_of_uv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    _wheel("numpy", tmp_path / "wheels")
+    offline = {"UV_OFFLINE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path / "wheels")}
+    for name, value in (offline | {"UV_CACHE_DIR": str(tmp_path / "cache"), "UV_PYTHON": sys.executable}).items():
+        monkeypatch.setenv(name, value)
+    mine = new_scorer(tmp_path / "mine.py", "pair", "latent")
+    here, there = get_scorer(f"{mine}:Mine", WORLD), get_scorer(f"uv:{mine}:Mine", WORLD)
+    assert torch.equal(*_results(here, "pair"), *_results(there, "pair"))
+    assert str(tmp_path / "cache") in str(there._transport._python)  # type: ignore[attr-defined]
+    assert run("models", "check", f"uv:{mine}:Mine").out == "mine: reads latent, nothing wrong\n"
+    mine.write_text(mine.read_text().replace('["numpy"]', '["nothing-like-it"]'))
+    with pytest.raises(NbenchError, match="uv failed with exit code"):
+        get_scorer(f"uv:{mine}:Mine", WORLD)
+
+
+def _wheel(name: str, folder: Path) -> None:
+    """The installed distribution as a wheel again, so that uv can install it without a package index."""
+    installed = distribution(name)
+    tag = (installed.read_text("WHEEL") or "").partition("\nTag: ")[2].split()[0]
+    folder.mkdir()
+    with zipfile.ZipFile(folder / f"{name}-{installed.version}-{tag}.whl", "w") as wheel:
+        for file in installed.files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts and "tests" not in file.parts:
+                wheel.write(str(installed.locate_file(file)), str(file))
+
+
+def test_refusals(tmp_path: Path, run: Run) -> None:
+    mine = new_scorer(tmp_path / "mine.py")
+    before = mine.read_text()
+    for arguments, message in {
+        ("mine.py",): "exists: give another name, or remove it",
+        ("mine.txt",): "is not a Python file: give a name that ends in .py",
+        ("b.py", "--kind", "twins"): "unknown kind twins (did you mean twin?)",
+        ("b.py", "--reads", "previews"): "unknown input previews (did you mean preview?)",
+        ("b.py", "--reads", "activations"): "unknown input activations",
+    }.items():
+        outcome = run("models", "new", tmp_path / arguments[0], *arguments[1:])
+        assert outcome.code == 2
+        assert message in outcome.err
+    assert (mine.read_text(), [path.name for path in tmp_path.iterdir()]) == (before, ["mine.py"])
