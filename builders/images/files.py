@@ -70,10 +70,15 @@ def _tabled(folder: Path, captions: Path) -> ImageSource:
         return _content(root / names[candidate]) if candidate < len(names) else None
 
     def ratings() -> Iterator[Sequence[float]]:
-        for row in table.read([RATING]):
-            yield _numbers(row.get(RATING), per_row, str(captions))
+        for number, (row, names) in enumerate(zip(table.read([RATING]), files, strict=True), 1):
+            means = _numbers(row.get(RATING), len(names), f"{captions} row {number}")
+            yield means + [math.nan] * (per_row - len(means))
 
-    return ImageSource(table, per_row, read, ratings=ratings if RATING in table.columns else None)
+    if RATING not in table.columns:
+        return ImageSource(table, per_row, read)
+    for _ in ratings():  # what does not fit is found before the work
+        pass
+    return ImageSource(table, per_row, read, ratings=ratings)
 
 
 def _paired(folder: Path) -> ImageSource:
@@ -204,8 +209,16 @@ def _names(value: object, place: str) -> list[str]:
 
 
 def _numbers(value: object, count: int, place: str) -> list[float]:
+    """The ratings of the `count` images of a row; NaN where there is none."""
+    items = _listed(value)
     try:
-        ratings = [math.nan if is_missing(item) else float(item) for item in _listed(value)]
+        if any(isinstance(item, bool) for item in items):
+            raise TypeError
+        ratings = [math.nan if is_missing(item) else float(item) for item in items]
     except (TypeError, ValueError):
         raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is not a number: fix it") from None
-    return (ratings + [math.nan] * count)[:count]
+    if all(math.isnan(rating) for rating in ratings):
+        return [math.nan] * count
+    if len(ratings) != count:
+        raise NbenchError(f"{place}: {len(ratings)} ratings of {count} images: give one per image, null where none is")
+    return ratings

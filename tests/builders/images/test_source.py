@@ -109,6 +109,30 @@ def test_a_folder_with_captions_that_name_several_images(tmp_path: Path) -> None
     assert first.spec() != chosen.spec()
 
 
+@pytest.mark.parametrize(
+    ("rating", "problem"),
+    [
+        ([1, 2, 3], "row 1: 3 ratings of 2 images: give one per image"),
+        (4, "row 1: 1 ratings of 2 images: give one per image"),
+        ([True, 2], r"row 1: rating \[True, 2\] is not a number"),
+        (["good", 2], "is not a number: fix it"),
+    ],
+)
+def test_ratings_that_do_not_fit_their_images_are_refused(tmp_path: Path, rating: object, problem: str) -> None:
+    row = {"prompt": "two", "file_name": ["a.png", "b.png"], "rating": rating}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(row))
+    with pytest.raises(NbenchError, match=problem):
+        image_files(tmp_path)
+
+
+@pytest.mark.parametrize("rating", [None, "", float("nan"), [], [None, None]])
+def test_images_without_a_rating_have_none(tmp_path: Path, rating: object) -> None:
+    row = {"prompt": "two", "file_name": ["a.png", "b.png"], "rating": rating}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(row))
+    _, chosen = choose_images(PromptRequest(), image_files(tmp_path), None)
+    assert chosen.ratings() is None
+
+
 def test_texts_beside_images(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(encoded(RED, "JPEG"))
     (tmp_path / "1.txt").write_text("red\n all over\n")
