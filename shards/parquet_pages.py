@@ -98,6 +98,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         byte, at = data[at], at + 1
         number |= (byte & 127) << shift
         shift += 7
+        if shift > 70:  # more than 64 bits
+            raise IndexError
         if byte < 128:
             return number, at
 
