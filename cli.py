@@ -25,7 +25,6 @@ from .commands.scores import scores_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError, one_line
-from .printing import echo
 
 INTERRUPTED = 130
 
@@ -66,17 +65,17 @@ def main() -> None:
     except NbenchError as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        echo("error:", one_line(str(error), 4000), err=True)
+        print("error:", one_line(str(error), 4000), file=sys.stderr)
         sys.exit(2)
     except SystemExit as exit:
         if exit.code == INTERRUPTED:
-            echo("interrupted: run the same command again to resume", err=True)
+            print("interrupted: run the same command again to resume", file=sys.stderr)
         raise
 
 
 def _version(show: bool) -> None:
     if show:
-        echo(f"nbench {__version__}")
+        print(f"nbench {__version__}")
         raise typer.Exit
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-from .errors import printable
-from .screen import Console
 
 _LINES = 10
 _SECONDS = 60
@@ -25,10 +23,9 @@ class BuildProgress:
 
     def __init__(self, title: str, total: int, done: int = 0, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
-        name = TextColumn("{task.description}", markup=False)
-        columns = name, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._bar.add_task(printable(title), total=total, completed=done)
+        self._task = self._bar.add_task(title, total=total, completed=done)
         self._title, self._total, self._start = title, total, done
         self._done, self._began = done, time.monotonic()
         self._last_line = self._began
@@ -42,7 +39,7 @@ class BuildProgress:
 
     def say(self, text: str) -> None:
         """Print a line of text."""
-        self._console.print(printable(text), highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def advance(self, count: int) -> None:
         """Count `count` more trajectories."""

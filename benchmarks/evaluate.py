@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
+
 from ..builders.config import BuildConfig
 from ..errors import NbenchError
-from ..printing import echo
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer, loaded
 from ..scorers.weights import file_name, source_digest
-from ..screen import Console
 from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
 from ..shards.references import how_to_add
@@ -55,7 +56,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
-        echo(note, err=True)
+        print(note, file=sys.stderr)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
     scorers, sources = _load(config.models, bench, placement)

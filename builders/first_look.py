@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ import torch
 
 from ..errors import NbenchError
 from ..pipelines.generate import Trajectories
-from ..printing import echo
 from ..shards.schema import DatasetInfo, PreviewMap
 from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
 from .candidates import Plan
@@ -78,7 +78,7 @@ def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], show
         if len(now) == 1:
             raise NbenchError(ONE_DOES_NOT_FIT)
         if shown:
-            echo(halved_note(len(now), len(now) // 2), err=True)
+            print(halved_note(len(now), len(now) // 2), file=sys.stderr)
         size = len(now) // 2
     final = torch.cat([batch.latents[steps] for batch in batches if steps in batch.latents])
     images = np.concatenate([batch.images for batch in batches])

@@ -9,7 +9,6 @@ import typer
 
 from ..builders.config import BuildConfig
 from ..options import Fields, Option
-from ..printing import echo
 from .configured import AsJson, command
 from .panels import BUILD
 
@@ -45,7 +44,7 @@ def build(
 
     report = build(config)
     failed = f", {report.failed} failed" if report.failed else ""
-    echo(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 
 @command(build_app, panel=BUILD, no_args_is_help=True)
@@ -75,7 +74,7 @@ def plan(
 
         measured = process_of(config).time()
     if as_json:
-        echo(json.dumps(_to_dict(costs, measured, devices, price)))
+        print(json.dumps(_to_dict(costs, measured, devices, price)))
         return
     _print(costs, measured, devices, price)
 
@@ -102,7 +101,8 @@ def _to_dict(costs: Costs, timing: Timing | None, devices: int, price: float | N
 
 
 def _print(costs: Costs, timing: Timing | None, devices: int, price: float | None) -> None:
-    from ..screen import Console, Table
+    from rich.console import Console
+    from rich.table import Table
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
     work = f"{costs.steps} steps, {costs.rows_a_step} per step"

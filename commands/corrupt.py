@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from ..builders.corruption.config import CorruptConfig
-from ..printing import echo
 from .configured import AsJson, command
 from .panels import BUILD
 
@@ -28,10 +27,10 @@ def corrupt(config: CorruptConfig, as_json: AsJson = False) -> None:
     report = corrupt(config)
     if as_json:
         summary = {"rows": report.rows, "engine": report.engine, "counts": report.counts, "errors": report.errors}
-        echo(json.dumps({"out": str(config.out)} | summary))
+        print(json.dumps({"out": str(config.out)} | summary))
         return
     for kind, counts in report.counts.items():
-        echo(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), reverse=True)))
+        print(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), reverse=True)))
     for error, count in sorted(report.errors.items(), key=lambda item: -item[1])[:5]:
-        echo(f"failed {count} times: {error}")
-    echo(f"{config.out}: {report.rows} captions by {report.engine}")
+        print(f"failed {count} times: {error}")
+    print(f"{config.out}: {report.rows} captions by {report.engine}")

@@ -10,7 +10,6 @@ import typer
 from ..builders.importing.config import ImportConfig
 from ..errors import NbenchError
 from ..options import Argument, Option
-from ..printing import echo
 from ..shards.convert_config import ConvertConfig
 from ..shards.hub.config import PublishConfig
 from .configured import AsJson, Group, command
@@ -45,13 +44,14 @@ def inspect(
     bench = open_bench(path)
     if row is not None:
         write_out(sheet, contact_sheet(bench, row))
-        echo("written:", sheet)
+        print("written:", sheet)
         return
     inspection = inspect(bench)
     if as_json:
-        echo(json.dumps(inspection.to_dict()))
+        print(json.dumps(inspection.to_dict()))
         return
-    from ..screen import Console
+    from rich.console import Console
+
     from ..shards.inspect import inspection_table
 
     Console().print(inspection_table(inspection))
@@ -92,11 +92,11 @@ def verify(
         defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
     if as_json:
         rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
-        echo(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
+        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
     else:
         for defect in defects:
-            echo(defect)
-        echo(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
+            print(defect)
+        print(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
     raise typer.Exit(1 if defects else 0)
 
 
@@ -115,7 +115,7 @@ def convert(config: ConvertConfig) -> None:
 
     with BuildProgress("convert", max(1, read_info(Location.of(config.source)).rows)) as progress:
         info = convert(config, progress.advance)
-    echo(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+    print(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
 
 
 @command(data_app, panel=DATA, no_args_is_help=True)
@@ -130,10 +130,10 @@ def publish(config: PublishConfig) -> None:
 
     report = publish(config)
     if config.dry_run:
-        echo(report.listing(), keep="\n")
+        print(report.listing())
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
-    echo(f"{report.url}: {upload}, commit {report.commit}")
+    print(f"{report.url}: {upload}, commit {report.commit}")
 
 
 @import_app.callback()
@@ -152,4 +152,4 @@ def noisyclip_pt(config: ImportConfig) -> None:
     report = import_noisyclip(config)
     failed = f", {report.failed} failed" if report.failed else ""
     unused = f"; prompts without files: {report.unused}" if report.unused else ""
-    echo(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")
+    print(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ..options import Argument, Fields, Option
-from ..printing import echo
 from ..scorers.placement import Placement
 from .configured import command
 from .panels import SCORERS
@@ -34,9 +33,9 @@ def env(
 
     folder = make_environment(name, torch, fresh)
     for line in environment_report(name):
-        echo(line)
-    echo(f"environment: {folder}")
-    echo(f"use it: --model {PACKAGES[name].model}")
+        print(line)
+    print(f"environment: {folder}")
+    print(f"use it: --model {PACKAGES[name].model}")
 
 
 @command(environments_app, name="serve-scorer", panel=SCORERS)
@@ -63,5 +62,5 @@ def serve_scorer(
     quieten_transformers()
     space = WORLD if bench is None else open_bench(bench).info.latent_space
     with ScorerServer(host, port, lambda other: get_scorer(scorer, other, placement), space) as server:
-        echo(f"serving {scorer}: --model http:{server.url}")
+        print(f"serving {scorer}: --model http:{server.url}", flush=True)
         server.serve_forever()

@@ -9,7 +9,6 @@ import typer
 
 from ..benchmarks.evaluate_config import EvaluateConfig
 from ..options import Option
-from ..printing import echo, echo_json
 from .configured import AsJson, command
 from .panels import MEASURE
 
@@ -40,9 +39,9 @@ def evaluate(
 
         plot_report(report, plot)
     if as_json:
-        echo_json(report.to_json())
+        print(report.to_json())
         return
     from ..benchmarks.results.terminal import print_wide, report_table
 
     print_wide(report_table(report))
-    echo("written:", *report.files, *([plot] if plot else []))
+    print("written:", *report.files, *([plot] if plot else []))

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ..options import Argument, Fields, Option
-from ..printing import echo
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
 
@@ -36,9 +35,9 @@ def models(
 
     rows = list_models()
     if as_json:
-        echo(json.dumps(rows))
+        print(json.dumps(rows))
         return
-    from ..screen import Console
+    from rich.console import Console
 
     named, families = models_tables(rows)
     Console().print(named, "", families)
@@ -59,9 +58,10 @@ def show(
 
     row = find_model(name)
     if as_json:
-        echo(json.dumps(row))
+        print(json.dumps(row))
         return
-    from ..screen import Console, Table
+    from rich.console import Console
+    from rich.table import Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
     for column, value in row.items():
@@ -90,10 +90,10 @@ def check(
 
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
-        echo(f"{scorer.name}: {line}")
+        print(f"{scorer.name}: {line}")
     if problems:
         raise typer.Exit(1)
-    echo(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+    print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
 
 
 @command(models_app)
@@ -111,6 +111,6 @@ def new(
     from ..scorers.environments.new import new_scorer
 
     path = new_scorer(file, kind, reads)
-    echo(f"written: {path}")
-    echo(f"check it: nbench models check {path}:Mine")
-    echo(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")
+    print(f"written: {path}")
+    print(f"check it: nbench models check {path}:Mine")
+    print(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")

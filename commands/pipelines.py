@@ -6,7 +6,6 @@ from typing import Any
 
 import typer
 
-from ..printing import echo
 from .configured import AsJson, command
 from .panels import SCORERS
 
@@ -39,10 +38,11 @@ def pipelines(as_json: AsJson = False) -> None:
         for entry in ALIASES.values()
     ]
     if as_json:
-        echo(json.dumps({"pipelines": rows}))
+        print(json.dumps({"pipelines": rows}))
         return
+    from rich.table import Table
+
     from ..benchmarks.results.terminal import print_wide
-    from ..screen import Table
 
     table = Table("name", "source", "steps", "guidance", "dtype", "image", "latent", "MB per trajectory")
     for row in rows:

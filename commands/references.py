@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from ..benchmarks.scoring.references_config import AddConfig
-from ..printing import echo
 from .configured import AsJson, command
 from .panels import MEASURE
 
@@ -31,12 +30,12 @@ def references(config: AddConfig, as_json: AsJson = False) -> None:
         add_references(config, progress=True)
     rows = list_references(open_bench(config.bench))
     if as_json:
-        echo(json.dumps({"bench": config.bench, "references": [asdict(row) for row in rows]}))
+        print(json.dumps({"bench": config.bench, "references": [asdict(row) for row in rows]}))
         return
     for row in rows:
         scorer = f"{row.name}: {row.scorer} ({row.fingerprint[:12]})"
-        echo(f"{one_line(scorer)}, {row.n_scored} scored, {row.n_unscored} unscored")
+        print(f"{one_line(scorer)}, {row.n_scored} scored, {row.n_unscored} unscored")
         if row.flaw:
-            echo(f"  {row.flaw}")
+            print(f"  {row.flaw}")
     if not rows:
-        echo(f"{config.bench} has no references: --add NAME=SCORER scores its images")
+        print(f"{config.bench} has no references: --add NAME=SCORER scores its images")

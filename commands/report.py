@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..options import Argument, Option
-from ..printing import echo
 from .configured import command
 from .panels import RESULTS
 
@@ -45,8 +45,8 @@ def report(
     if space:
         paths.append(write_space(space, page, inputs.first.bench))
     for reason in inputs.left_out:
-        echo(f"left out: {reason}", err=True)
+        print(f"left out: {reason}", file=sys.stderr)
     if prompts and opened is None:
-        echo(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", err=True)
+        print(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", file=sys.stderr)
     summary = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
-    echo(f"written: {' '.join(map(str, paths))} ({summary})")
+    print(f"written: {' '.join(map(str, paths))} ({summary})")

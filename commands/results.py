@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..options import Argument, Option
-from ..printing import echo, echo_json
 from .configured import AsJson, command
 from .panels import DATA, MEASURE, RESULTS
 
@@ -48,13 +48,13 @@ def compare(
     first, second = find_result(a, results), find_result(b, results)
     comparison = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
     if as_json:
-        echo(json.dumps(asdict(comparison)))
+        print(json.dumps(asdict(comparison)))
         return
     from ..benchmarks.results.terminal import comparison_table, digest_table, print_wide
 
     print_wide((comparison_table if positions else digest_table)(comparison))
     if comparison.note:
-        echo(comparison.note, err=True)
+        print(comparison.note, file=sys.stderr)
 
 
 @command(results_app, panel=RESULTS)
@@ -84,11 +84,11 @@ def leaderboard(
 
     board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
-        echo(f"left out: {reason}", err=True)
+        print(f"left out: {reason}", file=sys.stderr)
     for note in board.notes:
-        echo(note, err=True)
+        print(note, file=sys.stderr)
     if as_json or format != "table":
-        echo(write_leaderboard(board, "json" if as_json else format), keep="\n", end="")
+        sys.stdout.write(write_leaderboard(board, "json" if as_json else format))
         return
     from ..benchmarks.results.terminal import board_table, print_wide
 
@@ -145,7 +145,7 @@ def agreement(
     skills = read_skills(tags) if tags is not None else bench_skills(opened) if opened is not None else {}
     result = human_agreement(score_table, rating_table, skills)
     if as_json:
-        echo_json(result.to_json())
+        print(result.to_json())
         return
     from ..benchmarks.results.terminal import agreement_table, print_wide
 
@@ -170,15 +170,15 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
 
     if as_json:
         leaks = [asdict(leak) for leak in report.leaks[:show]]
-        echo(json.dumps({**asdict(report), "counts": report.counts(), "leaks": leaks}))
+        print(json.dumps({**asdict(report), "counts": report.counts(), "leaks": leaks}))
         return
     for leak in report.leaks[:show]:
         prompt = leak.prompt_id if leak.caption == "prompt" else f"{leak.prompt_id} ({leak.caption} corruption)"
         source = f"{leak.count} x, first {leak.train_id} {leak.train_text!r}"
-        echo(f"{leak.kind} {leak.similarity:.2f}: {prompt} {leak.text!r} <- {source}")
+        print(f"{leak.kind} {leak.similarity:.2f}: {prompt} {leak.text!r} <- {source}")
     counts = report.counts()
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("exact", "normalised", "near"))
-    echo(
+    print(
         f"{report.n_train} captions against {report.n_prompts} prompts: {kinds}; "
         f"{counts['corruption']} of {report.n_corruptions} corruptions"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from ..printing import echo
 from ..sampling.config import SampleConfig
 from .configured import AsJson, command
 from .panels import SAMPLE
@@ -31,11 +30,11 @@ def sample(config: SampleConfig, as_json: AsJson = False) -> None:
     quieten_diffusers()
     result, files = sample(config)
     if as_json:
-        echo(json.dumps(result.to_dict()))
+        print(json.dumps(result.to_dict()))
         return
     rows, full = result.denoiser_rows, result.full_denoiser_rows
-    echo(
+    print(
         f"{rows} of {full} denoiser rows ({rows / full:.0%}), "
         f"{result.seconds:.2f} s, of which {result.scorer_seconds:.2f} s for scoring"
     )
-    echo("written:", *files)
+    print("written:", *files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from ..benchmarks.table_metrics_config import MetricsConfig
-from ..printing import echo, echo_json
 from .configured import AsJson, command
 from .panels import MEASURE
 
@@ -24,9 +23,9 @@ def metrics(config: MetricsConfig, as_json: AsJson = False) -> None:
 
     result = measure_tables(config)
     if as_json:
-        echo_json(result.to_json())
+        print(result.to_json())
         return
     from ..benchmarks.results.terminal import print_wide, report_table
 
     print_wide(report_table(result.report))
-    echo(result.yardstick)
+    print(result.yardstick)

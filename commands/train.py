@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ..printing import echo
 from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
 from .yaml_options import read_options
@@ -37,7 +36,7 @@ def noisyclip(config: TrainConfig, options: ConfigFile = None) -> None:
     from ..training.noisyclip import train
 
     quieten_transformers()
-    echo("written:", train(config))
+    print("written:", train(config))
 
 
 @command(train_app)
@@ -50,7 +49,7 @@ def latentclip(config: LatentCLIPConfig, options: ConfigFile = None) -> None:
     from ..training.noisyclip import train
 
     quieten_transformers()
-    echo("written:", train(config))
+    print("written:", train(config))
 
 
 @command(train_app, "x0-vqa")
@@ -67,7 +66,7 @@ def x0_vqa(config: X0VQAConfig, options: ConfigFile = None) -> None:
     from ..training.x0vqa import train
 
     quieten_transformers()
-    echo("written:", train(config))
+    print("written:", train(config))
 
 
 @command(train_app)
@@ -78,4 +77,4 @@ def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
     """
     from ..training.probe import train_probe
 
-    echo("written:", train_probe(config))
+    print("written:", train_probe(config))

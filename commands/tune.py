@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +11,16 @@ import typer
 
 from ..errors import NbenchError
 from ..options import Argument, Option
-from ..printing import echo
 from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
 from .configured import AsJson, command
 from .panels import SAMPLE
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..sampling.offline.recorded_scores import Recorded
     from ..sampling.offline.replay import Replay
     from ..sampling.offline.tune import Tuned
-    from ..screen import Table
 
 tune_app = typer.Typer()
 
@@ -57,7 +58,7 @@ def replay_command(
     per_run = costs.of(recorded)
     result = replay(recorded, parsed, n, per_run) if calls is None else replay_budget(recorded, parsed, calls, per_run)
     if as_json:
-        echo(json.dumps(result.to_dict()))
+        print(json.dumps(result.to_dict()))
     else:
         print_wide(_replay_table(result))
 
@@ -103,22 +104,21 @@ def tune_command(
         save(out, best, recorded)
     if as_json:
         result = best.to_dict()
-        echo(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
+        print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
     print_wide(Group(_replay_table(best.in_sample), _tuned_table([best, *others], config.n)))
     if out is not None:
-        echo("written:", out)
+        print("written:", out)
 
 
 def _note(recorded: Recorded) -> None:
     if recorded.note:
-        echo(recorded.note, err=True)
+        print(recorded.note, file=sys.stderr)
 
 
 def _table(title: str, caption: str, *headings: str) -> Table:
     from rich.box import SIMPLE_HEAD
-
-    from ..screen import Table
+    from rich.table import Table
 
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for place, heading in enumerate(headings):

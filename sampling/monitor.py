@@ -151,7 +151,7 @@ class AlignmentMonitor:
             self._stream.flush()
         if self._show:
             last = position == steps or (self._positions is not None and position == max(self._positions))
-            print(f"\r{self._line(position)}", end="\n" if last else "", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"\r{self._line(position)}", end="\n" if last else "", file=sys.stderr, flush=True)
         if self._callback is not None:
             self._callback(position, scores)
 

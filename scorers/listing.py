@@ -8,7 +8,7 @@ from .builtin import BUILTIN, FAMILIES, REREADINGS
 from .registry import plugins, unknown
 
 if TYPE_CHECKING:
-    from ..screen import Table
+    from rich.table import Table
 
 COLUMNS = ("name", "reads", "weights", "size", "range", "direction", "paper", "package", "about")
 
@@ -75,7 +75,7 @@ def _takes_a_model(row: dict[str, str]) -> bool:
 
 
 def _table(title: str, *columns: str) -> Table:
-    from ..screen import Table
+    from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in columns:

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from ..errors import NbenchError, one_line
-from ..screen import Table
 from .reader import Bench
 from .rows import columns_of, from_arrow, latents_of
 from .schema import BYTES, PreviewMap
@@ -122,7 +123,7 @@ def inspection_table(summary: Inspection) -> Group:
         ("per trajectory", f"{summary.bytes / max(1, summary.rows):,.0f} bytes"),
         ("references", ", ".join(summary.references) or "none"),
     ):
-        facts.add_row(name, one_line(value))
+        facts.add_row(name, Text(one_line(value)))  # names of a data set are no markup
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {summary.sampled:,} rows")
     for heading in ("position", "timestep", "sigma", "mean", "std"):
         table.add_column(heading, justify="right")
@@ -171,7 +172,7 @@ def sheet_of(tiles: list[tuple[str, np.ndarray]], title: str) -> bytes:
     height = _TILE + _LABEL
     sheet = Image.new("RGB", (columns * _TILE, _LABEL + -(-len(tiles) // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((2, 1), one_line(title), "black")
+    draw.text((2, 1), title, "black")
     for i, (label, pixels) in enumerate(tiles):
         x, y = i % columns * _TILE, _LABEL + i // columns * height
         sheet.paste(Image.fromarray(pixels).resize((_TILE - 2, _TILE - 2), Image.Resampling.NEAREST), (x + 1, y))

@@ -8,11 +8,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FREE = {"errors", "options", "printing", "progress", "screen", "__version__"}
+FREE = {"errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "jobs": set[str](),
-    "shards": set[str](),
+    "shards": {"jobs"},
     "shapes": set[str](),
     "pipelines": {"shards"},
     "builders": {"shards", "shapes", "pipelines"},
@@ -25,9 +25,7 @@ MAY_IMPORT = {
     "cli": {"commands"},
     "errors": set[str](),
     "options": set[str](),
-    "printing": set[str](),
     "progress": set[str](),
-    "screen": set[str](),
     "__init__": {"shards", "benchmarks", "sampling"},
     "__main__": {"cli"},
 }

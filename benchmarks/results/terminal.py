@@ -6,10 +6,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
 
-from ...screen import Console, Table
 from ..metrics.catalogue import CORE, COUNTS, METRICS, ROW_FIGURES
 from ..metrics.pairs import STATISTICS
 from ..metrics.rows import Comparison, ResultRow
@@ -135,7 +135,7 @@ def comparison_table(comparison: ModelComparison) -> Table:
         style = "bold" if _better(row) or _worse(row) else None
         p_value = "-" if row.p_holm is None else f"{row.p_holm:.4f}"
         figures = (number(row.a), number(row.b), difference(row.difference, row.low, row.high), p_value)
-        table.add_row(row.reference, METRICS[row.metric].heading, str(row.position), *figures, style=style)
+        table.add_row(escape(row.reference), METRICS[row.metric].heading, str(row.position), *figures, style=style)
     return table
 
 
@@ -150,7 +150,7 @@ def digest_table(comparison: ModelComparison) -> Table:
         if middle.p_holm is None:
             counts = ("-" for _ in range(2))
         table.add_row(
-            reference,
+            escape(reference),
             METRICS[metric].heading,
             *counts,
             str(middle.position),
@@ -170,7 +170,7 @@ def board_table(board: Leaderboard) -> Table:
     )
     for line in board.lines:
         figures = (line_cell(line, name, name == board.sort) for name in shown)
-        names = (line.model, line.bench, str(line.position), line.reference)
+        names = (escape(line.model), escape(line.bench), str(line.position), escape(line.reference))
         table.add_row(*names, *figures, style="italic" if line.yardstick else None)
     return table
 
@@ -195,7 +195,7 @@ def agreement_table(agreement: HumanAgreement) -> Table:
     for row in agreement.rows:
         place = [str(row.position)] if positions else []
         figures = (with_ends(getattr(row, name), getattr(row, f"{name}_ci")) for name in STATISTICS)
-        table.add_row(*place, row.scope, row.skill, str(row.n_images), *figures)
+        table.add_row(*place, row.scope, escape(row.skill), str(row.n_images), *figures)
     return table
 
 
@@ -209,11 +209,11 @@ def _head(table: Table, *headings: str, no_wrap: bool = False) -> None:
         table.add_column(heading, justify="left" if left else "right", no_wrap=no_wrap or heading == "model")
 
 
-def _interval(row: Comparison) -> str | Text:
+def _interval(row: Comparison) -> str:
     if row.difference is None or row.low is None or row.high is None:
         return "-"
     text = difference(row.difference, row.low, row.high)
-    return Text(text, "bold") if row.low > 0 or row.high < 0 else text
+    return f"[bold]{text}[/bold]" if row.low > 0 or row.high < 0 else text
 
 
 def _counts(row: ResultRow) -> str:
@@ -221,7 +221,7 @@ def _counts(row: ResultRow) -> str:
 
 
 def _title(comparison: ModelComparison) -> str:
-    return f"{comparison.bench}: A = {comparison.a}, B = {comparison.b}"
+    return escape(f"{comparison.bench}: A = {comparison.a}, B = {comparison.b}")
 
 
 def _better(row: Difference) -> bool:

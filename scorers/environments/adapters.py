@@ -186,4 +186,4 @@ def about(scorer: str) -> dict[str, Any]:
 if __name__ == "__main__":
     with redirect_stdout(sys.stderr):
         answer = about(sys.argv[1])
-    print(json.dumps(answer))  # noqa: T201
+    print(json.dumps(answer))

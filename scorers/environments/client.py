@@ -6,6 +6,7 @@ import http.client
 import json
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from ...errors import NbenchError, failure_of, one_line
-from ...printing import echo
 from .messages import (
     LARGEST_REPLY,
     LONGEST_LINE,
@@ -190,7 +190,7 @@ class Servers:
                     if not self._working:
                         self._free.put(None)
                         raise NbenchError(f"{error}: start it again, then run the command again") from None
-                echo(f"{error}: going on with the other servers", err=True)
+                print(f"{error}: going on with the other servers", file=sys.stderr)
                 continue
             except BaseException:
                 self._free.put(server)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,6 @@ import numpy as np
 import torch
 
 from ...errors import NbenchError, failure_of, one_line
-from ...printing import echo
 from . import worker
 from .messages import (
     LONGEST_LINE,
@@ -98,7 +98,7 @@ class WorkerProcess:
                 deaths += 1
                 if deaths > 1:
                     raise NbenchError(f"scorer {self._label}: its process ended again: {death}") from None
-                echo(f"scorer {self._label}: its process ended and is started again: {death}", err=True)
+                print(f"scorer {self._label}: its process ended and is started again: {death}", file=sys.stderr)
             except NotTheProtocol as error:
                 self._stop()
                 raise NbenchError(f"scorer {self._label}: its process broke the protocol with {error}") from None

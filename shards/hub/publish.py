@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from ...errors import NbenchError, one_line
-from ...printing import echo
 from ..dataset import INFO_FILE
 from .config import PublishConfig
 from .package import CARD, Package, PublishedFile, pack
@@ -130,4 +130,4 @@ def _size(files: Sequence[PublishedFile]) -> int:
 
 
 def _say(text: str) -> None:
-    echo(text, err=True)
+    print(text, file=sys.stderr)

@@ -148,6 +148,3 @@ def test_sizes_of_shards_come_from_one_listing(
     (tmp_path / "moved").write_bytes(b"short")
     with pytest.raises(NbenchError, match="is missing or cut short"):
         open_bench(bench_folder)
-    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.ls", None)  # not every file system lists
-    open_bench("memory://listed")
-    assert len(asked) == 1 + 3
