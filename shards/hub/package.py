@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ...errors import NbenchError, reason_of
 from ..dataset import INFO_FILE
 from ..reader import open_bench
+from ..storage import Location
 from .card import dataset_card, model_card, results_card
 
 CARD = "README.md"
@@ -24,17 +25,28 @@ _RESULT, _PROVENANCE = {"bench", "model", "rows"}, {"nbench_version", "provenanc
 
 
 @dataclass(frozen=True)
+class Remote:
+    """A file at a URL."""
+
+    location: Location
+    name: str
+
+
+@dataclass(frozen=True)
 class PublishedFile:
-    """A file to send: its path in the repository, its content (path or bytes), size in bytes and hash."""
+    """A file to send: its path in the repository, its content (path, bytes or at a URL), size in bytes and hash."""
 
     path: str
-    source: Path | bytes
+    source: Path | bytes | Remote
     bytes: int
     sha256: str
 
     def git_blob(self) -> str:
         """Its git blob id, which the Hub records for small files."""
-        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        if isinstance(self.source, Remote):
+            data = self.source.location.read(self.source.name)
+        else:
+            data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

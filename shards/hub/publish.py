@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import NbenchError, one_line
 from ..dataset import INFO_FILE
 from .config import PublishConfig
+from .from_url import on_this_machine, pack_url
 from .package import CARD, Package, PublishedFile, pack
 from .upload import WritableRepo
 
@@ -55,7 +57,10 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
     """
     from huggingface_hub import constants
 
-    package = pack(config.path, config.repo_id, config.num_workers)
+    if "://" in str(config.path):
+        package = pack_url(str(config.path), config.repo_id)
+    else:
+        package = pack(Path(config.path), config.repo_id, config.num_workers)
     repo_type = "model" if package.kind == "model" else "dataset"
     url = f"{constants.ENDPOINT}/{'' if repo_type == 'model' else 'datasets/'}{config.repo_id}"
     url += "" if config.revision == "main" else f"/tree/{config.revision}"
@@ -71,7 +76,8 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
     say(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
     done = 0
     for batch in _batches(todo):
-        commit = hub.send(batch, f"Publish {package.kind} with nbench")
+        with on_this_machine(batch) as at_hand:
+            commit = hub.send(at_hand, f"Publish {package.kind} with nbench")
         done += len(batch)
         say(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
     remote = hub.tree(commit)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import NbenchError, reason_of
 from .package import PublishedFile
@@ -97,7 +97,7 @@ class WritableRepo:
 
         def commit() -> str:
             # new for each attempt: an operation remembers the Hub's earlier answers
-            operations = [CommitOperationAdd(file.path, file.source) for file in files]
+            operations = [CommitOperationAdd(file.path, cast(Path | bytes, file.source)) for file in files]
             for operation, file in zip(operations, files, strict=True):
                 operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # so it is not computed again
             commit_info = self._api.create_commit(
