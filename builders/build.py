@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from ..console import say
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -63,7 +63,7 @@ def build(
     if config.kind == "ncc":
         chosen = replace(chosen, prompts=corrupt_prompts(chosen.prompts))
     for note in chosen.notes if progress else ():
-        print(note, file=sys.stderr)
+        say(note, error=True)
     plan = process.plan(chosen)
     with DatasetFolder(config.folder) as folder:
         if folder.started and not config.fresh:

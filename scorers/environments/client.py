@@ -6,7 +6,6 @@ import http.client
 import json
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
+from ...console import say
 from ...errors import NbenchError, failure_of, one_line
 from .messages import (
     LARGEST_REPLY,
@@ -190,7 +190,7 @@ class Servers:
                     if not self._working:
                         self._free.put(None)
                         raise NbenchError(f"{error}: start it again, then run the command again") from None
-                print(f"{error}: going on with the other servers", file=sys.stderr)
+                say(f"{error}: going on with the other servers", error=True)
                 continue
             except BaseException:
                 self._free.put(server)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbench.benchmarks.results.leaderboard_formats import _csv
+from nbench.benchmarks.results.formats import _csv
 
 
 @pytest.mark.parametrize("name", ["-1", "=A1", "+1", "@x", "\tx", "\rx", " =1", "\uff1d1"])
