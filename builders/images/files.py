@@ -102,10 +102,11 @@ def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
     for path in paths:
         for key, members in _groups(path):
             image = next((members[suffix] for suffix in SUFFIXES if suffix in members), None)
-            dotted = next((member for suffix, member in members.items() if suffix.endswith(SUFFIXES)), None)
+            pictures = [member.name for suffix, member in members.items() if suffix.endswith(SUFFIXES)]
+            dotted = next((name for name in pictures if not name.rpartition("/")[2].startswith(".")), None)
             if image is None and dotted is not None:
                 raise NbenchError(
-                    f"{path}: the key of {one_line(dotted.name)} ends at its first dot, so it is no image of a sample: "
+                    f"{path}: the key of {one_line(dotted)} ends at its first dot, so it is no image of a sample: "
                     "rename it without other dots"
                 )
             if image is not None:
