@@ -100,6 +100,28 @@ def leaderboard(
     print_table(board_tables(board, wide), wide)
 
 
+@command(results_app, panel=RESULTS, no_args_is_help=True)
+def submit(
+    results: Annotated[Path, Argument("Folder with the results, or one result file.")],
+    to: Annotated[str, Option("Leaderboard: a data set on the Hub, user/name.", required=True)],
+    dry_run: Annotated[bool, Option("Check the results and list the files, but send nothing.")] = False,
+) -> None:
+    """Propose results to a leaderboard on the Hub, as a pull request; their figures are checked first.
+
+    `nbench submit results/small --to user/leaderboard --dry-run`
+    """
+    from ..benchmarks.results.submit import read_submission
+    from ..benchmarks.results.submit import submit as propose
+
+    submission = read_submission(results)
+    if dry_run:
+        for file in submission.files:
+            say(f"{file.bytes:>12,}  {file.path}")
+        say(f"{submission.title}: nothing is sent")
+        return
+    say(propose(submission, to))
+
+
 @command(results_app, "check-leak", panel=DATA)
 def check_leak(
     train: Annotated[str, Argument("Training set: a data set, or prompts as `nbench build --prompts` takes them.")],
