@@ -61,6 +61,9 @@ app.add_typer(environments_app)
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line on stderr and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     try:
         app(arguments, prog_name="nbench")
     except NbenchError as error:
