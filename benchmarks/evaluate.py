@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from ..builders.config import BuildConfig
+from ..console import TextConsole, say
 from ..errors import NbenchError
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
@@ -26,6 +24,7 @@ from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
 from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
+from .results.groups import write_references
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
 from .score_tables.bench import bench_layout, final_references
@@ -49,11 +48,14 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
+    folder = result_path(config.out, bench.name, "").parent
+    if (folder / INFO_FILE).exists():
+        raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
-        print(note, file=sys.stderr)
+        say(note, error=True)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
     scorers, sources = _load(config.models, bench, placement)
@@ -79,7 +81,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
                 loaded(scorers[model])  # all that will score, so that broken weights are refused before the work
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
-        with Console(stderr=True, quiet=not progress).status("measuring"):
+        with TextConsole(stderr=True, quiet=not progress).status("measuring"):
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
@@ -87,10 +89,9 @@ def _default_bench(progress: bool) -> Path:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
     if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
-        console = Console(stderr=True, quiet=not progress)
+        console = TextConsole(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
-            highlight=False,
             soft_wrap=True,
         )
         build(config, progress)
@@ -121,6 +122,7 @@ def _measured(
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
+    write_references(result_path(config.out, name, "").parent, bench.references)
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = measures.of(model), scores[model].get(info.steps)
