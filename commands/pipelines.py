@@ -23,12 +23,12 @@ def pipelines(wide: Wide = False, as_json: AsJson = False) -> None:
     """
     import json
 
-    from ..pipelines.aliases import ALIASES, WORLD_PIPELINE
+    from ..pipelines.aliases import ALIASES, WORLD_PIPELINES
 
     rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
-            "source": "embedded" if entry.source == str(WORLD_PIPELINE) else entry.source,
+            "source": "embedded" if entry.name in WORLD_PIPELINES else entry.source,
             "steps": entry.steps,
             "guidance": entry.guidance,
             "dtype": entry.dtype,

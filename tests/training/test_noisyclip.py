@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from nbench.builders.build import build
@@ -16,7 +17,7 @@ from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
-from nbench.training import trainer
+from nbench.training import finetune, trainer
 from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
@@ -57,6 +58,24 @@ def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
 
 
+@pytest.mark.slow
+def test_a_model_that_was_trained_here_can_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:
+    latent = replace(config, input="latent", noise_level="token", objective="contrast,distill", epochs=1)
+    first = train(latent, shown=False)
+    further = replace(latent, start=str(first), out=tmp_path / "further", learning_rate=1e-9)
+    second = train(further, shown=False)
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, second))
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, atol=1e-4, rtol=1e-2)
+    last, fresh = (
+        json.loads((folder / "train.jsonl").read_text().splitlines()[line])["loss"]
+        for folder, line in ((first, -1), (second, 1))
+    )
+    assert fresh == pytest.approx(last, rel=0.2)  # the teacher is frozen CLIP again, not the model itself
+    with pytest.raises(NbenchError, match="was trained with --input latent, --noise-level token: give the same"):
+        train(replace(further, out=tmp_path / "other", noise_level="none"), shown=False)
+
+
 class Cut(Exception):
     """Stands for a kill."""
 
@@ -89,6 +108,21 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert curve(again.out) == curve(whole)
     assert not list(again.out.glob("checkpoint-*"))
+
+
+def test_a_run_cut_while_it_writes_the_model_finishes(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*args: Any) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_half", cut)
+        with pytest.raises(Cut):
+            train(replace(config, epochs=1), shown=False)
+    steps = []
+    monkeypatch.setattr(trainer.FineTuner, "compute_loss", lambda *args, **settings: steps.append(1))
+    out = train(replace(config, epochs=1), shown=False)
+    assert not steps
+    assert CLIPScorer(out).embed_text(["one red circle"]).shape[0] == 1
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
