@@ -172,7 +172,7 @@ class ExampleDataset(TrajectoryDataset):
                 yield self._examples(chosen, count)
                 count += 1
         if count < len(self):
-            yield self._examples(taken[: len(taken) // self._share[1] * self._share[1]], count)
+            yield self._examples(taken, count)
 
     def _windows(self) -> Iterator[list[int]]:
         """The shards of each window, in this epoch's order; their content is in `_cached`."""
@@ -221,7 +221,7 @@ class ExampleDataset(TrajectoryDataset):
         allowed = set(self._allowed(number / len(self)))
         positions = [self._draw(rng, group[0][0], allowed) for group in groups]
         rank, world = self._share
-        borders = np.cumsum([0, *map(len, groups)])[:: len(groups) // world]
+        borders = np.cumsum([0, *map(len, groups)])[[round(part * len(groups) / world) for part in range(world + 1)]]
         rows, own = [row for group in groups for row in group], slice(int(borders[rank]), int(borders[rank + 1]))
         at = np.repeat(positions, [len(group) for group in groups])
         latents = self.noise.latents(rows, at, own, self._rng(number, 3))

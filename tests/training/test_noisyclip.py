@@ -39,7 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
-@pytest.mark.parametrize("targets", ["image", "caption"])
+@pytest.mark.parametrize("targets", ["image", pytest.param("caption", marks=pytest.mark.slow)])
 def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["image", "caption"]) -> None:
     out = train(replace(config, targets=targets, epochs=10), shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
@@ -93,7 +93,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(trainer.FineTuner, "compute_loss", until)
 
 
-@pytest.mark.parametrize(("steps", "save_every"), [(8, None), (6, 1)])
+@pytest.mark.parametrize(("steps", "save_every"), [pytest.param(8, None, marks=pytest.mark.slow), (6, 1)])
 def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps: int, save_every: int | None
 ) -> None:
