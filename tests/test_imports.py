@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "shards": {"jobs"},
     "shapes": set[str](),
     "pipelines": {"shards"},
-    "builders": {"shards", "shapes", "pipelines"},
+    "builders": {"jobs", "shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
     "training": {"shards", "pipelines", "scorers", "benchmarks"},
     "benchmarks": {"shards", "pipelines", "builders", "scorers"},

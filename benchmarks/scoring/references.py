@@ -157,7 +157,7 @@ class References:
         self._references = parse_references(default if config.references is None else config.references)
         self._shown = shown
 
-    def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
+    def check(self, info: DatasetInfo, say: Callable[[str], None]) -> None:
         """Refuse a requested reference that cannot be loaded before the long work starts.
 
         Raises:
@@ -169,7 +169,7 @@ class References:
             except NbenchError as error:
                 if self._named:
                     raise
-                progress.say(f"no reference scores: {error}")
+                say(f"no reference scores: {error}")
 
     def run(self, folder: DatasetFolder) -> None:
         """Score the final images by each reference without a table of this data set and its current weights. Without
