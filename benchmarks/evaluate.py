@@ -13,6 +13,8 @@ from rich.console import Console
 
 from ..builders.config import BuildConfig
 from ..errors import NbenchError
+from ..jobs.mirror import mirrored
+from ..options import Place
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer, loaded
@@ -49,6 +51,19 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
+    with mirrored(config.out, bench.name) as out:
+        report = _evaluated(replace(config, out=out), bench, started, progress)
+    names = (path.relative_to(out).as_posix() for path in report.files)
+    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
+
+
+def _beneath(place: Place, name: str) -> Place:
+    return place / name if isinstance(place, Path) else f"{place.rstrip('/')}/{name}"
+
+
+def _evaluated(config: EvaluateConfig, bench: Bench, started: datetime, progress: bool) -> EvaluationReport:
+    """`evaluate` with `config.out` on this machine."""
+    out = Path(config.out)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
@@ -60,7 +75,7 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
-            result_path(config.out, bench.name, model, ".parquet"),
+            result_path(out, bench.name, model, ".parquet"),
             bench,
             scorer,
             config.options,
@@ -83,10 +98,10 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
-def _default_bench(progress: bool) -> Path:
+def _default_bench(progress: bool) -> Place:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
-    if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
+    if not (Path(config.folder) / INFO_FILE).exists() or not read_info(config.folder).complete:
         console = Console(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
@@ -145,7 +160,7 @@ def _measured(
             comparisons=tuple(row for row in comparisons if model in (row.model, row.other)),
             cost=costs[model],
         )
-        files.append(result_path(config.out, name, model))
+        files.append(result_path(Path(config.out), name, model))
         write_result(files[-1], result)
     shown = set(positions)
     return EvaluationReport(

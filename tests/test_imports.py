@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "builders": {"jobs", "shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
     "training": {"shards", "pipelines", "scorers", "benchmarks"},
-    "benchmarks": {"shards", "pipelines", "builders", "scorers"},
+    "benchmarks": {"jobs", "shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
     "commands": {"shards", "pipelines", "builders", "scorers", "training", "benchmarks", "sampling"},
