@@ -22,6 +22,7 @@ from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
 from .commands.scores import scores_app
+from .commands.serve import serve_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError, one_line
@@ -46,6 +47,7 @@ for topic in (
     report_app,
     tune_app,
     sample_app,
+    serve_app,
     pipelines_app,
 ):
     app.add_typer(topic)

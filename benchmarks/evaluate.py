@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from ..builders.config import BuildConfig
+from ..console import TextConsole, say
 from ..errors import NbenchError
 from ..jobs.mirror import mirrored
 from ..options import Place
@@ -28,6 +26,7 @@ from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
 from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
+from .results.groups import write_references
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
 from .score_tables.bench import bench_layout, final_references
@@ -68,7 +67,7 @@ def _evaluated(config: EvaluateConfig, bench: Bench, started: datetime, progress
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
-        print(note, file=sys.stderr)
+        say(note, error=True)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
     scorers, sources = _load(config.models, bench, placement)
@@ -94,7 +93,7 @@ def _evaluated(config: EvaluateConfig, bench: Bench, started: datetime, progress
                 loaded(scorers[model])  # all that will score, so that broken weights are refused before the work
         step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
         scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
-        with Console(stderr=True, quiet=not progress).status("measuring"):
+        with TextConsole(stderr=True, quiet=not progress).status("measuring"):
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
@@ -102,10 +101,9 @@ def _default_bench(progress: bool) -> Place:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
     if not (Path(config.folder) / INFO_FILE).exists() or not read_info(config.folder).complete:
-        console = Console(stderr=True, quiet=not progress)
+        console = TextConsole(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
-            highlight=False,
             soft_wrap=True,
         )
         build(config, progress)
@@ -136,6 +134,7 @@ def _measured(
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
+    write_references(result_path(Path(config.out), name, "").parent, bench.references)
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = measures.of(model), scores[model].get(info.steps)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..console import say
 from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
 from .yaml_options import read_options
@@ -36,7 +37,7 @@ def noisyclip(config: TrainConfig, options: ConfigFile = None) -> None:
     from ..training.noisyclip import train
 
     quieten_transformers()
-    print("written:", train(config))
+    say("written:", train(config))
 
 
 @command(train_app)
@@ -49,7 +50,7 @@ def latentclip(config: LatentCLIPConfig, options: ConfigFile = None) -> None:
     from ..training.noisyclip import train
 
     quieten_transformers()
-    print("written:", train(config))
+    say("written:", train(config))
 
 
 @command(train_app, "x0-vqa")
@@ -66,7 +67,7 @@ def x0_vqa(config: X0VQAConfig, options: ConfigFile = None) -> None:
     from ..training.x0vqa import train
 
     quieten_transformers()
-    print("written:", train(config))
+    say("written:", train(config))
 
 
 @command(train_app)
@@ -77,4 +78,4 @@ def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
     """
     from ..training.probe import train_probe
 
-    print("written:", train_probe(config))
+    say("written:", train_probe(config))

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import NbenchError
+from ..scorers.builtin import fitting
 from ..scorers.clip import CLIPScorer
 from ..scorers.decoders import preview
 from ..scorers.dual_encoder import adapted, open_dual_encoder
@@ -82,11 +83,22 @@ class DualEncoderLearner(Learner):
     def __init__(self, config: TrainConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
         super().__init__(config, space)
         self.settings: TrainConfig = config
-        base = open_dual_encoder(folder, dtype=torch.float32)
+        start = open_dual_encoder(folder, dtype=torch.float32)
+        trained_here = hasattr(start.config, "nbench")
+        # a model that was trained here goes on learning from the frozen one, which reads images
+        frozen_folder = fitting("clip", space) if trained_here else folder
+        base = open_dual_encoder(frozen_folder, dtype=torch.float32) if trained_here else start
         self._folder, self._weights = folder, config.objectives
         placement = Placement(str(device))
-        self._frozen = CLIPScorer(folder, reads="image", placement=placement, model=base.eval().requires_grad_(False))
-        self.model = self._tuned(adapted(base, space, ImageProcessor(folder), config.input, config.noise_level))
+        frozen = base.eval().requires_grad_(False)
+        self._frozen = CLIPScorer(frozen_folder, reads="image", placement=placement, model=frozen)
+        changed = {"input": config.input, "noise_level": config.noise_level}
+        if trained_here and start.config.nbench != changed:
+            was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in start.config.nbench.items())
+            raise NbenchError(f"{folder} was trained with {was}: give the same to train it further")
+        self.model = self._tuned(
+            start if trained_here else adapted(base, space, ImageProcessor(folder), config.input, config.noise_level)
+        )
         self._scorer = CLIPScorer(folder, placement=placement, model=_plain(self.model))
         if config.checkpointing:
             _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})

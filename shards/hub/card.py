@@ -46,6 +46,8 @@ The method is that of [arXiv 2512.08505](https://arxiv.org/abs/2512.08505); nben
   url     = {https://arxiv.org/abs/2512.08505}
 }
 ```"""
+_WORLD = ("shapes", "shapes-unet")
+"""The pipelines of the embedded world."""
 _INPUTS = {
     "preview": "previews of noisy latents",
     "latent": "noisy latents",
@@ -243,7 +245,7 @@ for batch in bench.batches(positions=[{info.stored[-1]}], images=True):
 def _rights(info: DatasetInfo) -> str:
     source = _source(info)
     prompts = source[2] if source else f"The prompts: {_UNKNOWN_LICENCE}"
-    if _pipeline(info) == "shapes":
+    if _pipeline(info) in _WORLD:
         images = "Latents and images come from nbench's embedded world: Apache-2.0."
     else:
         images = (
@@ -266,7 +268,7 @@ def _license(info: DatasetInfo) -> str:
     source = _source(info)
     if source is None:
         return "unknown"
-    return source[1] if _pipeline(info) == "shapes" or source[1] != "apache-2.0" else "other"
+    return source[1] if _pipeline(info) in _WORLD or source[1] != "apache-2.0" else "other"
 
 
 def _source(info: DatasetInfo) -> tuple[str, str, str] | None:

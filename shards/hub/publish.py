@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...console import say
 from ...errors import NbenchError
 from ..dataset import INFO_FILE
 from .config import PublishConfig
@@ -72,14 +73,14 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
     _refuse_clash(config, package, remote)
     files = package.complete(hub.text(CARD, commit) if CARD in remote and package.readme is None else "")
     todo = [file for file in files if not _same(file, remote.get(file.path))]
-    say = _say if shown else lambda text: None
-    say(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
+    tell = partial(say, error=True) if shown else lambda text: None
+    tell(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
     done = 0
     for batch in _batches(todo):
         with on_this_machine(batch) as at_hand:
             commit = hub.send(at_hand, f"Publish {package.kind} with nbench")
         done += len(batch)
-        say(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
+        tell(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
     remote = hub.tree(commit)
     wrong = [_difference(file, remote.get(file.path)) for file in files if not _same(file, remote.get(file.path))]
     if wrong:
@@ -133,7 +134,3 @@ def _report(
 
 def _size(files: Sequence[PublishedFile]) -> int:
     return sum(file.bytes for file in files)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -28,6 +28,7 @@ def test_plan_takes_what_build_takes() -> None:
         "--price",
         "--timing",
         "--json",
+        "--mde",
     }
 
 

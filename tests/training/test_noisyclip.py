@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from nbench.builders.build import build
@@ -55,6 +56,24 @@ def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["imag
 def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     scorer = CLIPScorer(train(config, shown=False), "mine")
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_here_can_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:
+    latent = replace(config, input="latent", noise_level="token", objective="contrast,distill", epochs=1)
+    first = train(latent, shown=False)
+    further = replace(latent, start=str(first), out=tmp_path / "further", learning_rate=1e-9)
+    second = train(further, shown=False)
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, second))
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, atol=1e-4, rtol=1e-2)
+    last, fresh = (
+        json.loads((folder / "train.jsonl").read_text().splitlines()[line])["loss"]
+        for folder, line in ((first, -1), (second, 1))
+    )
+    assert fresh == pytest.approx(last, rel=0.2)  # the teacher is frozen CLIP again, not the model itself
+    with pytest.raises(NbenchError, match="was trained with --input latent, --noise-level token: give the same"):
+        train(replace(further, out=tmp_path / "other", noise_level="none"), shown=False)
 
 
 class Cut(Exception):

@@ -1,4 +1,4 @@
-"""A leaderboard as Markdown, CSV or JSON."""
+"""Leaderboards and comparisons as Markdown, CSV, LaTeX or JSON."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import asdict, fields
 from typing import Any
 
 from ...errors import NbenchError
 from ..metrics.catalogue import ROW_FIGURES
+from .compare import Difference, ModelComparison
+from .latex import board_latex, comparison_latex
 from .leaderboard import Leaderboard, line_cell
 
 _WITHOUT_NUMBERS = ("model", "bench", "reference")
 
 
 def as_json(board: Leaderboard) -> str:
-    """One object: `lines`, with `<metric>_ci` beside each metric, `left_out` and `notes`."""
+    """One object: `lines`, with `<metric>_ci` beside each metric and the `group` of models that cannot be told apart;
+    `left_out`, `notes`, and `contests`: per bench and reference the prompts compared, and the smallest difference that
+    they show."""
     lines = []
     for line in board.lines:
         fields: dict[str, Any] = {name: getattr(line, name) for name in ("model", "bench", "position", "reference")}
-        fields["yardstick"] = line.yardstick
+        fields |= {"yardstick": line.yardstick, "group": line.group or None}
         for name, figure in ROW_FIGURES.items():
             fields[name] = line.figures.get(name)
             if not figure.whole:
                 fields[f"{name}_ci"] = line.intervals.get(name)
         lines.append(fields)
-    return (
-        json.dumps({"sort": board.sort, "lines": lines, "left_out": list(board.left_out), "notes": list(board.notes)})
-        + "\n"
-    )
+    contests = [
+        {"bench": bench, "reference": reference, "n_prompts": held.n_prompts, "smallest_difference": held.smallest}
+        for (bench, reference), held in board.contests.items()
+    ]
+    notes = {"left_out": list(board.left_out), "notes": list(board.notes), "contests": contests}
+    return json.dumps({"sort": board.sort, "lines": lines, **notes}) + "\n"
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -59,19 +66,42 @@ def as_markdown(board: Leaderboard) -> str:
     return "".join(f"| {' | '.join(map(_markdown, row))} |\n" for row in (head, aligned, *rows))
 
 
-FORMATS: dict[str, Callable[[Leaderboard], str]] = {"md": as_markdown, "csv": as_csv, "json": as_json}
+def comparison_csv(comparison: ModelComparison) -> str:
+    """One line per reference, metric and position, in full precision."""
+    out = io.StringIO()
+    table = csv.DictWriter(out, [field.name for field in fields(Difference)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(map(asdict, comparison.rows))
+    return out.getvalue()
 
 
-def write_leaderboard(board: Leaderboard, format: str) -> str:
-    """A leaderboard in one of `FORMATS`.
+def comparison_json(comparison: ModelComparison) -> str:
+    """One object, with `rows`."""
+    return json.dumps(asdict(comparison)) + "\n"
+
+
+BOARD_FORMATS: dict[str, Callable[[Leaderboard], str]] = {
+    "md": as_markdown,
+    "csv": as_csv,
+    "latex": board_latex,
+    "json": as_json,
+}
+COMPARISON_FORMATS: dict[str, Callable[[ModelComparison], str]] = {
+    "csv": comparison_csv,
+    "latex": comparison_latex,
+    "json": comparison_json,
+}
+
+
+def check_format(format: str, formats: Collection[str]) -> None:
+    """Refuse a format that does not exist.
 
     Raises:
-        NbenchError: there is no such format.
+        NbenchError: it is not one of `formats`.
     """
-    if format not in FORMATS:
+    if format not in formats:
         page = "; nbench report makes a page" if format == "html" else ""
-        raise NbenchError(f"no format {format!r}: there are table, {', '.join(FORMATS)}{page}")
-    return FORMATS[format](board)
+        raise NbenchError(f"no format {format!r}: there are {', '.join(formats)}{page}")
 
 
 def _cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
