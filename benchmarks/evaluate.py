@@ -12,6 +12,7 @@ from ..builders.config import BuildConfig
 from ..console import TextConsole, say
 from ..errors import NbenchError
 from ..jobs.mirror import mirrored
+from ..jobs.places import store_at
 from ..options import Place
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
@@ -50,6 +51,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
+    if store_at(config.out).read(f"{bench.name}/{INFO_FILE}") is not None:
+        folder = _beneath(config.out, bench.name)
+        raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
     with mirrored(config.out, bench.name) as out:
         report = _evaluated(replace(config, out=out), bench, started, progress)
     names = (path.relative_to(out).as_posix() for path in report.files)

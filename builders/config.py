@@ -6,11 +6,12 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..errors import NbenchError, check_range
+from ..errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
 from ..options import Argument, Option, Place, panel, words
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
+from ..shards.storage import is_same
 from .prompts.request import SOURCES, WORLD, PromptRequest, PromptSelection, prompt_option
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -107,8 +108,10 @@ class BuildConfig(PromptSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "candidates", "batch_size", "rows_per_shard"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+        check_range("--steps", self.steps, high=MOST_STEPS)
+        check_range("--candidates", self.candidates, high=MOST_CANDIDATES)
+        check_range("--batch-size", self.batch_size)
+        check_range("--rows-per-shard", self.rows_per_shard)
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         object.__setattr__(self, "signals", normal_signals(self.signals))
@@ -122,6 +125,8 @@ class BuildConfig(PromptSelection):
             return
         if self.images is None:
             raise NbenchError("--process forward needs images: name them with --images")
+        if is_same(Path(self.folder), Path(self.images)):
+            raise NbenchError(f"--out {self.folder} is the folder of the images: give another")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
         denoiser_options: dict[str, Any] = {

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..jobs.job import BEGIN, Context, Unit
+from ..errors import NbenchError
+from ..jobs.job import BEGIN, Context, JobError, Unit
 from ..jobs.records import Record
 from ..jobs.run import clear
 from ..jobs.store import Store
@@ -106,7 +107,10 @@ class ShardMaker:
         if note := self._loaded.note(prompts):
             self._context.say(note)
         if self._of.last is not None:
-            self._of.last.check(self._info, self._context.say)
+            try:
+                self._of.last.check(self._info, self._context.say)
+            except NbenchError as error:
+                raise JobError(str(error)) from None
 
 
 class ShardJob:

@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import NbenchError
 from .records import Record
 from .store import Store
 
 BEGIN = -1
 """The number of the task that prepares a job, before its units are known."""
 JOB_FILE = "job.json"
+
+
+class JobError(NbenchError):
+    """No unit of the job would fare better."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,12 @@ class Maker(Protocol):
         """Write, create-only, what the whole job needs to know, such as the shapes of the latents."""
 
     def make(self, index: int, payload: Any, folder: Path) -> Unit:
-        """Make unit `index` in the empty local `folder`."""
+        """Make unit `index` in the empty local `folder`.
+
+        Raises:
+            JobError: no unit can be made.
+            Exception: this one cannot; it is tried again.
+        """
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -99,6 +109,7 @@ class JobFile:
     units: int
     rows: int
     rows_per_unit: int
+    made_before: int = 0
 
     def to_json(self) -> bytes:
         """As JSON."""

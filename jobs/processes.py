@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -119,6 +120,14 @@ class _Seats:
             process.start()
         theirs.close()
         return _Seat(device, process, ours)
+
+
+def devices_here(workers: int) -> tuple[str | None, ...]:
+    """The device of each of `workers`: this machine's GPUs in turn; None without a GPU, and for a single worker."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    drivers = Path("/proc/driver/nvidia/gpus")
+    gpus = visible.split(",") if visible else [str(i) for i, _ in enumerate(drivers.glob("*"))]
+    return tuple(gpus[worker % len(gpus)] if gpus and workers > 1 else None for worker in range(workers))
 
 
 def _variables(device: str | None, workers: int) -> dict[str, str]:

@@ -159,7 +159,10 @@ def _take_up(job: Job, lease: float) -> None:
     if present is not None and present.key != job.key:
         check_alone(job.store, lease)
         clear(job.store)
-    job.store.create(JOB_FILE, JobFile(job.key, job.title, len(rows), sum(rows), max(rows, default=0)).to_json())
+    before = len(job.made_before())
+    job.store.create(
+        JOB_FILE, JobFile(job.key, job.title, len(rows), sum(rows), max(rows, default=0), before).to_json()
+    )
 
 
 def _living(store: Store, lease: float) -> Owner | None:

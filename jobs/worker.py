@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import NbenchError, StorageError, failure_of
 from .claims import LEASE, Claims
-from .job import BEGIN, JOB_FILE, Context, Maker, Open, Unit
+from .job import BEGIN, JOB_FILE, Context, JobError, Maker, Open, Unit
 from .records import Record, Records
 from .store import Store
 
@@ -108,7 +108,8 @@ class Worker:
         except StorageError:
             raise
         except NbenchError as error:
-            return Outcome(task.index, "fatal" if task.index == BEGIN else "failed", str(error))
+            hopeless = task.index == BEGIN or isinstance(error, JobError)
+            return Outcome(task.index, "fatal" if hopeless else "failed", str(error))
         except Exception as error:  # makers run models and code of users
             return Outcome(task.index, "failed", failure_of(error))
 

@@ -42,8 +42,8 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     """
     source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
-    if out.same(source.location):
-        raise NbenchError(f"{config.out} is the source itself: choose another destination")
+    if out.inside(source.location):
+        raise NbenchError(f"{config.out} is the source itself, or in it: choose another destination")
     with DatasetFolder(out.folder or config.out) as folder:
         if not folder.take_up(info.fingerprint, info.spec, config.fresh):
             folder.create(info)

@@ -68,6 +68,11 @@ def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
     return replace(info, shards=tuple(record or made.get(index) for index, record in enumerate(info.shards)))
 
 
+def intact(location: Location, record: ShardRecord | None) -> bool:
+    """Whether a shard is committed and its file still has the recorded size."""
+    return record is not None and location.size(record.path) == record.bytes
+
+
 class DatasetFolder:
     """A data set being built, in a folder or at a URL, whose files and records are in `store`.
 

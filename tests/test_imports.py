@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "benchmarks": {"jobs", "shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
-    "commands": {"shards", "pipelines", "builders", "scorers", "training", "benchmarks", "sampling"},
+    "commands": {"jobs", "shards", "pipelines", "builders", "scorers", "training", "benchmarks", "sampling"},
     "cli": {"commands"},
     "console": set[str](),
     "errors": set[str](),

@@ -19,6 +19,7 @@ from ...builders.images.given import HUMAN
 from ...console import say
 from ...errors import NbenchError
 from ...jobs.mirror import mirrored
+from ...jobs.options import EngineOptions
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
@@ -49,14 +50,18 @@ class ReferenceRow:
     flaw: str = ""
 
 
-def build(config: BuildConfig, progress: bool = True) -> BuildReport:
+def build(config: BuildConfig, progress: bool = True, workers: EngineOptions | None = None) -> BuildReport:
     """Build the data set of `config`, or finish it; on return it is complete, with its references.
+
+    `workers` say who makes it. If they make only a part, it is neither complete nor has references.
 
     Raises:
         NbenchError: a file, folder, pipeline, reference or setting that the user must fix.
     """
     last = References(config, progress) if config.kind == "genai-bench" else None
-    report = build_trajectories(config, progress, last)
+    report = build_trajectories(config, progress, last, how=workers.run() if workers else None)
+    if workers is not None and workers.share is not None:
+        return report
     if (config.retry_failed or config.extend) and progress:
         _report_incomplete(open_bench(config.folder))
     return report
