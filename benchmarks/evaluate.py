@@ -38,12 +38,12 @@ from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
 
 
-def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
+def evaluate(config: EvaluateConfig, progress: bool = False, objects: Sequence[Scorer] = ()) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
     figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
-    the progress on stderr.
+    the progress on stderr. `objects`: scorers besides the named models.
 
     Raises:
         NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
@@ -74,7 +74,7 @@ def _evaluated(config: EvaluateConfig, bench: Bench, started: datetime, progress
         say(note, error=True)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
-    scorers, sources = _load(config.models, bench, placement)
+    scorers, sources = _load(config.models, objects, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
@@ -119,7 +119,7 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
-    sources: dict[str, str],
+    sources: dict[str, str | None],
     scored: dict[str, Scored],
     reference_scores: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
@@ -182,19 +182,21 @@ def _measured(
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """By the name of its results: each model's scorer, and the digest of its source."""
+def _load(
+    models: Sequence[str], objects: Sequence[Scorer], bench: Bench, placement: Placement
+) -> tuple[dict[str, Scorer], dict[str, str | None]]:
+    """By the name of its results: each model's scorer, and the digest of its source (None for an object)."""
     scorers: dict[str, Scorer] = {}
-    sources: dict[str, str] = {}
-    for model in dict.fromkeys(models):
-        scorer = get_scorer(model, bench.info, placement, False)
+    sources: dict[str, str | None] = {}
+    named = [(model, get_scorer(model, bench.info, placement, False)) for model in dict.fromkeys(models)]
+    for model, scorer in [*named, *((None, scorer) for scorer in objects)]:
         if scorer.name != file_name(scorer.name):
-            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
+            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer")
         if scorer.name in scorers:
             raise NbenchError(
                 f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
             )
-        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
+        scorers[scorer.name], sources[scorer.name] = scorer, None if model is None else source_digest(model)
     return scorers, sources
 
 

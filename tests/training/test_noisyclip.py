@@ -17,7 +17,7 @@ from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
-from nbench.training import trainer
+from nbench.training import finetune, trainer
 from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
@@ -108,6 +108,21 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert curve(again.out) == curve(whole)
     assert not list(again.out.glob("checkpoint-*"))
+
+
+def test_a_run_cut_while_it_writes_the_model_finishes(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*args: Any) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_half", cut)
+        with pytest.raises(Cut):
+            train(replace(config, epochs=1), shown=False)
+    steps = []
+    monkeypatch.setattr(trainer.FineTuner, "compute_loss", lambda *args, **settings: steps.append(1))
+    out = train(replace(config, epochs=1), shown=False)
+    assert not steps
+    assert CLIPScorer(out).embed_text(["one red circle"]).shape[0] == 1
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
