@@ -55,16 +55,19 @@ def evaluate(config: EvaluateConfig, progress: bool = False, objects: Sequence[S
         folder = _beneath(config.out, bench.name)
         raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
     with mirrored(config.out, bench.name) as out:
-        report = _evaluated(replace(config, out=out), bench, started, progress)
+        report = _evaluated(replace(config, out=out), bench, started, progress, objects)
     names = (path.relative_to(out).as_posix() for path in report.files)
     return replace(report, files=tuple(_beneath(config.out, name) for name in names))
 
 
 def _beneath(place: Place, name: str) -> Place:
-    return place / name if isinstance(place, Path) else f"{place.rstrip('/')}/{name}"
+    text = str(place)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else Path(text) / name
 
 
-def _evaluated(config: EvaluateConfig, bench: Bench, started: datetime, progress: bool) -> EvaluationReport:
+def _evaluated(
+    config: EvaluateConfig, bench: Bench, started: datetime, progress: bool, objects: Sequence[Scorer]
+) -> EvaluationReport:
     """`evaluate` with `config.out` on this machine."""
     out = Path(config.out)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
