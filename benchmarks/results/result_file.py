@@ -69,7 +69,7 @@ class EvaluationResult(Frozen):
 
 @dataclass(frozen=True, repr=False)
 class EvaluationReport:
-    """The outcome for all models; files: the results written; costs: by model."""
+    """The outcome for all models; files: the results written, paths or URLs as text; costs: by model."""
 
     bench: str
     n_prompts: int
@@ -79,7 +79,7 @@ class EvaluationReport:
     rows: tuple[ResultRow, ...]
     comparisons: tuple[Comparison, ...]
     yardsticks: dict[str, Yardstick]
-    files: tuple[Path, ...]
+    files: tuple[Any, ...]
     separation: tuple[SeparationRow, ...] = ()
     retrieval: tuple[RetrievalRow, ...] = ()
     costs: dict[str, ScorerCost] = field(default_factory=dict)
