@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..errors import NbenchError, check_range
-from ..options import Argument, Option, panel, words
+from ..errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
+from ..options import Argument, Option, Place, panel, words
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
+from ..shards.storage import is_same
 from .prompts.request import SOURCES, WORLD, PromptRequest, PromptSelection, prompt_option
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -49,7 +49,9 @@ class BuildConfig(PromptSelection):
     pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
         "shapes"
     )
-    out: Annotated[Path | None, Option("Output folder. [default: data/noisy-genai-bench, data/ncc]")] = None
+    out: Annotated[
+        Place | None, Option("Output: folder or URL (s3://bucket/...). [default: data/noisy-genai-bench, data/ncc]")
+    ] = None
     _: KW_ONLY
     fresh: Annotated[bool, Option("Start over, or resume an interrupted build.", flag="--fresh/--resume")] = False
     retry_failed: Annotated[bool, Option("Retry the candidates that failed.")] = False
@@ -106,11 +108,10 @@ class BuildConfig(PromptSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "candidates", "batch_size", "rows_per_shard"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
-        if self.out and re.match(r"\w\w+:/", str(self.out)):
-            url = str(self.out).replace(":/", "://", 1)
-            raise NbenchError(f"a build writes to a local folder: build there, then run nbench convert FOLDER {url}")
+        check_range("--steps", self.steps, high=MOST_STEPS)
+        check_range("--candidates", self.candidates, high=MOST_CANDIDATES)
+        check_range("--batch-size", self.batch_size)
+        check_range("--rows-per-shard", self.rows_per_shard)
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         object.__setattr__(self, "signals", normal_signals(self.signals))
@@ -124,6 +125,8 @@ class BuildConfig(PromptSelection):
             return
         if self.images is None:
             raise NbenchError("--process forward needs images: name them with --images")
+        if is_same(Path(self.folder), Path(self.images)):
+            raise NbenchError(f"--out {self.folder} is the folder of the images: give another")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
         denoiser_options: dict[str, Any] = {
@@ -138,7 +141,7 @@ class BuildConfig(PromptSelection):
             raise NbenchError(f"{names[0]} needs a denoiser, which --process forward does not run: leave it out")
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where the data set goes."""
         return self.out or KINDS[self.kind].out
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .aliases import PipelineEntry
 
 BLANK = " "
+_MOST_PIXELS = 65_536
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
 # arguments that nbench sets, and what determines them
 _OURS = {
@@ -127,7 +128,7 @@ class PipelineOptions:
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_sequence_length"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), high=_MOST_PIXELS)
         for text in self.lora:
             parse_lora(text)
 

@@ -106,7 +106,7 @@ def test_an_interrupted_conversion_is_resumed(
 ) -> None:
     out = out if "://" in out else str(tmp_path / out)
     calls: list[int] = []
-    original = convert_module._write_shard
+    original = convert_module._rows
 
     def fails_at_the_second(*arguments: Any) -> Any:
         if len(calls) == 1:
@@ -115,7 +115,7 @@ def test_an_interrupted_conversion_is_resumed(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert_module, "_write_shard", fails_at_the_second)
+        patch.setattr(convert_module, "_rows", fails_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             convert(config(bench_folder, out, format="webdataset"))
     with pytest.raises(NbenchError, match=r"half built \(1 of 3 shards\)"):
@@ -164,7 +164,14 @@ def test_what_float16_cannot_hold_is_refused(
 def test_a_source_is_no_destination_of_its_own(bench_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bench_folder)
     convert(config(bench_folder, "memory://same"))
-    for source, out in ((bench_folder, tmp_path / "link"), ("memory://same", "memory:///same")):
+    inside = bench_folder / "data" / "more"
+    for source, out in (
+        (bench_folder, tmp_path / "link"),
+        (bench_folder, inside),
+        (tmp_path / "link", inside),
+        ("memory://same", "memory:///same"),
+        ("memory://same", "memory://same//x"),
+    ):
         with pytest.raises(NbenchError, match="is the source itself"):
             convert(ConvertConfig(str(source), str(out), fresh=True))
 

@@ -363,7 +363,7 @@ def test_only_the_rows_of_an_extension_are_scored(tmp_path: Path, capsys: pytest
         assert "has changed since" not in capsys.readouterr().err
         at_once = replace(config, latents="0,1", out=tmp_path / f"at-once-{candidates}", options=captions)
         evaluate(at_once)
-        fresh = read_scores(at_once.out / "grows/brightness.parquet")
+        fresh = read_scores(tmp_path / f"at-once-{candidates}/grows/brightness.parquet")
         uncaptioned = pc.and_(pc.equal(fresh["position"], 0), pc.not_equal(fresh["caption"], "prompt"))
         assert read_scores(table).equals(fresh.filter(pc.invert(uncaptioned)))
         assert scorer.taken() == 3 * 3 * prompts * candidates
@@ -508,6 +508,13 @@ def test_two_positions_read_their_columns_alone(
         "latent_10",
     }
     assert read.count("latent_05") == read.count("latent_00") > 0  # each once, though 5 is asked for twice
+
+
+def test_results_are_not_written_into_a_data_set(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    files = sorted(path.name for path in bench[0].path.iterdir())
+    with pytest.raises(NbenchError, match="is a data set, into which results would be written"):
+        evaluate(EvaluateConfig(bench[0].path, ("random",), "5", bench[0].path.parent))
+    assert sorted(path.name for path in bench[0].path.iterdir()) == files
 
 
 def test_bad_input_is_refused_before_the_work(signals: Bench, tmp_path: Path) -> None:
