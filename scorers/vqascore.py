@@ -13,11 +13,13 @@ from PIL import Image
 from ..errors import NbenchError, reason_of
 from .image_processor import ImageProcessor, to_8_bits
 from .placement import CPU, Placement
-from .protocols import PairScorer, Reads
+from .protocols import Reads
 from .weights import folder_fingerprint, model_folder, read_config, whole_model
 
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
+
+    from .clip_flant5 import CLIPFlanT5Scorer
 
 Inputs = dict[str, torch.Tensor]
 """Arguments of a model's forward."""
@@ -194,7 +196,9 @@ class ChatVQAScorer:
         )
 
 
-def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> PairScorer:
+def vqa_scorer(
+    source: str | Path, name: str = "vqascore", placement: Placement = CPU
+) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer:
     """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, or image-text-to-text."""
     from .clip_flant5 import CLIPFlanT5Scorer
 
