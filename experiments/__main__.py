@@ -19,7 +19,7 @@ from ..shards.reader import open_bench
 from ..training.config import TrainConfig
 from ..training.noisyclip import train
 from .data import SEEDS, Data
-from .measure import figures, references, score
+from .measure import figures, references, score, unseen
 from .page import RESULTS, write_page
 from .plans import EXPERIMENTS, Experiment, Run
 
@@ -80,20 +80,23 @@ def _positions(bench: Path, model: str, experiment: Experiment) -> tuple[int, ..
 def _write(name: str, experiment: Experiment, bench: Path, judges: dict[str, Any], work: Path) -> None:
     rows = []
     for run in experiment.runs:
-        files = [work / "scores" / name / f"{_slug(run.row)}-{seed}.npz" for seed in run.seeds]
-        crossed = experiment.crossed and len(files) > 1
-        files = [file for file in files if file.is_file()]
-        if not files or (crossed and len(files) < SEEDS):
+        files = {seed: work / "scores" / name / f"{_slug(run.row)}-{seed}.npz" for seed in run.seeds}
+        tables = {seed: dict(np.load(file)) for seed, file in files.items() if file.is_file()}
+        if not tables:
             continue
-        tables = [dict(np.load(file)) for file in files]
-        positions, scores = tables[0]["positions"].tolist(), np.stack([table["scores"] for table in tables])
-        if crossed:
-            folds = np.arange(scores.shape[2]) % SEEDS
-            scores = scores[folds, :, np.arange(len(folds))].transpose(1, 0, 2)[None]
-        cells = figures(scores, positions, judges)
-        seconds = float(np.mean([table["seconds"] for table in tables]))
+        positions = next(iter(tables.values()))["positions"].tolist()
+        scores, judged = np.stack([table["scores"] for table in tables.values()]), judges
+        if experiment.crossed and not run.model:
+            scores, kept = unseen(scores, list(tables))
+            judged = {reference: values[kept] for reference, values in judges.items()}
+        seconds = float(np.mean([table["seconds"] for table in tables.values()]))
         rows.append(
-            {"row": run.row, "seeds": 0 if run.model else len(files), "seconds": round(seconds), "cells": cells}
+            {
+                "row": run.row,
+                "seeds": 0 if run.model else len(tables),
+                "seconds": round(seconds),
+                "cells": figures(scores, positions, judged),
+            }
         )
     info = open_bench(bench).info
     content = {"prompts": info.n_prompts, "candidates": info.candidates, "rows": rows}
