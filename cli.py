@@ -14,6 +14,7 @@ from .commands.corrupt import corrupt_app
 from .commands.data import data_app
 from .commands.environments import environments_app
 from .commands.evaluate import evaluate_app
+from .commands.jobs import jobs_app
 from .commands.models import models_app
 from .commands.panels import SCORERS
 from .commands.pipelines import pipelines_app
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for topic in (
     build_app,
+    jobs_app,
     corrupt_app,
     data_app,
     evaluate_app,
@@ -59,6 +61,9 @@ app.add_typer(environments_app)
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line on stderr and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     try:
         app(arguments, prog_name="nbench")
     except NbenchError as error:

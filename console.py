@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,23 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from .errors import one_line
+from .errors import one_line, printable
 
 
 def say(*parts: object, error: bool = False) -> None:
     """Print a line of text on stdout (error: on stderr), with unprintable characters escaped."""
     line = " ".join(map(str, parts))
     print(one_line(line, len(line)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines, which ends with its own line break, on stdout; other characters as `say`."""
+    sys.stdout.write(printable(text, keep="\n"))
+
+
+def print_json(text: str) -> None:
+    """Print JSON; characters that a terminal could obey become escapes of JSON, which mean the same."""
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
 class TextConsole(Console):

@@ -48,6 +48,9 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
+    folder = result_path(config.out, bench.name, "").parent
+    if (folder / INFO_FILE).exists():
+        raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)

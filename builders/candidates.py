@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..pipelines.aliases import PipelineEntry
-from ..pipelines.generate import Trajectories
 from ..shards.rows import FLOAT16_MAX
 from ..shards.schema import TrajectoryBatch
 from ..shards.seeds import candidate_seed
 from .config import BuildConfig
 from .prompts.rows import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pipelines.generate import Trajectories
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the rows of a build: its configuration, pipeline, prompts and spec."""
+    """What decides the rows of a build: its configuration, pipeline, prompts and spec.
+
+    `prompts` are all of them, or by number those of the shard that a worker makes.
+    """
 
     config: BuildConfig
     entry: PipelineEntry
-    prompts: Sequence[Prompt]
+    prompts: Sequence[Prompt] | Mapping[int, Prompt]
     spec: dict[str, Any]
 
     @property
@@ -84,6 +90,8 @@ def as_kept(latents: torch.Tensor, latent_dtype: str) -> np.ndarray:
 
     For int8, values beyond float16, which readers return, become infinite, so that their row fails.
     """
+    import torch
+
     if latent_dtype == "int8":
         latents = torch.where(latents.abs() > FLOAT16_MAX, torch.inf, latents)
     return latents.to(torch.float16 if latent_dtype == "float16" else torch.float32).numpy()

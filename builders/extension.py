@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import NbenchError
+from ..jobs.run import check_alone
+from ..jobs.store import LocalStore
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
 from ..shards.schema import Block, DatasetInfo
@@ -27,6 +29,7 @@ def taken_up(plan: Plan, chosen: PromptSet, folder: DatasetFolder) -> Plan:
     if plan.config.extend and plan.spec | origin != info.spec:
         origin = {"extended_from": info.fingerprint}
         _check_beginning(plan, chosen, info, folder)
+        check_alone(LocalStore(folder.path))
         folder.extend(extended(info, plan.spec | origin))
     return replace(plan, spec=plan.spec | origin)
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
-from ..pipelines.calling import is_out_of_memory
-
 Result = TypeVar("Result")
 
 OUT_OF_MEMORY = "out of memory"
@@ -17,6 +13,10 @@ ONE_DOES_NOT_FIT = f"{OUT_OF_MEMORY} with one image: use --dtype float16, a smal
 
 def unless_out_of_memory(make: Callable[[], Result]) -> Result | None:
     """What `make` returns; None where it did not fit into memory."""
+    import torch
+
+    from ..pipelines.calling import is_out_of_memory
+
     try:
         return make()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

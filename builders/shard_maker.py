@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..jobs.job import Context
 from ..pipelines.generate import Trajectories
-from ..progress import BuildProgress
 from ..shards.reader import Bench
 from ..shards.row_columns import arrow_schema
 from ..shards.rows import to_arrow
@@ -37,7 +37,7 @@ class Maker:
     process: LoadedProcess
     info: DatasetInfo
     batch_size: int
-    progress: BuildProgress
+    progress: Context
 
     def shard(self, index: int, writer: ShardWriter, pool: ThreadPoolExecutor) -> ShardRecord:
         """Make shard `index`. A shard starts a new batch, so that its content depends on nothing before it."""

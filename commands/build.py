@@ -9,6 +9,7 @@ import typer
 
 from ..builders.config import BuildConfig
 from ..console import plain_table, print_table, say
+from ..jobs.options import EngineOptions
 from ..options import Fields, Option
 from .configured import AsJson, command
 from .panels import BUILD
@@ -23,6 +24,7 @@ build_app = typer.Typer()
 @command(build_app, panel=BUILD, no_args_is_help=True)
 def build(
     config: BuildConfig,
+    workers: EngineOptions,
     dry_run: Annotated[bool, Option("Show what would be built, and build nothing.")] = False,
 ) -> None:
     """Generate trajectories: per prompt the latents of every step, the final images and, in a bench, their scores.
@@ -30,6 +32,8 @@ def build(
     `nbench build genai-bench --limit 20 --out data/small`
 
     `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
+
+    `nbench build ncc --pipeline sdxl --prompts captions.jsonl --devices 0,1,2,3 --out data/ncc-sdxl`
 
     `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
 
@@ -43,8 +47,13 @@ def build(
         return
     from ..benchmarks.scoring.references import build
 
-    report = build(config)
+    report = build(config, workers=workers)
     failed = f", {report.failed} failed" if report.failed else ""
+    if workers.share is not None:
+        rest = f"{report.left} shards are left to others" if report.left else "all shards are there"
+        made = f"{report.built} of {report.rows} trajectories made now in {report.seconds:.0f} s"
+        say(f"{report.out}: {made}; {rest}; at the end: nbench merge {report.out}")
+        return
     say(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 

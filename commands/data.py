@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..builders.importing.config import ImportConfig
-from ..console import print_table, say
+from ..console import print_table, print_text, say
 from ..errors import NbenchError
 from ..options import Argument, Option
 from ..shards.convert_config import ConvertConfig
@@ -133,7 +133,7 @@ def publish(config: PublishConfig) -> None:
 
     report = publish(config)
     if config.dry_run:
-        print(report.listing())
+        print_text(f"{report.listing()}\n")
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
     say(f"{report.url}: {upload}, commit {report.commit}")

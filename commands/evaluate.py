@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..benchmarks.evaluate_config import EvaluateConfig
-from ..console import print_table, say
+from ..console import print_json, print_table, say
 from ..options import Option
 from .configured import AsJson, Wide, command
 from .panels import MEASURE
@@ -43,7 +43,7 @@ def evaluate(
     if plot:
         plot_report(report, plot, plot_style)
     if as_json:
-        print(report.to_json())
+        print_json(report.to_json())
         return
     from ..benchmarks.results.learnt import lessons
     from ..benchmarks.results.terminal import report_table

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import print_table, say
+from ..console import print_json, print_table, print_text, say
 from ..options import Argument, Option
 from .configured import AsJson, Wide, command
 from .panels import DATA, MEASURE, RESULTS
@@ -52,7 +51,7 @@ def compare(
     first, second = find_result(a, results), find_result(b, results)
     comparison = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
     if as_json or format != "table":
-        sys.stdout.write(COMPARISON_FORMATS["json" if as_json else format](comparison))
+        print_text(COMPARISON_FORMATS["json" if as_json else format](comparison))
         return
     from ..benchmarks.results.terminal import comparison_table, digest_table
 
@@ -94,11 +93,33 @@ def leaderboard(
     for note in board.notes:
         say(note, error=True)
     if as_json or format != "table":
-        sys.stdout.write(BOARD_FORMATS["json" if as_json else format](board))
+        print_text(BOARD_FORMATS["json" if as_json else format](board))
         return
     from ..benchmarks.results.terminal import board_tables
 
     print_table(board_tables(board, wide), wide)
+
+
+@command(results_app, panel=RESULTS, no_args_is_help=True)
+def submit(
+    results: Annotated[Path, Argument("Folder with the results, or one result file.")],
+    to: Annotated[str, Option("Leaderboard: a data set on the Hub, user/name.", required=True)],
+    dry_run: Annotated[bool, Option("Check the results and list the files, but send nothing.")] = False,
+) -> None:
+    """Propose results to a leaderboard on the Hub, as a pull request; their figures are checked first.
+
+    `nbench submit results/small --to user/leaderboard --dry-run`
+    """
+    from ..benchmarks.results.submit import read_submission
+    from ..benchmarks.results.submit import submit as propose
+
+    submission = read_submission(results)
+    if dry_run:
+        for file in submission.files:
+            say(f"{file.bytes:>12,}  {file.path}")
+        say(f"{submission.title}: nothing is sent")
+        return
+    say(propose(submission, to))
 
 
 @command(results_app, "check-leak", panel=DATA)
@@ -152,7 +173,7 @@ def agreement(
     skills = read_skills(tags) if tags is not None else bench_skills(opened) if opened is not None else {}
     result = human_agreement(score_table, rating_table, skills)
     if as_json:
-        print(result.to_json())
+        print_json(result.to_json())
         return
     from ..benchmarks.results.terminal import agreement_table
 

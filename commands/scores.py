@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..benchmarks.table_metrics_config import MetricsConfig
-from ..console import print_table, say
+from ..console import print_json, print_table, say
 from .configured import AsJson, Wide, command
 from .panels import MEASURE
 
@@ -24,7 +24,7 @@ def metrics(config: MetricsConfig, wide: Wide = False, as_json: AsJson = False) 
 
     result = measure_tables(config)
     if as_json:
-        print(result.to_json())
+        print_json(result.to_json())
         return
     from ..benchmarks.results.terminal import report_table
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import plain_table, print_table, say, stacked
+from ..errors import NbenchError
 from ..options import Argument, Option
 from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
 from .configured import AsJson, Wide, command
@@ -85,7 +86,11 @@ def tune_command(
 
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
+    from ..shards.storage import is_same
 
+    for path in (source.scores, source.reference_table):
+        if out is not None and path is not None and is_same(out, path):
+            raise NbenchError(f"--out {out} is also a table of scores: give another")
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)

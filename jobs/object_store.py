@@ -86,6 +86,10 @@ class ObjectStore:
                     with suppress(FileNotFoundError):
                         _patiently(partial(_client(self.url).delete, name))
 
+    def remove_folder(self, folder: str) -> None:
+        """Delete the objects below `folder`."""
+        self.remove(self.list(folder))
+
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
         """Size and time of the last change of the objects below `folder`: a request per thousand."""
 

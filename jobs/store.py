@@ -54,6 +54,9 @@ class Store(Protocol):
     def remove(self, names: Iterable[str]) -> None:
         """Remove the files that exist."""
 
+    def remove_folder(self, folder: str) -> None:
+        """Remove all files below `folder`, unfinished ones too."""
+
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
         """Size in bytes and time of the last change (by the store's clock) of all files below `folder`, by name."""
 
@@ -89,8 +92,6 @@ class LocalStore:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others are at work in it
-                folder.parent.rmdir()
 
     def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
         """Make the file durable, then link it to its name."""
@@ -106,8 +107,7 @@ class LocalStore:
     def create(self, name: str, content: bytes) -> bool:
         """Write under a temporary name, then link."""
         with self._writing(name):
-            target = self._prepared(name)
-            unfinished = self._unfinished(target, content)
+            target, unfinished = self._prepared(name), self._unfinished(content)
             try:
                 return _link(unfinished, target)
             finally:
@@ -129,29 +129,33 @@ class LocalStore:
     def write(self, name: str, content: bytes) -> None:
         """Write under a temporary name, make it durable, then rename."""
         with self._writing(name):
-            target = self._prepared(name)
-            unfinished = self._unfinished(target, content)
+            target, unfinished = self._prepared(name), self._unfinished(content)
             _sync(unfinished)
             unfinished.replace(target)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove the files, and the folders that this leaves empty."""
-        folders = set[Path]()
+        folders = set[str]()
         for name in names:
-            with self._writing(name):
-                (self.root / name).unlink(missing_ok=True)
-            folders |= {parent for parent in (self.root / name).parents if parent.is_relative_to(self.root)}
-        for folder in sorted(folders - {self.root}, reverse=True):
+            with self._writing(name), suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(f"{self.root}/{name}")  # noqa: PTH108  # Path is slow, and there may be 100,000
+            folders.add(name.rpartition("/")[0])
+        folders |= {str(parent) for folder in folders for parent in Path(folder).parents}
+        for folder in sorted(folders - {"", "."}, reverse=True):
             with suppress(OSError):  # not empty
-                folder.rmdir()
+                (self.root / folder).rmdir()
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
 
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
-        """Size and time of the last change of all files below `folder`, except unfinished ones."""
+        """Size and time of the last change of all files below `folder`."""
         return dict(self._files(folder))
 
     def probe(self) -> None:
         """Check that the folder can be written, and that its disk has hard links."""
-        name = f"{ATTEMPTS}/probe-{uuid4().hex}"
+        name = f"probe/{uuid4().hex}"
         try:
             if not self.create(name, b"first") or self.create(name, b"second"):
                 raise NbenchError(
@@ -166,7 +170,7 @@ class LocalStore:
                 name = f"{folder}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._files(name)
-                elif not entry.name.startswith("."):
+                else:
                     with suppress(FileNotFoundError):  # removed meanwhile
                         stat = entry.stat()
                         yield name, (stat.st_size, stat.st_mtime)
@@ -176,8 +180,10 @@ class LocalStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
-    def _unfinished(self, target: Path, content: bytes) -> Path:
-        path = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    def _unfinished(self, content: bytes) -> Path:
+        """A new file with `content`, in the folder that `remove_folder(ATTEMPTS)` clears."""
+        path = self.root / ATTEMPTS / uuid4().hex
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
 

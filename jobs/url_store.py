@@ -73,6 +73,10 @@ class UrlStore:
                 if fs.exists(path):
                     fs.rm_file(path)
 
+    def remove_folder(self, folder: str) -> None:
+        """Remove the files below `folder`."""
+        self.remove(self.list(folder))
+
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
         """Sizes of all files below `folder`, and when they were changed where the filesystem tells it, else 0."""
         with self._asking("list", folder) as (fs, path):

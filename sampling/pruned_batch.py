@@ -140,7 +140,7 @@ class Batch:
         if self._watch.steps != steps:
             raise NbenchError(
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
-                "choose a number of steps that it runs exactly"
+                "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
         for row in self._computed():
             task = self.rows[row][0]

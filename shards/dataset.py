@@ -6,6 +6,7 @@ import difflib
 import itertools
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NbenchError, reason_of
-from .atomic import atomic_write, temporary, writing_to
+from ..jobs.records import Records
+from ..jobs.store import LocalStore, Store
+from .atomic import atomic_write, writing_to
 from .features import FEATURES_FILE, write_features
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
@@ -23,18 +26,26 @@ INFO_FILE = "dataset.json"
 
 
 def read_info(where: Location | Path) -> DatasetInfo:
-    """Read the dataset.json of a data set.
+    """Read the dataset.json of a data set, and while it is built the records of its finished shards.
 
     Raises:
         NbenchError: there is none, or it is damaged.
     """
     location = where if isinstance(where, Location) else Location.of(where)
     try:
-        return DatasetInfo.from_json(location.read(INFO_FILE), f"{location.url}/{INFO_FILE}")
+        info = DatasetInfo.from_json(location.read(INFO_FILE), f"{location.url}/{INFO_FILE}")
     except (FileNotFoundError, NotADirectoryError):
         raise NbenchError(
             f"no bench at {location.url}{_near(location)}: it has no {INFO_FILE}; build one with `nbench build`"
         ) from None
+    return info if info.complete or location.folder is None else _with_records(info, LocalStore(location.folder))
+
+
+def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
+    """`info` with the shards that are finished and have a record of their own."""
+    records = Records(store, info.fingerprint)
+    made = {index: ShardRecord(**record.result) for index, record in records.read(records.done()).items()}
+    return replace(info, shards=tuple(record or made.get(index) for index, record in enumerate(info.shards)))
 
 
 def _near(location: Location) -> str:
@@ -54,7 +65,7 @@ def intact(location: Location, record: ShardRecord | None) -> bool:
 
 
 class DatasetFolder:
-    """A data set being built. As a context manager it holds the folder's lock.
+    """A data set being built. As a context manager it holds the folder's lock, for work that one process does alone.
 
     Raises (on entering):
         NbenchError: the folder cannot be written, or another process is building in it.
@@ -66,20 +77,36 @@ class DatasetFolder:
         self._held = ExitStack()
 
     def __enter__(self) -> DatasetFolder:
+        busy = f"another build is writing to {self.path}: wait for it or choose another --out"
         try:
-            (self.path / "data").mkdir(parents=True, exist_ok=True)
-            busy = f"another build is writing to {self.path}: wait for it or choose another --out"
             self._held.enter_context(locked(self.path, busy))
-            probe = temporary(self.path / INFO_FILE)
-            probe.write_bytes(b"")
-            probe.unlink()
         except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            self.check_writable()
+        except NbenchError:
             self.__exit__()
-            raise NbenchError(f"cannot write to {self.path} ({reason_of(error)}): choose another --out") from None
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._held.close()
+
+    def check_writable(self) -> None:
+        """Make the folder, and check that files can be written there.
+
+        Raises:
+            NbenchError: they cannot.
+        """
+        try:
+            (self.path / "data").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> NbenchError:
+        return NbenchError(f"cannot write to {self.path} ({reason_of(error)}): choose another --out")
 
     @property
     def started(self) -> bool:

@@ -30,13 +30,20 @@ def dataset_features(info: DatasetInfo) -> list[dict[str, Any]]:
     return [{"name": name} | feature for name, feature in features.items()]
 
 
-def write_features(folder: Path, info: DatasetInfo) -> Path | None:
-    """Write the features into a data set folder; None for Parquet, whose shards state their types."""
+def features_file(info: DatasetInfo) -> bytes | None:
+    """The content of the file with the features; None for Parquet, whose shards state their types."""
     if info.format != "webdataset":
         return None
-    content = yaml.safe_dump({"dataset_info": {"features": dataset_features(info)}}, sort_keys=False)
+    return yaml.safe_dump({"dataset_info": {"features": dataset_features(info)}}, sort_keys=False).encode()
+
+
+def write_features(folder: Path, info: DatasetInfo) -> Path | None:
+    """Write the features into a data set folder; None if it needs none."""
+    content = features_file(info)
+    if content is None:
+        return None
     with writing_to(folder / FEATURES_FILE):
-        atomic_write(folder / FEATURES_FILE, content.encode())
+        atomic_write(folder / FEATURES_FILE, content)
     return folder / FEATURES_FILE
 
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, fields
 from typing import Any
 
-from ...errors import NbenchError
+from ...errors import NbenchError, printable
 from ..metrics.catalogue import ROW_FIGURES
 from .compare import Difference, ModelComparison
 from .latex import board_latex, comparison_latex
 from .leaderboard import Leaderboard, line_cell
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the start of a formula, also in full width."""
 _WITHOUT_NUMBERS = ("model", "bench", "reference")
 
 
@@ -53,9 +55,8 @@ def as_csv(board: Leaderboard) -> str:
             for end, value in zip(("low", "high"), ci, strict=True)
         }
         figures = line.figures | cells
-        table.writerow(
-            [line.model, line.bench, line.position, line.reference, *(figures.get(name) for name in columns)]
-        )
+        names = (_csv(line.model), _csv(line.bench), line.position, _csv(line.reference))
+        table.writerow([*names, *(figures.get(name) for name in columns)])
     return out.getvalue()
 
 
@@ -71,7 +72,8 @@ def comparison_csv(comparison: ModelComparison) -> str:
     out = io.StringIO()
     table = csv.DictWriter(out, [field.name for field in fields(Difference)], lineterminator="\n")
     table.writeheader()
-    table.writerows(map(asdict, comparison.rows))
+    for row in comparison.rows:
+        table.writerow({name: _csv(value) if isinstance(value, str) else value for name, value in asdict(row).items()})
     return out.getvalue()
 
 
@@ -126,6 +128,11 @@ def _spread(metric: str) -> tuple[str, ...]:
     return (metric,) if ROW_FIGURES[metric].whole else (metric, f"{metric}_low", f"{metric}_high")
 
 
+def _csv(text: str) -> str:
+    """Text from data as a cell that a spreadsheet shows, and does not calculate."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
 def _markdown(text: str) -> str:
-    plain = html.escape(" ".join(text.split()), quote=False)
+    plain = html.escape(printable(" ".join(text.split())), quote=False)
     return "".join(f"\\{char}" if char in "\\|`*_[]" and text not in ("---", "---:") else char for char in plain)

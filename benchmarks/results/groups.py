@@ -75,14 +75,14 @@ def contest(values: Mapping[str, Array], unit: float = 1.0) -> Contest:
 def write_references(folder: Path, tables: Mapping[str, object]) -> None:
     """Keep the references of a bench beside its results, so that results can be compared without the bench."""
     for name, table in tables.items():
-        write_scores(_beside(folder, name), table, scores_metadata(table))
+        write_scores(reference_file(folder, name), table, scores_metadata(table))
 
 
 def prompt_values(path: Path, result: EvaluationResult, reference: str, position: int, figure: str) -> Array | None:
     """The value of `figure` per prompt, float [P], in the order of the reference; None if the tables of scores and
     references beside the result are not there or of another run."""
     try:
-        truth = read_scores(_beside(path.parent, reference))
+        truth = read_scores(reference_file(path.parent, reference))
         scores = read_scores(path.with_suffix(".parquet"))
     except NbenchError:
         return None
@@ -101,7 +101,8 @@ def prompt_values(path: Path, result: EvaluationResult, reference: str, position
     return VALUES[figure](arrays[0], arrays[1])
 
 
-def _beside(folder: Path, reference: str) -> Path:
+def reference_file(folder: Path, reference: str) -> Path:
+    """Where the references of a bench are kept beside its results."""
     return folder / "references" / f"{reference}.parquet"
 
 

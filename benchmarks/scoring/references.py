@@ -17,6 +17,7 @@ from ...builders.config import BuildConfig
 from ...builders.images.given import HUMAN
 from ...console import say
 from ...errors import NbenchError
+from ...jobs.options import EngineOptions
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
@@ -47,14 +48,18 @@ class ReferenceRow:
     flaw: str = ""
 
 
-def build(config: BuildConfig, progress: bool = True) -> BuildReport:
+def build(config: BuildConfig, progress: bool = True, workers: EngineOptions | None = None) -> BuildReport:
     """Build the data set of `config`, or finish it; on return it is complete, with its references.
+
+    `workers` say who makes it. If they make only a part, it is neither complete nor has references.
 
     Raises:
         NbenchError: a file, folder, pipeline, reference or setting that the user must fix.
     """
     last = References(config, progress) if config.kind == "genai-bench" else None
-    report = build_trajectories(config, progress, last)
+    report = build_trajectories(config, progress, last, how=workers.run() if workers else None)
+    if workers is not None and workers.share is not None:
+        return report
     if (config.retry_failed or config.extend) and progress:
         _report_incomplete(open_bench(config.folder))
     return report
@@ -157,7 +162,7 @@ class References:
         self._references = parse_references(default if config.references is None else config.references)
         self._shown = shown
 
-    def check(self, info: DatasetInfo, progress: BuildProgress) -> None:
+    def check(self, info: DatasetInfo, say: Callable[[str], None]) -> None:
         """Refuse a requested reference that cannot be loaded before the long work starts.
 
         Raises:
@@ -169,7 +174,7 @@ class References:
             except NbenchError as error:
                 if self._named:
                     raise
-                progress.say(f"no reference scores: {error}")
+                say(f"no reference scores: {error}")
 
     def run(self, folder: DatasetFolder) -> None:
         """Score the final images by each reference without a table of this data set and its current weights. Without

@@ -51,7 +51,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
     count, n = len(plan.prompts), images.candidates
     values = np.array(ratings, dtype=float).reshape(count * n)
     columns = {
-        "prompt_id": [prompt.id for prompt in plan.prompts for _ in range(n)],
+        "prompt_id": [plan.prompts[number].id for number in range(count) for _ in range(n)],
         "candidate": list(range(n)) * count,
         "position": [folder.info.steps] * len(values),
         "caption": [PROMPT] * len(values),

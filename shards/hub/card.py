@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ...errors import printable
 from ..features import dataset_features
 from ..positions import describe_positions
 from ..row_columns import arrow_schema
@@ -300,4 +301,4 @@ def _code(value: object) -> str:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))

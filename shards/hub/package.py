@@ -74,7 +74,10 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
     """
     if not folder.is_dir():
         raise NbenchError(f"no folder {folder}: name one with a data set, a model or results")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = sorted(folder.rglob("*"))
+    if links := [path for path in found if path.is_symlink() and path.is_dir()]:
+        raise NbenchError(f"{links[0]} links to a folder, whose files would be left out: replace it by the folder")
+    paths = {path.relative_to(folder).as_posix(): path for path in found if path.is_file()}
     own = {name: path for name, path in paths.items() if name != CARD and not _private(name)}
     _refuse_links_out(folder, [*own.values(), *([paths[CARD]] if CARD in paths else [])])
     recorded: dict[str, str] = {}
@@ -84,6 +87,8 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
         info = open_bench(folder).info
         recorded = {record.path: record.sha256 for record in info.shards if record}
         own = {name: path for name, path in own.items() if name in recorded or not name.startswith("data/")}
+        if lost := sorted(recorded.keys() - own.keys()):
+            raise NbenchError(f"shard {folder / lost[0]} is missing: run the same `nbench build` command to repair it")
         kind, card = "data set", partial(dataset_card, info, repo_id)
     elif "config.json" in own:
         kind, card = "model", partial(model_card, _recipe(folder, own), repo_id)

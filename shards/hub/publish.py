@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...console import say
-from ...errors import NbenchError
+from ...errors import NbenchError, printable
 from ..dataset import INFO_FILE
 from .config import PublishConfig
 from .from_url import on_this_machine, pack_url
@@ -46,7 +46,8 @@ class PublishReport:
         """The files with their sizes, those left out, and the card."""
         lines = [f"{file.bytes:>15,}  {file.path}" for file in self.files]
         lines += [f"{'not sent':>15}  {path}" for path in self.left_out]
-        return "\n".join([*lines, f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}", "", self.card])
+        lines.append(f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}")
+        return "\n".join([*map(printable, lines), "", printable(self.card, keep="\n")])
 
 
 def publish(config: PublishConfig, shown: bool = True) -> PublishReport:

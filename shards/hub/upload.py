@@ -87,8 +87,14 @@ class WritableRepo:
 
         return self._call(f"reading {path} of {self._name}", read)
 
-    def send(self, files: Sequence[PublishedFile], message: str) -> str:
-        """Commit `files`; the commit's id. Content that the Hub already stores is not sent again.
+    def propose(self, files: Sequence[PublishedFile], title: str, description: str) -> str:
+        """Open a pull request that adds `files`; its address."""
+        return self.send(files, title, description, pull_request=True)
+
+    def send(
+        self, files: Sequence[PublishedFile], message: str, description: str = "", pull_request: bool = False
+    ) -> str:
+        """Commit `files`; the commit's id (the address, of a pull request). Content on the Hub is not sent again.
 
         `upload_folder` resumes only with Xet storage, and it reads and hashes the whole folder again, though the
         manifest has the hashes.
@@ -103,11 +109,13 @@ class WritableRepo:
             commit_info = self._api.create_commit(
                 operations=operations,
                 commit_message=message,
+                commit_description=description,
                 revision=self._branch,
                 num_threads=self._num_workers,
+                create_pr=pull_request,
                 **self._repo,
             )
-            return str(commit_info.oid)
+            return str(commit_info.pr_url if pull_request else commit_info.oid)
 
         return self._call(f"sending {files[0].path}" + (" and others" if len(files) > 1 else ""), commit)
 

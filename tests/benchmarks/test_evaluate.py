@@ -194,7 +194,7 @@ def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Pa
         assert f"{row.spearman:z.3f}" in text
         assert f"{row.recovered_gain:z.3f}" in text
     assert all(f"({row.low:+z.3f} .. {row.high:+z.3f})" in text for row in report.comparisons)
-    plot_report(report, tmp_path / "new" / "plot.png")
+    plot_report(replace(report, bench="Ba$$in $x_$"), tmp_path / "new" / "plot.png")
     with Image.open(tmp_path / "new" / "plot.png") as image:
         assert image.width > 1500
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50

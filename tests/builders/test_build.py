@@ -17,10 +17,12 @@ import torch
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.jobs.claims import Claims
+from nbench.jobs.store import LocalStore
 from nbench.pipelines.candidate_noise import candidate_noise
 from nbench.pipelines.find import resolve_pipeline
 from nbench.pipelines.options import PipelineOptions
-from nbench.shards.dataset import DatasetFolder, read_info
+from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
@@ -157,12 +159,12 @@ import sys
 from pathlib import Path
 from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
-from nbench.shards.dataset import DatasetFolder
+from nbench.jobs.records import Records
 from nbench.shards.parquet import ParquetShardWriter
 out, where, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 if where != "nowhere":
-    dies(DatasetFolder if where == "commit_shard" else ParquetShardWriter, where, calls)
+    dies(Records if where == "add" else ParquetShardWriter, where, calls)
 build(BuildConfig("genai-bench", out=Path(out), limit=3, candidates=2, steps=4, batch_size=2, rows_per_shard=3,
                   references=("clip",)))
 """
@@ -174,7 +176,7 @@ def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path: Pat
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     assert run_python(KILLED, calm, "nowhere", 0).returncode == 0
     # in the middle of a shard; between a shard and its record; in the second shard
-    for where, calls in (("write", 1), ("commit_shard", 0), ("write", 3), ("commit", 0)):
+    for where, calls in (("write", 1), ("add", 0), ("write", 3), ("commit", 0)):
         assert run_python(KILLED, killed, where, calls).returncode == -9
         with pytest.raises(NbenchError, match="half built"):
             open_bench(killed)
@@ -192,9 +194,18 @@ def test_fresh_removes_only_what_nbench_made(quick: Path, tmp_path: Path) -> Non
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_a_second_builder_is_refused(tmp_path: Path) -> None:
-    with DatasetFolder(tmp_path / "bench"), pytest.raises(NbenchError, match="another build is writing"):
-        build(replace(QUICK, out=tmp_path / "bench"), progress=False)
+def test_nobody_removes_what_another_builder_is_at(quick: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(quick, tmp_path / "bench")
+    claims = Claims(LocalStore(out))
+    claim, _ = claims.take(0)
+    try:
+        for change in ({"fresh": True}, {"extend": True, "candidates": 3}):
+            with pytest.raises(NbenchError, match=r"is writing to .*: wait for it to end"):
+                build(replace(QUICK, out=out, **change), progress=False)
+    finally:
+        claims.release(claim, True)
+        claims.close()
+    assert files(out) == files(quick)
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def test_a_killed_extension_goes_on_and_ends_with_the_same_bytes(tmp_path: Path,
         build(replace(config, out=tmp_path / "calm", extend=True), progress=False)
     code = DIES + (
         "import sys\nfrom pathlib import Path\nfrom nbench.builders.build import build\n"
-        "from nbench.builders.config import BuildConfig\nfrom nbench.shards.dataset import DatasetFolder\n"
-        "dies(DatasetFolder, 'commit_shard', 1)\n"
+        "from nbench.builders.config import BuildConfig\nfrom nbench.jobs.records import Records\n"
+        "dies(Records, 'add', 1)\n"
         "build(BuildConfig('genai-bench', limit=5, candidates=3, steps=2, rows_per_shard=4, batch_size=4,"
         " format=sys.argv[2], references=(), out=Path(sys.argv[1]), extend=True), progress=False)\n"
     )

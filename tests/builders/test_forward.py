@@ -179,8 +179,8 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     code = DIES + (
         "import sys\nfrom pathlib import Path\nfrom nbench.builders.build import build\n"
-        "from nbench.builders.config import BuildConfig\nfrom nbench.shards.dataset import DatasetFolder\n"
-        "dies(DatasetFolder, 'commit_shard', 1)\n"
+        "from nbench.builders.config import BuildConfig\nfrom nbench.jobs.records import Records\n"
+        "dies(Records, 'add', 1)\n"
         "build(BuildConfig('ncc', process='forward', images=Path(sys.argv[1]), out=Path(sys.argv[2]), steps=4,"
         " latent_dtype='float32', rows_per_shard=4, batch_size=3), progress=False)\n"
     )

@@ -11,7 +11,7 @@ import pytest
 
 from nbench.errors import NbenchError
 from nbench.jobs.records import Record, Records
-from nbench.jobs.store import LocalStore
+from nbench.jobs.store import ATTEMPTS, LocalStore
 
 
 def sha(content: bytes) -> str:
@@ -33,7 +33,7 @@ def test_the_first_of_many_rivals_wins_and_all_learn_its_hash(tmp_path: Path) ->
     with ThreadPoolExecutor(16) as pool:
         hashes = set(pool.map(lambda i: put(store, b"%d" % i), range(16)))
     assert hashes == {fact((tmp_path / "data/3").read_bytes())}
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]  # no attempt leaves a file
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["3"]  # no attempt leaves a file
 
 
 def test_a_file_is_created_once(tmp_path: Path) -> None:
@@ -47,6 +47,7 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
     assert set(store.list("a")) == {"a/b"}
     store.remove(["a/b", "a/c"])
     assert store.read("a/b") is None
+    store.remove_folder(ATTEMPTS)
     assert list(tmp_path.iterdir()) == []
 
 

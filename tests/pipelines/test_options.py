@@ -91,6 +91,23 @@ def test_names_of_schedulers(name: str) -> None:
     assert scheduler_class(name) is diffusers.EulerDiscreteScheduler
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Amused", "cannot take the place of DDIMScheduler .*mask_token_id"),
+        ("VQDiffusion", "cannot take the place of DDIMScheduler"),
+        ("UnCLIP", "cannot take the place of DDIMScheduler .*squaredcos_cap_v2"),
+        ("ScoreSdeVe", "has no method step"),
+        ("CosineDPMSolverMultistep", "cannot be used .*torchsde"),
+    ],
+)
+def test_schedulers_for_something_else_are_refused_before_weights_are_read(
+    sd15_folder: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(NbenchError, match=reason):
+        resolve_pipeline(str(sd15_folder), PipelineOptions(scheduler=name))
+
+
 def test_a_swapped_scheduler_keeps_the_shift(tmp_path: Path) -> None:
     folder = save_sd3(tmp_path / "sd3")
     pipe = load_pipeline(resolve_pipeline(str(folder), PipelineOptions(scheduler="DPMSolver")), "float32", "cpu")
@@ -262,7 +279,7 @@ def test_folders_that_cannot_be_opened_say_why(sd15_folder: Path, tmp_path: Path
         lambda content: content.update(scheduler=["diffusers", "DPMSolverSDEScheduler"]),
         index,
     )
-    with pytest.raises(NbenchError, match=r"cannot open pipeline sde .*torchsde"):
+    with pytest.raises(NbenchError, match="pipeline sde needs the package torchsde: pip install torchsde"):
         opened(missing)
     narrow = _edited(
         sd15_folder, tmp_path / "unet", lambda content: content.update(cross_attention_dim=8), "unet/config.json"
@@ -345,3 +362,20 @@ def test_candidates_are_made_again_with_the_options(tmp_path: Path) -> None:
     assert (spec["scheduler"]["class"], spec["attention"]) == ("UniPCMultistepScheduler", "_native_math")
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "ncc"), "--regenerate", "2"])
     assert (again.exit_code, "no defects" in again.output) == (0, True), again.output
+
+
+@only("sdxl")
+def test_arguments_from_the_command_line_as_the_pipeline_wants_them(family: Family, family_folder: Path) -> None:
+    """One prompt for the second encoder of all rows, and sizes, which JSON has as lists."""
+    pipe = load_pipeline(resolve_pipeline(str(family_folder)), "float32", "cpu")
+    prompts, seeds, steps = ["one red circle", "two blue squares"], [1, 2], {"num_inference_steps": 2}
+    found = generate(pipe, prompts, seeds, [2], {**steps, "prompt_2": "star", "original_size": [32, 16]})
+    stock = pipe(
+        prompts,
+        prompt_2=["star"] * 2,
+        original_size=(32, 16),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="latent",
+        **steps,
+    ).images
+    assert torch.equal(found.latents[2], stock)

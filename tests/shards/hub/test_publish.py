@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from nbench.errors import NbenchError
 from nbench.jobs.object_store import ObjectStore
 from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
+from nbench.shards.hub.package import pack
 
 from ...s3_servers import S3Folder
 from ..conftest import rows
@@ -204,3 +206,12 @@ def test_results_are_published_as_a_data_set(publish: Publisher, hub: HubServer,
     assert "| `small` | `clip` | `4` | `3` | `1` |\n| `small` | `mine` | `4` | `3` | `2` |" in card
     (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert publish.python(block + "print(scores[0]['score'])") == "0.5\n"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_folder_that_is_a_link_is_not_left_out(bench_folder: Path, tmp_path: Path, inside: bool) -> None:
+    target = (bench_folder if inside else tmp_path) / ".moved"
+    (bench_folder / "data").rename(target)
+    (bench_folder / "data").symlink_to(target)
+    with pytest.raises(NbenchError, match=r"data links to a folder, whose files would be left out: replace it"):
+        pack(bench_folder, "ann/bench", 1)

@@ -1,0 +1,87 @@
+"""What an engine is: workers, tasks for them, and what they report; and the simplest one, this process itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from .job import Context
+from .worker import Assignment, Outcome, Task, Worker
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `worker` reports: the outcome of its task, a line to print, rows made, or why it died."""
+
+    worker: str
+    outcome: Outcome | None = None
+    note: str = ""
+    rows: int = 0
+    death: str = ""
+
+
+Hear = Callable[[Report], None]
+
+
+class Team(Protocol):
+    """Workers at one job."""
+
+    def idle(self) -> Sequence[str]:
+        """The workers that wait for a task."""
+
+    def give(self, worker: str, task: Task) -> None:
+        """Give an idle worker a task."""
+
+    def wait(self, seconds: float) -> None:
+        """Hear at least one report, or wait for `seconds`."""
+
+
+class Engine(Protocol):
+    """Who calls which unit."""
+
+    def team(self, assignment: Assignment, hear: Hear) -> AbstractContextManager[Team]:
+        """Workers at a job, until the context is left; their reports go to `hear`.
+
+        Raises:
+            NbenchError: they cannot be started.
+        """
+
+
+class Here:
+    """The engine of one worker: this process."""
+
+    @contextmanager
+    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
+        """The job is opened with the first task."""
+        team = _Alone(assignment, hear)
+        try:
+            yield team
+        finally:
+            team.worker.close()
+
+
+class _Alone:
+    def __init__(self, assignment: Assignment, hear: Hear) -> None:
+        context = Context(
+            say=lambda text: hear(Report(self.worker.name, note=text)),
+            advance=lambda rows: hear(Report(self.worker.name, rows=rows)),
+        )
+        self.worker = Worker(assignment, context)
+        self._hear = hear
+        self._task: Task | None = None
+
+    def idle(self) -> Sequence[str]:
+        return [self.worker.name] if self._task is None else []
+
+    def give(self, worker: str, task: Task) -> None:
+        self._task = task
+
+    def wait(self, seconds: float) -> None:
+        if self._task is None:
+            time.sleep(seconds)
+            return
+        outcome, self._task = self.worker.run(self._task), None
+        self._hear(Report(self.worker.name, outcome))

@@ -1,0 +1,155 @@
+"""The engine on a Ray cluster: an actor for each worker, one unit in flight at each; the driver counts attempts.
+
+Ray restarts an actor that dies, but retries no call: a call that Ray retries is bound to its actor, and hangs when the
+actor's node has left. The driver gives the unit to an actor that has answered a ping instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import NbenchError, reason_of
+from .engine import Hear, Report, Team
+from .job import Context
+from .worker import Assignment, Task, Worker
+
+_RESTARTING = 0.2
+"""Seconds between two pings of an actor that is coming back."""
+_QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Workers as actors of a Ray cluster.
+
+    Attributes:
+        workers: number of actors, of which those without a place wait for one; None: as many as the GPUs allow, or one.
+        gpus: of each actor; may be a part of one. None: one, if the cluster has any.
+        address: of the cluster; "local" starts one here, "auto" joins the one that this process belongs to.
+        runtime_env: of the actors, as Ray documents it: packages, variables, working folder.
+    """
+
+    workers: int | None = None
+    gpus: float | None = None
+    address: str = "local"
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
+        """Start the actors; a cluster that was started for them ends with them."""
+        try:
+            import ray
+        except ImportError:
+            raise NbenchError("--engine ray needs Ray: pip install 'nbench[ray]'") from None
+        os.environ |= {name: value for name, value in _QUIET.items() if name not in os.environ}
+        joined = ray.is_initialized()
+        if not joined:
+            try:
+                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            except Exception as error:  # Ray raises a dozen unrelated types
+                raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
+        team = _Actors(self, assignment, hear)
+        try:
+            yield team
+        finally:
+            team.end()
+            if not joined:
+                ray.shutdown()
+
+
+class _Remote:
+    """A worker in an actor."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._reports = list[Report]()
+        context = Context(
+            say=lambda text: self._reports.append(Report(self._worker.name, note=text)),
+            advance=lambda rows: self._reports.append(Report(self._worker.name, rows=rows)),
+        )
+        self._worker = Worker(assignment, context)
+
+    def ping(self) -> str:
+        return self._worker.name
+
+    def run(self, task: Task) -> list[Report]:
+        """Make a unit: what was said and counted, then the outcome."""
+        self._reports.clear()
+        outcome = Report(self._worker.name, self._worker.run(task))
+        return [*self._reports, outcome]
+
+
+@dataclass
+class _Seat:
+    actor: Any
+    call: Any
+    name: str = ""
+    task: Task | None = None
+
+
+class _Actors:
+    """The actors, each of which has one call in flight: a ping, a unit, or none when it is idle."""
+
+    def __init__(self, engine: RayEngine, assignment: Assignment, hear: Hear) -> None:
+        import ray
+
+        self._ray, self._hear = ray, hear
+        there = ray.cluster_resources().get("GPU", 0.0)
+        gpus = min(1.0, there) if engine.gpus is None else engine.gpus
+        workers = engine.workers or max(1, int(there / gpus) if gpus else 1)
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_gpus": gpus, "num_cpus": 1}
+        if engine.runtime_env:
+            options["runtime_env"] = dict(engine.runtime_env)
+        remote: Any = ray.remote(_Remote).options(**options)
+        reference = ray.put(assignment)  # once for the cluster, not once for each actor
+        actors = [remote.remote(reference) for _ in range(workers)]
+        self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]
+
+    def idle(self) -> Sequence[str]:
+        return [seat.name for seat in self._seats if seat.call is None]
+
+    def give(self, worker: str, task: Task) -> None:
+        seat = next(seat for seat in self._seats if seat.name == worker and seat.call is None)
+        seat.task, seat.call = task, seat.actor.run.remote(task)
+
+    def wait(self, seconds: float) -> None:
+        calls = {seat.call: seat for seat in self._seats if seat.call is not None}
+        if not calls:
+            time.sleep(seconds)
+            return
+        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
+        for call in ready:
+            self._answered(calls[call])
+
+    def end(self) -> None:
+        for seat in self._seats:
+            self._ray.kill(seat.actor)
+
+    def _answered(self, seat: _Seat) -> None:
+        from ray.exceptions import RayActorError, RayError
+
+        call, task, seat.call, seat.task = seat.call, seat.task, None, None
+        try:
+            answer = self._ray.get(call)
+        except RayActorError as error:
+            name, seat.name = seat.name, ""
+            if task is not None:
+                self._hear(Report(name, death=f"its worker died ({reason_of(error)})"))
+            elif "creation task" in str(error):
+                raise NbenchError(f"a worker of Ray cannot start: {reason_of(error)}") from None
+            else:
+                time.sleep(_RESTARTING)
+            seat.call = seat.actor.ping.remote()  # only an actor that answers is idle
+            return
+        except RayError as error:
+            raise NbenchError(f"Ray cannot run a worker: {reason_of(error)}") from None
+        if task is None:
+            seat.name = answer
+            return
+        for report in answer:
+            self._hear(report)
