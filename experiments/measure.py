@@ -43,8 +43,8 @@ def references(bench_folder: Path) -> dict[str, Array]:
     return final_references(bench, bench_layout(bench))
 
 
-def unseen(scores: Array, folds: Sequence[int]) -> tuple[Array, Array]:
-    """Scores [1, K, P', N] of the prompts of `folds`, each by the model that did not see its fold, and their numbers.
+def unseen(scores: Array, folds: Sequence[int]) -> Array:
+    """Scores [1, K, P', N] of the prompts of `folds`, in order, each by the model that did not see its fold.
 
     Args:
         scores: [S, K, P, N] of the models that were trained without the prompts of a fold.
@@ -52,7 +52,7 @@ def unseen(scores: Array, folds: Sequence[int]) -> tuple[Array, Array]:
     fold = np.arange(scores.shape[2]) % SEEDS
     kept = np.flatnonzero(np.isin(fold, folds))
     model = np.array([list(folds).index(each) for each in fold[kept]])
-    return scores[model, :, kept].transpose(1, 0, 2)[None], kept
+    return scores[model, :, kept].transpose(1, 0, 2)[None]
 
 
 def figures(scores: Array, positions: Sequence[int], truth: dict[str, Array]) -> list[dict[str, Any]]:
