@@ -191,8 +191,8 @@ EXPERIMENTS = {
         positions=(15, 20, 25, 30),
         crossed=True,
         finding="So far one of three folds: 470 images to train on, 100 prompts to judge by. Trained on captions of "
-        "which none or half are right, the model falls far below frozen CLIP; where all are right, it is level with it. "
-        "Trained on frozen CLIP's scores, it is at least as good with half of the images wrong. So train on captions "
+        "which none or half are right, the model falls far below frozen CLIP; where all are right, it is level with it."
+        " Trained on frozen CLIP's scores, it is at least as good with half of the images wrong. So train on captions "
         "only if nearly all images show them, and else on the scores (`--targets image`, the default).",
     ),
 }
