@@ -11,6 +11,9 @@ from pathlib import Path
 from ..builders.config import BuildConfig
 from ..console import TextConsole, say
 from ..errors import NbenchError
+from ..jobs.mirror import mirrored
+from ..jobs.places import store_at
+from ..options import Place
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer, loaded
@@ -35,12 +38,12 @@ from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
 
 
-def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
+def evaluate(config: EvaluateConfig, progress: bool = False, objects: Sequence[Scorer] = ()) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
     figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
-    the progress on stderr.
+    the progress on stderr. `objects`: scorers besides the named models.
 
     Raises:
         NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
@@ -48,9 +51,25 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
     """
     started = datetime.now(UTC)
     bench = open_bench(config.bench or _default_bench(progress))
-    folder = result_path(config.out, bench.name, "").parent
-    if (folder / INFO_FILE).exists():
+    if store_at(config.out).read(f"{bench.name}/{INFO_FILE}") is not None:
+        folder = _beneath(config.out, bench.name)
         raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
+    with mirrored(config.out, bench.name) as out:
+        report = _evaluated(replace(config, out=out), bench, started, progress, objects)
+    names = (path.relative_to(out).as_posix() for path in report.files)
+    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
+
+
+def _beneath(place: Place, name: str) -> Place:
+    text = str(place)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else Path(text) / name
+
+
+def _evaluated(
+    config: EvaluateConfig, bench: Bench, started: datetime, progress: bool, objects: Sequence[Scorer]
+) -> EvaluationReport:
+    """`evaluate` with `config.out` on this machine."""
+    out = Path(config.out)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
@@ -58,11 +77,11 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
         say(note, error=True)
     config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
-    scorers, sources = _load(config.models, bench, placement)
+    scorers, sources = _load(config.models, objects, bench, placement)
     config = replace(config, placement=placement, options=replace(config.options, placement=placement))
     stores = {
         model: Store(
-            result_path(config.out, bench.name, model, ".parquet"),
+            result_path(out, bench.name, model, ".parquet"),
             bench,
             scorer,
             config.options,
@@ -85,10 +104,10 @@ def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport
             return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
-def _default_bench(progress: bool) -> Path:
+def _default_bench(progress: bool) -> Place:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
-    if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
+    if not (Path(config.folder) / INFO_FILE).exists() or not read_info(config.folder).complete:
         console = TextConsole(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
@@ -103,7 +122,7 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
-    sources: dict[str, str],
+    sources: dict[str, str | None],
     scored: dict[str, Scored],
     reference_scores: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
@@ -122,7 +141,7 @@ def _measured(
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
-    write_references(result_path(config.out, name, "").parent, bench.references)
+    write_references(result_path(Path(config.out), name, "").parent, bench.references)
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = measures.of(model), scores[model].get(info.steps)
@@ -147,7 +166,7 @@ def _measured(
             comparisons=tuple(row for row in comparisons if model in (row.model, row.other)),
             cost=costs[model],
         )
-        files.append(result_path(config.out, name, model))
+        files.append(result_path(Path(config.out), name, model))
         write_result(files[-1], result)
     shown = set(positions)
     return EvaluationReport(
@@ -166,19 +185,21 @@ def _measured(
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """By the name of its results: each model's scorer, and the digest of its source."""
+def _load(
+    models: Sequence[str], objects: Sequence[Scorer], bench: Bench, placement: Placement
+) -> tuple[dict[str, Scorer], dict[str, str | None]]:
+    """By the name of its results: each model's scorer, and the digest of its source (None for an object)."""
     scorers: dict[str, Scorer] = {}
-    sources: dict[str, str] = {}
-    for model in dict.fromkeys(models):
-        scorer = get_scorer(model, bench.info, placement, False)
+    sources: dict[str, str | None] = {}
+    named = [(model, get_scorer(model, bench.info, placement, False)) for model in dict.fromkeys(models)]
+    for model, scorer in [*named, *((None, scorer) for scorer in objects)]:
         if scorer.name != file_name(scorer.name):
-            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
+            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer")
         if scorer.name in scorers:
             raise NbenchError(
                 f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
             )
-        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
+        scorers[scorer.name], sources[scorer.name] = scorer, None if model is None else source_digest(model)
     return scorers, sources
 
 
