@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from rich.console import Console
 
 from ..builders.config import BuildConfig
 from ..errors import NbenchError
+from ..jobs.engine import Here
+from ..jobs.options import EngineOptions
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer, loaded
@@ -36,51 +37,92 @@ from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
 
 
-def evaluate(config: EvaluateConfig, progress: bool = False) -> EvaluationReport:
+def evaluate(config: EvaluateConfig, progress: bool = False, workers: EngineOptions | None = None) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
     figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
-    the progress on stderr.
+    the progress on stderr; `workers`: who scores.
 
     Raises:
         NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
-            writing scores of the same model and bench there; or `out` has scores of another model or bench of the name.
+            writing other scores of the same model and bench there; or `out` has scores of another model or bench of the
+            name.
     """
     started = datetime.now(UTC)
-    bench = open_bench(config.bench or _default_bench(progress))
-    positions = sorted({*bench.select(config.latents), bench.info.steps})
+    work = _prepared(config, progress, workers)
+    config, bench, placement = work.config, work.bench, work.placement
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
         print(note, file=sys.stderr)
-    config = replace(config, yardstick=by)
-    placement = config.placement or Placement.best()
-    scorers, sources = _load(config.models, bench, placement)
-    config = replace(config, placement=placement, options=replace(config.options, placement=placement))
+    config = replace(config, yardstick=by, placement=placement)
+    work.check()
+    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    positions = work.positions
+    scored = {model: store.scored(positions, config.fresh, progress) for model, store in work.stores.items()}
+    scorers = {model: store.scorer for model, store in work.stores.items()}
+    sources = {model: store.source or "" for model, store in work.stores.items()}
+    with Console(stderr=True, quiet=not progress).status("measuring"):
+        return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+
+
+def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool = False) -> int:
+    """Score the shards of this process's share, and measure nothing; how many shards are left to others.
+
+    Raises:
+        NbenchError: as `evaluate`, or existing scores are to be discarded.
+    """
+    if config.fresh:
+        raise NbenchError("--fresh would discard the scores of other processes: remove them first, or leave it out")
+    work = _prepared(config, progress, workers)
+    work.check()
+    return sum(store.score_share(work.positions, progress) for store in work.stores.values())
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be scored: a store per model."""
+
+    config: EvaluateConfig
+    bench: Bench
+    placement: Placement
+    positions: Sequence[int]
+    stores: Mapping[str, Store]
+
+    def check(self) -> None:
+        """Refuse what cannot be scored before anything is."""
+        for model in sorted(self.stores):
+            if not self.config.fresh:
+                self.stores[model].check_owner()
+        for store in self.stores.values():
+            if isinstance(store.how.engine, Here) and (self.config.fresh or store.missing(self.positions)):
+                loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
+
+
+def _prepared(config: EvaluateConfig, progress: bool, workers: EngineOptions | None) -> _Work:
+    bench = open_bench(config.bench or _default_bench(progress))
+    positions = sorted({*bench.select(config.latents), bench.info.steps})
+    placement, how = (
+        config.placement or Placement.best(),
+        replace((workers or EngineOptions()).run(), retry_failed=True),
+    )
+    scorers, models = _load(config.models, bench, placement)
     stores = {
-        model: Store(
-            result_path(config.out, bench.name, model, ".parquet"),
+        name: Store(
+            result_path(config.out, bench.name, name, ".parquet"),
             bench,
             scorer,
-            config.options,
+            replace(config.options, placement=placement),
             config.retrieval,
-            sources[model],
+            source_digest(models[name]),
+            models[name],
+            how,
+            workers.engine == "ray",
         )
-        for model, scorer in scorers.items()
+        for name, scorer in scorers.items()
     }
-    with ExitStack() as locks:
-        for model in sorted(stores):
-            locks.enter_context(stores[model].held())
-            if not config.fresh:
-                stores[model].check_owner()
-        for model, store in stores.items():
-            if config.fresh or store.missing(positions):
-                loaded(scorers[model])  # all that will score, so that broken weights are refused before the work
-        step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
-        with Console(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+    return _Work(config, bench, placement, positions, stores)
 
 
 def _default_bench(progress: bool) -> Path:
@@ -165,9 +207,9 @@ def _measured(
 
 
 def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """By the name of its results: each model's scorer, and the digest of its source."""
+    """By the name of its results: each model's scorer, and what it was asked for by."""
     scorers: dict[str, Scorer] = {}
-    sources: dict[str, str] = {}
+    names: dict[str, str] = {}
     for model in dict.fromkeys(models):
         scorer = get_scorer(model, bench.info, placement, False)
         if scorer.name != file_name(scorer.name):
@@ -176,8 +218,8 @@ def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[di
             raise NbenchError(
                 f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
             )
-        scorers[scorer.name], sources[scorer.name] = scorer, source_digest(model)
-    return scorers, sources
+        scorers[scorer.name], names[scorer.name] = scorer, model
+    return scorers, names
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:

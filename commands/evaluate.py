@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..benchmarks.evaluate_config import EvaluateConfig
+from ..jobs.options import EngineOptions
 from ..options import Option
 from .configured import AsJson, command
 from .panels import MEASURE
@@ -18,6 +19,7 @@ evaluate_app = typer.Typer()
 @command(evaluate_app, panel=MEASURE)
 def evaluate(
     config: EvaluateConfig,
+    workers: EngineOptions,
     plot: Annotated[Path | None, Option("PNG file for a plot.", panel="Results")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,9 +33,14 @@ def evaluate(
 
     `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
     """
-    from ..benchmarks.evaluate import evaluate
+    from ..benchmarks.evaluate import evaluate, score_share
 
-    report = evaluate(config, progress=True)
+    if workers.share is not None:
+        left = score_share(config, workers, progress=True)
+        rest = f"{left} shards are left to others" if left else "all shards are scored"
+        print(f"{rest}; at the end, the same command without --rank measures them")
+        return
+    report = evaluate(config, progress=True, workers=workers)
     if plot:
         from ..benchmarks.results.plot import plot_report
 
