@@ -103,10 +103,8 @@ class _Work:
 def _prepared(config: EvaluateConfig, progress: bool, workers: EngineOptions | None) -> _Work:
     bench = open_bench(config.bench or _default_bench(progress))
     positions = sorted({*bench.select(config.latents), bench.info.steps})
-    placement, how = (
-        config.placement or Placement.best(),
-        replace((workers or EngineOptions()).run(), retry_failed=True),
-    )
+    placement, who = config.placement or Placement.best(), workers or EngineOptions()
+    how = replace(who.run(), retry_failed=True)
     scorers, models = _load(config.models, bench, placement)
     stores = {
         name: Store(
@@ -118,7 +116,7 @@ def _prepared(config: EvaluateConfig, progress: bool, workers: EngineOptions | N
             source_digest(models[name]),
             models[name],
             how,
-            workers.engine == "ray",
+            who.engine == "ray",
         )
         for name, scorer in scorers.items()
     }
