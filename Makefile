@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world perf clean help
+.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world experiments perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -65,11 +65,20 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
 
+EXPERIMENTS = heat-map objectives processes rows generators judge captions
+experiments: $(READY) ## run the experiments of docs/experiments.md that were not run yet, and write the page
+	$(BIN)/python -m nbench.experiments $(ARGS)
+
+$(EXPERIMENTS:%=experiment-%): experiment-%: $(READY)
+	$(BIN)/python -m nbench.experiments $* $(ARGS)
+
 perf: $(READY) ## time nbench's shards beside other ways to keep latents, and what recording, scoring and sampling cost (ARGS='--rows 8 --json perf.json')
 	$(BIN)/python perf/shards.py $(ARGS)
 	$(BIN)/python perf/recorder.py
 	$(BIN)/python perf/evaluate.py
 	$(BIN)/python perf/sampling.py
+	$(BIN)/python perf/engine.py
+	$(BIN)/python perf/scorer_environments.py
 
 clean: ## remove .venv, caches and build outputs; data/ and results/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

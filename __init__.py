@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["AlignmentMonitor", "BestOfN", "__version__", "build", "open_bench"]
+__all__ = ["AlignmentMonitor", "BestOfN", "Engine", "__version__", "build", "open_bench"]
 
 if TYPE_CHECKING:
     from .benchmarks.scoring.references import build
-    from .sampling import AlignmentMonitor, BestOfN
+    from .sampling import AlignmentMonitor, BestOfN, Engine
     from .shards.reader import open_bench
 
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> object:
         from .benchmarks.scoring.references import build
 
         return build
-    if name in ("AlignmentMonitor", "BestOfN"):
+    if name in ("AlignmentMonitor", "BestOfN", "Engine"):
         from . import sampling
 
         return getattr(sampling, name)

@@ -23,6 +23,7 @@ from .commands.report import report_app
 from .commands.results import results_app
 from .commands.sample import sample_app
 from .commands.scores import scores_app
+from .commands.serve import serve_app
 from .commands.train import train_app
 from .commands.tune import tune_app
 from .errors import NbenchError, one_line
@@ -48,6 +49,7 @@ for topic in (
     report_app,
     tune_app,
     sample_app,
+    serve_app,
     pipelines_app,
 ):
     app.add_typer(topic)
@@ -59,6 +61,9 @@ app.add_typer(environments_app)
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line on stderr and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     try:
         app(arguments, prog_name="nbench")
     except NbenchError as error:

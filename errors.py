@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 
 class NbenchError(Exception):
     """A problem that the user can fix. The message is one line: what is wrong, why, and what to do."""
@@ -15,8 +13,19 @@ class StorageError(NbenchError):
 
 def one_line(text: str, longest: int = 400) -> str:
     """`text` from a file or another program, made safe for a message: printable, no line breaks, `longest` at most."""
-    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:longest])
-    return printable if len(text) <= longest else f"{printable}..."
+    start = printable(text[:longest])
+    return start if len(text) <= longest else f"{start}..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with escapes for characters that a terminal may obey or not show, except those in `keep`.
+
+    >>> print(printable("a\\x1b[31m\\u202e\\n"))
+    a\\x1b[31m\\u202e\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)
 
 
 def reason_of(error: BaseException) -> str:
@@ -41,7 +50,12 @@ def failure_of(error: BaseException) -> str:
     return kind if reason == kind else f"{kind}: {reason}"
 
 
-def check_range(name: str, value: float | None, low: float = 1, high: float = math.inf) -> None:
+MOST_STEPS = MOST_CANDIDATES = 100_000
+"""More denoising steps, or candidates of a prompt, are a slip of the pen."""
+_MOST = 2**31 - 1
+
+
+def check_range(name: str, value: float | None, low: float = 1, high: float = _MOST) -> None:
     """Refuse a `value` outside low..high (both included); None means not set and passes.
 
     Raises:
@@ -52,5 +66,6 @@ def check_range(name: str, value: float | None, low: float = 1, high: float = ma
     nbench.errors.NbenchError: --limit 0 is out of range: give 1 or more
     """
     if value is not None and not low <= value <= high:
-        allowed = f"{low:g} or more" if high == math.inf else f"{low:g}..{high:g}"
-        raise NbenchError(f"{name} {value:g} is out of range: give {allowed}")
+        shown = f"{value:g}" if abs(value) < 1e15 or value != value else one_line(str(value), 40)
+        allowed = f"{low:g} or more" if high == _MOST and value < low else f"{low:g}..{high}"
+        raise NbenchError(f"{name} {shown} is out of range: give {allowed}")

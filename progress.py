@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from .console import TextConsole
 
 _LINES = 10
 _SECONDS = 60
@@ -22,8 +23,14 @@ class BuildProgress:
     """A context manager that counts trajectories up to `total`, starting at `done`; silent unless `shown`."""
 
     def __init__(self, title: str, total: int, done: int = 0, shown: bool = True) -> None:
-        self._console = Console(stderr=True, quiet=not shown)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+        self._console = TextConsole(stderr=True, quiet=not shown)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task(title, total=total, completed=done)
         self._title, self._total, self._start = title, total, done
@@ -39,7 +46,7 @@ class BuildProgress:
 
     def say(self, text: str) -> None:
         """Print a line of text."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def advance(self, count: int) -> None:
         """Count `count` more trajectories."""

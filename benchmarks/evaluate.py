@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from ..builders.config import BuildConfig
+from ..console import TextConsole, say
 from ..errors import NbenchError
 from ..jobs.engine import Here
 from ..jobs.options import EngineOptions
@@ -27,6 +25,7 @@ from .metrics import Array
 from .metrics.caption_figures import separation_rows
 from .metrics.measure import compare, measure, yardstick
 from .metrics.model_figures import YARDSTICK, Setting, checked_yardstick
+from .results.groups import write_references
 from .results.provenance import provenance
 from .results.result_file import EvaluationReport, EvaluationResult, result_path, write_result
 from .score_tables.bench import bench_layout, final_references
@@ -50,20 +49,19 @@ def evaluate(config: EvaluateConfig, progress: bool = False, workers: EngineOpti
             name.
     """
     started = datetime.now(UTC)
-    work = _prepared(config, progress, workers)
-    config, bench, placement = work.config, work.bench, work.placement
+    bench, positions = _opened(config, progress)
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
-        print(note, file=sys.stderr)
+        say(note, error=True)
+    placement = config.placement or Placement.best()
     config = replace(config, yardstick=by, placement=placement)
-    work.check()
+    stores = _checked(config, bench, positions, workers or EngineOptions())
     step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-    positions = work.positions
-    scored = {model: store.scored(positions, config.fresh, progress) for model, store in work.stores.items()}
-    scorers = {model: store.scorer for model, store in work.stores.items()}
-    sources = {model: store.source or "" for model, store in work.stores.items()}
-    with Console(stderr=True, quiet=not progress).status("measuring"):
+    scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
+    scorers = {model: store.scorer for model, store in stores.items()}
+    sources = {model: store.source or "" for model, store in stores.items()}
+    with TextConsole(stderr=True, quiet=not progress).status("measuring"):
         return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
@@ -75,36 +73,25 @@ def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool =
     """
     if config.fresh:
         raise NbenchError("--fresh would discard the scores of other processes: remove them first, or leave it out")
-    work = _prepared(config, progress, workers)
-    work.check()
-    return sum(store.score_share(work.positions, progress) for store in work.stores.values())
+    bench, positions = _opened(config, progress)
+    stores = _checked(config, bench, positions, workers)
+    return sum(store.score_share(positions, progress) for store in stores.values())
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is to be scored: a store per model."""
-
-    config: EvaluateConfig
-    bench: Bench
-    placement: Placement
-    positions: Sequence[int]
-    stores: Mapping[str, Store]
-
-    def check(self) -> None:
-        """Refuse what cannot be scored before anything is."""
-        for model in sorted(self.stores):
-            if not self.config.fresh:
-                self.stores[model].check_owner()
-        for store in self.stores.values():
-            if isinstance(store.how.engine, Here) and (self.config.fresh or store.missing(self.positions)):
-                loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
-
-
-def _prepared(config: EvaluateConfig, progress: bool, workers: EngineOptions | None) -> _Work:
+def _opened(config: EvaluateConfig, progress: bool) -> tuple[Bench, list[int]]:
+    """The bench, and the positions to score."""
     bench = open_bench(config.bench or _default_bench(progress))
-    positions = sorted({*bench.select(config.latents), bench.info.steps})
-    placement, who = config.placement or Placement.best(), workers or EngineOptions()
-    how = replace(who.run(), retry_failed=True)
+    folder = result_path(config.out, bench.name, "").parent
+    if (folder / INFO_FILE).exists():
+        raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
+    return bench, sorted({*bench.select(config.latents), bench.info.steps})
+
+
+def _checked(
+    config: EvaluateConfig, bench: Bench, positions: Sequence[int], workers: EngineOptions
+) -> dict[str, Store]:
+    """A store per model; what cannot be scored is refused before anything is."""
+    placement, how = config.placement or Placement.best(), replace(workers.run(), retry_failed=True)
     scorers, models = _load(config.models, bench, placement)
     stores = {
         name: Store(
@@ -116,21 +103,26 @@ def _prepared(config: EvaluateConfig, progress: bool, workers: EngineOptions | N
             source_digest(models[name]),
             models[name],
             how,
-            who.engine == "ray",
+            workers.engine == "ray",
         )
         for name, scorer in scorers.items()
     }
-    return _Work(config, bench, placement, positions, stores)
+    for model in sorted(stores):
+        if not config.fresh:
+            stores[model].check_owner()
+    for store in stores.values():
+        if isinstance(how.engine, Here) and (config.fresh or store.missing(positions)):
+            loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
+    return stores
 
 
 def _default_bench(progress: bool) -> Path:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
     if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
-        console = Console(stderr=True, quiet=not progress)
+        console = TextConsole(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
-            highlight=False,
             soft_wrap=True,
         )
         build(config, progress)
@@ -161,6 +153,7 @@ def _measured(
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
+    write_references(result_path(config.out, name, "").parent, bench.references)
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = measures.of(model), scores[model].get(info.steps)

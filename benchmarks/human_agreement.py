@@ -239,4 +239,4 @@ def _by_skill(prompts: Iterable[tuple[str, Tags | None]]) -> Skills:
 def _plain_id(value: object) -> str:
     """An id without leading zeros: some tables write 12, others 00012."""
     text = str(value)
-    return str(int(text)) if text.isdecimal() else text
+    return str(int(text)) if text.isdecimal() and len(text) < 100 else text

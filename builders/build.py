@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import say
 from ..jobs.job import Context
 from ..jobs.run import Run, check_alone, clear, complete
 from ..jobs.store import LocalStore
@@ -66,7 +66,7 @@ def build(
     if config.kind == "ncc":
         chosen = replace(chosen, prompts=corrupt_prompts(chosen.prompts))
     for note in chosen.notes if progress else ():
-        print(note, file=sys.stderr)
+        say(note, error=True)
     plan = process.plan(chosen)
     folder, store = DatasetFolder(config.folder), LocalStore(config.folder)
     folder.check_writable()
@@ -82,7 +82,7 @@ def build(
     if config.kind == "ncc" and (n_bare := sum(prompt.corruptions is None for prompt in chosen.prompts)) and progress:
         n_captions = len(chosen.prompts)
         note = f"{n_bare} of {n_captions} captions have no corruptions: neither given nor by the grammar"
-        print(note, file=sys.stderr)
+        say(note, error=True)
     job = ShardJob(plan, process, store, last, progress)
     summary, records = complete(job, how)
     summary.check(job)

@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..errors import NbenchError, check_range
+from ..errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
 from ..options import Argument, Option, panel, words
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
+from ..shards.storage import is_same
 from .prompts.request import SOURCES, WORLD, PromptRequest, PromptSelection, prompt_option
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -66,7 +67,7 @@ class BuildConfig(PromptSelection):
         str | Path | None,
         _images(
             "Images for --process forward: a folder with captions.jsonl or with NAME.txt beside NAME.png, tar shards, "
-            "genai-bench (with human ratings), or a data set on the Hub."
+            "genai-bench (with human ratings), a data set on the Hub, or shapes:COUNT (rendered scenes)."
         ),
     ] = None
     image_columns: Annotated[
@@ -106,8 +107,10 @@ class BuildConfig(PromptSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "candidates", "batch_size", "rows_per_shard"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+        check_range("--steps", self.steps, high=MOST_STEPS)
+        check_range("--candidates", self.candidates, high=MOST_CANDIDATES)
+        check_range("--batch-size", self.batch_size)
+        check_range("--rows-per-shard", self.rows_per_shard)
         if self.out and re.match(r"\w\w+:/", str(self.out)):
             url = str(self.out).replace(":/", "://", 1)
             raise NbenchError(f"a build writes to a local folder: build there, then run nbench convert FOLDER {url}")
@@ -124,6 +127,8 @@ class BuildConfig(PromptSelection):
             return
         if self.images is None:
             raise NbenchError("--process forward needs images: name them with --images")
+        if is_same(self.folder, Path(self.images)):
+            raise NbenchError(f"--out {self.folder} is the folder of the images: give another")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
         denoiser_options: dict[str, Any] = {

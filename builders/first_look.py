@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..console import say
 from ..errors import NbenchError
 from ..pipelines.generate import Trajectories
 from ..shards.schema import DatasetInfo, PreviewMap
@@ -78,7 +78,7 @@ def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], show
         if len(now) == 1:
             raise NbenchError(ONE_DOES_NOT_FIT)
         if shown:
-            print(halved_note(len(now), len(now) // 2), file=sys.stderr)
+            say(halved_note(len(now), len(now) // 2), error=True)
         size = len(now) // 2
     final = torch.cat([batch.latents[steps] for batch in batches if steps in batch.latents])
     images = np.concatenate([batch.images for batch in batches])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,9 +23,18 @@ IMAGE_TOLERANCE = 8
 """Largest mean difference of an image, in levels of 255."""
 
 
+@dataclass(frozen=True)
+class Regenerated:
+    """count: candidates made again; largest: difference of any of their latents, beyond rounding to int8."""
+
+    count: int
+    largest: float
+    defects: tuple[Defect, ...]
+
+
 def regenerate(
     bench: Bench, count: int, seed: int = 0, pipeline: str | None = None, loras: Sequence[str] = ()
-) -> list[Defect]:
+) -> Regenerated:
     """Regenerate `count` random candidates of `bench`; each one that differs is a defect.
 
     `pipeline` is the folder or Hub id of the pipeline now, `loras` are those of its LoRAs; without them, they have the
@@ -37,15 +47,17 @@ def regenerate(
     if "seed" not in spec:
         raise NbenchError("it was imported without the seeds of its candidates, so they cannot be regenerated")
     process = PROCESSES[spec.get("process", "reverse")].reload(spec, pipeline, loras)
-    defects = []
+    made, largest, defects = 0, 0.0, list[Defect]()
     for number in sorted(np.random.default_rng(seed).choice(info.rows, min(count, info.rows), replace=False).tolist()):
         stored, place, name = _row(bench, number)
         if not len(stored):
             continue  # it failed, and may do so again
         candidates = Candidates([info.cell(number)], stored.prompts, stored.seeds)
         regenerated = process.make(candidates, info.stored, info.signals)
-        defects += [Defect(place, name, what) for what in _differences(stored, regenerated, bench)]
-    return defects
+        errors = [_latent_error(stored, regenerated, bench, position) for position in info.stored]
+        made, largest = made + 1, max(largest, *(error for error, _ in errors))
+        defects += [Defect(place, name, what) for what in _differences(stored, regenerated, bench, errors)]
+    return Regenerated(made, largest, tuple(defects))
 
 
 def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
@@ -61,15 +73,24 @@ def _row(bench: Bench, number: int) -> tuple[TrajectoryBatch, str, str]:
     raise NbenchError(f"{info.shard_path(index)} has too few rows")
 
 
-def _differences(stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench) -> list[str]:
-    differences = []
-    for position in bench.info.stored:
-        latent = stored.latents[position].astype(np.float32)
-        step = np.abs(latent).max((2, 3), keepdims=True) / 254 if bench.info.latent_dtype == "int8" else 0.0
-        error = np.abs(latent - regenerated.latents[position].float().numpy()) - step
-        if not error.max() <= TOLERANCE * max(1.0, float(latent.std())):
-            differences.append(f"made again, its latent at {position} differs by {error.max():.3g}")
-            break  # later positions follow from it
+def _latent_error(
+    stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench, position: int
+) -> tuple[float, float]:
+    """The largest difference of a latent beyond its rounding, and what is tolerated."""
+    latent = stored.latents[position].astype(np.float32)
+    step = np.abs(latent).max((2, 3), keepdims=True) / 254 if bench.info.latent_dtype == "int8" else 0.0
+    error = np.abs(latent - regenerated.latents[position].float().numpy()) - step
+    return max(0.0, float(error.max())), TOLERANCE * max(1.0, float(latent.std()))
+
+
+def _differences(
+    stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench, errors: Sequence[tuple[float, float]]
+) -> list[str]:
+    wrong = (
+        (k, error) for k, (error, tolerated) in zip(bench.info.stored, errors, strict=True) if not error <= tolerated
+    )
+    # later positions follow from the first
+    differences = [f"made again, its latent at {k} differs by {error:.3g}" for k, error in wrong][:1]
     differences += _other_differences(stored, regenerated, bench)
     if stored.images is not None:
         error = np.abs(stored.images.astype(float) - regenerated.images).mean()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..builders.config import BuildConfig
+from ..console import plain_table, print_table, say
 from ..jobs.options import EngineOptions
 from ..options import Fields, Option
 from .configured import AsJson, command
@@ -49,14 +50,11 @@ def build(
     report = build(config, workers=workers)
     failed = f", {report.failed} failed" if report.failed else ""
     if workers.share is not None:
-        left = (
-            f"{report.left} shards are left to others"
-            if report.left
-            else f"all shards are there: nbench merge {config.folder}"
-        )
-        print(f"{report.out}: {report.built} of {report.rows} trajectories made now in {report.seconds:.0f} s; {left}")
+        rest = f"{report.left} shards are left to others" if report.left else "all shards are there"
+        made = f"{report.built} of {report.rows} trajectories made now in {report.seconds:.0f} s"
+        say(f"{report.out}: {made}; {rest}; at the end: nbench merge {report.out}")
         return
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+    say(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 
 @command(build_app, panel=BUILD, no_args_is_help=True)
@@ -67,6 +65,7 @@ def plan(
     timing: Annotated[
         bool, Option("Time a few batches on this machine, or load no weights.", flag="--timing/--no-timing")
     ] = True,
+    mde: Annotated[float | None, Option("Difference in Spearman that the prompts should show.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate what a build will cost: trajectories, denoiser or encoder rows, bytes, shards, and hours.
@@ -74,21 +73,28 @@ def plan(
     `nbench plan ncc --pipeline sdxl --prompts cc12m --positions 20:30 --no-timing`
 
     `nbench plan genai-bench --pipeline sdxl --prompts genai-bench --devices 8 --price 2.5`
+
+    `nbench plan genai-bench --no-timing --mde 0.1`
     """
     import json
 
+    from ..benchmarks.metrics.power import prompts_to_show
     from ..builders.planning.costs import estimate_costs
 
     _check(config)
     costs, measured = estimate_costs(config), None
+    needed = None if mde is None else prompts_to_show(mde, costs.candidates)
     if timing:
         from ..builders.process import process_of
 
         measured = process_of(config).time()
     if as_json:
-        print(json.dumps(_to_dict(costs, measured, devices, price)))
+        shown = {} if needed is None else {"prompts_to_show": {"difference": mde, "prompts": needed}}
+        print(json.dumps(_to_dict(costs, measured, devices, price) | shown))
         return
     _print(costs, measured, devices, price)
+    if needed is not None:
+        say(f"{needed:,} prompts show a difference of {mde:g} in Spearman between two models (p < 0.05, 80 % power)")
 
 
 def _check(config: BuildConfig) -> None:
@@ -113,7 +119,7 @@ def _to_dict(costs: Costs, timing: Timing | None, devices: int, price: float | N
 
 
 def _print(costs: Costs, timing: Timing | None, devices: int, price: float | None) -> None:
-    from rich.console import Console
+    from rich.console import Group
     from rich.table import Table
 
     latent, image = ("x".join(map(str, shape)) for shape in (costs.latent_shape, costs.image_size))
@@ -137,13 +143,11 @@ def _print(costs: Costs, timing: Timing | None, devices: int, price: float | Non
             facts["memory"] = f"{timing.peak_bytes / 2**30:.1f} GiB at most"
         if price is not None:
             facts["cost"] = f"{timing.device_hours(costs) * price:,.2f}"
-    grid, table = Table.grid(padding=(0, 2)), Table("column", "raw MB", "expected MB on disk")
+    grid = Table.grid(padding=(0, 2))
+    table = plain_table("column", "raw MB", "expected MB on disk", left=("column",))
     for name, value in facts.items():
         grid.add_row(name, value)
     for column in costs.columns:
         table.add_row(column.name, f"{column.raw_bytes / 1e6:,.2f}", f"{column.stored_bytes / 1e6:,.2f}")
     table.add_row("all", f"{costs.raw_bytes / 1e6:,.2f}", f"{costs.stored_bytes / 1e6:,.2f}")
-    console = Console()
-    console.print(grid, table)
-    for note in costs.notes:
-        console.print(note)
+    print_table(Group(grid, table, *costs.notes))

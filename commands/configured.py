@@ -20,6 +20,7 @@ _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AsJson = Annotated[bool, Option("Print one JSON object and nothing else.", flag="--json")]
+Wide = Annotated[bool, Option("Print tables at full width, with all columns.")]
 
 
 class _PlainFlags:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..builders.corruption.config import CorruptConfig
+from ..console import say
 from .configured import AsJson, command
 from .panels import BUILD
 
@@ -30,7 +31,7 @@ def corrupt(config: CorruptConfig, as_json: AsJson = False) -> None:
         print(json.dumps({"out": str(config.out)} | summary))
         return
     for kind, counts in report.counts.items():
-        print(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), reverse=True)))
+        say(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), reverse=True)))
     for error, count in sorted(report.errors.items(), key=lambda item: -item[1])[:5]:
-        print(f"failed {count} times: {error}")
-    print(f"{config.out}: {report.rows} captions by {report.engine}")
+        say(f"failed {count} times: {error}")
+    say(f"{config.out}: {report.rows} captions by {report.engine}")

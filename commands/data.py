@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..builders.importing.config import ImportConfig
+from ..console import print_table, print_text, say
 from ..errors import NbenchError
 from ..options import Argument, Option
 from ..shards.convert_config import ConvertConfig
@@ -44,17 +45,15 @@ def inspect(
     bench = open_bench(path)
     if row is not None:
         write_out(sheet, contact_sheet(bench, row))
-        print("written:", sheet)
+        say("written:", sheet)
         return
     inspection = inspect(bench)
     if as_json:
         print(json.dumps(inspection.to_dict()))
         return
-    from rich.console import Console
-
     from ..shards.inspect import inspection_table
 
-    Console().print(inspection_table(inspection))
+    print_table(inspection_table(inspection))
 
 
 @command(data_app, panel=DATA)
@@ -84,19 +83,23 @@ def verify(
         raise NbenchError(f"{name} is for --regenerate: add --regenerate, or leave {name} out")
     with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
         report = verify(path, progress.advance)
-    defects = list(report.defects)
+    defects, again = list(report.defects), None
     if regenerate and not defects:
         from ..builders.regenerate import regenerate as compare_regenerated
         from ..shards.reader import open_bench
 
-        defects += compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
+        again = compare_regenerated(open_bench(path), regenerate, pipeline=pipeline, loras=lora)
+        defects += again.defects
     if as_json:
         rows = [{"file": defect.file, "row": defect.row, "what": defect.what} for defect in defects]
-        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows}))
+        compared = {} if again is None else {"regenerated": {"count": again.count, "largest_difference": again.largest}}
+        print(json.dumps({"rows": report.rows, "shards": report.shards, "defects": rows} | compared))
     else:
         for defect in defects:
-            print(defect)
-        print(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
+            say(defect)
+        if again is not None:
+            say(f"{again.count} candidates made again: their latents differ by at most {again.largest:.2g}")
+        say(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
     raise typer.Exit(1 if defects else 0)
 
 
@@ -115,7 +118,7 @@ def convert(config: ConvertConfig) -> None:
 
     with BuildProgress("convert", max(1, read_info(Location.of(config.source)).rows)) as progress:
         info = convert(config, progress.advance)
-    print(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+    say(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
 
 
 @command(data_app, panel=DATA, no_args_is_help=True)
@@ -130,10 +133,10 @@ def publish(config: PublishConfig) -> None:
 
     report = publish(config)
     if config.dry_run:
-        print(report.listing())
+        print_text(f"{report.listing()}\n")
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
-    print(f"{report.url}: {upload}, commit {report.commit}")
+    say(f"{report.url}: {upload}, commit {report.commit}")
 
 
 @import_app.callback()
@@ -152,4 +155,4 @@ def noisyclip_pt(config: ImportConfig) -> None:
     report = import_noisyclip(config)
     failed = f", {report.failed} failed" if report.failed else ""
     unused = f"; prompts without files: {report.unused}" if report.unused else ""
-    print(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")
+    say(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..console import say
 from ..options import Argument, Fields, Option
 from ..scorers.placement import Placement
 from .configured import command
@@ -33,9 +34,9 @@ def env(
 
     folder = make_environment(name, torch, fresh)
     for line in environment_report(name):
-        print(line)
-    print(f"environment: {folder}")
-    print(f"use it: --model {PACKAGES[name].model}")
+        say(line)
+    say(f"environment: {folder}")
+    say(f"use it: --model {PACKAGES[name].model}")
 
 
 @command(environments_app, name="serve-scorer", panel=SCORERS)
@@ -62,5 +63,5 @@ def serve_scorer(
     quieten_transformers()
     space = WORLD if bench is None else open_bench(bench).info.latent_space
     with ScorerServer(host, port, lambda other: get_scorer(scorer, other, placement), space) as server:
-        print(f"serving {scorer}: --model http:{server.url}", flush=True)
+        say(f"serving {scorer}: --model http:{server.url}")
         server.serve_forever()

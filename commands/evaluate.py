@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from ..benchmarks.evaluate_config import EvaluateConfig
+from ..console import print_json, print_table, say
 from ..jobs.options import EngineOptions
 from ..options import Option
-from .configured import AsJson, command
+from .configured import AsJson, Wide, command
 from .panels import MEASURE
 
 evaluate_app = typer.Typer()
@@ -20,7 +21,9 @@ evaluate_app = typer.Typer()
 def evaluate(
     config: EvaluateConfig,
     workers: EngineOptions,
-    plot: Annotated[Path | None, Option("PNG file for a plot.", panel="Results")] = None,
+    plot: Annotated[Path | None, Option("File for a plot: .png, .pdf or .svg.", panel="Results")] = None,
+    plot_style: Annotated[str, Option("Style of the plot: screen or paper.", panel="Results")] = "screen",
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Score models at several positions, and measure how well they predict the references of the finished images.
@@ -34,21 +37,25 @@ def evaluate(
     `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
     """
     from ..benchmarks.evaluate import evaluate, score_share
+    from ..benchmarks.results.plot import check_plot, plot_report
 
     if workers.share is not None:
         left = score_share(config, workers, progress=True)
         rest = f"{left} shards are left to others" if left else "all shards are scored"
-        print(f"{rest}; at the end, the same command without --rank measures them")
+        say(f"{rest}; at the end, the same command without --rank measures them")
         return
+    if plot:
+        check_plot(plot, plot_style)
     report = evaluate(config, progress=True, workers=workers)
     if plot:
-        from ..benchmarks.results.plot import plot_report
-
-        plot_report(report, plot)
+        plot_report(report, plot, plot_style)
     if as_json:
-        print(report.to_json())
+        print_json(report.to_json())
         return
-    from ..benchmarks.results.terminal import print_wide, report_table
+    from ..benchmarks.results.learnt import lessons
+    from ..benchmarks.results.terminal import report_table
 
-    print_wide(report_table(report))
-    print("written:", *report.files, *([plot] if plot else []))
+    print_table(report_table(report, wide), wide)
+    for lesson in lessons(report):
+        say(lesson)
+    say("written:", *report.files, *([plot] if plot else []))

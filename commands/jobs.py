@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..console import say
 from ..errors import one_line
 from ..options import Argument
 from .configured import AsJson, command
@@ -40,7 +41,7 @@ def status(
     for job in jobs:
         _print(job)
     if not jobs:
-        print(f"{path}: no job is at work there")
+        say(f"{path}: no job is at work there")
 
 
 @command(jobs_app, panel=BUILD, no_args_is_help=True)
@@ -52,21 +53,21 @@ def merge(path: Annotated[str, Argument("Data set that several processes have bu
     from ..builders.merge import merge_parts
 
     info = merge_parts(path)
-    print(f"{path}: {info.rows} trajectories in {len(info.shards)} shards")
+    say(f"{path}: {info.rows} trajectories in {len(info.shards)} shards")
     if info.split == "test":
-        print(f"next: nbench references {path} --add clip,vqascore, or repeat its nbench build without --rank")
+        say(f"next: nbench references {path} --add clip,vqascore, or repeat its nbench build without --rank")
 
 
 def _print(job: Status) -> None:
     rate = "" if job.units_per_hour is None else f", {job.units_per_hour:,.1f} units per hour"
     left = "" if job.seconds_left is None else f", {_duration(job.seconds_left)} left"
     failed = f", {job.failed} failed" if job.failed else ""
-    print(f"{job.place}: {job.title}, {job.done:,} of {job.units:,} units{failed}{rate}{left}")
+    say(f"{job.place}: {job.title}, {job.done:,} of {job.units:,} units{failed}{rate}{left}")
     for worker in job.workers:
         state = ("at work" if worker.at_work else "away") + (", slow" if worker.slow else "")
-        print(f"  {worker.name}: {worker.units} recent units, {worker.seconds:.1f} s each, {state}")
+        say(f"  {worker.name}: {worker.units} recent units, {worker.seconds:.1f} s each, {state}")
     for index, reason in sorted(job.failures.items())[:20]:
-        print(f"  unit {index} failed: {one_line(reason)}")
+        say(f"  unit {index} failed: {one_line(reason)}")
 
 
 def _duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..console import print_table, say, stacked
 from ..options import Argument, Fields, Option
 from ..scorers.placement import Placement
 from .configured import AsJson, Group, command
@@ -37,10 +38,8 @@ def models(
     if as_json:
         print(json.dumps(rows))
         return
-    from rich.console import Console
 
-    named, families = models_tables(rows)
-    Console().print(named, "", families)
+    print_table(stacked(models_tables(rows)))
 
 
 @command(models_app)
@@ -60,14 +59,13 @@ def show(
     if as_json:
         print(json.dumps(row))
         return
-    from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid("column", "value", padding=(0, 2))
     for column, value in row.items():
         if value:
             grid.add_row(column, value)
-    Console().print(grid)
+    print_table(grid)
 
 
 @command(models_app)
@@ -90,10 +88,10 @@ def check(
 
     scorer, problems = check_model(model, bench, position, placement)
     for line in problems:
-        print(f"{scorer.name}: {line}")
+        say(f"{scorer.name}: {line}")
     if problems:
         raise typer.Exit(1)
-    print(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
+    say(f"{scorer.name}: reads {scorer.reads}, nothing wrong")
 
 
 @command(models_app)
@@ -111,6 +109,6 @@ def new(
     from ..scorers.environments.new import new_scorer
 
     path = new_scorer(file, kind, reads)
-    print(f"written: {path}")
-    print(f"check it: nbench models check {path}:Mine")
-    print(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")
+    say(f"written: {path}")
+    say(f"check it: nbench models check {path}:Mine")
+    say(f"use it:   --model {path}:Mine, or --model uv:{path}:Mine in an environment of its own")

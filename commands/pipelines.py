@@ -6,14 +6,15 @@ from typing import Any
 
 import typer
 
-from .configured import AsJson, command
+from ..console import plain_table, print_table
+from .configured import AsJson, Wide, command
 from .panels import SCORERS
 
 pipelines_app = typer.Typer()
 
 
 @command(pipelines_app, panel=SCORERS)
-def pipelines(as_json: AsJson = False) -> None:
+def pipelines(wide: Wide = False, as_json: AsJson = False) -> None:
     """List the pipeline names: source, default settings, latents, and bytes per trajectory.
 
     `nbench pipelines`
@@ -22,12 +23,12 @@ def pipelines(as_json: AsJson = False) -> None:
     """
     import json
 
-    from ..pipelines.aliases import ALIASES, WORLD_PIPELINE
+    from ..pipelines.aliases import ALIASES, WORLD_PIPELINES
 
     rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
-            "source": "embedded" if entry.source == str(WORLD_PIPELINE) else entry.source,
+            "source": "embedded" if entry.name in WORLD_PIPELINES else entry.source,
             "steps": entry.steps,
             "guidance": entry.guidance,
             "dtype": entry.dtype,
@@ -40,13 +41,11 @@ def pipelines(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"pipelines": rows}))
         return
-    from rich.table import Table
 
-    from ..benchmarks.results.terminal import print_wide
-
-    table = Table("name", "source", "steps", "guidance", "dtype", "image", "latent", "MB per trajectory")
+    columns = ["name", "source", "steps", "guidance", "image", *(["dtype", "latent"] if wide else ())]
+    caption = "MB: of the latents of a trajectory; any other pipeline by folder or Hub id"
+    table = plain_table(*columns, "MB", caption=caption, left=("name", "source"))
     for row in rows:
-        sizes = ["x".join(map(str, row[name])) for name in ("image", "latent")]
-        plain = [str(row[name]) for name in ("name", "source", "steps", "guidance", "dtype")]
-        table.add_row(*plain, *sizes, f"{row['bytes'] / 1e6:.1f}")
-    print_wide(table)
+        shown = row | {name: "x".join(map(str, row[name])) for name in ("image", "latent")}
+        table.add_row(*(str(shown[column]) for column in columns), f"{row['bytes'] / 1e6:.1f}")
+    print_table(table, wide)

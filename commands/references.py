@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..benchmarks.scoring.references_config import AddConfig
+from ..console import say
 from .configured import AsJson, command
 from .panels import MEASURE
 
@@ -23,7 +24,6 @@ def references(config: AddConfig, as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from ..benchmarks.scoring.references import add_references, list_references
-    from ..errors import one_line
     from ..shards.reader import open_bench
 
     if config.references:
@@ -34,8 +34,8 @@ def references(config: AddConfig, as_json: AsJson = False) -> None:
         return
     for row in rows:
         scorer = f"{row.name}: {row.scorer} ({row.fingerprint[:12]})"
-        print(f"{one_line(scorer)}, {row.n_scored} scored, {row.n_unscored} unscored")
+        say(f"{scorer}, {row.n_scored} scored, {row.n_unscored} unscored")
         if row.flaw:
-            print(f"  {row.flaw}")
+            say(f"  {row.flaw}")
     if not rows:
-        print(f"{config.bench} has no references: --add NAME=SCORER scores its images")
+        say(f"{config.bench} has no references: --add NAME=SCORER scores its images")

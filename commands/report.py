@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..console import say
 from ..options import Argument, Option
 from .configured import command
 from .panels import RESULTS
@@ -45,8 +45,8 @@ def report(
     if space:
         paths.append(write_space(space, page, inputs.first.bench))
     for reason in inputs.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}", error=True)
     if prompts and opened is None:
-        print(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", file=sys.stderr)
+        say(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", error=True)
     summary = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
-    print(f"written: {' '.join(map(str, paths))} ({summary})")
+    say(f"written: {' '.join(map(str, paths))} ({summary})")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..console import print_json, print_table, print_text, say
 from ..options import Argument, Option
-from .configured import AsJson, command
+from .configured import AsJson, Wide, command
 from .panels import DATA, MEASURE, RESULTS
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def compare(
     ] = None,
     results: Annotated[Path, Option("Folder with the results.")] = Path("results"),
     positions: Annotated[bool, Option("Show a line per position.")] = False,
+    format: Annotated[str, Option("Output format: table, csv, latex or json.")] = "table",
     yardstick: Annotated[
         str | None, Option("Reference used for final-image selection. [default: that of both results]")
     ] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two models: differences paired by prompt, with intervals corrected for the number of positions.
@@ -39,28 +41,29 @@ def compare(
     `nbench compare noisyclip clip --reference vqascore`
 
     `nbench compare results/small/noisyclip.json results/small/clip.json --bench data/small --positions`
+
+    `nbench compare noisyclip clip --format latex`
     """
-    import json
-    from dataclasses import asdict
-
     from ..benchmarks.results.compare import compare_results, find_result
+    from ..benchmarks.results.formats import COMPARISON_FORMATS, check_format
 
+    check_format(format, ("table", *COMPARISON_FORMATS))
     first, second = find_result(a, results), find_result(b, results)
     comparison = compare_results(first, second, _bench_of(first, bench), reference, yardstick)
-    if as_json:
-        print(json.dumps(asdict(comparison)))
+    if as_json or format != "table":
+        print_text(COMPARISON_FORMATS["json" if as_json else format](comparison))
         return
-    from ..benchmarks.results.terminal import comparison_table, digest_table, print_wide
+    from ..benchmarks.results.terminal import comparison_table, digest_table
 
-    print_wide((comparison_table if positions else digest_table)(comparison))
+    print_table((comparison_table if positions else digest_table)(comparison), wide)
     if comparison.note:
-        print(comparison.note, file=sys.stderr)
+        say(comparison.note, error=True)
 
 
 @command(results_app, panel=RESULTS)
 def leaderboard(
     folder: Annotated[Path, Argument("Folder with the results.")] = Path("results"),
-    format: Annotated[str, Option("Output format: table, md, csv or json.")] = "table",
+    format: Annotated[str, Option("Output format: table, md, csv, latex or json.")] = "table",
     sort: Annotated[str, Option("Metric to sort by: spearman, recovered_gain, best_of_n, ...")] = "spearman",
     position: Annotated[
         int | None, Option("Position to compare at. [default: half of T, or the nearest position that all models have]")
@@ -71,6 +74,7 @@ def leaderboard(
         str | None,
         Option("Show only results with final-image selection by this reference. [default: clip, else the first]"),
     ] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """List all evaluated models, best first, with a random pick and the best possible selection as baselines.
@@ -79,20 +83,43 @@ def leaderboard(
 
     `nbench leaderboard results --format md`
     """
+    from ..benchmarks.results.formats import BOARD_FORMATS, check_format
     from ..benchmarks.results.leaderboard import leaderboard
-    from ..benchmarks.results.leaderboard_formats import write_leaderboard
 
+    check_format(format, ("table", *BOARD_FORMATS))
     board = leaderboard(folder, sort, position, reference, bench, yardstick)
     for reason in board.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}", error=True)
     for note in board.notes:
-        print(note, file=sys.stderr)
+        say(note, error=True)
     if as_json or format != "table":
-        sys.stdout.write(write_leaderboard(board, "json" if as_json else format))
+        print_text(BOARD_FORMATS["json" if as_json else format](board))
         return
-    from ..benchmarks.results.terminal import board_table, print_wide
+    from ..benchmarks.results.terminal import board_tables
 
-    print_wide(board_table(board))
+    print_table(board_tables(board, wide), wide)
+
+
+@command(results_app, panel=RESULTS, no_args_is_help=True)
+def submit(
+    results: Annotated[Path, Argument("Folder with the results, or one result file.")],
+    to: Annotated[str, Option("Leaderboard: a data set on the Hub, user/name.", required=True)],
+    dry_run: Annotated[bool, Option("Check the results and list the files, but send nothing.")] = False,
+) -> None:
+    """Propose results to a leaderboard on the Hub, as a pull request; their figures are checked first.
+
+    `nbench submit results/small --to user/leaderboard --dry-run`
+    """
+    from ..benchmarks.results.submit import read_submission
+    from ..benchmarks.results.submit import submit as propose
+
+    submission = read_submission(results)
+    if dry_run:
+        for file in submission.files:
+            say(f"{file.bytes:>12,}  {file.path}")
+        say(f"{submission.title}: nothing is sent")
+        return
+    say(propose(submission, to))
 
 
 @command(results_app, "check-leak", panel=DATA)
@@ -129,6 +156,7 @@ def agreement(
     tags: Annotated[
         Path | None, Option("Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")
     ] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how scores agree with human ratings of the same images: over all images, within prompts and by skill.
@@ -145,11 +173,11 @@ def agreement(
     skills = read_skills(tags) if tags is not None else bench_skills(opened) if opened is not None else {}
     result = human_agreement(score_table, rating_table, skills)
     if as_json:
-        print(result.to_json())
+        print_json(result.to_json())
         return
-    from ..benchmarks.results.terminal import agreement_table, print_wide
+    from ..benchmarks.results.terminal import agreement_table
 
-    print_wide(agreement_table(result))
+    print_table(agreement_table(result, wide), wide)
 
 
 def _bench_of(result: Path, name: str | None) -> Bench | None:
@@ -175,10 +203,10 @@ def _print_leaks(report: LeakReport, show: int, as_json: bool) -> None:
     for leak in report.leaks[:show]:
         prompt = leak.prompt_id if leak.caption == "prompt" else f"{leak.prompt_id} ({leak.caption} corruption)"
         source = f"{leak.count} x, first {leak.train_id} {leak.train_text!r}"
-        print(f"{leak.kind} {leak.similarity:.2f}: {prompt} {leak.text!r} <- {source}")
+        say(f"{leak.kind} {leak.similarity:.2f}: {prompt} {leak.text!r} <- {source}")
     counts = report.counts()
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("exact", "normalised", "near"))
-    print(
+    say(
         f"{report.n_train} captions against {report.n_prompts} prompts: {kinds}; "
         f"{counts['corruption']} of {report.n_corruptions} corruptions"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ..console import say
 from ..sampling.config import SampleConfig
 from .configured import AsJson, command
 from .panels import SAMPLE
@@ -33,8 +34,8 @@ def sample(config: SampleConfig, as_json: AsJson = False) -> None:
         print(json.dumps(result.to_dict()))
         return
     rows, full = result.denoiser_rows, result.full_denoiser_rows
-    print(
+    say(
         f"{rows} of {full} denoiser rows ({rows / full:.0%}), "
         f"{result.seconds:.2f} s, of which {result.scorer_seconds:.2f} s for scoring"
     )
-    print("written:", *files)
+    say("written:", *files)

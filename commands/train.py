@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from ..training.config import ProbeTraining, TrainConfig, X0VQAConfig
+from ..console import say
+from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
+from .yaml_options import read_options
 
 train_app = typer.Typer(cls=Group, no_args_is_help=True, help="Train a scorer.")
 
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="YAML file with options by name, such as `batch_size: 32`; options on the command line win.",
+        callback=read_options,
+        is_eager=True,
+        expose_value=True,
+    ),
+]
+
 
 @command(train_app)
-def noisyclip(config: TrainConfig) -> None:
-    """Fine-tune CLIP's image tower on previews of noisy latents, with corrupted captions as hard negatives.
+def noisyclip(config: TrainConfig, options: ConfigFile = None) -> None:
+    """Fine-tune a dual encoder's image tower on noisy latents, with corrupted captions as hard negatives.
 
     `nbench train noisyclip --data data/ncc --positions 20:30 --out data/noisyclip`
+
+    `torchrun --nproc-per-node 4 -m nbench train noisyclip --base google/siglip-base-patch16-224 --tune lora`
     """
     from ..pipelines.quiet import quieten_transformers
     from ..training.noisyclip import train
 
     quieten_transformers()
-    print("written:", train(config))
+    say("written:", train(config))
+
+
+@command(train_app)
+def latentclip(config: LatentCLIPConfig, options: ConfigFile = None) -> None:
+    """Train a dual encoder that reads latents and is told their noise level, one for all positions.
+
+    `nbench train latentclip --data data/ncc --process forward --epochs 50 --out data/latentclip`
+    """
+    from ..pipelines.quiet import quieten_transformers
+    from ..training.noisyclip import train
+
+    quieten_transformers()
+    say("written:", train(config))
 
 
 @command(train_app, "x0-vqa")
-def x0_vqa(config: X0VQAConfig) -> None:
+def x0_vqa(config: X0VQAConfig, options: ConfigFile = None) -> None:
     """Fine-tune a VQA model on previews of x0 estimates, to give the answers it gives for the finished image.
 
     `nbench build ncc --positions 1:13 --signals latent,x0,image --out data/ncc-x0`
@@ -37,15 +67,15 @@ def x0_vqa(config: X0VQAConfig) -> None:
     from ..training.x0vqa import train
 
     quieten_transformers()
-    print("written:", train(config))
+    say("written:", train(config))
 
 
 @command(train_app)
-def probe(config: ProbeTraining) -> None:
+def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
     """Train a small head that predicts a reference from the denoiser's activations.
 
     `nbench train probe --data data/bench --layer transformer_blocks.3 --positions 5,10 --out data/probe`
     """
     from ..training.probe import train_probe
 
-    print("written:", train_probe(config))
+    say("written:", train_probe(config))

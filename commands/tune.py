@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..console import plain_table, print_table, say, stacked
+from ..errors import NbenchError
 from ..options import Argument, Option
 from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
-from .configured import AsJson, command
+from .configured import AsJson, Wide, command
 from .panels import SAMPLE
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def replay_command(
     costs: CostOptions,
     budget: BudgetOptions,
     n: Annotated[int, Option("Candidates per prompt of the full Best-of-n.")] = 6,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a pruning policy selects and costs, compared with a random pick, plain Best-of-n and the oracle.
@@ -45,7 +47,6 @@ def replay_command(
     """
     import json
 
-    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.replay import replay, replay_budget
     from ..sampling.policy import parse_policy
@@ -59,7 +60,7 @@ def replay_command(
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
-        print_wide(_replay_table(result))
+        print_table(_replay_table(result), wide)
 
 
 @command(tune_app, "tune", panel=SAMPLE, no_args_is_help=True)
@@ -70,6 +71,7 @@ def tune_command(
     positions: Annotated[str, Option("Positions allowed for stages: all, 20,30 or 0:50:5.")] = "all",
     out: Annotated[Path | None, Option("JSON file for the policy; `replay` and `sample` read it.")] = None,
     frontier: Annotated[bool, Option("Show the best policy at other budgets too.")] = False,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the pruning policy that selects best within a budget, and measure it on held-out prompts.
@@ -82,12 +84,13 @@ def tune_command(
     """
     import json
 
-    from rich.console import Group
-
-    from ..benchmarks.results.terminal import print_wide
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
+    from ..shards.storage import is_same
 
+    for path in (source.scores, source.reference_table):
+        if out is not None and path is not None and is_same(out, path):
+            raise NbenchError(f"--out {out} is also a table of scores: give another")
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)
@@ -101,33 +104,26 @@ def tune_command(
         result = best.to_dict()
         print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    print_wide(Group(_replay_table(best.in_sample), _tuned_table([best, *others], config.n)))
+    print_table(stacked([_replay_table(best.in_sample), _tuned_table([best, *others], config.n)]), wide)
     if out is not None:
-        print("written:", out)
+        say("written:", out)
 
 
 def _note(recorded: Recorded) -> None:
     if recorded.note:
-        print(recorded.note, file=sys.stderr)
-
-
-def _table(title: str, caption: str, *headings: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    return table
+        say(recorded.note, error=True)
 
 
 def _replay_table(result: Replay) -> Table:
+
     title = f"{result.policy} by {result.model}, {result.reference}: {result.n_prompts} prompts x {result.recorded}"
     title += f", {result.left_out} left out" if result.left_out else ""
     title += "" if result.exact else ", subsets sampled"
     title += f", budget {result.budget:g} calls" if result.budget is not None else ""
     caption = f"gain: share of what final-image selection ({result.yardstick}) gains over random; 95 % intervals"
-    table = _table(title, caption, "", "seen", "calls", "share", "selected", "gain", "oracle")
+    table = plain_table(
+        "", "seen", "calls", "share", "selected", "gain", "oracle", title=title, caption=caption, left=("",)
+    )
     for row in result.rows:
         figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
         candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
@@ -136,12 +132,14 @@ def _replay_table(result: Replay) -> Table:
 
 
 def _tuned_table(results: list[Tuned], n: int) -> Table:
+
     extent = "all within the budget" if results[0].exhaustive else "a beam search"
     caption = (
         "in-sample gain is optimistic; held-out gain is of policies chosen on other prompts; "
         f"{results[0].met} policies compared: {extent}"
     )
-    table = _table(f"best policies from {n} candidates", caption, "budget", "policy", "share", "in-sample", "held-out")
+    columns = ("budget", "policy", "share", "in-sample", "held-out")
+    table = plain_table(*columns, title=f"best policies from {n} candidates", caption=caption, left=("policy",))
     for tuned in results:
         row = tuned.in_sample.rows[0]
         figures = _number(row.recovered_gain.value), _interval(*tuned.held_out["recovered_gain"])
@@ -154,4 +152,4 @@ def _number(value: float) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return f"{_number(value)} ({_number(low)} .. {_number(high)})"
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"

@@ -35,6 +35,7 @@ from nbench.pipelines.latent_layout import float32_noise
 from nbench.pipelines.options import as_called
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
+from nbench.sampling.engine import Engine
 from nbench.sampling.offline.replay import selections
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_scorer
@@ -81,8 +82,10 @@ def run(
     prompts: Sequence[BenchPrompt],
     at_once: int,
     clock: Callable[[], float] = time.perf_counter,
+    engine: int | None = None,
 ) -> dict[str, Tally]:
-    """All methods, batch by batch; the first batch runs twice, once to warm up."""
+    """All methods, batch by batch; the first batch runs twice, once to warm up. `engine`: `max_batch` of an engine that
+    runs the prompts of a batch."""
     info, clip = bench.info, get_scorer("image:clip", bench.info)
     tallies = {name: Tally() for name in (FULL, *ways)}
     batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
@@ -97,7 +100,12 @@ def run(
         return info.steps * len(repeated), scores.view(len(texts), -1).argmax(1).tolist()
 
     def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
-        selected = way.best_each(texts, ids, **call)
+        if engine is None:
+            selected = way.best_each(texts, ids, **call)
+        else:
+            settings = {"seed": way.seed, "preview": info.preview, "max_batch": engine, **call}
+            with Engine(pipe, way.scorer, way.policy, way.n, **settings) as running:
+                selected = list(running.map(texts, ids))
         chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, selected, strict=True)]
         return sum(result.denoiser_calls for result in selected), chosen
 
@@ -223,6 +231,7 @@ def main() -> None:
     parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts per batch (20)")
+    parser.add_argument("--engine", type=int, help="run each batch of prompts in an engine of so many candidates")
     parser.add_argument("--cpu-time", action="store_true", help="processor seconds, without those of other processes")
     parser.add_argument("--results", type=Path, help="results folder of nbench evaluate, to replay its scores")
     parser.add_argument("--markdown", action="store_true")
@@ -238,7 +247,7 @@ def main() -> None:
         {name: predicted(bench, way, options.results, ids) for name, way in ways.items()} if options.results else {}
     )
     clock = time.process_time if options.cpu_time else time.perf_counter
-    tallies = run(bench, pipe, call, ways, prompts, options.at_once, clock)
+    tallies = run(bench, pipe, call, ways, prompts, options.at_once, clock, options.engine)
     rows = report(tallies, final_references(bench, Layout.of_bench(ids, bench.info.candidates)), ways, replays)
     print(table(rows, options.markdown))
     if options.json:

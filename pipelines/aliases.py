@@ -79,6 +79,14 @@ ALIASES = {
             image_size=(32, 32),
         ),
         PipelineEntry(
+            "shapes-unet",
+            str(WORLD_PIPELINE.with_name("unet")),
+            guidance=2.0,
+            batch_size=120,
+            latent_shape=(4, 16, 16),
+            image_size=(32, 32),
+        ),
+        PipelineEntry(
             "sdxl",
             "stabilityai/stable-diffusion-xl-base-1.0",
             guidance=5.0,

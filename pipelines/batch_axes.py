@@ -35,6 +35,11 @@ def axes_of(pipe: Any, arguments: Mapping[str, Any]) -> BatchAxes:
     return known[key]
 
 
+def share_axes(pipe: Any, view: Any) -> None:
+    """What is learned of `pipe` or of `view`, a shallow copy of it, holds for both."""
+    _AXES[view] = _AXES.setdefault(pipe, {})
+
+
 class _Called(RunEnded):
     """Ends a run at the first call of a denoiser, which it carries."""
 

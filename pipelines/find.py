@@ -59,7 +59,8 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
     entry = ALIASES.get(name) or PipelineEntry(Path(name).name, name)
     folder = Path(entry.source)
     if folder.exists() and options.revision is not None:
-        raise NbenchError(f"pipeline {name} is a local one, which has no revisions: leave --revision out")
+        kind = "folder" if folder.is_dir() else "file"
+        raise NbenchError(f"pipeline {name} is a {kind}, which has no revisions: leave --revision out")
     if options.config is not None and not folder.is_file():
         raise NbenchError(f"--config is for single-file checkpoints, and {name} is none: leave it out")
     if folder.is_dir():
@@ -189,9 +190,12 @@ def folder_entry(folder: Path) -> FolderEntry:
 
 
 def _from_folder(entry: PipelineEntry, folder: Path) -> PipelineEntry:
-    if (folder / "modular_model_index.json").is_file() and not (folder / "model_index.json").is_file():
+    modular = folder / "modular_model_index.json"
+    if modular.is_file() and not (folder / "model_index.json").is_file():
+        kind = str(read_json(modular).get("_class_name", "a pipeline")).replace("Modular", "")
         raise NbenchError(
-            f"{folder} is of Modular Diffusers, which is not supported: use a folder with model_index.json"
+            f"{folder} is of Modular Diffusers, where noise, guidance and decoding are blocks, which nbench does not "
+            f"record: use a folder with the model_index.json of {kind}"
         )
     if not (folder / "model_index.json").is_file():
         raise NbenchError(f"{folder} is not a diffusers pipeline: it has no model_index.json")

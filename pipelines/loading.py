@@ -56,10 +56,15 @@ def applied(pipe: Any, options: PipelineOptions, attention: str | None, device: 
             raise NbenchError(
                 f"attention {attention} is not to be had ({reason_of(error)}): leave --attention out"
             ) from None
-    if options.offload is None:
-        pipe = pipe.to(device)
-    else:
-        _offload(pipe, options.offload, device)
+    try:
+        if options.offload is None:
+            pipe = pipe.to(device)
+        else:
+            _offload(pipe, options.offload, device)
+    except RuntimeError as error:  # of torch and of drivers; a GPU without memory among them
+        raise NbenchError(
+            f"the pipeline cannot be placed on {device} ({reason_of(error)}): use another, --offload or --quantize"
+        ) from error
     if options.compile:
         for model in denoisers(pipe):
             _compile(model)

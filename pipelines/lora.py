@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NbenchError, failure_of, reason_of
+from ..errors import NbenchError, failure_of, one_line, reason_of
 from .replaced_method import replace_method
 
 _USUAL_FILE = "pytorch_lora_weights.safetensors"
@@ -85,7 +87,8 @@ def load_loras(pipe: Any, loras: Sequence[Lora]) -> None:
         converted: list[dict[str, Any]] = []
         restore = replace_method(pipe, "lora_state_dict", _noting(pipe.lora_state_dict, converted))
         try:
-            with warnings.catch_warnings(action="ignore"):  # peft warns of every adapter beyond the first
+            # peft warns of every adapter beyond the first
+            with warnings.catch_warnings(action="ignore"), _left_out() as dropped:
                 pipe.load_lora_weights(
                     str(lora.file.parent),
                     weight_name=lora.file.name,
@@ -97,6 +100,8 @@ def load_loras(pipe: Any, loras: Sequence[Lora]) -> None:
             raise _unfit(lora, pipe, failure_of(error)) from error
         finally:
             restore()
+        if dropped:
+            raise _unfit(lora, pipe, one_line(dropped[0], 200))
         stored = [key for state in converted for key in state if not key.endswith("alpha")]
         placed = _tensors_of(pipe, name)
         # diffusers only warns of tensors that it has no layer for
@@ -104,6 +109,29 @@ def load_loras(pipe: Any, loras: Sequence[Lora]) -> None:
             raise _unfit(lora, pipe, f"{len(placed)} of its {len(stored)} tensors fit a layer")
     if loras:
         pipe.set_adapters(names, [lora.weight for lora in loras])
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[list[str]]:
+    """While entered, lists which tensors diffusers says it leaves out when it converts other layouts."""
+    logger, messages = logging.getLogger("diffusers.loaders.lora_conversion_utils"), list[str]()
+
+    class Listing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if record.levelno >= logging.WARNING or "unsupported" in message:
+                messages.append(message)
+
+    handler, before = Listing(logging.INFO), (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _noting(lora_state_dict: Any, converted: list[dict[str, Any]]) -> Any:

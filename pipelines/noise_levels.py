@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NbenchError, reason_of
-from ..shards.schema import PositionInfo
+from ..shards.schema import LatentSpace, PositionInfo
 
 if TYPE_CHECKING:
     import torch
@@ -235,6 +235,39 @@ def noise_scales(scheduler: Any) -> list[tuple[float, float]]:
     """
     levels = NoiseLevels(scheduler)
     return [levels.scales(position) for position in range(levels.steps)]
+
+
+def forward_levels(
+    scheduler: Mapping[str, Any], space: LatentSpace
+) -> tuple[dict[int, PositionInfo], dict[int, tuple[float, float]]]:
+    """The noise level, and the factors of image and noise, at every position 0..T of a data set.
+
+    Args:
+        scheduler: class and configuration, as in the spec of a build.
+
+    Raises:
+        NbenchError: diffusers has no such scheduler, it has no noise levels, or they are not those of the data set.
+    """
+    import diffusers
+
+    settings = dict(scheduler)
+    kind = getattr(diffusers, str(settings.pop("class", "")), None)
+    if kind is None or not hasattr(kind, "set_timesteps"):
+        raise NbenchError(f"diffusers has no scheduler {scheduler.get('class')}, which made this data set")
+    made = kind.from_config(settings)
+    for pipeline in ("", _SPACED[0]):
+        set_timesteps(made, pipeline, space.steps, space.latent_shape[1:])
+        levels = {at.position: at for at in run_positions(made)}
+        if all(_same_level(levels[at.position], at) for at in space.positions):
+            scales = dict(enumerate([*noise_scales(made), (1.0, 0.0)]))
+            return levels, scales
+    raise NbenchError("the noise levels of this data set are not its scheduler's: use --process reverse")
+
+
+def _same_level(one: PositionInfo, other: PositionInfo) -> bool:
+    return one.sigma == other.sigma or (
+        one.sigma is not None and other.sigma is not None and math.isclose(one.sigma, other.sigma, rel_tol=1e-4)
+    )
 
 
 def check_order(scheduler: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .aliases import PipelineEntry
 
 BLANK = " "
+_MOST_PIXELS = 65_536
 _CALLED = ("height", "width", "negative_prompt", "max_sequence_length", "eta")
 # arguments that nbench sets, and what determines them
 _OURS = {
@@ -32,6 +34,9 @@ _OURS = {
     "output_type": "nothing",
     "return_dict": "nothing",
 }
+
+_TEXTS = ("negative_prompt", *(f"{kind}prompt_{i}" for kind in ("", "negative_") for i in (2, 3, 4)))
+_TUPLE = re.compile(r"(typing\.)?(Optional\[)?tuple\[", re.IGNORECASE)
 
 QUANTIZERS = {
     "bitsandbytes_4bit": "bitsandbytes",
@@ -123,7 +128,7 @@ class PipelineOptions:
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "max_sequence_length"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name))
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), high=_MOST_PIXELS)
         for text in self.lora:
             parse_lora(text)
 
@@ -196,8 +201,9 @@ def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any
     """`arguments` as `pipe` takes them for `count` prompts, without those that it does not take.
 
     If guidance is neither embedded in the denoiser nor called `guidance_scale` (Qwen-Image; FLUX without embedded
-    guidance), it is `true_cfg_scale`, which needs a negative prompt: by default a blank one. A negative prompt becomes
-    a list, since some pipelines do not repeat a single one.
+    guidance), it is `true_cfg_scale`, which needs a negative prompt: by default a blank one. A prompt beside the main
+    one (negative, or for the second text encoder) becomes a list, since some pipelines do not repeat a single one, and
+    a JSON list a tuple where the pipeline wants one (sizes of SDXL).
     """
     taken, adapted = inspect.signature(pipe.__call__).parameters, dict(arguments)
     embedded = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False)
@@ -205,8 +211,11 @@ def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any
         adapted.setdefault("true_cfg_scale", adapted.pop("guidance_scale"))
         if adapted["true_cfg_scale"] > 1:
             adapted.setdefault("negative_prompt", BLANK)
-    if isinstance(adapted.get("negative_prompt"), str):
-        adapted["negative_prompt"] = [adapted["negative_prompt"]] * count
+    for name, value in adapted.items():
+        if name in _TEXTS and isinstance(value, str):
+            adapted[name] = [value] * count
+        elif isinstance(value, list) and name in taken and _TUPLE.match(str(taken[name].annotation)):
+            adapted[name] = tuple(value)
     return {name: value for name, value in adapted.items() if name in taken}
 
 

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from ..errors import NbenchError, failure_of
 from .calling import RunEnded
 from .options import as_called
 from .replaced_method import replace_method
@@ -24,6 +25,9 @@ def prompt_groups(
 
     Some pipelines pad the prompts of a call to the longest of them. Without an attention mask the padding changes what
     is made of the shorter ones; with one it still counts where the outputs of a layer are averaged (`pooled`).
+
+    Raises:
+        NbenchError: a tokenizer does not take the prompts.
     """
     lengths = _token_counts(pipe, prompts) if len(set(prompts)) > 1 else []
     if len(set(lengths)) > 1:
@@ -41,7 +45,12 @@ def _token_counts(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     tokenizers = [part for each in parts if callable(part := getattr(each, "tokenizer", each)) and _tokenizes(part)]
     if not tokenizers:
         return list(prompts)
-    tokens = [one(list(prompts), truncation=False, padding=False, verbose=False)["input_ids"] for one in tokenizers]
+    try:
+        tokens = [one(list(prompts), truncation=False, padding=False, verbose=False)["input_ids"] for one in tokenizers]
+    except Exception as error:  # tokenizers raise whatever they like
+        raise NbenchError(
+            f"a tokenizer of {type(pipe).__name__} does not take the prompts ({failure_of(error)}): check its files"
+        ) from error
     return list(zip(*([len(of_one) for of_one in each] for each in tokens), strict=True))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from diffusers.hooks import ModelHook
@@ -17,6 +20,7 @@ from .padded_batch import padded
 from .replaced_method import replace_method
 
 _HOOK = "nbench_pruning"
+_LOCK, _RESERVED = threading.Lock(), WeakSet[Any]()
 
 
 class Pruner:
@@ -56,8 +60,7 @@ class Pruner:
         if not self._denoisers:
             name = type(self._pipe).__name__
             raise NbenchError(f"{name} has none of {', '.join(DENOISERS)}: candidates cannot be stopped early")
-        for module in self._denoisers:
-            _refuse_caches(module)
+        refuse_caches(self._pipe)
         self._axes = axes_of(self._pipe, self._arguments)
         for module in self._denoisers:
             self._undo.append(Hooked(module, _LivingRows(self, _is_compiled(module)), _HOOK).remove)
@@ -113,21 +116,49 @@ class _LivingRows(ModelHook):
         return scatter(forward(*args, **kwargs), rows, total)
 
 
+@contextlib.contextmanager
+def reserved(pipe: Any) -> Iterator[None]:
+    """While entered, nobody else may prune in the denoisers of `pipe`: hooks of two runs would cut each other's rows.
+
+    Raises:
+        NbenchError: somebody does.
+    """
+    models = denoisers(pipe)
+    with _LOCK:
+        if any(model in _RESERVED for model in models):
+            raise NbenchError(
+                f"this {type(pipe).__name__} is in use by another thread or engine: nbench.Engine runs several "
+                "requests at a time"
+            )
+        _RESERVED.update(models)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _RESERVED.difference_update(models)
+
+
 def is_compiled(pipe: Any) -> bool:
     """Whether the denoiser, or any block of it, is compiled."""
     return any(map(_is_compiled, denoisers(pipe)))
 
 
-def _refuse_caches(denoiser: torch.nn.Module) -> None:
-    """Every cache of diffusers is a hook that keeps a state from call to call, put on by whichever function."""
-    for module in denoiser.modules():
-        hooks = getattr(module, "_diffusers_hook", None)
-        cache = next((hook for hook in (hooks.hooks.values() if hooks else ()) if hook._is_stateful), None)
-        if cache is not None:
-            raise NbenchError(
-                f"{type(denoiser).__name__} has a cache ({type(cache).__name__}), which keeps whole batches: "
-                "open the pipeline without it"
-            )
+def refuse_caches(pipe: Any) -> None:
+    """Refuse a pipeline with a cache of diffusers: a hook that keeps a state from call to call, whichever function put
+    it on.
+
+    Raises:
+        NbenchError: a denoiser has one.
+    """
+    for denoiser in denoisers(pipe):
+        for module in denoiser.modules():
+            hooks = getattr(module, "_diffusers_hook", None)
+            cache = next((hook for hook in (hooks.hooks.values() if hooks else ()) if hook._is_stateful), None)
+            if cache is not None:
+                raise NbenchError(
+                    f"{type(denoiser).__name__} has a cache ({type(cache).__name__}), which keeps whole batches: "
+                    "open the pipeline without it"
+                )
 
 
 def _is_compiled(module: torch.nn.Module) -> bool:

@@ -31,6 +31,8 @@ def scheduler_class(name: str) -> Any:
     kind = getattr(diffusers, full_name)
     try:
         check_order(kind)
+        if not hasattr(kind, "step"):
+            raise NbenchError(f"{full_name} has no method step, which pipelines call: use Euler, DDIM or UniPC")
     except ImportError as error:  # diffusers has a dummy for a class whose package is missing
         raise NbenchError(f"scheduler {full_name} cannot be used ({reason_of(error)})") from None
     return kind
@@ -40,17 +42,28 @@ def check_scheduler(name: str, stated: Mapping[str, Any]) -> Any:
     """The class `name`, if it can replace the scheduler with the configuration `stated`.
 
     Raises:
-        NbenchError: no such class, or the denoiser was not trained for it.
+        NbenchError: no such class, the denoiser was not trained for it, or it does not take the settings.
     """
     kind = scheduler_class(name)
-    _config(kind, stated.get("_class_name", ""), stated)
+    _configured(kind, stated.get("_class_name", ""), stated)
     return kind
 
 
 def swapped(pipe: Any, name: str) -> Any:
     """A scheduler of class `name` with those settings of the pipeline's own that it supports."""
     kind, stock = scheduler_class(name), pipe.scheduler
-    return kind.from_config(_config(kind, type(stock).__name__, stock.config))
+    return _configured(kind, type(stock).__name__, stock.config)
+
+
+def _configured(kind: Any, stock: str, config: Mapping[str, Any]) -> Any:
+    settings = _config(kind, stock, config)
+    try:
+        return kind.from_config(settings)
+    except Exception as error:  # a constructor checks its settings as it likes
+        raise NbenchError(
+            f"{kind.__name__} cannot take the place of {stock or 'the stock scheduler'} ({reason_of(error)}): "
+            "use one such as Euler, DDIM or UniPC"
+        ) from None
 
 
 def _config(kind: Any, stock: str, config: Mapping[str, Any]) -> Mapping[str, Any]:

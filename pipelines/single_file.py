@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NbenchError, reason_of
 from .aliases import PipelineEntry
+from .sizes import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -78,11 +79,14 @@ def open_single_file(entry: PipelineEntry, kind: Any, index: Mapping[str, Any], 
     for option, value in (("--variant", entry.variant), ("--quantize", entry.quantize)):
         if value is not None:
             raise NbenchError(f"{option} is for folders of weights")
+    assert entry.checkpoint is not None
     file, where = str(entry.checkpoint), {"config": entry.source, "local_files_only": True}
     if entry.vae_dtype:
         vae, in_dtype = getattr(diffusers, index["vae"][1]), getattr(torch, entry.vae_dtype)
         parts = {**parts, "vae": vae.from_single_file(file, subfolder="vae", torch_dtype=in_dtype, **where)}
-    parts = _encoders_beside(entry, index, dtype) | parts
+    tensors = _tensors_of(entry.checkpoint)
+    _check_prediction(entry, tensors)
+    parts = _encoders_beside(entry, index, dtype, tensors) | parts
     pipe = kind.from_single_file(file, torch_dtype=getattr(torch, dtype), **where, **parts)
     for name, part in pipe.components.items():
         tensors = part.state_dict() if isinstance(part, torch.nn.Module) else {}
@@ -92,14 +96,28 @@ def open_single_file(entry: PipelineEntry, kind: Any, index: Mapping[str, Any], 
     return pipe
 
 
-def _encoders_beside(entry: PipelineEntry, index: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+def _check_prediction(entry: PipelineEntry, tensors: Collection[str]) -> None:
+    """Refuse a scheduler for predicted noise where the file is marked, as is usual, as predicting velocity: the images
+    would be noise. `from_single_file` itself takes what the configuration says.
+    """
+    config = read_json(Path(entry.source) / "scheduler" / "scheduler_config.json")
+    if "v_pred" in tensors and config.get("prediction_type") != "v_prediction":
+        zero = ' and "rescale_betas_zero_snr": true' if "ztsnr" in tensors else ""
+        raise NbenchError(
+            f"it predicts velocity (v_pred), and the scheduler of its configuration does not say so: write "
+            f'"prediction_type": "v_prediction"{zero} into scheduler/scheduler_config.json of a --config folder'
+        )
+
+
+def _encoders_beside(
+    entry: PipelineEntry, index: Mapping[str, Any], dtype: str, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
     """Text encoders that the checkpoint lacks, as many of large models do, from the folder of its configuration."""
     import torch
     import transformers
     from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
 
-    assert entry.checkpoint is not None
-    tensors, parts = _tensors_of(entry.checkpoint), dict[str, Any]()
+    parts: dict[str, Any] = {}
     for name, part in index.items():
         library, kind = part if isinstance(part, list) else (None, "")
         model = getattr(transformers, kind or "", None) if library == "transformers" else None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["AlignmentMonitor", "BestOfN"]
+__all__ = ["AlignmentMonitor", "BestOfN", "Engine"]
 
 if TYPE_CHECKING:
     from .bestofn import BestOfN
+    from .engine import Engine
     from .monitor import AlignmentMonitor
 
 
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> object:
         from .bestofn import BestOfN
 
         return BestOfN
+    if name == "Engine":
+        from .engine import Engine
+
+        return Engine
     if name == "AlignmentMonitor":
         from .monitor import AlignmentMonitor
 

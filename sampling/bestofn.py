@@ -16,7 +16,7 @@ from ..pipelines.calling import NOT_FINITE
 from ..pipelines.latent_layout import check_prepares
 from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.prompt_groups import prompt_groups
-from ..pipelines.pruning import is_compiled
+from ..pipelines.pruning import is_compiled, reserved
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
@@ -144,20 +144,42 @@ class BestOfN:
         small batch, which takes a device almost as long as a full one; the survivors of many prompts fill the batch.
         Seconds of prompts that ran together are divided equally among them.
         """
+        with reserved(self.pipe):
+            rules = self.rules(pipe_kwargs)
+            if rules.compiled and rules.budget is not None and len(prompts) > 1:
+                raise NbenchError(
+                    "a budget with a compiled denoiser works for one prompt only: pass one prompt at a time"
+                )
+            pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
+            at_once = max(1, self.max_batch // rules.n if self.max_batch else len(pairs))
+            results: dict[int, BestOfNResult] = {}
+            for group in prompt_groups(self.pipe, [prompt for prompt, _ in pairs], pipe_kwargs, self.pooled):
+                for first in range(0, len(group), at_once):
+                    some = group[first : first + at_once]
+                    selected = self._together([pairs[i] for i in some], rules, pipe_kwargs)
+                    results.update(zip(some, selected, strict=True))
+            return [results[i] for i in range(len(pairs))]
+
+    def rules(self, pipe_kwargs: dict[str, Any], keep: int | None = None) -> Rules:
+        """The rules of a run with `pipe_kwargs` that keeps `keep` (None: the usual number); loads the scorer.
+
+        Raises:
+            NbenchError: arguments that BestOfN sets itself, or a policy or scorer that does not fit the run.
+        """
+        keep = self.keep if keep is None else keep
         check_prepares(self.pipe)
         parameters = inspect.signature(self.pipe.__call__).parameters
         self._refuse(pipe_kwargs, parameters)
         steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
         self.policy.check(self.n, steps)
-        drawn = self.policy.of(self.n)
         if isinstance(self.scorer, str):
             self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
-        live = self._live(self.scorer)
+        live = self.live()
         rules = Rules(
-            stages_of(self.policy, steps, self.keep),
+            stages_of(self.policy, steps, keep),
             steps,
-            drawn,
-            self.keep,
+            self.policy.of(self.n),
+            keep,
             self.max_batch,
             self.accept,
             self.restart,
@@ -165,32 +187,26 @@ class BestOfN:
             lag=live.lag,
             compiled=is_compiled(self.pipe),
         )
-        if rules.compiled and rules.budget is not None and len(prompts) > 1:
-            raise NbenchError("a budget with a compiled denoiser works for one prompt only: pass one prompt at a time")
         live.check([stage.position for stage in rules.stages], steps)
-        pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
-        at_once = max(1, self.max_batch // drawn if self.max_batch else len(pairs))
-        results: dict[int, BestOfNResult] = {}
-        pooled = live.reads.startswith("activations")
-        for group in prompt_groups(self.pipe, [prompt for prompt, _ in pairs], pipe_kwargs, pooled):
-            for first in range(0, len(group), at_once):
-                some = group[first : first + at_once]
-                made = self._together(self.scorer, [pairs[i] for i in some], rules, pipe_kwargs)
-                results.update(zip(some, made, strict=True))
-        return [results[i] for i in range(len(pairs))]
+        return rules
 
-    def _together(
-        self, scorer: Scorer, pairs: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]
-    ) -> list[BestOfNResult]:
-        start, live = time.perf_counter(), self._live(scorer)
+    def live(self) -> LiveScorer:
+        """The scorer, ready for a run; `rules` has loaded it."""
+        assert not isinstance(self.scorer, str)
+        return LiveScorer(self.scorer, self._preview, getattr(self.pipe, "vae", None))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the scorer reads averages over tokens, to which masked padding counts."""
+        return self.live().reads.startswith("activations")
+
+    def _together(self, pairs: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]) -> list[BestOfNResult]:
+        start, live = time.perf_counter(), self.live()
         tasks = [Task(prompt, prompt_id, self.seed, Waves(rules)) for prompt, prompt_id in pairs]
         while (batch := Batch(self.pipe, live, tasks, pipe_kwargs)).rows:
             batch.run()
         share = (time.perf_counter() - start) / len(tasks), live.seconds / len(tasks)
-        return [_result(task, self.n, *share) for task in tasks]
-
-    def _live(self, scorer: Scorer) -> LiveScorer:
-        return LiveScorer(scorer, self._preview, getattr(self.pipe, "vae", None))
+        return [result_of(task, self.n, *share) for task in tasks]
 
     def _refuse(self, pipe_kwargs: dict[str, Any], parameters: Mapping[str, Any]) -> None:
         for name in pipe_kwargs:
@@ -200,7 +216,12 @@ class BestOfN:
                 raise NbenchError(f"{type(self.pipe).__name__} has no argument {name}: leave it out")
 
 
-def _result(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOfNResult:
+def result_of(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOfNResult:
+    """What was selected of the candidates of a finished task.
+
+    Raises:
+        NbenchError: no candidate is left.
+    """
     from PIL import Image
 
     rules, selected = task.waves.rules, task.waves.selected()

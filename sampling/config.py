@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ..errors import NbenchError
+from ..errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
 from ..options import Argument, Option, panel
 from ..pipelines.options import PipelineOptions
 from ..scorers.placement import DTYPES
@@ -58,5 +58,8 @@ class SampleConfig:
     options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:
+        check_range("--steps", self.steps, high=MOST_STEPS)
+        check_range("--best-of", self.best_of, high=MOST_CANDIDATES)
+        check_range("--keep", self.keep)
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")

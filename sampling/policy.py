@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import NbenchError, reason_of
 from ..shards.atomic import write_out
 
-_STAGE = re.compile(r"(\d+):(\d+)")
+_STAGE = re.compile(r"(\d{1,9}):(\d{1,9})")
 _TEXT = re.compile(r"[\d\s:,]+")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,22 @@ from .live_scorer import LiveScorer
 from .waves import Waves
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a task is: its `position` of T `steps`, the candidates that go on, and the latest scores."""
+
+    position: int
+    steps: int
+    living: tuple[int, ...]
+    scores: dict[int, float]
+
+
 @dataclass
 class Task:
-    """A prompt with the state of its candidates, by candidate number."""
+    """A prompt with the state of its candidates, by candidate number.
+
+    `cancelled` is asked, and `progress` told, at every position of a run.
+    """
 
     prompt: str
     prompt_id: str
@@ -39,6 +52,8 @@ class Task:
     images: dict[int, np.ndarray] = field(default_factory=dict)
     previews: dict[int, np.ndarray] = field(default_factory=dict)
     rows: int = 0
+    cancelled: Callable[[], bool] = lambda: False
+    progress: Callable[[Progress], None] | None = None
 
     def seed_of(self, number: int) -> int:
         """The seed of a candidate, the same as in a bench."""
@@ -65,13 +80,18 @@ class Batch:
     """
 
     def __init__(self, pipe: Any, live: LiveScorer, tasks: Sequence[Task], arguments: dict[str, Any]) -> None:
-        waves = [(task, task.waves.next()) for task in tasks]
+        waves = [(task, task.waves.next()) for task in tasks if not task.cancelled()]
         self._waves = [(task, numbers) for task, numbers in waves if numbers]
         self.rows = [(task, number) for task, numbers in self._waves for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
         self._pruner = Pruner(pipe, len(self.rows), arguments)
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
+
+    @property
+    def living(self) -> int:
+        """How many candidates go on."""
+        return len(self._pruner.living)
 
     def run(self) -> None:
         """Run until every candidate is dropped or finished; the results are stored in the tasks."""
@@ -120,7 +140,7 @@ class Batch:
         if self._watch.steps != steps:
             raise NbenchError(
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
-                "choose a number of steps that it runs exactly"
+                "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
         for row in self._computed():
             task = self.rows[row][0]
@@ -128,6 +148,18 @@ class Batch:
             self._calls[id(task)] += 1
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
+        cancelled = {id(task) for task, _ in self._waves if task.cancelled()}
+        self._keep([row for row in self._pruner.living if id(self.rows[row][0]) not in cancelled])
+        for task, numbers in self._waves:
+            if task.progress is not None and id(task) not in cancelled:
+                living = tuple(self.rows[row][1] for row in self._pruner.living if self.rows[row][0] is task)
+                latest = {n: list(task.scores[n].values())[-1] for n in numbers if task.scores[n]}
+                task.progress(Progress(position, steps, living, latest))
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        if not rows:
+            raise _Ended
+        self._pruner.keep(rows)
 
     def _drop(self, rows: Collection[int], position: int) -> None:
         """Drop the living candidates of `rows`, whose images are not finite, so that none is selected."""
@@ -135,9 +167,7 @@ class Batch:
             task, number = self.rows[row]
             task.left_at[number] = position
             task.waves.drop(number)
-        self._pruner.keep([row for row in self._pruner.living if row not in rows])
-        if not self._pruner.living:
-            raise _Ended
+        self._keep([row for row in self._pruner.living if row not in rows])
 
     def _stage(self, position: int, read_signal: Known, latents: torch.Tensor) -> None:
         """If the policy has a stage here, score the living candidates and drop the losers."""
@@ -161,9 +191,7 @@ class Batch:
         for (task, number), row, picture in zip(candidates, living, pictures, strict=True):
             if row not in kept:
                 self._keep_picture(task, number, picture)
-        if not kept:
-            raise _Ended
-        self._pruner.keep(kept)
+        self._keep(kept)
 
     def _keep_picture(self, task: Task, number: int, picture: torch.Tensor) -> None:
         if self._live.reads_images:

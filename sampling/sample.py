@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import NbenchError
+from ..pipelines.aliases import PipelineEntry
 from ..pipelines.find import load_pipeline, resolve_pipeline
 from ..shards.atomic import atomic_write, writing_to
 from ..shards.inspect import sheet_of
 from ..shards.reader import open_bench
+from ..shards.schema import PreviewMap
 from .bestofn import BestOfN, BestOfNResult
 from .config import SampleConfig
-from .policy import parse_policy, read_policy
+from .policy import Policy, parse_policy, read_policy
+
+if TYPE_CHECKING:
+    from .serving.config import ServeConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A pipeline that is found but not loaded, how candidates are selected, and how it is called."""
+
+    entry: PipelineEntry
+    policy: Policy
+    preview: PreviewMap | None
+    arguments: dict[str, Any]
+
+
+def setting_of(config: SampleConfig | ServeConfig) -> Setting:
+    """The setting that a command's options state.
+
+    Raises:
+        NbenchError: options that do not fit together.
+    """
+    entry = resolve_pipeline(config.pipeline, config.options)
+    policy, steps = parse_policy(config.policy), config.steps or entry.steps
+    policy.check(config.best_of, steps)
+    if Path(config.policy).is_file():
+        read_policy(Path(config.policy)).check_setting(config.policy, config.model, config.best_of, steps)
+    preview = entry.preview if config.bench is None else open_bench(config.bench).info.preview
+    guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
+    return Setting(entry, policy, preview, {"num_inference_steps": steps, **guidance, **entry.call_kwargs})
 
 
 def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
@@ -25,31 +58,25 @@ def sample(config: SampleConfig) -> tuple[BestOfNResult, list[Path]]:
         NbenchError: options that do not fit together (raised before anything is generated), or a file that cannot be
             written.
     """
-    out, options = config.out, config.options
+    out = config.out
     file_format = Image.registered_extensions().get(out.suffix.lower())
     if file_format not in Image.SAVE:
         raise NbenchError(f"--out {out}: unknown image format {out.suffix!r}; use .png, .jpg or .webp")
-    entry = resolve_pipeline(config.pipeline, options)
-    policy, steps = parse_policy(config.policy), config.steps or entry.steps
-    policy.check(config.best_of, steps)
-    if Path(config.policy).is_file():
-        read_policy(Path(config.policy)).check_setting(config.policy, config.model, config.best_of, steps)
+    setting = setting_of(config)
     bestofn = BestOfN(
-        load_pipeline(entry, config.dtype or entry.dtype, options=options),
+        load_pipeline(setting.entry, config.dtype or setting.entry.dtype, options=config.options),
         config.model,
         n=config.best_of,
-        policy=policy,
+        policy=setting.policy,
         keep=config.keep,
         max_batch=config.max_batch,
         accept=config.accept,
         budget=config.budget,
         restart=config.restart,
         seed=config.seed,
-        preview=entry.preview if config.bench is None else open_bench(config.bench).info.preview,
+        preview=setting.preview,
     )
-    guidance = {} if entry.guidance is None else {"guidance_scale": entry.guidance}
-    arguments = {"num_inference_steps": steps, **guidance, **entry.call_kwargs}
-    result = bestofn.best(config.prompt, config.prompt_id, **arguments)
+    result = bestofn.best(config.prompt, config.prompt_id, **setting.arguments)
     files: dict[Path, bytes] = {}
     for number, image in enumerate(result.images, 1):
         image.save(buffer := io.BytesIO(), file_format)

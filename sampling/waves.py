@@ -52,6 +52,11 @@ class Rules:
                 f"for {self.steps} steps"
             )
 
+    @property
+    def size(self) -> int:
+        """Candidates of a full wave."""
+        return min(self.n, self.max_batch or self.n)
+
     def cost(self, size: int) -> int:
         """Denoiser calls of a wave that does not end early."""
         calls, done, living = 0, 0, size

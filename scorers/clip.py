@@ -15,13 +15,17 @@ import torch
 from torch.nn import functional
 
 from ..errors import NbenchError, reason_of
+from ..shards.schema import PositionInfo
+from .dual_encoder import noise_share, open_dual_encoder
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
-from .weights import folder_fingerprint, model_folder, read_config, whole_model
+from .weights import folder_fingerprint, model_folder, read_config
 
 MAX_LENGTH_PADDED = ("siglip", "siglip2")
 """Model types whose text tower was trained with padding to full length and pools the last token."""
+LATENTS = ("latent", "x0")
+"""What a model reads without an image processor."""
 ONE_AT_A_TIME = ("aimv2",)
 """Model types whose text tower is causal in transformers (5.23) only if the batch has padding."""
 
@@ -37,6 +41,10 @@ class CLIPScorer:
         reads: one of `PICTURES`; a model of latents reads "latent" or "x0" instead.
         processor: folder or Hub id of tokenizer and preprocessing, if not the model's.
         scaled: multiply the cosine by the model's own scale, as PickScore does.
+        model: the opened model, if it is not to be read from `source`; it is used as it is, in training too.
+
+    Attributes:
+        conditioned: whether the model was trained by nbench to be given the position of what it reads.
 
     Raises:
         NbenchError: no such model.
@@ -50,17 +58,24 @@ class CLIPScorer:
         placement: Placement = CPU,
         processor: str | None = None,
         scaled: bool = False,
+        model: Any = None,
     ) -> None:
         self._folder = model_folder(source)
         self._texts = self._folder if processor is None else model_folder(processor, weights=False)
         self.name, self._source, self._placement, self._scaled = name, source, placement, scaled
-        vision = read_config(self._folder).get("vision_config")
-        self._of_latents = isinstance(vision, dict) and vision.get("num_channels", 3) != 3
+        config = read_config(self._folder) if model is None else model.config.to_dict()
+        vision, trained = config.get("vision_config"), config.get("nbench", {})
+        self.conditioned, self._told = bool(trained), trained.get("noise_level", "none") != "none"
+        self._of_latents = trained.get("input") in LATENTS or (
+            isinstance(vision, dict) and vision.get("num_channels", 3) != 3
+        )
+        reads = trained.get("input", reads) if reads == "preview" else reads
         self.reads = "latent" if self._of_latents and reads == "preview" else reads
         parts = ["clip", self.reads, *([processor] if processor else [])]
         if not self._of_latents and self.reads != "image":
             parts.append("8 bits")  # previews and decoded latents are rounded to 8 bits
         self.fingerprint = placement.mark(folder_fingerprint(self._folder, *parts))
+        self._opened = model
         self._model: Any = None
 
     def load(self) -> None:
@@ -71,20 +86,18 @@ class CLIPScorer:
         """
         if self._model is not None:
             return
-        from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
 
         source, device = self._source, self._placement.device
         try:
-            config = AutoConfig.from_pretrained(self._folder, trust_remote_code=False)
-            kind = MODEL_MAPPING[type(config)]
-            if not hasattr(kind, "get_image_features") or not hasattr(kind, "get_text_features"):
-                raise NbenchError(f"{source} is a {config.model_type}, not a model with an image and a text tower")
-            model = whole_model(kind, self._folder, dtype=self._placement.torch_dtype)
+            model = self._opened
+            if model is None:
+                model = open_dual_encoder(self._folder, dtype=self._placement.torch_dtype).eval()
             self._tokenizer = AutoTokenizer.from_pretrained(self._texts, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise NbenchError(f"transformers cannot open {source} ({reason_of(error)}): name another model") from None
         self._process = None if self._of_latents else ImageProcessor(self._texts, device)
-        self._model = model.to(device).eval()
+        self._model = model.to(device)
 
     @property
     def scale(self) -> float:
@@ -95,9 +108,25 @@ class CLIPScorer:
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit-norm text embeddings float32 [P, D]; longer prompts are truncated."""
+        return self.text_features(prompts)
+
+    @torch.inference_mode()
+    def embed_inputs(self, inputs: torch.Tensor, at: PositionInfo | None = None) -> torch.Tensor:
+        """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1, or of latents [B, C, h, w].
+
+        Args:
+            at: the position of the inputs, which a `conditioned` model needs.
+        """
+        if at is None:
+            return self.image_features(inputs)
+        inputs = inputs * at.input_scale if self.reads == "latent" else inputs
+        return self.image_features(inputs, torch.full((len(inputs),), noise_share(at)))
+
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
+        """`embed_text` with gradients."""
         self.load()
         if self._model.config.model_type in ONE_AT_A_TIME and len(prompts) > 1:
-            return torch.cat([self.embed_text([prompt]) for prompt in prompts])
+            return torch.cat([self.text_features([prompt]) for prompt in prompts])
         config, device = self._model.config, self._placement.device
         full = config.model_type in MAX_LENGTH_PADDED
         tokens = self._tokenizer(
@@ -110,12 +139,13 @@ class CLIPScorer:
         mask = {} if full else {"attention_mask": tokens.attention_mask.to(device)}
         return _unit(self._model.get_text_features(input_ids=tokens.input_ids.to(device), **mask))
 
-    @torch.inference_mode()
-    def embed_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Unit-norm image embeddings float32 [B, D] of RGB [B, 3, H, W] in 0..1, or of latents [B, C, h, w]."""
+    def image_features(self, inputs: torch.Tensor, noise_level: torch.Tensor | None = None) -> torch.Tensor:
+        """`embed_inputs` with gradients: latents scaled as denoisers see them, and their `noise_level` [B]."""
         self.load()
         device, dtype = self._placement.device, self._model.dtype
         pixels = self._process(inputs, dtype) if self._process else {"pixel_values": inputs.to(device, dtype)}
+        if self._told and noise_level is not None:
+            pixels["noise_level"] = noise_level.to(device)
         return _unit(self._model.get_image_features(**pixels))
 
 

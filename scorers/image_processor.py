@@ -36,6 +36,14 @@ class ImageProcessor:
         self._device = torch.device(device)
         self._on_device = getattr(self._processor, "backend", None) == "torchvision"
 
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each RGB channel in 0..1, which the processor takes off and divides by."""
+        processor = self._processor
+        if not getattr(processor, "do_normalize", True):
+            return [0.0] * 3, [1.0] * 3
+        return list(processor.image_mean), list(processor.image_std)
+
     def __call__(self, rgb: torch.Tensor, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         """The image tower's inputs for RGB [B, 3, H, W] in 0..1: `pixel_values` and what the model needs with them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..console import plain_table
 from .builtin import BUILTIN, FAMILIES, REREADINGS
 from .registry import plugins, unknown
 
@@ -58,10 +59,11 @@ def find_model(name: str) -> dict[str, str]:
 
 def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
     """The rows for a terminal of 80 columns: named scorers, and families that take a model."""
-    named = _table(
-        "scorers; higher is better (more: nbench models show NAME)", "name", "reads", "size", "range", "paper"
-    )
-    families = _table("with a model of your own", "name", "reads", "what it is")
+    columns = ("name", "reads", "size", "range", "paper")
+    title = "scorers; higher is better (more: nbench models show NAME)"
+    named = plain_table(*columns, title=title, left=columns)
+    kinds = ("name", "reads", "what it is")
+    families = plain_table(*kinds, title="with a model of your own", left=kinds)
     for row in rows:
         if _takes_a_model(row):
             families.add_row(row["name"], row["reads"], row["about"])
@@ -72,15 +74,6 @@ def models_tables(rows: list[dict[str, str]]) -> tuple[Table, Table]:
 
 def _takes_a_model(row: dict[str, str]) -> bool:
     return ":" in row["name"] and bool(row["about"])  # image:clip is a complete name
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("name", "reads"))
-    return table
 
 
 def _row(

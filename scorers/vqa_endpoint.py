@@ -155,10 +155,11 @@ def yes_probability(answer: Any, origin: str) -> float:
         raise NbenchError(
             f"{origin} gives no top log-probabilities: VQAScore needs a server that does, such as vLLM or SGLang"
         ) from None
-    logprob = tokens.get("Yes", math.nan)
-    if logprob > 1e-6:
-        raise NbenchError(f"{origin} gives a log-probability of {logprob:g}, which is above 0")
-    return min(1.0, math.exp(logprob))
+    if "Yes" not in tokens:
+        return math.nan
+    if not tokens["Yes"] <= 1e-6:
+        raise NbenchError(f"{origin} gives a log-probability of {tokens['Yes']:g}, which is not below 0")
+    return math.exp(min(0.0, tokens["Yes"]))
 
 
 class _Cache:

@@ -43,8 +43,8 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     """
     source, out = open_bench(config.source), Location.of(config.out, hub_ids=False)
     info = _converted(source, config)
-    if out.same(source.location):
-        raise NbenchError(f"{config.out} is the source itself: choose another destination")
+    if out.inside(source.location):
+        raise NbenchError(f"{config.out} is the source itself, or in it: choose another destination")
     if out.folder:
         _convert_to_folder(source, out.folder, info, config.fresh, progress)
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +35,9 @@ def read_info(where: Location | Path) -> DatasetInfo:
     try:
         info = DatasetInfo.from_json(location.read(INFO_FILE), f"{location.url}/{INFO_FILE}")
     except (FileNotFoundError, NotADirectoryError):
-        raise NbenchError(f"no bench at {location.url}: it has no {INFO_FILE}; build one with `nbench build`") from None
+        raise NbenchError(
+            f"no bench at {location.url}{_near(location)}: it has no {INFO_FILE}; build one with `nbench build`"
+        ) from None
     return info if info.complete or location.folder is None else _with_records(info, LocalStore(location.folder))
 
 
@@ -42,6 +46,17 @@ def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
     records = Records(store, info.fingerprint)
     made = {index: ShardRecord(**record.result) for index, record in records.read(records.done()).items()}
     return replace(info, shards=tuple(record or made.get(index) for index, record in enumerate(info.shards)))
+
+
+def _near(location: Location) -> str:
+    """A hint at the data set here whose folder has nearly the name of one that is not there."""
+    if location.folder is None:
+        return ""
+    folders = [
+        info.parent for place in (location.folder.parent, Path("data"), Path()) for info in place.glob(f"*/{INFO_FILE}")
+    ]
+    near = difflib.get_close_matches(location.folder.name, [folder.name for folder in folders], 1)
+    return next((f" (did you mean {folder}?)" for folder in folders if [folder.name] == near), "")
 
 
 def intact(location: Location, record: ShardRecord | None) -> bool:
@@ -187,9 +202,10 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
     elif old != new:
-        yield f"{name} {_short(old)} there, {_short(new)} now"
+        digests = any(re.fullmatch(r"[0-9a-f]{16,}", str(value)) for value in (old, new))
+        yield f"other {name}" if digests else f"{name} {_short(old)} there, {_short(new)} now"
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "not set" if value is None else str(value)
     return text if len(text) <= 32 else f"{text[:29]}..."

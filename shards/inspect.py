@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
-from ..errors import NbenchError, one_line
+from ..console import plain_table, stacked
+from ..errors import NbenchError
 from .reader import Bench
 from .rows import columns_of, from_arrow, latents_of
 from .schema import BYTES, PreviewMap
@@ -123,14 +122,13 @@ def inspection_table(summary: Inspection) -> Group:
         ("per trajectory", f"{summary.bytes / max(1, summary.rows):,.0f} bytes"),
         ("references", ", ".join(summary.references) or "none"),
     ):
-        facts.add_row(name, Text(one_line(value)))  # names of a data set are no markup
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"latents of the first {summary.sampled:,} rows")
-    for heading in ("position", "timestep", "sigma", "mean", "std"):
-        table.add_column(heading, justify="right")
+        facts.add_row(name, value)
+    columns = ("position", "timestep", "sigma", "mean", "std")
+    table = plain_table(*columns, title=f"latents of the first {summary.sampled:,} rows")
     for place in summary.positions:
         schedule = ("-" if value is None else f"{value:.4g}" for value in (place.timestep, place.sigma))
         table.add_row(str(place.position), *schedule, f"{place.mean:+.4f}", f"{place.std:.4f}")
-    return Group(facts, table)
+    return stacked([facts, table])
 
 
 def contact_sheet(bench: Bench, row: str) -> bytes:

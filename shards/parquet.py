@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from . import atomic
+from .parquet_pages import decoded_size
 from .row_columns import array_columns, arrow_schema
 from .schema import BYTES, DatasetInfo
 from .writer import ShardWriter
@@ -74,13 +77,16 @@ def read_parquet(
     Raises:
         ValueError: a column is missing, has another type, or is larger than the record allows; raised before reading.
     """
-    with pq.ParquetFile(source, pre_buffer=not isinstance(source, Path)) as file:
+    texts = [name for name in columns if pa.types.is_string(arrow_schema(info).field(name).type)]
+    with ExitStack() as stack:
+        pages = stack.enter_context(source.open("rb")) if isinstance(source, Path) else None
+        file = stack.enter_context(pq.ParquetFile(source, pre_buffer=pages is None, read_dictionary=texts))
         _check_columns(file.schema_arrow, info, columns)
         for group in range(file.num_row_groups):
-            _check_sizes(file.metadata.row_group(group), info, columns)
+            _check_sizes(file.metadata.row_group(group), info, columns, pages)
         for group in range(file.num_row_groups):
             for rows in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
-                yield rows.select(list(columns))
+                yield _without_dictionaries(rows.select(list(columns)))
 
 
 def _check_columns(schema: pa.Schema, info: DatasetInfo, columns: Sequence[str]) -> None:
@@ -89,12 +95,29 @@ def _check_columns(schema: pa.Schema, info: DatasetInfo, columns: Sequence[str])
         index, kind = schema.get_field_index(name), expected.field(name).type
         if index < 0:
             raise ValueError(f"it has no column {name}, or more than one")
-        if schema.field(index).type != kind:
-            raise ValueError(f"its column {name} is {schema.field(index).type}, not {kind}")
+        found = schema.field(index).type
+        if (found.value_type if pa.types.is_dictionary(found) else found) != kind:
+            raise ValueError(f"its column {name} is {found}, not {kind}")
 
 
-def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequence[str]) -> None:
-    """Refuse claimed sizes that are too large: a small file can claim a huge column, and Arrow would allocate it."""
+def _without_dictionaries(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows with texts instead of dictionaries, in which one long text can stand in every row."""
+    arrays = []
+    for name, array in zip(rows.schema.names, rows.columns, strict=True):
+        if pa.types.is_dictionary(array.type):
+            size = pc.sum(pc.binary_length(array.dictionary).cast(pa.int64()).take(array.indices)).as_py() or 0
+            if size > _MAX_BYTES:
+                raise ValueError(f"its column {name} holds {size:,} bytes of text in {len(rows):,} rows")
+            array = array.cast(array.type.value_type)
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, rows.schema.names, metadata=rows.schema.metadata)
+
+
+def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequence[str], pages: BinaryIO | None) -> None:
+    """Refuse claimed sizes that are too large: a small file can claim a huge column, and Arrow would allocate it.
+
+    pages: the file, if the headers of its pages are looked at, too.
+    """
     if not 0 <= group.num_rows <= info.rows_per_shard:
         raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
     arrays = array_columns(info)
@@ -106,8 +129,16 @@ def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequenc
                 width = 4 if array.element == "int8" else BYTES[array.element]  # Parquet's smallest integer has 32 bits
                 numbers = group.num_rows * math.prod(array.shape)
                 limit = 2 * numbers * width + _PAGE_BYTES
-            if chunk.total_uncompressed_size > limit or (array and chunk.num_values > numbers + group.num_rows):
-                raise ValueError(f"its column {name} claims to hold {chunk.total_uncompressed_size:,} bytes")
+            size, values = chunk.total_uncompressed_size, chunk.num_values
+            if pages is not None:
+                offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+                start = min(offset for offset in offsets if offset)
+                decoded = decoded_size(pages, start, chunk.total_compressed_size)
+                size, values = max(size, decoded.bytes), max(values, decoded.values)
+                if "." in chunk.path_in_schema:  # every value may be the longest of the dictionary
+                    size = max(size, decoded.dictionary * decoded.values)
+            if size > limit or (array and values > numbers + group.num_rows):
+                raise ValueError(f"its column {name} claims to hold {size:,} bytes")
 
 
 def parquet_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:

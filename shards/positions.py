@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..errors import NbenchError
+from ..errors import NbenchError, one_line
 
-_PART = re.compile(r"(\d+)(?::(\d+)(?::(\d+))?)?")
+_PART = re.compile(r"(\d{1,18})(?::(\d{1,18})(?::(\d{1,18}))?)?")
 
 
 def parse_positions(text: str, steps: int) -> tuple[int, ...]:
@@ -27,10 +27,12 @@ def parse_positions(text: str, steps: int) -> tuple[int, ...]:
         match = _PART.fullmatch(part.strip())
         first, last, every = (int(group) if group else None for group in match.groups()) if match else (None,) * 3
         if first is None or every == 0 or (last is not None and last < first):
-            raise NbenchError(f"positions {text!r} not understood: write all, 20,30 or 0:50:5 (first:last:every)")
-        positions.update(range(first, (first if last is None else last) + 1, every or 1))
-    if max(positions) > steps:
-        raise NbenchError(f"latents {max(positions)} not in a run of {steps} steps: it has 0..{steps}")
+            short = one_line(text, 100)
+            raise NbenchError(f"positions {short!r} not understood: write all, 20,30 or 0:50:5 (first:last:every)")
+        chosen = range(first, (first if last is None else last) + 1, every or 1)
+        if chosen[-1] > steps:  # before any of them is made
+            raise NbenchError(f"latents {chosen[-1]} not in a run of {steps} steps: it has 0..{steps}")
+        positions.update(chosen)
     return tuple(sorted(positions))
 
 

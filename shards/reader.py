@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import NbenchError, reason_of
 from ..options import Place
-from .dataset import read_info
+from .dataset import intact, read_info
 from .formats import FORMATS
 from .positions import describe_positions, parse_positions
 from .row_columns import array_columns, column_bytes
@@ -213,7 +213,7 @@ def open_bench(where: Place) -> Bench:
         )
     sizes = location.sizes("data")
     for record in info.shards:
-        if record is None or sizes.get(record.path) != record.bytes:
+        if record is None or (sizes.get(record.path) != record.bytes and not intact(location, record)):
             place = record and f"{location.url}/{record.path}"
             raise NbenchError(f"shard {place} is missing or cut short: run `nbench build` again to repair it")
     return Bench(info, location)

@@ -132,7 +132,7 @@ def from_arrow(
         corruptions=names["corruptions"],
         errors=[""] * rows.num_rows,
         latents={k: latents_of(rows, info, k) for k in positions} if latents else {},
-        images=_images(rows, info.image_size) if images else None,
+        images=images_of(rows, info.image_size) if images else None,
         failed=failed,
         x0={k: latents_of(rows, info, k, _stored_as(k, info)) for k in positions} if "x0" in signals else {},
         cfg_gap=_numbers(rows, "cfg_gap").reshape(rows.num_rows, info.steps) if gap else None,
@@ -241,7 +241,12 @@ def _numbers(rows: pa.RecordBatch, name: str) -> np.ndarray:
     return values
 
 
-def _images(rows: pa.RecordBatch, size: tuple[int, int]) -> np.ndarray:
+def images_of(rows: pa.RecordBatch, size: tuple[int, int]) -> np.ndarray:
+    """Final images uint8 [B, H, W, 3] of rows that did not fail.
+
+    Raises:
+        NbenchError: a row has none, or one that is not valid.
+    """
     images = []
     for i, png in enumerate(pc.struct_field(rows["image"], "bytes").to_pylist()):
         try:

@@ -50,11 +50,12 @@ class Location:
         """The local path; None if it is not on this machine."""
         return Path(self.root) if "file" in _protocols(self.fs) else None
 
-    def same(self, other: Location) -> bool:
-        """Whether both are the same folder."""
+    def inside(self, other: Location) -> bool:
+        """Whether this is the folder `other`, or in it."""
         if self.folder and other.folder:
-            return os.path.realpath(self.folder) == os.path.realpath(other.folder)
-        return type(self.fs) is type(other.fs) and self.root == other.root
+            return is_inside(self.folder, other.folder)
+        root, other_root = (re.sub("/+", "/", location.root) for location in (self, other))
+        return type(self.fs) is type(other.fs) and f"{root}/".startswith(f"{other_root}/")
 
     def open(self, name: str) -> Path | BinaryIO:
         """Open `name` for reading: a local path, else a file that fetches only the requested ranges."""
@@ -103,7 +104,7 @@ class Location:
                 return {f"{folder}/{name}": size for name, size in _local_sizes(self.folder / folder)}
             self.fs.invalidate_cache()
             listing = self.fs.ls(f"{self.root}/{folder}", detail=True)
-            files = [entry for entry in listing if entry["type"] == "file"]
+            files = [entry for entry in listing if entry["type"] == "file" and entry["size"] is not None]
             return {f"{folder}/{entry['name'].rpartition('/')[2]}": int(entry["size"]) for entry in files}
         return {}
 
@@ -120,6 +121,20 @@ class Location:
             raise
         except Exception as error:  # every filesystem of fsspec raises its own types
             raise NbenchError(f"cannot read {self.url}/{name}: {reason_of(error)}") from None
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder`, or in it; see `is_same`."""
+    resolved = Path(os.path.realpath(path))
+    return any(is_same(place, folder) for place in (resolved, *resolved.parents))
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether both are there and one file or folder, by whatever links, mounts or spelling."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ def test_ranges_include_their_ends_and_refuse_what_is_no_number() -> None:
     check_range("--keep", 1, 1, 6)
     check_range("--keep", 6, 1, 6)
     check_range("--keep", None, 1, 6)
+    with pytest.raises(NbenchError, match=r"^--limit 9{40}\.\.\. is out of range: give 1\.\.2147483647$"):
+        check_range("--limit", 10**400 - 1)
     for value in (0, 7, float("nan")):
         with pytest.raises(NbenchError, match=rf"^--keep {value} is out of range: give 1\.\.6$"):
             check_range("--keep", value, 1, 6)

@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FREE = {"errors", "options", "progress", "__version__"}
+FREE = {"console", "errors", "options", "progress", "__version__"}
 """Root modules that import no package and that every module may import."""
 MAY_IMPORT = {
     "jobs": set[str](),
@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "pipelines": {"shards"},
     "builders": {"jobs", "shards", "shapes", "pipelines"},
     "scorers": {"shards", "shapes", "pipelines"},
-    "training": {"shards", "scorers"},
+    "training": {"shards", "pipelines", "scorers", "benchmarks"},
     "benchmarks": {"jobs", "shards", "pipelines", "builders", "scorers"},
     "sampling": {"shards", "pipelines", "scorers", "benchmarks"},
     "shapes.recipe": {"shapes", "shards", "builders", "scorers", "training", "benchmarks"},
     "commands": {"jobs", "shards", "pipelines", "builders", "scorers", "training", "benchmarks", "sampling"},
     "cli": {"commands"},
+    "console": set[str](),
     "errors": set[str](),
     "options": set[str](),
     "progress": set[str](),

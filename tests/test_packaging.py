@@ -38,6 +38,6 @@ def test_a_wheel_installs_nbench_with_its_weights_and_nothing_else(checkout: Pat
 
 def _shipped(checkout: Path) -> list[Path]:
     """Every module and weights file of the repository but what is for development alone."""
-    aside = {"tests", "perf", "docs", "build"}
+    aside = {"tests", "perf", "experiments", "docs", "build"}
     modules = [path for path in checkout.rglob("*.py") if path.relative_to(checkout).parts[0] not in aside]
     return modules + [path for path in (checkout / "shapes/weights").rglob("*") if path.is_file()]

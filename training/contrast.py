@@ -1,7 +1,8 @@
-"""InfoNCE loss (van den Oord et al. 2018; CLIP, Radford et al. 2021) with extra captions as hard negatives."""
+"""Losses of images and captions, extra captions as hard negatives: InfoNCE (van den Oord et al. 2018), sigmoid."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -39,3 +40,27 @@ def contrast(
         by_row, by_column = teacher.softmax(1), teacher[:, : len(logits)].T.softmax(1)
     loss = (F.cross_entropy(logits, by_row) + F.cross_entropy(square, by_column)) / 2
     return loss, (logits.argmax(1) == own).float().mean()
+
+
+def sigmoid(
+    logits: torch.Tensor, captions: Sequence[str], teacher: torch.Tensor | None, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): every image and caption is a question of its own.
+
+    Args:
+        logits, captions, teacher: as of `contrast`; the targets are the sigmoids of the teacher's, else 1 for an
+            image's own caption, however often it occurs, and 0 for others.
+        bias: added to logits; None: - log of the number of captions, at which most answers start as no.
+
+    Returns:
+        Cross entropy summed over captions, averaged over images.
+    """
+    shift = bias if bias is not None else -math.log(len(captions))
+    if teacher is None:
+        number = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
+        numbers = torch.tensor([number[caption] for caption in captions], device=logits.device)
+        targets = (numbers[: len(logits), None] == numbers).float()
+    else:
+        targets = (teacher.float() + shift).sigmoid().detach()
+    losses = F.binary_cross_entropy_with_logits(logits.float() + shift, targets, reduction="none")
+    return losses.sum(1).mean()

@@ -12,11 +12,15 @@ from torch.nn import functional
 
 from ..errors import NbenchError
 from ..scorers.builtin import fitting
+from ..scorers.image_processor import ImageProcessor
 from ..scorers.vqascore import answer_logits, heed_question_mask
 from ..scorers.weights import model_folder, whole_model
 from ..shards.reader import open_bench
+from ..shards.schema import LatentSpace
 from .config import X0VQAConfig
-from .finetune import Examples, FineTuning, fine_tune
+from .examples import Examples
+from .finetune import fine_tune
+from .learner import Learner
 
 
 def train(config: X0VQAConfig, shown: bool = True) -> Path:
@@ -25,10 +29,10 @@ def train(config: X0VQAConfig, shown: bool = True) -> Path:
     It scores as `--model x0-preview:vqascore:FOLDER`.
     """
     folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info.latent_space))
-    return fine_tune(config, X0VQATraining, folder, shown)
+    return fine_tune(config, X0VQALearner, folder, shown)
 
 
-class X0VQATraining(FineTuning):
+class X0VQALearner(Learner):
     """Learns the frozen model's P(yes) for the final image, of each caption and one corruption of it.
 
     Raises:
@@ -37,37 +41,40 @@ class X0VQATraining(FineTuning):
 
     title = "x0-vqa"
 
-    def open(self, folder: Path) -> Any:
-        from transformers import BlipForQuestionAnswering
+    def __init__(self, config: X0VQAConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
+        from transformers import AutoTokenizer, BlipForQuestionAnswering
 
+        super().__init__(config, space)
         if "BlipForQuestionAnswering" not in (folder / "config.json").read_text():
             raise NbenchError(
                 f"{folder} is not a BlipForQuestionAnswering, the only kind that can be fine-tuned: name another"
             )
-        model = whole_model(BlipForQuestionAnswering, folder, dtype=torch.float32)
-        self._teacher = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
-        for blip in (model, self._teacher):
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._process = ImageProcessor(folder, device)
+        self.model = whole_model(BlipForQuestionAnswering, folder, dtype=torch.float32).to(device)
+        teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
+        for blip in (self.model, teacher):
             heed_question_mask(blip)
-        self._words = [self.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("yes", "no")]
-        return model
+        self._teacher = (teacher,)  # a tuple hides it from the modules that are trained and saved
+        self._words = [self._tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("yes", "no")]
 
-    def to_train(self) -> torch.nn.Module:
-        return torch.nn.ModuleList([self.model])
-
-    def loss(self, examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, examples: Examples) -> dict[str, torch.Tensor]:
         """Cross entropy with the frozen model's answers. Accuracy: how often both agree on the caption."""
-        draw = np.random.default_rng([self.config.seed, self.step])
-        corrupted = [(row, str(draw.choice(texts))) for row, texts in enumerate(examples.corrupted) if texts]
-        count = len(examples.captions)
-        rows = torch.tensor([*range(count), *(row for row, _ in corrupted)])
-        captions = [*examples.captions, *(text for _, text in corrupted)]
+        draw = np.random.default_rng(examples.draw)
+        near_misses = [str(draw.choice(texts)) if texts else "" for texts in examples.corrupted][examples.own]
+        captions = examples.captions[examples.own]
+        count, missed = len(captions), [row for row, text in enumerate(near_misses) if text]
+        rows = torch.tensor([*range(count), *missed])
+        texts = [*captions, *(near_misses[row] for row in missed)]
         with torch.no_grad():
-            targets = self._yes(self._teacher, examples.images[rows], captions).sigmoid()
-        logits = self._yes(self.model, examples.previews[rows], captions)
+            images = examples.images.decoded(range(count)).to(self.device)
+            targets = self._yes(self._teacher[0], images[rows], texts).sigmoid()
+        logits = self._yes(self.model, self.inputs(examples)[rows], texts)
         accuracy = ((logits > 0) == (targets > 0.5))[:count].float().mean()
-        weight = torch.where(torch.arange(len(captions), device=logits.device) < count, 1.0, 0.5)
-        return functional.binary_cross_entropy_with_logits(logits, targets, weight), accuracy
+        weight = torch.where(torch.arange(len(texts), device=logits.device) < count, 1.0, 0.5)
+        loss = functional.binary_cross_entropy_with_logits(logits, targets, weight)
+        return {"loss": loss, "accuracy": accuracy}
 
     def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        logits = answer_logits(model, self.tokenizer, self.process(images)["pixel_values"], prompts)
+        logits = answer_logits(model, self._tokenizer, self._process(images)["pixel_values"], prompts)
         return logits[:, self._words[0]] - logits[:, self._words[1]]

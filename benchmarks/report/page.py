@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ...errors import NbenchError, reason_of
+from ...errors import NbenchError, one_line, reason_of
 from ...shards.atomic import atomic_write
 from ...shards.reader import Bench
 from .inputs import Inputs
@@ -82,7 +82,7 @@ def _filled(title: str, data: str) -> str:
     # the plots add style elements of their own; styles are harmless without network access
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
     return Template(_static("template.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(one_line(title)),
         policy=f"{policy}; form-action 'none'",
         style=_static("style.css"),
         data=data,

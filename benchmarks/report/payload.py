@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...errors import printable
 from ...shards.reader import Bench
 from ..metrics.catalogue import CORE, COUNTS, METRICS, ROW_FIGURES
 from ..metrics.declaration import Figure
@@ -86,8 +87,17 @@ def viewer(inputs: Inputs, bench: Bench, count: int, room: int) -> dict[str, Any
 
 def dumps(value: object) -> str:
     """JSON that is safe inside a script element: no `<`, `>` or `&`, and no NaN."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_readable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _readable(value: Any) -> Any:
+    """Texts in nested lists and dicts without characters that change how others are shown."""
+    if isinstance(value, str):
+        return printable(value, keep="\n")
+    if isinstance(value, dict):
+        return {_readable(name): _readable(item) for name, item in value.items()}
+    return [_readable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def rounded(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import NbenchError
@@ -11,15 +11,19 @@ from ..metrics.catalogue import ROW_FIGURES
 from ..metrics.model_figures import YARDSTICK
 from ..metrics.rows import ResultRow
 from .cells import whole, with_ends
+from .groups import VALUES, Contest, contest, prompt_values
 from .result_file import EvaluationResult, read_result
 from .yardsticks import yardstick_lines
+
+_Row = tuple[Path, EvaluationResult, ResultRow]
 
 
 @dataclass(frozen=True)
 class Line:
     """A model on a bench, at one position and one reference; figures and intervals by their names in `ROW_FIGURES`.
 
-    yardstick: not a model, but what a random pick, final-image selection or the reference itself reaches.
+    yardstick: not a model, but what a random pick, final-image selection or the reference itself reaches. group: models
+    of a bench and reference that share a letter cannot be told apart; "" where that was not tested.
     """
 
     model: str
@@ -29,16 +33,21 @@ class Line:
     yardstick: bool
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines per bench, best first; left_out: which files have no line, and why; notes: what readers should know."""
+    """Lines per bench, best first; left_out: which files have no line, and why; notes: what readers should know.
+
+    contests: the paired tests behind the groups, by bench and reference.
+    """
 
     sort: str
     lines: tuple[Line, ...]
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    contests: Mapping[tuple[str, str], Contest] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -78,7 +87,7 @@ def leaderboard(
     if not chosen:
         raise NbenchError(f"no results of {bench}: there are {', '.join(sorted({r.bench for _, r in results}))}")
     names = _bench_names([result for _, result in chosen])
-    rows = list[tuple[Path, EvaluationResult, ResultRow]]()
+    rows = list[_Row]()
     common = {
         build: common_position([result for _, result in chosen if (result.bench, result.bench_fingerprint) == build])
         for build in names
@@ -92,6 +101,7 @@ def leaderboard(
         else:
             rows.append((path, result, row))
     choosers, yardsticks_added = _choosers(rows, yardstick), set()
+    shown = dict[tuple[str, str], list[_Row]]()
     for path, result, row in rows:
         chooser, common_chooser = _chooser(result, row), choosers[result.bench_fingerprint, row.reference]
         if chooser not in (None, common_chooser):
@@ -100,6 +110,7 @@ def leaderboard(
             continue
         name = names[result.bench, result.bench_fingerprint]
         lines.append(_line(row, name))
+        shown.setdefault((name, row.reference), []).append((path, result, row))
         mark = result.yardsticks.get(row.reference)
         if mark and (name, row.reference) not in yardsticks_added:
             yardsticks_added.add((name, row.reference))
@@ -110,7 +121,13 @@ def leaderboard(
     if not lines:
         raise NbenchError(f"no result matches{_why(left_out)}")
     lines.sort(key=lambda line: (line.bench, line.reference, *_order(line, sort), line.model))
-    return Leaderboard(sort, tuple(lines), tuple(left_out), tuple(notes))
+    contests = {key: held for key, entrants in shown.items() if (held := _contest(entrants, sort))}
+    grouped = (
+        line if line.yardstick or key not in contests else replace(line, group=contests[key].groups[line.model])
+        for line in lines
+        for key in [(line.bench, line.reference)]
+    )
+    return Leaderboard(sort, tuple(grouped), tuple(left_out), tuple(notes), contests)
 
 
 def common_position(results: Sequence[EvaluationResult]) -> int | None:
@@ -153,15 +170,33 @@ def _row(result: EvaluationResult, position: int | None, reference: str | None) 
     return by_position[chosen]
 
 
+def _contest(entrants: Sequence[_Row], figure: str) -> Contest | None:
+    """Paired tests between the models of a bench and reference; None if their values per prompt are not all known."""
+    if figure not in VALUES:
+        return None
+    values = {
+        row.model: prompt_values(path, result, row.reference, row.position, figure) for path, result, row in entrants
+    }
+    known = {model: column for model, column in values.items() if column is not None}
+    if len(known) < len(entrants) or len({len(column) for column in known.values()}) > 1:
+        return None
+    _, result, row = entrants[0]
+    mark = result.yardsticks.get(row.reference)
+    unit = 1.0
+    if figure in ("retention", "recovered_gain"):
+        if mark is None or mark.final is None or mark.random is None:
+            return None
+        unit = mark.final - (mark.random if figure == "recovered_gain" else 0)
+    return contest(known, unit)
+
+
 def _chooser(result: EvaluationResult, row: ResultRow) -> str | None:
     """What final-image selection of a result goes by; None if the result does not say."""
     mark = result.yardsticks.get(row.reference)
     return mark.chooser if mark else None
 
 
-def _choosers(
-    rows: Iterable[tuple[Path, EvaluationResult, ResultRow]], yardstick: str | None
-) -> dict[tuple[str, str], str | None]:
+def _choosers(rows: Iterable[_Row], yardstick: str | None) -> dict[tuple[str, str], str | None]:
     """What final-image selection goes by in the results shown, by fingerprint of the bench and reference."""
     choosers_of: dict[tuple[str, str], list[str]] = {}
     for _, result, row in rows:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from ...console import plain_table, stacked
 from ..metrics.catalogue import CORE, COUNTS, METRICS, ROW_FIGURES
 from ..metrics.pairs import STATISTICS
 from ..metrics.rows import Comparison, ResultRow
 from .cells import difference, half_width, number, with_ends
 from .compare import Difference, ModelComparison
-from .leaderboard import Leaderboard, line_cell
+from .groups import Contest
+from .leaderboard import Leaderboard, Line, line_cell
 from .result_file import EvaluationReport
 from .yardsticks import yardstick_lines
 
@@ -24,39 +25,37 @@ if TYPE_CHECKING:
 
 _SIGNIFICANT = 0.05
 _WITH_INTERVAL = ("spearman", "recovered_gain")
-_LEFT = ("model", "bench", "reference", "metric", "reads", "scope", "skill")
-"""Left-aligned columns."""
+_WIDE = "retention"
+"""The core figure that tables of 80 columns leave out: Best-of-N and recovered gain say the same."""
+_LEFT = ("model", "group", "difference", "reference", "metric", "reads", "scope", "skill")
+"""Columns of names."""
 
 
-def print_wide(table: RenderableType) -> None:
-    """Print a table at its full width: a narrow terminal wraps lines, a narrow table would lose figures."""
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
-
-
-def report_table(report: EvaluationReport) -> Group:
+def report_table(report: EvaluationReport, wide: bool = False) -> Group:
     """Metrics of each model at each position, by reference; then, if there are any: paired differences between models,
-    corrupted captions, retrieval, costs."""
-    tables = [_metrics(report, reference) for reference in report.yardsticks]
+    corrupted captions, retrieval, costs. wide: with retention."""
+    tables = [_metrics(report, reference, wide) for reference in report.yardsticks]
     more = (_comparisons, report.comparisons), (_separation, report.separation), (_retrieval, report.retrieval)
     tables += [make(report) for make, rows in more if rows]
     if any(cost.step_seconds for cost in report.costs.values()):
         tables.append(_costs(report))
-    return Group(*tables)
+    return stacked(tables)
 
 
-def _metrics(report: EvaluationReport, reference: str) -> Table:
-    mark = report.yardsticks[reference]
+def _metrics(report: EvaluationReport, reference: str, wide: bool) -> Table:
+    mark, shown = report.yardsticks[reference], [name for name in CORE if wide or name != _WIDE]
     failed = f", {report.n_failed} failed" if report.n_failed else ""
     table = _plain(
-        title=f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
-        caption="±: half of the 95 % interval over prompts. (random): a random pick, (final): selection among finished "
+        f"{report.bench} against {reference}: {report.n_prompts} prompts x {report.n_candidates}{failed}",
+        "±: half of the 95 % interval over prompts. (random): a random pick, (final): selection among finished "
         "images, (oracle): selection by the reference itself. recovered gain: share of (final) - (random); n: "
         "candidates scored (+ unscored).",
+        "model",
+        "position",
+        *map(_narrow, shown),
+        "steps",
+        "n",
     )
-    headings = (METRICS[name].heading.replace(" ", "\n") for name in CORE)  # narrow enough for 80 columns
-    _head(table, "model", "position", *headings, "steps", "n")
     last = None
     for row in (row for row in report.rows if row.reference == reference):
         if last not in (None, row.model):
@@ -66,47 +65,54 @@ def _metrics(report: EvaluationReport, reference: str) -> Table:
         values = [
             number(getattr(row, metric))
             + (half_width(getattr(row, f"{metric}_ci")) if metric in _WITH_INTERVAL else "")
-            for metric in CORE
+            for metric in shown
         ]
         table.add_row(name, str(row.position), *values, str(row.cost_steps), _counts(row))
     table.add_section()
     lines = yardstick_lines(mark, report.n_candidates, report.steps)
     for key in ("random", "final", "oracle"):
         figures = lines[key].figures if key in lines else {}
-        table.add_row(f"({key})", "", *(number(figures.get(metric)) for metric in CORE), "", "")
+        table.add_row(f"({key})", "", *(number(figures.get(metric)) for metric in shown), "", "")
     return table
 
 
 def _comparisons(report: EvaluationReport) -> Table:
-    pairs = list(dict.fromkeys((row.model, row.other) for row in report.comparisons))
-    cells = {(row.reference, row.position, row.model, row.other): _interval(row) for row in report.comparisons}
     table = _plain(
-        title="differences in Spearman, paired by prompt",
-        caption="with 95 % bootstrap intervals over prompts; bold: the interval excludes 0",
+        "differences in Spearman, paired by prompt",
+        "with 95 % bootstrap intervals over prompts; bold: the interval excludes 0",
+        "difference",
+        "reference",
+        "position",
+        "Spearman",
     )
-    _head(table, "reference", "position", *(f"{model} - {other}" for model, other in pairs))
-    for reference, position in dict.fromkeys((row.reference, row.position) for row in report.comparisons):
-        table.add_row(reference, str(position), *(cells.get((reference, position, *pair), "-") for pair in pairs))
+    last = None
+    for row in sorted(report.comparisons, key=lambda row: (row.model, row.other, row.reference)):
+        pair = (row.model, row.other, row.reference)
+        if last not in (None, pair):
+            table.add_section()
+        names = ("", "") if pair == last else (f"{row.model} - {row.other}", row.reference)
+        table.add_row(*names, str(row.position), _interval(row))
+        last = pair
     return table
 
 
 def _separation(report: EvaluationReport) -> Table:
-    table = _plain("true against corrupted captions", "AUROC per kind of corruption; 0.5 is chance")
     kinds = list(dict.fromkeys(row.kind for row in report.separation))
     cells = {(row.model, row.position, row.kind): row.auroc for row in report.separation}
-    return _by_position(table, kinds, cells)
+    about = "AUROC per kind of corruption; 0.5 is chance"
+    return _by_position("true against corrupted captions", about, kinds, cells)
 
 
 def _retrieval(report: EvaluationReport) -> Table:
-    table = _plain("retrieval over the bench", "recall at k of latents by text, and of texts by latent")
     cells = {
         (row.model, row.position, f"{row.direction.replace('_', ' ')} @{row.k}"): row.recall for row in report.retrieval
     }
-    return _by_position(table, list(dict.fromkeys(heading for *_, heading in cells)), cells)
+    about = "recall at k of latents by text, and of texts by latent"
+    return _by_position("retrieval over the bench", about, list(dict.fromkeys(key[2] for key in cells)), cells)
 
 
-def _by_position(table: Table, headings: list[str], cells: dict[tuple[str, int, str], float | None]) -> Table:
-    _head(table, "model", "position", *headings)
+def _by_position(title: str, about: str, headings: list[str], cells: dict[tuple[str, int, str], float | None]) -> Table:
+    table = _plain(title, about, "model", "position", *(heading.replace(" ", "\n") for heading in headings))
     for model, position in dict.fromkeys((model, position) for model, position, _ in cells):
         values = (number(cells.get((model, position, heading))) for heading in headings)
         table.add_row(model, str(position), *values)
@@ -115,9 +121,15 @@ def _by_position(table: Table, headings: list[str], cells: dict[tuple[str, int, 
 
 def _costs(report: EvaluationReport) -> Table:
     table = _plain(
-        "cost of a score", "calls: denoiser calls beyond those before the position; steps: ms per score / ms per step"
+        "cost of a score",
+        "calls: denoiser calls beyond those before the position; steps: ms per score / ms per step",
+        "model",
+        "reads",
+        "calls",
+        "ms per score",
+        "ms per step",
+        "steps",
     )
-    _head(table, "model", "reads", "calls", "ms per score", "ms per step", "steps")
     for model, cost in report.costs.items():
         seconds = (cost.seconds_per_score, cost.step_seconds)
         figures = [number(None if value is None else 1000 * value) for value in seconds]
@@ -127,22 +139,20 @@ def _costs(report: EvaluationReport) -> Table:
 
 def comparison_table(comparison: ModelComparison) -> Table:
     """One line per reference, metric and position; bold where the difference is significant after Holm's correction."""
-    table = _plain(
-        _title(comparison), "95 % bootstrap intervals, paired by prompt; p: Holm over positions; bold: p < 0.05"
-    )
-    _head(table, "reference", "metric", "position", "A", "B", "A - B", "p")
+    about = "95 % bootstrap intervals, paired by prompt; p: Holm over positions; bold: p < 0.05"
+    table = _plain(_title(comparison), about, "reference", "metric", "position", "A", "B", "A - B", "p")
     for row in comparison.rows:
         style = "bold" if _better(row) or _worse(row) else None
         p_value = "-" if row.p_holm is None else f"{row.p_holm:.4f}"
         figures = (number(row.a), number(row.b), difference(row.difference, row.low, row.high), p_value)
-        table.add_row(escape(row.reference), METRICS[row.metric].heading, str(row.position), *figures, style=style)
+        table.add_row(row.reference, METRICS[row.metric].heading, str(row.position), *figures, style=style)
     return table
 
 
 def digest_table(comparison: ModelComparison) -> Table:
     """One line per reference and metric: at how many positions each model is better, and the middle position."""
-    table = _plain(_title(comparison), "better, worse: positions where Holm-corrected p < 0.05; --positions lists all")
-    _head(table, "reference", "metric", "better", "worse", "at", "A - B")
+    about = "better, worse: positions where Holm-corrected p < 0.05; --positions lists all"
+    table = _plain(_title(comparison), about, "reference", "metric", "better", "worse", "at", "A - B")
     for (reference, metric), group in groupby(comparison.rows, lambda row: (row.reference, row.metric)):
         rows = list(group)
         middle = min(rows, key=lambda row: abs(2 * row.position - rows[-1].position))
@@ -150,7 +160,7 @@ def digest_table(comparison: ModelComparison) -> Table:
         if middle.p_holm is None:
             counts = ("-" for _ in range(2))
         table.add_row(
-            escape(reference),
+            reference,
             METRICS[metric].heading,
             *counts,
             str(middle.position),
@@ -159,61 +169,81 @@ def digest_table(comparison: ModelComparison) -> Table:
     return table
 
 
-def board_table(board: Leaderboard) -> Table:
-    """The core figures, and the one sorted by with its intervals."""
-    shown = [name for name in board.columns if name in (*CORE, *COUNTS, board.sort)]
-    sort = ROW_FIGURES[board.sort].heading
-    caption = f"sorted by {sort}, its 95 % intervals over prompts in brackets; all figures: --format md"
-    table = _plain("leaderboard", caption)
-    _head(
-        table, "model", "bench", "position", "reference", *(ROW_FIGURES[name].heading for name in shown), no_wrap=True
-    )
-    for line in board.lines:
-        figures = (line_cell(line, name, name == board.sort) for name in shown)
-        names = (escape(line.model), escape(line.bench), str(line.position), escape(line.reference))
-        table.add_row(*names, *figures, style="italic" if line.yardstick else None)
-    return table
+def board_tables(board: Leaderboard, wide: bool = False) -> Group:
+    """A table per bench and reference: the figure sorted by, and core figures; wide: all, with ends of intervals."""
+    tables = []
+    for bench, reference in dict.fromkeys((line.bench, line.reference) for line in board.lines):
+        lines = [line for line in board.lines if (line.bench, line.reference) == (bench, reference)]
+        places = {line.position for line in lines if not line.yardstick}
+        contest = board.contests.get((bench, reference))
+        narrow = {board.sort, "cost_steps", *CORE} - {_WIDE}
+        figures = dict.fromkeys((board.sort, *board.columns))
+        shown = [name for name in figures if name in board.columns and (wide or name in narrow)]
+        where = f" at position {places.pop()}" if len(places) == 1 else ""
+        columns = ["model", *(["group"] if contest else ()), *(["position"] if where == "" else ())]
+        table = _plain(f"{bench}{where}, by {reference}", _about(board, contest), *columns, *map(_narrow, shown))
+        for line in lines:
+            names = {"model": line.model, "group": line.group, "position": str(line.position)}
+            cells = [*(names[column] for column in columns), *(_board_cell(line, name, wide) for name in shown)]
+            table.add_row(*cells, style="italic" if line.yardstick else None)
+        tables.append(table)
+    return stacked(tables)
 
 
-def agreement_table(agreement: HumanAgreement) -> Table:
-    """Agreement with human ratings by position, scope and skill."""
+def _about(board: Leaderboard, contest: Contest | None) -> str:
+    heading = ROW_FIGURES[board.sort].heading
+    about = f"sorted by {heading}, intervals of 95 % over prompts"
+    if contest is None:
+        return f"{about}; --wide has all figures"
+    about += "; models that share a letter cannot be told apart (paired t-tests, Holm, p < 0.05)"
+    if contest.smallest is not None:
+        about += (
+            f"; {contest.n_prompts} prompts show a difference of {contest.smallest:.2g} in {heading} with 80 % power"
+        )
+    return f"{about}; --wide has all figures"
+
+
+def _board_cell(line: Line, name: str, wide: bool) -> str:
+    if wide or name in COUNTS:
+        return line_cell(line, name)
+    return number(line.figures.get(name)) + half_width(line.intervals.get(name))
+
+
+def agreement_table(agreement: HumanAgreement, wide: bool = False) -> Table:
+    """Agreement with human ratings by position, scope and skill; wide: with the ends of intervals."""
     missing = agreement.n_rated - agreement.n_scored
     unscored = f", {missing} without a score" if missing else ""
+    positions = any(row.position is not None for row in agreement.rows)
     table = _plain(
         f"agreement with human ratings: {agreement.n_rated} rated images{unscored}",
-        "overall: all images; within: images of a prompt, mean over prompts; 95 % bootstrap intervals over prompts",
-    )
-    positions = any(row.position is not None for row in agreement.rows)
-    _head(
-        table,
+        "overall: all images; within: images of a prompt, mean over prompts; 95 % bootstrap intervals over prompts"
+        + ("" if wide else " (±: half)"),
         *(["position"] if positions else ()),
         "scope",
         "skill",
         "images",
-        *(METRICS[name].heading for name in STATISTICS),
+        *map(_narrow, STATISTICS),
     )
     for row in agreement.rows:
         place = [str(row.position)] if positions else []
-        figures = (with_ends(getattr(row, name), getattr(row, f"{name}_ci")) for name in STATISTICS)
-        table.add_row(*place, row.scope, escape(row.skill), str(row.n_images), *figures)
+        ends = ((getattr(row, name), getattr(row, f"{name}_ci")) for name in STATISTICS)
+        figures = (with_ends(*end) if wide else number(end[0]) + half_width(end[1]) for end in ends)
+        table.add_row(*place, row.scope, row.skill, str(row.n_images), *figures)
     return table
 
 
-def _plain(title: str, caption: str) -> Table:
-    return Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+def _narrow(figure: str) -> str:
+    """The heading of a figure, a word a line, so that tables fit 80 columns."""
+    return (METRICS.get(figure) or ROW_FIGURES[figure]).heading.replace(" ", "\n")
 
 
-def _head(table: Table, *headings: str, no_wrap: bool = False) -> None:
-    for heading in headings:
-        left = heading in _LEFT
-        table.add_column(heading, justify="left" if left else "right", no_wrap=no_wrap or heading == "model")
+def _plain(title: str, caption: str, *headings: str) -> Table:
+    return plain_table(*headings, title=title, caption=caption, left=_LEFT)
 
 
-def _interval(row: Comparison) -> str:
-    if row.difference is None or row.low is None or row.high is None:
-        return "-"
-    text = difference(row.difference, row.low, row.high)
-    return f"[bold]{text}[/bold]" if row.low > 0 or row.high < 0 else text
+def _interval(row: Comparison) -> Text:
+    excludes_0 = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+    return Text(difference(row.difference, row.low, row.high), "bold" if excludes_0 else "")
 
 
 def _counts(row: ResultRow) -> str:
@@ -221,7 +251,7 @@ def _counts(row: ResultRow) -> str:
 
 
 def _title(comparison: ModelComparison) -> str:
-    return escape(f"{comparison.bench}: A = {comparison.a}, B = {comparison.b}")
+    return f"{comparison.bench}: A = {comparison.a}, B = {comparison.b}"
 
 
 def _better(row: Difference) -> bool:

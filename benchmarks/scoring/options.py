@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ...errors import NbenchError, check_range
+from ...errors import NbenchError, check_range, one_line
 from ...options import panel
 from ...scorers.placement import CPU, Placement
 
@@ -18,8 +18,8 @@ def parse_batch_size(text: str) -> int | None:
     Raises:
         NbenchError: neither auto nor a number of 1 or more.
     """
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise NbenchError(f"--batch-size {text} is out of range: give auto, or 1 or more")
+    if text != "auto" and not (text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise NbenchError(f"--batch-size {one_line(text, 60)} is out of range: give auto, or 1 or more")
     return None if text == "auto" else int(text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...builders.build import BuildReport
 from ...builders.build import build as build_trajectories
 from ...builders.config import BuildConfig
 from ...builders.images.given import HUMAN
+from ...console import say
 from ...errors import NbenchError
 from ...jobs.options import EngineOptions
 from ...progress import BuildProgress
@@ -70,7 +70,7 @@ def _report_incomplete(bench: Bench) -> None:
     for name, table in bench.references.items():
         if name != HUMAN and _lacking(bench, table)[0]:
             way_out = how_to_add(bench, f"{name}=SCORER")
-            print(f"reference {name} lacks scores of new rows, which {way_out} adds", file=sys.stderr)
+            say(f"reference {name} lacks scores of new rows, which {way_out} adds", error=True)
 
 
 def list_references(bench: Bench) -> list[ReferenceRow]:

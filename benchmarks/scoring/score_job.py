@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ...errors import NbenchError
 from ...jobs.job import Context, JobError, Unit
 from ...jobs.records import Record
 from ...jobs.run import check_alone
@@ -83,10 +84,17 @@ class ScoreMaker:
         """Nothing: the shards are known."""
 
     def make(self, index: int, payload: Any, folder: Path) -> Unit:
-        """Score a shard; a thread reads its batches ahead."""
+        """Score a shard; a thread reads its batches ahead.
+
+        Raises:
+            JobError: the scorer cannot be used, or the bench is damaged.
+        """
         by_products, parts = ByProducts(embeddings={} if self.of.embeds else None), Parts(folder)
         batches, ahead = self.scorer.batches(index), self.of.options.ahead
-        table = self.scorer.table(prefetch(batches, ahead) if ahead else batches, self.context.advance, by_products)
+        try:
+            table = self.scorer.table(prefetch(batches, ahead) if ahead else batches, self.context.advance, by_products)
+        except NbenchError as error:
+            raise JobError(str(error)) from None
         if by_products.embeddings is not None:
             parts.write_embeddings(index, self.of.positions, by_products.embeddings)
         parts.write(index, table, dict(self.of.key))

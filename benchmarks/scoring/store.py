@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
+from ...console import TextConsole
 from ...errors import NbenchError
 from ...jobs.run import Run, check_alone, complete, run
 from ...jobs.store import LocalStore
@@ -222,7 +222,7 @@ class Store:
         ):
             if old not in (None, new):
                 note = f"{name} has changed since {self.path} was written: scoring everything again"
-                Console(stderr=True, quiet=not shown).print(note, markup=False, highlight=False, soft_wrap=True)
+                TextConsole(stderr=True, quiet=not shown).print(note, soft_wrap=True)
 
     def _metadata(self) -> dict[str, Any]:
         """The metadata of the existing table; empty if there is none."""

@@ -22,6 +22,8 @@ FILE_COLUMNS = ("file_name", "file", "image")
 RATING = "rating"
 _KEY = re.compile(r"((?:.*/|)[^.]+)(\.[^/]*)")
 """A member of a sample: its key is the path up to the first dot of the name."""
+_META = re.compile(r"__[^/]*__(/|$)")
+"""Members about the archive, which are in no sample."""
 _MAX_TEXT = 2**20
 """Largest caption in a tar shard, in bytes."""
 
@@ -68,10 +70,15 @@ def _tabled(folder: Path, captions: Path) -> ImageSource:
         return _content(root / names[candidate]) if candidate < len(names) else None
 
     def ratings() -> Iterator[Sequence[float]]:
-        for row in table.read([RATING]):
-            yield _numbers(row.get(RATING), per_row, str(captions))
+        for number, (row, names) in enumerate(zip(table.read([RATING]), files, strict=True), 1):
+            means = _numbers(row.get(RATING), len(names), f"{captions} row {number}")
+            yield means + [math.nan] * (per_row - len(means))
 
-    return ImageSource(table, per_row, read, ratings=ratings if RATING in table.columns else None)
+    if RATING not in table.columns:
+        return ImageSource(table, per_row, read)
+    for _ in ratings():  # what does not fit is found before the work
+        pass
+    return ImageSource(table, per_row, read, ratings=ratings)
 
 
 def _paired(folder: Path) -> ImageSource:
@@ -82,7 +89,7 @@ def _paired(folder: Path) -> ImageSource:
 
     def rows(names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         for path in paths:
-            text = path.with_suffix(".txt").read_text("utf-8", errors="replace")
+            text = _decoded(path.with_suffix(".txt").read_bytes(), str(path.with_suffix(".txt")))
             yield {"id": path.stem, "prompt": " ".join(text.split())}
 
     table = Table("folder", str(folder), ("id", "prompt"), rows, len(str(len(paths))))
@@ -91,21 +98,25 @@ def _paired(folder: Path) -> ImageSource:
 
 def _tars(paths: Sequence[Path], place: str, column: str | None) -> ImageSource:
     """The images of tar shards: one pass over the headers records where each is, and `read` reads one."""
-    places, rows = list[tuple[Path, int, int]](), list[dict[str, Any]]()
+    places, rows = list[tuple[Path, tarfile.TarInfo]](), list[dict[str, Any]]()
     for path in paths:
         for key, members in _groups(path):
             image = next((members[suffix] for suffix in SUFFIXES if suffix in members), None)
+            pictures = [member.name for suffix, member in members.items() if suffix.endswith(SUFFIXES)]
+            dotted = next((name for name in pictures if not name.rpartition("/")[2].startswith(".")), None)
+            if image is None and dotted is not None:
+                raise NbenchError(
+                    f"{path}: the key of {one_line(dotted)} ends at its first dot, so it is no image of a sample: "
+                    "rename it without other dots"
+                )
             if image is not None:
                 rows.append({"id": key, **_caption(path, members, column)})
-                places.append((path, image.offset_data, image.size))
+                places.append((path, image))
     if not rows:
         raise NbenchError(f"{place} has no images: its tars need key.jpg (png, webp) beside key.txt or key.json")
 
     def read(row: int, candidate: int) -> bytes:
-        path, start, size = places[row]
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(min(size, MAX_BYTES + 1))
+        return _member(*places[row], MAX_BYTES + 1)
 
     table = Table(
         "webdataset", place, ("id", column or "prompt"), lambda names: iter(rows), len(str(len(rows))), ours=False
@@ -120,7 +131,7 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 match = _KEY.fullmatch(member.name)
-                if match is None or not member.isreg():
+                if match is None or _META.match(member.name) or not member.isreg():
                     continue
                 sample, kind = match[1], match[2].lower()
                 if sample != key and members:
@@ -152,9 +163,25 @@ def _caption(path: Path, members: Mapping[str, tarfile.TarInfo], column: str | N
 
 
 def _text(path: Path, member: tarfile.TarInfo) -> str:
+    return _decoded(_member(path, member, _MAX_TEXT), f"{path}: {member.name}")
+
+
+def _decoded(text: bytes, place: str) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise NbenchError(f"{one_line(place)} is not UTF-8 ({reason_of(error)}): convert it") from None
+
+
+def _member(path: Path, member: tarfile.TarInfo, limit: int) -> bytes:
+    """At most `limit` bytes of a member, without reading the archive up to it."""
     with path.open("rb") as file:
+        if member.issparse():  # its bytes are not one after the other
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                content = tar.extractfile(member)
+                return content.read(limit) if content else b""
         file.seek(member.offset_data)
-        return file.read(min(member.size, _MAX_TEXT)).decode("utf-8", errors="replace")
+        return file.read(min(member.size, limit))
 
 
 def _content(path: Path) -> bytes | None:
@@ -183,8 +210,16 @@ def _names(value: object, place: str) -> list[str]:
 
 
 def _numbers(value: object, count: int, place: str) -> list[float]:
+    """The ratings of the `count` images of a row; NaN where there is none."""
+    items = _listed(value)
     try:
-        ratings = [math.nan if is_missing(item) else float(item) for item in _listed(value)]
+        if any(isinstance(item, bool) for item in items):
+            raise TypeError
+        ratings = [math.nan if is_missing(item) else float(item) for item in items]
     except (TypeError, ValueError):
         raise NbenchError(f"{place}: {RATING} {one_line(str(value))} is not a number: fix it") from None
-    return (ratings + [math.nan] * count)[:count]
+    if all(math.isnan(rating) for rating in ratings):
+        return [math.nan] * count
+    if len(ratings) != count:
+        raise NbenchError(f"{place}: {len(ratings)} ratings of {count} images: give one per image, null where none is")
+    return ratings

@@ -19,6 +19,7 @@ from ..prompts.hub import NAMES, is_hub_name
 from .files import image_files
 from .hub import hub_images
 from .source import ChosenImages, ImageSource, choose_images
+from .world import PREFIX, world_images
 
 HUMAN = "human"
 """The score table of human ratings; higher means that an image shows its prompt better."""
@@ -68,6 +69,8 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
 
 def _open(config: BuildConfig) -> ImageSource:
     source = str(config.images)
+    if source.startswith(PREFIX):
+        return world_images(source)
     if on_hub(source):
         return hub_images(source, config.image_columns)
     if config.image_columns:

@@ -126,7 +126,10 @@ def load_image(data: bytes | None, size: tuple[int, int]) -> np.ndarray:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # grey levels of 16 bits, which Pillow would cut off at 255
-            upright = Image.fromarray((np.asarray(upright, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+            levels, clear = np.asarray(upright, np.float64), image.info.get("transparency")
+            upright = Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
+            if isinstance(clear, int):
+                upright.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
         whole = upright.convert("RGBA")
     except UnidentifiedImageError:
         raise ValueError(f"image is none of {', '.join(FORMATS)}") from None

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ...errors import check_range
+from ...errors import MOST_STEPS, NbenchError, check_range
 from ...options import Argument, Option, panel
 from ...shards.positions import parse_positions
+from ...shards.storage import is_same
 
 _files, _data_set = panel("Files"), panel("Data set")
 
@@ -51,6 +52,8 @@ class ImportConfig:
     fresh: Annotated[bool, Option("Start over, or resume an interrupted import.", flag="--fresh/--resume")] = False
 
     def __post_init__(self) -> None:
-        check_range("--steps", self.steps)
+        check_range("--steps", self.steps, high=MOST_STEPS)
         check_range("--rows-per-shard", self.rows_per_shard)
+        if is_same(self.out, self.folder):
+            raise NbenchError(f"--out {self.out} is the folder of the files to import: give another")
         parse_positions(self.positions, self.steps)  # refuses positions beyond the run

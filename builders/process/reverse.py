@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import NbenchError
+from ...pipelines.aliases import WORLD_PIPELINES
 from ...pipelines.find import load_pipeline, resolve_pipeline, scheduler_spec
 from ...pipelines.generate import Trajectories, generate
 from ...shards.dataset import DatasetFolder
@@ -65,7 +66,7 @@ class Reverse:
     def count(self, image_size: tuple[int, int]) -> Count:
         """The number of prompts, which are read unless it is known."""
         request, n = self.config.prompt_request, self.config.n_candidates
-        png_share = WORLD_PNG_SHARE if self.config.pipeline == "shapes" else PNG_SHARE
+        png_share = WORLD_PNG_SHARE if self.config.pipeline in WORLD_PIPELINES else PNG_SHARE
         published = published_prompts(request)
         if published is not None:
             return count_known(request, published, n, png_share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ...shards.schema import SKILL_LEVELS
 from .files import SUFFIXES, file_table, stdin_table
 from .hub import NAMES, hub_table, is_hub_name
 from .request import WORLD, PromptRequest
-from .rows import Prompt, Table, table_prompts
+from .rows import Prompt, Table, table_prompts, unread_note
 
 __all__ = [
     "WORLD",
@@ -69,7 +69,9 @@ def choose(request: PromptRequest, prompts: Iterable[Prompt], table: Table) -> P
     Raises:
         NbenchError: as `load_prompts`.
     """
-    return _Choice(request, table.place).of(prompts, table.source)
+    chosen = _Choice(request, table.place).of(prompts, table.source)
+    note = unread_note(table) if table.ours else None
+    return replace(chosen, notes=(*chosen.notes, note)) if note else chosen
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import NbenchError, reason_of
+from ...errors import NbenchError, one_line, reason_of
 from .rows import Table
 from .text_rows import DELIMITERS, JSON_LINES, json_rows, opened, separated
 
@@ -69,6 +69,8 @@ def _parquet(path: Path, place: str) -> Table:
 
     with _reading(place), pq.ParquetFile(path) as file:
         columns, count = tuple(file.schema_arrow.names), file.metadata.num_rows
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
+        raise NbenchError(f"{place} has two columns {one_line(twice)}: rename or remove one")
     return Table("file", place, columns, read, _digits(count, place))
 
 

@@ -13,15 +13,12 @@ from typing import Any
 from ...errors import NbenchError, reason_of
 from ...shards.schema import SKILL_LEVELS, Tags
 from .rows import Table
+from .tags import SKILLS
 
 NAMES = {
     "genai-bench": "BaiqiL/GenAI-Bench",
     "genai-bench-527": "zhiqiulin/GenAI-Bench-527",
     "cc12m": "CaptionEmporium/conceptual-captions-cc12m-llavanext",
-}
-SKILLS = {
-    "basic": ("attribute", "scene", "spatial relation", "action relation", "part relation"),
-    "advanced": ("counting", "comparison", "differentiation", "negation", "universal"),
 }
 _JSON_REPOS = ("BaiqiL/GenAI-Bench-1600", "zhiqiulin/GenAI-Bench-527")
 """Repositories of image archives, with the prompts in two JSON files."""

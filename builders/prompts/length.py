@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import NbenchError, failure_of
 from .rows import Prompt
 
 _AT_ONCE = 1000
@@ -17,6 +18,9 @@ def count_too_long(prompts: Sequence[Prompt], limits: Sequence[TokenLimit]) -> i
     """How many prompts are cut by all text encoders of a pipeline.
 
     Of several encoders (FLUX: CLIP with 77 tokens, T5 with 512) the one that reads most counts.
+
+    Raises:
+        NbenchError: a tokenizer does not take them.
     """
     return sum(
         sum(
@@ -36,7 +40,13 @@ def too_long_note(prompts: Sequence[Prompt], limits: Sequence[TokenLimit]) -> st
 
 
 def _cut(prompts: Sequence[Prompt], tokenizer: Any, most: int) -> list[bool]:
-    tokens = tokenizer([prompt.text for prompt in prompts], truncation=False, padding=False, verbose=False)["input_ids"]
+    texts = [prompt.text for prompt in prompts]
+    try:
+        tokens = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+    except Exception as error:  # tokenizers raise whatever they like
+        raise NbenchError(
+            f"{type(tokenizer).__name__} does not take the prompts ({failure_of(error)}): check its files"
+        ) from error
     return [len(ids) > most for ids in tokens]
 
 

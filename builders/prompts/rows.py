@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import NbenchError, one_line
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS, Corruptions, Tags
+from .tags import SKILL_COLUMNS, listed_skills, unread_tags, written_tags
 from .text_rows import is_missing, json_object
 
-_SKILLS = {level: f"{level}_skills" for level in SKILL_LEVELS}
 _TAGS: TypeAdapter[Tags] = TypeAdapter(Tags)
 _CORRUPTIONS: TypeAdapter[Corruptions] = TypeAdapter(Corruptions)
 
@@ -59,7 +58,7 @@ def table_prompts(table: Table, prompt_column: str | None = None, id_column: str
     for name in filter(None, (prompt_name if table.columns else None, id_column)):
         if name not in table.columns:
             raise _missing(table.place, name, table.columns)
-    names = (prompt_name, id_name, table.tags, *_SKILLS.values(), "corruptions")
+    names = (prompt_name, id_name, *_tag_columns(table), "corruptions")
     for number, row in enumerate(table.read([name for name in names if name in table.columns])):
         place = f"{table.place} row {number + 1}"
         if prompt_name not in row:
@@ -82,9 +81,11 @@ def _missing(place: str, name: str, columns: Sequence[str] | Mapping[str, Any]) 
 
 def _plain(value: object, place: str, what: str, kinds: tuple[type, ...] = (str, int, float)) -> str:
     """A text, or a number as text; invalid Unicode is refused here, not when a shard is written."""
-    if not isinstance(value, kinds):
+    if not isinstance(value, kinds) or isinstance(value, bool):
         raise NbenchError(f"{place}: the {what} is {type(value).__name__}, not text: choose another column")
     text = str(value)
+    if "\0" in text:
+        raise NbenchError(f"{place}: the {what} has a NUL character: write the file as UTF-8 text")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -92,15 +93,27 @@ def _plain(value: object, place: str, what: str, kinds: tuple[type, ...] = (str,
     return text
 
 
+def _tag_columns(table: Table) -> tuple[str, ...]:
+    return (table.tags, *SKILL_COLUMNS.values())
+
+
+def unread_note(table: Table) -> str | None:
+    """A note about columns that look like tags, but are not read as such; None if there are none."""
+    unread = unread_tags(table.columns, (table.prompt, table.id, *_tag_columns(table)))
+    if not unread:
+        return None
+    return f"{table.place}: column {one_line(', '.join(unread))} is not read; prompts have their skills in {table.tags}"
+
+
 def _tags(row: Mapping[str, Any], table: Table, place: str) -> Tags | None:
     if table.tags in row:
         value = row[table.tags]
-        if isinstance(value, str) and table.ours:
-            value = json_object(value, f"{place}, column {table.tags}")
+        if table.ours:
+            value = written_tags(value, f"{place}, column {table.tags}")
         if isinstance(value, Mapping) and set(value) == set(SKILL_LEVELS):
             value = None if _empty(value) else {level: value[level] or [] for level in SKILL_LEVELS}
-    elif all(name in row for name in _SKILLS.values()):
-        value = {level: _skills(row[name]) for level, name in _SKILLS.items()}
+    elif any(name in row for name in SKILL_COLUMNS.values()):
+        value = {level: listed_skills(row.get(name)) for level, name in SKILL_COLUMNS.items()}
     else:
         return None
     return _checked(value, _TAGS, SKILL_LEVELS, table, f"{place}: {table.tags}")
@@ -118,13 +131,6 @@ def _corruptions(row: Mapping[str, Any], table: Table, place: str) -> Corruption
 def _empty(value: Mapping[str, Any]) -> bool:
     """Whether all values are null, as tables store a missing object."""
     return bool(value) and all(item is None for item in value.values())
-
-
-def _skills(value: object) -> object:
-    """Skills as a list; some tables store them as text: `a, b`, `["a", "b"]` or `['a', 'b']`."""
-    if not isinstance(value, str):
-        return value or []
-    return [name for part in re.split("[,;|]", value.strip(" []")) if (name := part.strip(" '\""))]
 
 
 def _checked(value: Any, form: TypeAdapter[Any], keys: Sequence[str], table: Table, what: str) -> Any:

@@ -46,6 +46,11 @@ def separated(text: TextIO, delimiter: str, place: str) -> tuple[list[str], Iter
     by_lines = delimiter == "\t" and not _is_quoted_tsv(text, place)
     lines = _tab_separated(text) if by_lines else _quoted(text, delimiter, place)
     header = next((cells for cells in lines if cells), [])
+    other = next((mark for mark in ";\t" if delimiter == "," and len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise NbenchError(
+            f"{place} separates its cells by {other!r}: write it with commas, or tabs and the ending .tsv"
+        )
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
         raise NbenchError(f"{place} has two columns {one_line(twice)}: rename or remove one")
@@ -59,6 +64,8 @@ def _rows(lines: Iterator[list[str]], header: Sequence[str], place: str) -> Iter
         if len(cells) < len(header):
             problem = f"{place} row {number} has fewer cells than the header ({len(cells)} of {len(header)})"
             raise NbenchError(f"{problem}: add the empty ones")
+        if cells == header:
+            raise NbenchError(f"{place} row {number} repeats the header: remove it")
         yield cells
 
 

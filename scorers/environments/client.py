@@ -6,7 +6,6 @@ import http.client
 import json
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
+from ...console import say
 from ...errors import NbenchError, failure_of, one_line
 from .messages import (
     LARGEST_REPLY,
@@ -160,7 +160,7 @@ class Servers:
 
     def _hello(self, server: Connections) -> Hello:
         try:
-            header, _ = _post(server, json.dumps(self._request).encode() + b"\n")
+            header, _ = _post(server, [_line(self._request)])
         except _Unreachable as error:
             raise NbenchError(f"{error}: start `nbench serve-scorer` there") from None
         if "error" in header:
@@ -169,17 +169,17 @@ class Servers:
         return read_hello(header.get("hello"), server.url)
 
     def _call(self, call: Call) -> np.ndarray:
-        header, body = call.header() | {"info": self._request["info"]}, b""
+        header, body = call.header() | {"info": self._request["info"]}, list[memoryview]()
         if call.inputs is not None:
             values, header["inputs"] = input_array(call.inputs)
-            body = values.cpu().contiguous().numpy().tobytes()
-        header, answer = self._post_to_any(json.dumps(header).encode() + b"\n" + body)
+            body = [values.cpu().contiguous().numpy().data.cast("B")] if values.numel() else []
+        header, answer = self._post_to_any([_line(header), *body])
         try:
             return reply_array(header, answer)
         except NotTheProtocol as error:
             raise NbenchError(f"{self._servers[0].url} broke the protocol with {error}") from None
 
-    def _post_to_any(self, data: bytes) -> tuple[dict[str, Any], bytearray]:
+    def _post_to_any(self, data: Sequence[memoryview]) -> tuple[dict[str, Any], bytearray]:
         """The reply of a free server; one that cannot be reached gets no more requests."""
         while (server := self._free.get()) is not None:
             try:
@@ -190,7 +190,7 @@ class Servers:
                     if not self._working:
                         self._free.put(None)
                         raise NbenchError(f"{error}: start it again, then run the command again") from None
-                print(f"{error}: going on with the other servers", file=sys.stderr)
+                say(f"{error}: going on with the other servers", error=True)
                 continue
             except BaseException:
                 self._free.put(server)
@@ -205,12 +205,13 @@ class _Unreachable(Exception):
     """No answer from a server after all attempts."""
 
 
-def _post(server: Connections, data: bytes) -> tuple[dict[str, Any], bytearray]:
-    """The reply of a server."""
+def _post(server: Connections, data: Sequence[memoryview]) -> tuple[dict[str, Any], bytearray]:
+    """The reply of a server to a request in pieces, which are not copied together."""
+    length = {"Content-Length": str(sum(piece.nbytes for piece in data))}
     for pause in _PAUSES:
         time.sleep(pause)
         try:
-            status, reply = server.request("POST", "", data, most=LARGEST_REPLY + LONGEST_LINE)
+            status, reply = server.request("POST", "", data, length, LARGEST_REPLY + LONGEST_LINE)
         except TimeoutError:
             silence = f"{server.url} did not answer for {timeout_seconds():g} seconds"
             raise NbenchError(f"{silence}: use a smaller --batch-size, or set {TIMEOUT} to more seconds") from None
@@ -221,6 +222,10 @@ def _post(server: Connections, data: bytes) -> tuple[dict[str, Any], bytearray]:
             return _parsed(server.url, status, reply)
         reason = f"status {status}"
     raise _Unreachable(f"no answer from {server.url} after {len(_PAUSES)} attempts ({reason})")
+
+
+def _line(header: Mapping[str, Any]) -> memoryview:
+    return memoryview(json.dumps(header).encode() + b"\n")
 
 
 def _parsed(url: str, status: int, reply: bytearray) -> tuple[dict[str, Any], bytearray]:

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...console import say
 from ...errors import NbenchError, failure_of, one_line
 from . import worker
 from .messages import (
@@ -98,7 +98,7 @@ class WorkerProcess:
                 deaths += 1
                 if deaths > 1:
                     raise NbenchError(f"scorer {self._label}: its process ended again: {death}") from None
-                print(f"scorer {self._label}: its process ended and is started again: {death}", file=sys.stderr)
+                say(f"scorer {self._label}: its process ended and is started again: {death}", error=True)
             except NotTheProtocol as error:
                 self._stop()
                 raise NbenchError(f"scorer {self._label}: its process broke the protocol with {error}") from None

@@ -16,18 +16,18 @@ from ...benchmarks.scoring.references import build
 from ...builders.config import BuildConfig
 from ...training.config import TrainConfig
 from ...training.noisyclip import train as train_noisyclip
-from . import clip, denoiser, vae, vqa
+from . import clip, denoiser, unet, vae, vqa
 from .card import write_card
-from .figures import answers, shortfalls, timeline
+from .figures import answers, second_generator, shortfalls, timeline
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 NCC_PROMPTS = 4000
 BENCH_PROMPTS = 200
-MODELS = ("pipeline", "clip", "vqa", "noisyclip")
+MODELS = ("pipeline", "unet", "clip", "vqa", "noisyclip")
 
 
 def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str, float]]:
-    """Train in `work`, then copy the four models and their logs to `out`; returns the figures.
+    """Train in `work`, then copy the five models and their logs to `out`; returns the figures.
 
     Args:
         scale: share of the full steps and rows, to try the recipe out.
@@ -49,6 +49,9 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         "vqa": lambda to: vqa.train(to, work / "clip", many(1600)),
         "pipeline": lambda to: denoiser.train(
             to, work / "clip", work / "vae", many(11_000), cached=max(256, many(150_000))
+        ),
+        "unet": lambda to: unet.train(
+            to, work / "clip", work / "vae", many(unet.STEPS), cached=max(256, many(unet.CACHED))
         ),
         "ncc": build_ncc,
         "noisyclip": train_on_ncc,
@@ -76,7 +79,9 @@ def measure(work: Path, out: Path, prompts: int, seconds: dict[str, int]) -> dic
     """The figures of the models in `out`, written to its `figures.json` and model card."""
     bench = work / "bench"
     build(BuildConfig("genai-bench", pipeline=str(out / "pipeline"), out=bench, limit=prompts, references=()))
-    figures = answers(out) | timeline(bench, out, work / "results")
+    second = work / "bench-unet"
+    build(BuildConfig("genai-bench", str(out / "unet"), second, limit=prompts, positions="50", references=()))
+    figures = answers(out) | timeline(bench, out, work / "results") | {"unet": second_generator(second, out)}
     (out / "figures.json").write_text(json.dumps(figures | {"seconds": seconds}, indent=2) + "\n")
     write_card(out, figures, seconds)
     return figures

@@ -21,7 +21,9 @@ to test it, without a GPU or a download. It is of no use for real images.
 | folder | class | what it is |
 |---|---|---|
 | `pipeline` | `StableDiffusion3Pipeline` | the generator: 16x16x4 latents, flow matching, classifier-free guidance |
-| `clip` | `CLIPModel` | twin towers; its text tower is also the generator's first text encoder |
+| `unet` | `StableDiffusionPipeline` | a second generator (`--pipeline shapes-unet`) on the same latents: a UNet that \
+predicts noise, DDIM, cosine schedule |
+| `clip` | `CLIPModel` | twin towers; its text tower is also the first text encoder of both generators |
 | `vqa` | `BlipForQuestionAnswering` | answers yes or no; VQAScore is its P("yes") |
 | `noisyclip` | `CLIPModel` | `clip` with the image tower fine-tuned on previews of noisy latents, positions 20 to 30, \
 towards what `clip` holds of the final images |
@@ -42,6 +44,8 @@ Share of rendered scenes in which the true caption beats the corrupted one (CLIP
 
 Of the images generated for the bench ({prompts:.0f} prompts x {candidates:.0f}), {right:.1%} are exactly what was
 asked for, by comparison with drawn templates; the VQA model says yes to {yes:.1%}, and is right about {agreed:.1%}.
+Of those of `unet` ({second[prompts]:.0f} prompts x {second[candidates]:.0f}) {second[right]:.1%} are right; the VQA \
+model says yes to {second[yes]:.1%}, and is right about {second[agreed]:.1%}.
 Agreement with VQAScore (mean within-prompt Spearman): frozen CLIP on the final image {image:.3f}; on previews, by
 position:
 
@@ -72,6 +76,7 @@ def write_card(out: Path, figures: dict[str, Figures], seconds: dict[str, int]) 
         clip=row(figures["clip"], kinds),
         vqa=row(figures["vqa"], kinds),
         **figures["bench"],
+        second=figures["unet"],
         positions=" | ".join(shown),
         positions_rule="---|" * len(shown),
         clip_previews=row(figures["clip_previews"], shown),

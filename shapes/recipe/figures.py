@@ -15,7 +15,7 @@ from ...benchmarks.evaluate_config import EvaluateConfig
 from ...benchmarks.scoring.score import score_bench, score_metadata
 from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer
-from ...shards.reader import open_bench
+from ...shards.reader import Bench, open_bench
 from ...shards.scores import reference_path, write_scores
 from ..grammar import CORRUPTION_KINDS, corrupt, parse, scenes
 from ..render import render
@@ -86,8 +86,19 @@ def timeline(folder: Path, weights: Path, results: Path) -> dict[str, Figures]:
         name: {str(row.position): float(getattr(row, field) or 0.0) for row in paired}
         for name, field in (("lead", "difference"), ("lead_low", "low"), ("lead_high", "high"))
     }
-    image = metrics.mean_over_prompts(metrics.spearman(scores["clip"], scores["vqascore"]))
-    yes = scores["vqascore"].ravel() > YES
+    image = float(metrics.mean_over_prompts(metrics.spearman(scores["clip"], scores["vqascore"])))
+    return {"bench": _shares(bench, scores["vqascore"]) | {"image": image}} | agreement | lead
+
+
+def second_generator(folder: Path, weights: Path) -> Figures:
+    """Of the bench of the second generator in `folder`: its size, and the shares "yes", "right" and "agreed"."""
+    bench = open_bench(folder)
+    table = score_bench(bench, VQAScorer(weights / "vqa"), [bench.info.steps])
+    return _shares(bench, table["score"].to_numpy())
+
+
+def _shares(bench: Bench, vqa_scores: np.ndarray) -> Figures:
+    yes = vqa_scores.ravel() > YES
     right = np.concatenate(
         [
             matches(batch.images, [parse(text) for text in batch.prompts])
@@ -96,8 +107,8 @@ def timeline(folder: Path, weights: Path, results: Path) -> dict[str, Figures]:
         ]
     )
     size = {"prompts": bench.info.n_prompts, "candidates": bench.info.candidates}
-    shares = {"yes": yes.mean(), "right": right.mean(), "agreed": (yes == right).mean(), "image": image}
-    return {"bench": {name: float(value) for name, value in (size | shares).items()}} | agreement | lead
+    shares = {"yes": yes.mean(), "right": right.mean(), "agreed": (yes == right).mean()}
+    return {name: float(value) for name, value in (size | shares).items()}
 
 
 def shortfalls(figures: dict[str, Figures]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ...errors import printable
 from ..features import dataset_features
 from ..positions import describe_positions
 from ..row_columns import arrow_schema
@@ -46,6 +47,14 @@ The method is that of [arXiv 2512.08505](https://arxiv.org/abs/2512.08505); nben
   url     = {https://arxiv.org/abs/2512.08505}
 }
 ```"""
+_WORLD = ("shapes", "shapes-unet")
+"""The pipelines of the embedded world."""
+_INPUTS = {
+    "preview": "previews of noisy latents",
+    "latent": "noisy latents",
+    "x0": "estimates of the finished latent",
+    "x0_preview": "previews of estimates of the finished latent",
+}
 _UNKNOWN_LICENCE = "nbench does not know their licence; the publisher has to state it."
 
 
@@ -87,7 +96,7 @@ def model_card(recipe: Mapping[str, Any], repo_id: str, existing: str = "") -> s
         rows = [(f"`{key}`", _code(value)) for key, value in recipe.items() if key != "preview"]
         recipe_text = f"""
 
-A NoisyCLIP: CLIP with its image tower fine-tuned on previews of noisy latents.
+A NoisyCLIP: a model fine-tuned on {_INPUTS.get(recipe.get("input", "preview"), "noisy latents")}.{_opening(recipe)}
 
 ## How it was made
 
@@ -111,6 +120,14 @@ is meant for comparing candidates of one prompt, not for judging people or filte
 
 {_CITATION}"""
     return merge(front, text, existing)
+
+
+def _opening(recipe: Mapping[str, Any]) -> str:
+    """How to open a model that stock transformers cannot use: it is told the noise level."""
+    if recipe.get("noise_level", "none") == "none":
+        return ""
+    return """ It is told the noise level of its input, so open it
+with `nbench.scorers.dual_encoder.open_dual_encoder(FOLDER)`: the stock class would leave that out."""
 
 
 def results_card(results: Sequence[Mapping[str, Any]], repo_id: str, tables: bool, existing: str = "") -> str:
@@ -229,7 +246,7 @@ for batch in bench.batches(positions=[{info.stored[-1]}], images=True):
 def _rights(info: DatasetInfo) -> str:
     source = _source(info)
     prompts = source[2] if source else f"The prompts: {_UNKNOWN_LICENCE}"
-    if _pipeline(info) == "shapes":
+    if _pipeline(info) in _WORLD:
         images = "Latents and images come from nbench's embedded world: Apache-2.0."
     else:
         images = (
@@ -252,7 +269,7 @@ def _license(info: DatasetInfo) -> str:
     source = _source(info)
     if source is None:
         return "unknown"
-    return source[1] if _pipeline(info) == "shapes" or source[1] != "apache-2.0" else "other"
+    return source[1] if _pipeline(info) in _WORLD or source[1] != "apache-2.0" else "other"
 
 
 def _source(info: DatasetInfo) -> tuple[str, str, str] | None:
@@ -284,4 +301,4 @@ def _code(value: object) -> str:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))

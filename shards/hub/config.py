@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from ...errors import NbenchError, check_range
-from ...options import Argument, Option
+from ...options import Argument, Option, Place
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class PublishConfig:
         NbenchError: a value is invalid.
     """
 
-    path: Annotated[Path, Argument("Folder: a data set, a model or results.")]
+    path: Annotated[Place, Argument("Folder: a data set, a model or results; or the URL of a data set.")]
     repo_id: Annotated[str, Argument("Repository on the Hub: user/name.", flag="repo")]
     private: Annotated[bool, Option("Create a private repository.")] = False
     revision: Annotated[str, Option("Branch; created if missing.")] = "main"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ...errors import NbenchError, reason_of
 from ..dataset import INFO_FILE
 from ..reader import open_bench
+from ..storage import Location
 from .card import dataset_card, model_card, results_card
 
 CARD = "README.md"
@@ -24,17 +25,28 @@ _RESULT, _PROVENANCE = {"bench", "model", "rows"}, {"nbench_version", "provenanc
 
 
 @dataclass(frozen=True)
+class Remote:
+    """A file at a URL."""
+
+    location: Location
+    name: str
+
+
+@dataclass(frozen=True)
 class PublishedFile:
-    """A file to send: its path in the repository, its content (path or bytes), size in bytes and hash."""
+    """A file to send: its path in the repository, its content (path, bytes or at a URL), size in bytes and hash."""
 
     path: str
-    source: Path | bytes
+    source: Path | bytes | Remote
     bytes: int
     sha256: str
 
     def git_blob(self) -> str:
         """Its git blob id, which the Hub records for small files."""
-        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        if isinstance(self.source, Remote):
+            data = self.source.location.read(self.source.name)
+        else:
+            data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
@@ -62,7 +74,10 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
     """
     if not folder.is_dir():
         raise NbenchError(f"no folder {folder}: name one with a data set, a model or results")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = sorted(folder.rglob("*"))
+    if links := [path for path in found if path.is_symlink() and path.is_dir()]:
+        raise NbenchError(f"{links[0]} links to a folder, whose files would be left out: replace it by the folder")
+    paths = {path.relative_to(folder).as_posix(): path for path in found if path.is_file()}
     own = {name: path for name, path in paths.items() if name != CARD and not _private(name)}
     _refuse_links_out(folder, [*own.values(), *([paths[CARD]] if CARD in paths else [])])
     recorded: dict[str, str] = {}
@@ -72,6 +87,8 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
         info = open_bench(folder).info
         recorded = {record.path: record.sha256 for record in info.shards if record}
         own = {name: path for name, path in own.items() if name in recorded or not name.startswith("data/")}
+        if lost := sorted(recorded.keys() - own.keys()):
+            raise NbenchError(f"shard {folder / lost[0]} is missing: run the same `nbench build` command to repair it")
         kind, card = "data set", partial(dataset_card, info, repo_id)
     elif "config.json" in own:
         kind, card = "model", partial(model_card, _recipe(folder, own), repo_id)
@@ -116,7 +133,7 @@ def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
 
 def _recipe(folder: Path, own: dict[str, Path]) -> dict[str, Any]:
     """A model's training.json; empty if there is none."""
-    if (folder / "checkpoint.pt").exists():
+    if (folder / "checkpoint.pt").exists() or any(folder.glob("checkpoint-*")):
         raise NbenchError(f"{folder} is half trained: run the same `nbench train` command again to finish it")
     if not any(name.endswith(".safetensors") for name in own):
         raise NbenchError(f"{folder} has no weights as safetensors: save the model there with save_pretrained")

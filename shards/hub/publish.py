@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import NbenchError
+from ...console import say
+from ...errors import NbenchError, printable
 from ..dataset import INFO_FILE
 from .config import PublishConfig
+from .from_url import on_this_machine, pack_url
 from .package import CARD, Package, PublishedFile, pack
 from .upload import WritableRepo
 
@@ -43,7 +46,8 @@ class PublishReport:
         """The files with their sizes, those left out, and the card."""
         lines = [f"{file.bytes:>15,}  {file.path}" for file in self.files]
         lines += [f"{'not sent':>15}  {path}" for path in self.left_out]
-        return "\n".join([*lines, f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}", "", self.card])
+        lines.append(f"{self.bytes:>15,}  bytes, {len(self.files)} files, to {self.url}")
+        return "\n".join([*map(printable, lines), "", printable(self.card, keep="\n")])
 
 
 def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
@@ -55,7 +59,10 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
     """
     from huggingface_hub import constants
 
-    package = pack(config.path, config.repo_id, config.num_workers)
+    if "://" in str(config.path):
+        package = pack_url(str(config.path), config.repo_id)
+    else:
+        package = pack(Path(config.path), config.repo_id, config.num_workers)
     repo_type = "model" if package.kind == "model" else "dataset"
     url = f"{constants.ENDPOINT}/{'' if repo_type == 'model' else 'datasets/'}{config.repo_id}"
     url += "" if config.revision == "main" else f"/tree/{config.revision}"
@@ -67,13 +74,14 @@ def publish(config: PublishConfig, shown: bool = True) -> PublishReport:
     _refuse_clash(config, package, remote)
     files = package.complete(hub.text(CARD, commit) if CARD in remote and package.readme is None else "")
     todo = [file for file in files if not _same(file, remote.get(file.path))]
-    say = _say if shown else lambda text: None
-    say(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
+    tell = partial(say, error=True) if shown else lambda text: None
+    tell(f"{url}: {len(todo)} of {len(files)} files to send, {_size(todo):,} bytes")
     done = 0
     for batch in _batches(todo):
-        commit = hub.send(batch, f"Publish {package.kind} with nbench")
+        with on_this_machine(batch) as at_hand:
+            commit = hub.send(at_hand, f"Publish {package.kind} with nbench")
         done += len(batch)
-        say(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
+        tell(f"sent {done}/{len(todo)} files, {_size(todo[:done]):,} of {_size(todo):,} bytes")
     remote = hub.tree(commit)
     wrong = [_difference(file, remote.get(file.path)) for file in files if not _same(file, remote.get(file.path))]
     if wrong:
@@ -127,7 +135,3 @@ def _report(
 
 def _size(files: Sequence[PublishedFile]) -> int:
     return sum(file.bytes for file in files)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import NbenchError, reason_of
 from .package import PublishedFile
@@ -87,8 +87,14 @@ class WritableRepo:
 
         return self._call(f"reading {path} of {self._name}", read)
 
-    def send(self, files: Sequence[PublishedFile], message: str) -> str:
-        """Commit `files`; the commit's id. Content that the Hub already stores is not sent again.
+    def propose(self, files: Sequence[PublishedFile], title: str, description: str) -> str:
+        """Open a pull request that adds `files`; its address."""
+        return self.send(files, title, description, pull_request=True)
+
+    def send(
+        self, files: Sequence[PublishedFile], message: str, description: str = "", pull_request: bool = False
+    ) -> str:
+        """Commit `files`; the commit's id (the address, of a pull request). Content on the Hub is not sent again.
 
         `upload_folder` resumes only with Xet storage, and it reads and hashes the whole folder again, though the
         manifest has the hashes.
@@ -97,17 +103,19 @@ class WritableRepo:
 
         def commit() -> str:
             # new for each attempt: an operation remembers the Hub's earlier answers
-            operations = [CommitOperationAdd(file.path, file.source) for file in files]
+            operations = [CommitOperationAdd(file.path, cast(Path | bytes, file.source)) for file in files]
             for operation, file in zip(operations, files, strict=True):
                 operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # so it is not computed again
             commit_info = self._api.create_commit(
                 operations=operations,
                 commit_message=message,
+                commit_description=description,
                 revision=self._branch,
                 num_threads=self._num_workers,
+                create_pr=pull_request,
                 **self._repo,
             )
-            return str(commit_info.oid)
+            return str(commit_info.pr_url if pull_request else commit_info.oid)
 
         return self._call(f"sending {files[0].path}" + (" and others" if len(files) > 1 else ""), commit)
 

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from scipy import stats
 
 from nbench.benchmarks import evaluate as module
@@ -16,12 +16,14 @@ from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.metrics.measure import compare, measure, yardstick
 from nbench.benchmarks.metrics.model_figures import Setting
-from nbench.benchmarks.results.plot import plot_report
+from nbench.benchmarks.results.learnt import lessons
+from nbench.benchmarks.results.plot import check_plot, plot_report
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.table_metrics import measure_tables
 from nbench.benchmarks.table_metrics_config import MetricsConfig
+from nbench.console import TextConsole
 from nbench.errors import NbenchError
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench
@@ -185,17 +187,51 @@ def test_all_means_the_stored_positions(bench: tuple[Bench, Quality], tmp_path: 
 
 
 def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Path) -> None:
-    screen = Console(file=StringIO(), width=120)
+    screen = TextConsole(file=StringIO(), width=80)
     screen.print(report_table(report))
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     for row in report.rows:
         assert f"{row.spearman:z.3f}" in text
         assert f"{row.recovered_gain:z.3f}" in text
     assert all(f"({row.low:+z.3f} .. {row.high:+z.3f})" in text for row in report.comparisons)
-    plot_report(report, tmp_path / "new" / "plot.png")
+    plot_report(replace(report, bench="Ba$$in $x_$"), tmp_path / "new" / "plot.png")
     with Image.open(tmp_path / "new" / "plot.png") as image:
         assert image.width > 1500
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_plot_is_what_its_name_says(report: EvaluationReport, tmp_path: Path) -> None:
+    for suffix, start in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
+        files = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]
+        for file in files:
+            plot_report(replace(report, bench="$bad"), file, "paper")
+        first, second = (file.read_bytes() for file in files)
+        assert first.startswith(start)
+        assert first == second  # no date
+    texts = [
+        element.text for element in ElementTree.parse(tmp_path / "first.svg").iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {"random", "brightness", f"$bad: {PROMPTS} prompts, Best-of-{CANDIDATES}"} <= set(
+        texts
+    )  # letters, not paths
+    assert b"/FontFile2" in (tmp_path / "first.pdf").read_bytes()  # TrueType, as printers of journals want
+    for name, style, message in (
+        ("plot.jpeg", "paper", "no format"),
+        ("plot", "paper", ".pdf"),
+        ("a.png", "x", "style"),
+    ):
+        with pytest.raises(NbenchError, match=message):
+            check_plot(tmp_path / name, style)
+
+
+def test_lessons_are_those_of_the_figures(report: EvaluationReport) -> None:
+    gain, few = lessons(report)
+    half = [row for row in report.rows if row.reference == "vqascore" and row.cost_steps <= STEPS * CANDIDATES / 2]
+    best = max(half, key=lambda row: row.recovered_gain or 0)
+    assert gain.startswith(f"By vqascore, {best.model} at position {best.position} keeps {best.recovered_gain:.0%} (")
+    assert f"With {PROMPTS} prompts intervals are wide" in few
+    renamed = tuple(row.model_copy(update={"model": "clip"}) for row in report.rows)
+    assert len(list(lessons(replace(report, rows=renamed, n_prompts=1000)))) == 2
 
 
 def test_references_must_be_there_and_of_this_bench(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from nbench.cli import app
 
 from ..builders.conftest import save_scenes
+from ..conftest import Run
 from .test_contract import commands
 
 SMALL_BUILD = ["genai-bench", "--limit", "2", "--candidates", "2", "--steps", "4", "--batch-size", "4"]
@@ -28,6 +29,7 @@ def test_plan_takes_what_build_takes() -> None:
         "--price",
         "--timing",
         "--json",
+        "--mde",
     }
 
 
@@ -69,3 +71,20 @@ def test_hours_and_cost_follow_from_the_timing() -> None:
     assert plan["hours"] == pytest.approx(plan["device_hours"] / 2)
     assert plan["cost"] == pytest.approx(3 * plan["device_hours"])
     assert seconds > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--steps", "99999999999999"),
+        ("--candidates", "99999999999999"),
+        ("--height", "99999999999"),
+        ("--limit", "9" * 30),
+        ("--positions", "0:99999999999999"),
+        ("--rows-per-shard", "9" * 30),
+    ],
+)
+def test_numbers_that_no_machine_holds_are_refused_in_one_line(run: Run, options: tuple[str, str]) -> None:
+    code, out, err = run("plan", "genai-bench", "--no-timing", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")

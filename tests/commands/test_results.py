@@ -51,7 +51,7 @@ def test_leaderboard_prints_one_format_and_tells_the_rest_aside(run: Run, result
     assert run("leaderboard", results, "--format", "pdf")[0] == 2
     code, out, err = run("leaderboard", results, "--format", "html")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].endswith("there are table, md, csv, json; nbench report makes a page")
+    assert err.splitlines()[-1].endswith("there are table, md, csv, latex, json; nbench report makes a page")
 
 
 def test_check_leak_exits_with_1_when_something_is_found(run: Run, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
+from nbench.builders.process.reverse import LoadedPipeline
+from nbench.builders.prompts.rows import Prompt
 from nbench.errors import NbenchError
 from nbench.pipelines.calling import call_pipeline
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
@@ -166,3 +168,21 @@ def test_single_frames_are_images_and_several_are_not() -> None:
     for output in ({"frames": np.zeros((2, 3, 4, 4, 3))}, {"audios": np.zeros((2, 100))}):
         with pytest.raises(NbenchError, match="Returning does not return one image per prompt"):
             call_pipeline(Returning(**output))
+
+
+@only("sd15")
+def test_an_exception_of_a_tokenizer_is_one_line(family: Family, family_folder: Path) -> None:
+    """It is asked before the pipeline runs: for prompts that will be cut, and for those of equal length."""
+    pipe = load_pipeline(resolve_pipeline(str(family_folder)), "float32", "cpu")
+
+    class Broken:
+        model_max_length = 16
+
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            raise KeyError("no\nsuch token")
+
+    pipe.tokenizer = Broken()
+    with pytest.raises(NbenchError, match=r"Broken does not take the prompts \(KeyError: .*check its files$"):
+        LoadedPipeline(pipe, {"num_inference_steps": 2}).note([Prompt("a", "red")])
+    with pytest.raises(NbenchError, match=r"a tokenizer of StableDiffusionPipeline does not take the prompts"):
+        generate(pipe, ["red", "blue"], [1, 2], [2], {"num_inference_steps": 2})

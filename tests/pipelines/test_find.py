@@ -191,6 +191,6 @@ def test_weight_files_of_a_variant(family: Family, family_folder: Path, tmp_path
 def test_modular_folders_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("models").mkdir()
-    Path("models/modular_model_index.json").write_text("{}")
-    with pytest.raises(NbenchError, match="models is of Modular Diffusers, which is not supported"):
+    Path("models/modular_model_index.json").write_text('{"_class_name": "ZImageModularPipeline"}')
+    with pytest.raises(NbenchError, match=r"models is of Modular Diffusers, .* model_index\.json of ZImagePipeline$"):
         resolve_pipeline("models")

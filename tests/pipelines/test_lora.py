@@ -161,3 +161,17 @@ def test_an_alpha_of_kohya_is_applied(sd15_folder: Path, tmp_path: Path) -> None
         found.append(latents(resolve_pipeline(str(sd15_folder), PipelineOptions(lora=(f"{path}:{weight}",)))))
     assert torch.allclose(found[0], found[1], atol=1e-5)
     assert not torch.allclose(found[0], latents(resolve_pipeline(str(sd15_folder))), atol=1e-3)
+
+
+@only("flux")
+def test_tensors_that_diffusers_leaves_out_are_an_error(family: Family, family_folder: Path, tmp_path: Path) -> None:
+    """A LoRA for T5 in the layout of kohya: diffusers logs it, and applies the rest."""
+    first = "lora_unet_single_blocks_0_linear2"
+    text = "text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"
+    tensors = {f"{first}.lora_down.weight": torch.randn(2, 16 + 64), f"{first}.lora_up.weight": torch.randn(16, 2)}
+    save_file(tensors, path := tmp_path / "kohya.safetensors")
+    options = PipelineOptions(lora=(str(path),))
+    load_pipeline(resolve_pipeline(str(family_folder), options), "float32", "cpu")
+    save_file({**tensors, f"{text}.lora_down.weight": torch.randn(2, 32)}, path)
+    with pytest.raises(NbenchError, match="T5-xxl keys found in the state dict, which are currently unsupported"):
+        load_pipeline(resolve_pipeline(str(family_folder), options), "float32", "cpu")

@@ -24,7 +24,7 @@ from nbench.builders.prompts.choose import Prompt
 from nbench.builders.spec import build_spec
 from nbench.cli import app
 from nbench.errors import NbenchError
-from nbench.pipelines.aliases import ALIASES
+from nbench.pipelines.aliases import ALIASES, WORLD_PIPELINES
 from nbench.pipelines.find import load_pipeline, resolve_pipeline
 from nbench.pipelines.generate import generate
 from nbench.pipelines.options import PipelineOptions, as_called, parse_arguments
@@ -89,6 +89,23 @@ def test_flow_matching_is_not_swapped_for_another_process(family_folder: Path) -
 @pytest.mark.parametrize("name", ["Euler", "eulerdiscrete", "EulerDiscreteScheduler"])
 def test_names_of_schedulers(name: str) -> None:
     assert scheduler_class(name) is diffusers.EulerDiscreteScheduler
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Amused", "cannot take the place of DDIMScheduler .*mask_token_id"),
+        ("VQDiffusion", "cannot take the place of DDIMScheduler"),
+        ("UnCLIP", "cannot take the place of DDIMScheduler .*squaredcos_cap_v2"),
+        ("ScoreSdeVe", "has no method step"),
+        ("CosineDPMSolverMultistep", "cannot be used .*torchsde"),
+    ],
+)
+def test_schedulers_for_something_else_are_refused_before_weights_are_read(
+    sd15_folder: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(NbenchError, match=reason):
+        resolve_pipeline(str(sd15_folder), PipelineOptions(scheduler=name))
 
 
 def test_a_swapped_scheduler_keeps_the_shift(tmp_path: Path) -> None:
@@ -196,13 +213,13 @@ def test_steps_are_those_of_the_alias() -> None:
 
 
 def test_every_alias_adds_up() -> None:
-    shapes = ALIASES["shapes"]
-    assert shapes.guidance == resolve_pipeline("shapes").guidance
+    for name in WORLD_PIPELINES:
+        assert ALIASES[name].guidance == resolve_pipeline(name).guidance
     for entry in ALIASES.values():
         assert entry.latent_shape is not None
         assert entry.image_size is not None
         factors = {pixels / places for pixels, places in zip(entry.image_size, entry.latent_shape[1:], strict=True)}
-        assert factors == {{"shapes": 2, "sana": 32}.get(entry.name, 8)}
+        assert factors == {{"shapes": 2, "shapes-unet": 2, "sana": 32}.get(entry.name, 8)}
     kinds = {
         "flux": diffusers.FluxPipeline,
         "qwen-image": diffusers.QwenImagePipeline,
@@ -262,7 +279,7 @@ def test_folders_that_cannot_be_opened_say_why(sd15_folder: Path, tmp_path: Path
         lambda content: content.update(scheduler=["diffusers", "DPMSolverSDEScheduler"]),
         index,
     )
-    with pytest.raises(NbenchError, match=r"cannot open pipeline sde .*torchsde"):
+    with pytest.raises(NbenchError, match="pipeline sde needs the package torchsde: pip install torchsde"):
         opened(missing)
     narrow = _edited(
         sd15_folder, tmp_path / "unet", lambda content: content.update(cross_attention_dim=8), "unet/config.json"
@@ -314,7 +331,7 @@ def test_the_list_of_names() -> None:
     listed = {each["name"]: each for each in json.loads(result.stdout)["pipelines"]}
     assert list(listed) == list(ALIASES)
     assert (listed["sdxl"]["latent"], listed["sdxl"]["bytes"]) == ([4, 128, 128], 51 * 4 * 128 * 128 * 2)
-    assert listed["shapes"]["source"] == "embedded"
+    assert listed["shapes"]["source"] == listed["shapes-unet"]["source"] == "embedded"
     table = CliRunner().invoke(app, ["pipelines"]).stdout
     assert "16x128x128" in table
     assert "black-forest-labs/FLUX.1-dev" in table
@@ -345,3 +362,20 @@ def test_candidates_are_made_again_with_the_options(tmp_path: Path) -> None:
     assert (spec["scheduler"]["class"], spec["attention"]) == ("UniPCMultistepScheduler", "_native_math")
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "ncc"), "--regenerate", "2"])
     assert (again.exit_code, "no defects" in again.output) == (0, True), again.output
+
+
+@only("sdxl")
+def test_arguments_from_the_command_line_as_the_pipeline_wants_them(family: Family, family_folder: Path) -> None:
+    """One prompt for the second encoder of all rows, and sizes, which JSON has as lists."""
+    pipe = load_pipeline(resolve_pipeline(str(family_folder)), "float32", "cpu")
+    prompts, seeds, steps = ["one red circle", "two blue squares"], [1, 2], {"num_inference_steps": 2}
+    found = generate(pipe, prompts, seeds, [2], {**steps, "prompt_2": "star", "original_size": [32, 16]})
+    stock = pipe(
+        prompts,
+        prompt_2=["star"] * 2,
+        original_size=(32, 16),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="latent",
+        **steps,
+    ).images
+    assert torch.equal(found.latents[2], stock)

@@ -142,3 +142,14 @@ def test_a_configuration_of_another_model(checkpoint: Path, tmp_path: Path) -> N
     entry = replace(resolve_pipeline(str(checkpoint)), source=str(other))
     with pytest.raises(NbenchError, match=r"cannot open|lacks"):
         load_pipeline(entry, "float32", "cpu")
+
+
+def test_a_file_that_is_marked_as_predicting_velocity(checkpoint: Path, tmp_path: Path) -> None:
+    file = without(checkpoint, tmp_path / "v.safetensors", none="none")
+    save_file({**load_file(file), "v_pred": torch.ones(()), "ztsnr": torch.ones(())}, file)
+    with pytest.raises(NbenchError, match=r'predicts velocity .* write "prediction_type": "v_prediction" and "rescale'):
+        load_pipeline(resolve_pipeline(str(file)), "float32", "cpu")
+    path = tmp_path / "v" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    pipe = load_pipeline(resolve_pipeline(str(file)), "float32", "cpu")
+    assert pipe.scheduler.config.prediction_type == "v_prediction"

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from transformers import AutoTokenizer, BlipForQuestionAnswering, CLIPModel
 
-from nbench.shapes.recipe import clip, denoiser, vae, vqa
+from nbench.shapes.recipe import clip, denoiser, unet, vae, vqa
 from nbench.shapes.recipe.naming import objects_by_patch
 from nbench.shapes.render import render
 
@@ -32,6 +32,13 @@ def test_vae_learns(tmp_path: Path) -> None:
 def test_denoiser_learns(tmp_path: Path) -> None:
     losses = denoiser.train(tmp_path, None, None, steps=60, batch_size=32, cached=500)
     assert losses[2] < 0.9 * losses[0]  # of flow matching alone: later ones have other targets
+    pipe = DiffusionPipeline.from_pretrained(tmp_path)
+    assert pipe("two red circles on gray background", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_the_second_denoiser_learns(tmp_path: Path) -> None:
+    losses = unet.train(tmp_path, None, None, steps=30, batch_size=16, cached=200)
+    assert losses[-1] < 0.5 * losses[0]
     pipe = DiffusionPipeline.from_pretrained(tmp_path)
     assert pipe("two red circles on gray background", num_inference_steps=2).images[0].size == (32, 32)
 

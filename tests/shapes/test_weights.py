@@ -13,9 +13,9 @@ from nbench.shapes.recipe.figures import answers, shortfalls
 from nbench.shapes.truth import matches
 
 
-def test_together_at_most_25_megabytes_of_safetensors() -> None:
+def test_together_at_most_35_megabytes_of_safetensors() -> None:
     files = [path for model in MODELS for path in (WEIGHTS / model).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 25 * 2**20
+    assert sum(path.stat().st_size for path in files) <= 35 * 2**20
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
 
 

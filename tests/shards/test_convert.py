@@ -164,7 +164,14 @@ def test_what_float16_cannot_hold_is_refused(
 def test_a_source_is_no_destination_of_its_own(bench_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bench_folder)
     convert(config(bench_folder, "memory://same"))
-    for source, out in ((bench_folder, tmp_path / "link"), ("memory://same", "memory:///same")):
+    inside = bench_folder / "data" / "more"
+    for source, out in (
+        (bench_folder, tmp_path / "link"),
+        (bench_folder, inside),
+        (tmp_path / "link", inside),
+        ("memory://same", "memory:///same"),
+        ("memory://same", "memory://same//x"),
+    ):
         with pytest.raises(NbenchError, match="is the source itself"):
             convert(ConvertConfig(str(source), str(out), fresh=True))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
+from nbench.console import TextConsole
 from nbench.errors import NbenchError
 from nbench.shards.inspect import contact_sheet, inspect, inspection_table, preview_image
 from nbench.shards.reader import open_bench
@@ -63,6 +63,8 @@ def test_a_preview_is_the_linear_map_clamped() -> None:
 def test_names_of_a_data_set_are_printed_as_text(info: DatasetInfo, tmp_path: Path) -> None:
     named = replace(info, spec=info.spec | {"pipeline": {"name": "odd\x1b]0;title\x07 [/bold] \u202e", "content": "c"}})
     build(tmp_path / "with[", named, lambda numbers: [rows(numbers)])
-    Console(file=(printed := io.StringIO()), width=200).print(inspection_table(inspect(open_bench(tmp_path / "with["))))
+    TextConsole(file=(printed := io.StringIO()), width=200).print(
+        inspection_table(inspect(open_bench(tmp_path / "with[")))
+    )
     assert r"odd\x1b]0;title\x07 [/bold] \u202e" in printed.getvalue()
     assert all(char.isprintable() or char == "\n" for char in printed.getvalue())

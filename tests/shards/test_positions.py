@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import tracemalloc
 
 import pytest
 
@@ -32,6 +33,17 @@ def test_parse(text: str, expected: tuple[int, ...]) -> None:
 def test_not_understood(text: str) -> None:
     with pytest.raises(NbenchError, match="not understood"):
         parse_positions(text, 50)
+
+
+@pytest.mark.parametrize("text", ["0:99999999999999", "99999999999999", "5:999999999999999:2", "0:10:1,7:99999999999"])
+def test_far_beyond_the_run_takes_no_memory(text: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(NbenchError, match=r"not in a run of 50 steps: it has 0\.\.50"):
+        parse_positions(text, 50)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    with pytest.raises(NbenchError, match=r"positions '9{100}\.\.\.' not understood"):
+        parse_positions("9" * 5000, 50)
 
 
 def test_beyond_the_run() -> None:

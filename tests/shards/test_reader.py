@@ -12,7 +12,10 @@ import pytest
 
 import nbench
 from nbench.errors import NbenchError
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.reader import open_bench
+from nbench.shards.storage import Location
 
 from .conftest import POSITIONS, rows
 
@@ -119,3 +122,29 @@ def test_a_pipe_is_no_record(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "dataset.json")
     with pytest.raises(NbenchError, match=r"no bench at .*: it has no dataset\.json"):
         open_bench(tmp_path)
+
+
+def test_sizes_of_shards_come_from_one_listing(
+    bench_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    size = Location.size
+
+    def noted(location: Location, name: str) -> int | None:
+        asked.append(name)
+        return size(location, name)
+
+    monkeypatch.setattr(Location, "size", noted)
+    open_bench(bench_folder)
+    convert(ConvertConfig(str(bench_folder), "memory://listed"))
+    asked.clear()
+    open_bench("memory://listed")
+    assert asked == []
+    shard = next((bench_folder / "data").iterdir())
+    shard.rename(tmp_path / "moved")
+    shard.symlink_to(tmp_path / "moved")  # as in the cache of the Hub
+    open_bench(bench_folder)
+    assert asked == []
+    (tmp_path / "moved").write_bytes(b"short")
+    with pytest.raises(NbenchError, match="is missing or cut short"):
+        open_bench(bench_folder)

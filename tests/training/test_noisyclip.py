@@ -1,12 +1,14 @@
 """Training NoisyCLIP on a small, real NCC: it learns, keeps the text tower, resumes, and refuses invalid input."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from nbench.builders.build import build
@@ -15,7 +17,8 @@ from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
-from nbench.training import finetune
+from nbench.training import trainer
+from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
 
@@ -47,7 +50,7 @@ def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["imag
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(("vision_model.", "visual_projection.")) for name in changed)
-    assert not (out / "checkpoint.pt").exists()
+    assert not list(out.glob("checkpoint-*"))
 
 
 def test_the_result_is_a_scorer(config: TrainConfig) -> None:
@@ -55,40 +58,86 @@ def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_model_that_was_trained_here_can_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:
+    latent = replace(config, input="latent", noise_level="token", objective="contrast,distill", epochs=1)
+    first = train(latent, shown=False)
+    further = replace(latent, start=str(first), out=tmp_path / "further", learning_rate=1e-9)
+    second = train(further, shown=False)
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, second))
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, atol=1e-4, rtol=1e-2)
+    last, fresh = (
+        json.loads((folder / "train.jsonl").read_text().splitlines()[line])["loss"]
+        for folder, line in ((first, -1), (second, 1))
+    )
+    assert fresh == pytest.approx(last, rel=0.2)  # the teacher is frozen CLIP again, not the model itself
+    with pytest.raises(NbenchError, match="was trained with --input latent, --noise-level token: give the same"):
+        train(replace(further, out=tmp_path / "other", noise_level="none"), shown=False)
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let training end in `Cut` instead of step number `steps`."""
+    compute, taken = trainer.FineTuner.compute_loss, []
+
+    def until(self: Any, *args: Any, **settings: Any) -> Any:
+        taken.append(1)
+        if len(taken) > steps:
+            raise Cut
+        return compute(self, *args, **settings)
+
+    monkeypatch.setattr(trainer.FineTuner, "compute_loss", until)
+
+
+@pytest.mark.parametrize(("steps", "save_every"), [(8, None), (6, 1)])
+def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps: int, save_every: int | None
+) -> None:
     whole = train(config, shown=False)
-    again = replace(config, out=config.out.with_name("cut"))
-    epoch = finetune.FineTuning.epoch
-
-    def cut(self: finetune.FineTuning, number: int) -> tuple[float, float]:
-        if number == 2:
-            raise KeyboardInterrupt
-        return epoch(self, number)
-
+    again = replace(config, out=config.out.with_name("cut"), save_every=save_every)
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.FineTuning, "epoch", cut)
-        with pytest.raises(KeyboardInterrupt):
+        cut_after(patch, steps)
+        with pytest.raises(Cut):
             train(again, shown=False)
-    assert (again.out / "checkpoint.pt").is_file()
+    assert list(again.out.glob("checkpoint-*"))
     train(again, shown=False)
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert curve(again.out) == curve(whole)
+    assert not list(again.out.glob("checkpoint-*"))
 
 
-def test_files_that_were_cut_short_are_refused_and_can_be_removed(config: TrainConfig) -> None:
-    config = replace(config, epochs=1)
-    out = train(config, shown=False)
-    (out / "training.json").write_text('{"positions": [4,')
+def curve(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_damaged_files_are_passed_over_or_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        cut_after(patch, 10)
+        with pytest.raises(Cut):
+            train(config, shown=False)
+    older, newer = sorted(config.out.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    (newer / "model.safetensors").write_bytes(b"half")
+    assert last_checkpoint(config.out, recipe_of(older)) == older
+    with pytest.raises(NbenchError, match="holds another training run"):
+        train(replace(config, seed=1), shown=False)
+    (newer / "complete.json").unlink()
+    (older / "optimizer.pt").write_bytes(b"half")
+    with pytest.raises(NbenchError, match=r"is damaged: remove .*checkpoint-\*"):
+        train(config, shown=False)
+    shutil.rmtree(older)
+    train(config, shown=False)  # the other one was cut short while it was written: from the beginning
+    (config.out / "training.json").write_text('{"positions": [4,')
     with pytest.raises(NbenchError, match=r"training\.json is damaged: remove it"):
         train(config, shown=False)
-    (out / "training.json").unlink()
-    (out / "checkpoint.pt").write_bytes(b"PK half")
-    with pytest.raises(NbenchError, match=r"checkpoint\.pt is damaged .*remove it"):
-        train(config, shown=False)
-    (out / "checkpoint.pt").unlink()
-    train(config, shown=False)
-    (out / "checkpoint.pt").write_bytes(b"left by a run that was killed before it removed this")
-    train(config, shown=False)
-    assert not (out / "checkpoint.pt").exists()
+
+
+def recipe_of(checkpoint: Path) -> str:
+    return str(json.loads((checkpoint / "complete.json").read_text())["recipe"])
 
 
 def test_a_folder_has_one_training_at_a_time(config: TrainConfig) -> None:

@@ -21,10 +21,10 @@ from nbench.benchmarks.metrics.rows import ResultRow
 from nbench.benchmarks.metrics.statistics import grouped_ci
 from nbench.benchmarks.report.inputs import gather
 from nbench.benchmarks.report.payload import figures
+from nbench.benchmarks.results.formats import BOARD_FORMATS
 from nbench.benchmarks.results.leaderboard import Leaderboard, leaderboard
-from nbench.benchmarks.results.leaderboard_formats import write_leaderboard
 from nbench.benchmarks.results.result_file import EvaluationReport, read_result, result_path, write_result
-from nbench.benchmarks.results.terminal import board_table, report_table
+from nbench.benchmarks.results.terminal import board_tables, report_table
 
 P, N, T = 120, 4, 10
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -69,14 +69,12 @@ def test_a_metric_is_in_every_row_file_table_and_page(name: str, folder: Path, b
     value, ends = getattr(read_result(path).rows[0], name), getattr(read_result(path).rows[0], f"{name}_ci")
     assert value is not None
     assert json.loads(path.read_text())["rows"][0][f"{name}_ci"] == list(ends)
-    line = next(line for line in json.loads(write_leaderboard(board, "json"))["lines"] if line["model"] == "good")
+    line = next(line for line in json.loads(BOARD_FORMATS["json"](board))["lines"] if line["model"] == "good")
     assert (line[name], line[f"{name}_ci"]) == (value, list(ends))
-    cells = next(
-        line for line in csv.DictReader(io.StringIO(write_leaderboard(board, "csv"))) if line["model"] == "good"
-    )
+    cells = next(line for line in csv.DictReader(io.StringIO(BOARD_FORMATS["csv"](board))) if line["model"] == "good")
     assert [float(cells[f"{name}{end}"]) for end in ("", "_low", "_high")] == [value, *ends]
-    assert f"| {heading} |" in write_leaderboard(board, "md").splitlines()[0]
-    assert heading in printed(board_table(leaderboard(folder, sort=name)))
+    assert f"| {heading} |" in BOARD_FORMATS["md"](board).splitlines()[0]
+    assert heading in printed(board_tables(leaderboard(folder, sort=name)))
     page = figures(gather([folder]))
     assert {"heading": heading, "higher_is_better": METRICS[name].higher_is_better, "whole": False} == page["figures"][
         name
@@ -99,7 +97,7 @@ def test_sorting_knows_which_way_is_better(rows: list[ResultRow], folder: Path, 
 
 def test_core_metrics_and_yardsticks_are_in_the_table_of_an_evaluation(rows: list[ResultRow]) -> None:
     mark = yardstick({"clip": REFERENCE}, "clip")
-    table = printed(report_table(EvaluationReport("b", P, N, 0, T, tuple(rows), (), {"clip": mark}, ())))
+    table = printed(report_table(EvaluationReport("b", P, N, 0, T, tuple(rows), (), {"clip": mark}, ()), wide=True))
     for name in CORE:
         assert METRICS[name].heading.split()[0] in table
     assert mark.random is not None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nbench.benchmarks.metrics.rows import ResultRow, Yardstick
+from nbench.benchmarks.results.formats import BOARD_FORMATS
 from nbench.benchmarks.results.leaderboard import Leaderboard, leaderboard
-from nbench.benchmarks.results.leaderboard_formats import write_leaderboard
 from nbench.benchmarks.results.result_file import (
     EvaluationResult,
     read_result,
@@ -112,11 +112,11 @@ def test_benches_stand_apart_and_builds_of_one_name_too(folder: Path) -> None:
 
 def test_json_and_csv_hold_every_figure(folder: Path) -> None:
     board = leaderboard(folder)
-    content = json.loads(write_leaderboard(board, "json"))
+    content = json.loads(BOARD_FORMATS["json"](board))
     assert [line["model"] for line in content["lines"]] == [line.model for line in board.lines]
     best = content["lines"][0]
     assert (best["spearman"], best["spearman_ci"], best["kendall"]) == (0.5, [0.4, 0.6], None)
-    rows = list(csv.DictReader(io.StringIO(write_leaderboard(board, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(BOARD_FORMATS["csv"](board))))
     assert [row["model"] for row in rows] == [line.model for line in board.lines]
     assert (rows[0]["spearman"], rows[0]["spearman_low"], rows[0]["spearman_high"]) == ("0.5", "0.4", "0.6")
     assert (rows[0]["n_scored"], rows[0]["n_unscored"]) == ("4", "2")
@@ -126,12 +126,12 @@ def test_json_and_csv_hold_every_figure(folder: Path) -> None:
 def test_names_that_mean_harm_stay_text(folder: Path) -> None:
     write_result(folder / "hostile.json", result(HOSTILE, {5: 0.9}, "a|b"))
     board = leaderboard(folder)
-    markdown = write_leaderboard(board, "md").splitlines()
+    markdown = BOARD_FORMATS["md"](board).splitlines()
     assert "<script" not in markdown[2]
     assert r"\| \`x\`" in markdown[2]
     bars = {line.count("|") - line.count(r"\|") for line in markdown}
     assert len(bars) == 1
-    rows = list(csv.reader(io.StringIO(write_leaderboard(board, "csv"))))
+    rows = list(csv.reader(io.StringIO(BOARD_FORMATS["csv"](board))))
     assert rows[1][0] == HOSTILE
 
 
@@ -155,3 +155,17 @@ def test_what_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(NbenchError, match=words):
             leaderboard(where, **options)
+
+
+def test_latex_has_a_cell_per_column_and_names_as_text(folder: Path) -> None:
+    write_result(folder / "hostile.json", result(r"50%_of\x & $y$#{", {5: 0.9}, "a_b"))
+    written = BOARD_FORMATS["latex"](leaderboard(folder))
+    assert r"50\%\_of\textbackslash{}x \& \$y\$\#\{" in written
+    assert r"\textbf{0.500} {\scriptsize [$0.400$, $0.600$]}" in written  # the best of its column
+    parts = written.split("\n\n")
+    assert len(parts) == 2  # a table per bench
+    for part in parts:
+        rows = [line for line in part.splitlines() if line.endswith(r" \\")]
+        bare = [row.replace(r"\&", "") for row in rows]
+        assert len({row.count("&") for row in bare}) == 1
+        assert part.count(r"\begin{tabular}") == part.count(r"\end{tabular}") == part.count(r"\toprule") == 1

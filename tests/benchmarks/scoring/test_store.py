@@ -537,6 +537,13 @@ def test_two_positions_read_their_columns_alone(
     assert read.count("latent_05") == read.count("latent_00") > 0  # each once, though 5 is asked for twice
 
 
+def test_results_are_not_written_into_a_data_set(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
+    files = sorted(path.name for path in bench[0].path.iterdir())
+    with pytest.raises(NbenchError, match="is a data set, into which results would be written"):
+        evaluate(EvaluateConfig(bench[0].path, ("random",), "5", bench[0].path.parent))
+    assert sorted(path.name for path in bench[0].path.iterdir()) == files
+
+
 def test_bad_input_is_refused_before_the_work(signals: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path / "file", fresh=True)

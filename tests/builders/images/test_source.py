@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,30 @@ def test_a_folder_with_captions_that_name_several_images(tmp_path: Path) -> None
     assert first.spec() != chosen.spec()
 
 
+@pytest.mark.parametrize(
+    ("rating", "problem"),
+    [
+        ([1, 2, 3], "row 1: 3 ratings of 2 images: give one per image"),
+        (4, "row 1: 1 ratings of 2 images: give one per image"),
+        ([True, 2], r"row 1: rating \[True, 2\] is not a number"),
+        (["good", 2], "is not a number: fix it"),
+    ],
+)
+def test_ratings_that_do_not_fit_their_images_are_refused(tmp_path: Path, rating: object, problem: str) -> None:
+    row = {"prompt": "two", "file_name": ["a.png", "b.png"], "rating": rating}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(row))
+    with pytest.raises(NbenchError, match=problem):
+        image_files(tmp_path)
+
+
+@pytest.mark.parametrize("rating", [None, "", float("nan"), [], [None, None]])
+def test_images_without_a_rating_have_none(tmp_path: Path, rating: object) -> None:
+    row = {"prompt": "two", "file_name": ["a.png", "b.png"], "rating": rating}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(row))
+    _, chosen = choose_images(PromptRequest(), image_files(tmp_path), None)
+    assert chosen.ratings() is None
+
+
 def test_texts_beside_images(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(encoded(RED, "JPEG"))
     (tmp_path / "1.txt").write_text("red\n all over\n")
@@ -150,12 +176,61 @@ def test_samples_of_a_tar_are_those_of_webdataset(tmp_path: Path) -> None:
     assert pairs == captioned
 
 
+def test_sparse_members_and_members_about_the_archive(tmp_path: Path) -> None:
+    import webdataset
+
+    start, image = b"\0" * 2**20, encoded(RED)
+    (tmp_path / "a.png").write_bytes(b"")
+    with (tmp_path / "a.png").open("r+b") as file:
+        file.seek(len(start))
+        file.write(image)
+    (tmp_path / "a.txt").write_text("holes")
+    (tmp_path / "__about__").mkdir()
+    (tmp_path / "__about__/b.png").write_bytes(image)
+    (tmp_path / "__about__/b.txt").write_text("none")
+    names = ["a.png", "a.txt", "__about__/b.png", "__about__/b.txt"]
+    subprocess.run(["tar", "--sparse", "-cf", tmp_path / "x.tar", "-C", tmp_path, *names], check=True)
+    samples = list(webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False))
+    prompts, chosen = choose_images(PromptRequest(), image_files(tmp_path / "x.tar"), None)
+    assert [prompt.id for prompt in prompts.prompts] == [sample["__key__"] for sample in samples] == ["a"]
+    assert chosen.encoded(0) == samples[0]["png"] == start + image
+
+
+def test_an_image_with_a_dot_in_its_name_is_not_dropped(tmp_path: Path) -> None:
+    members = {"a.png": encoded(RED), "a.mask.png": encoded(BLUE), "a.txt": b"a", "22.05.txt": b"b"}
+    source = image_files(tar(tmp_path / "x.tar", members))
+    assert source.read(0, 0) == encoded(RED)
+    with pytest.raises(NbenchError, match=r"the key of 22\.05\.png ends at its first dot.*rename"):
+        image_files(tar(tmp_path / "x.tar", members | {"22.05.png": encoded(RED)}))
+
+
+def test_captions_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(RED))
+    (tmp_path / "a.txt").write_bytes("zwölf".encode("cp1252"))
+    tar(tmp_path / "x.tar", {"a.png": encoded(RED), "a.txt": "zwölf".encode("cp1252")})
+    for path in (tmp_path / "x.tar", tmp_path):
+        if path.is_dir():
+            (tmp_path / "x.tar").unlink()
+        with pytest.raises(NbenchError, match=r"a\.txt is not UTF-8"):
+            choose_images(PromptRequest(), image_files(path), None)
+
+
 def test_a_sample_that_has_two_images_of_one_kind_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "twice.tar", "w") as archive:
         for name in ("a.png", "a.PNG"):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     with pytest.raises(NbenchError, match=r"a\.PNG twice in one sample"):
         image_files(tmp_path / "twice.tar")
+
+
+def test_a_clear_level_of_a_grey_image_of_16_bits_is_white() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + struct.pack(">4H", 30000, 30000, 9000, 9000)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 0, 0, 0, 0))
+    png += chunk(b"tRNS", struct.pack(">H", 30000)) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+    assert load_image(png, (4, 4))[:, :, 0].tolist() == [[255, 255, 35, 35]] * 4  # 9000 / 257 = 35.02
 
 
 def test_grey_images_of_16_bits_keep_their_levels() -> None:

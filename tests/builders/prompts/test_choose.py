@@ -65,7 +65,13 @@ def test_formats(tmp_path: Path) -> None:
         ),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": []}}\n', "tags need basic, advanced; these have basic"),
         ("p.jsonl", '{"prompt": "a", "tags": {"basic": 3, "advanced": []}}\n', "tags are malformed"),
-        ("p.csv", "prompt,tags\na,attribute\n", "column tags: not a JSON object"),
+        ("p.csv", "id;prompt\n1;a, b\n", "separates its cells by ';': write it with commas"),
+        ("p.csv", "id,prompt\n1,a\nid,prompt\n2,b\n", "row 2 repeats the header: remove it"),
+        ("p.csv", "id,prompt\n1,a\0b\n", "row 1: the prompt in prompt has a NUL character"),
+        ("p.txt", "a\0 \0c\0", "row 1: the prompt in prompt has a NUL character"),
+        ("p.jsonl", '{"prompt": "a", "id": true}\n', "row 1: the id in id is bool, not text"),
+        ("p.csv", "prompt,tags\na,texture\n", "row 1, column tags: 'texture' is none of GenAI-Bench's skills"),
+        ("p.csv", 'prompt,tags\na,"{""basic"": "\n', "column tags: not a JSON object"),
         ("p.jsonl", '{"prompt": "a", "corruptions": {"subject": "b"}}\n', "corruptions need subject, colour"),
     ],
 )
@@ -73,6 +79,13 @@ def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> Non
     (tmp_path / name).write_text(content)
     with pytest.raises(NbenchError, match=message):
         read_prompts(tmp_path / name)
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["prompt", "prompt"]), tmp_path / "p.parquet")
+    with pytest.raises(NbenchError, match="has two columns prompt: rename or remove one"):
+        read_prompts(tmp_path / "p.parquet")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -194,6 +207,50 @@ def test_a_sample_is_the_seeds_in_order_and_fair(tmp_path: Path) -> None:
     assert first < {f"{i:02d}" for i in range(6)}
     with pytest.raises(NbenchError, match="20 prompts, fewer than --sample 21: lower it"):
         load_prompts(PromptRequest(path, sample=21))
+
+
+CELLS = ("counting;spatial relation", "Counting | spatial_relation", "counting, Spatial-Relation;", "[counting,scene]")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_tags_as_people_write_them(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f'prompt,tags\na,"{cell}"\nb,\n')
+    tags = {"basic": ["scene" if "scene" in cell else "spatial relation"], "advanced": ["counting"]}
+    assert [prompt.tags for prompt in read_prompts(path)] == [tags, None]
+    assert [prompt.text for prompt in load_prompts(PromptRequest(path, tags=("counting",))).prompts] == ["a"]
+
+
+def test_lists_of_tags(tmp_path: Path) -> None:
+    lines, table = tmp_path / "p.jsonl", tmp_path / "p.parquet"
+    names: tuple[list[str] | None, ...] = ["counting", "attribute"], [], None
+    expected = [{"basic": ["attribute"], "advanced": ["counting"]}, None, None]
+    lines.write_text("".join(json.dumps({"prompt": "a", "tags": tags}) + "\n" for tags in names))
+    pq.write_table(pa.table({"prompt": ["a"] * 3, "tags": pa.array(names, pa.list_(pa.string()))}), table)
+    for path in (lines, table):
+        assert [prompt.tags for prompt in read_prompts(path)] == expected
+    pq.write_table(pa.table({"prompt": ["a", "b"], "basic_skills": ["scene, attribute", None]}), table)
+    assert [prompt.tags for prompt in read_prompts(table)] == [
+        {"basic": ["scene", "attribute"], "advanced": []},
+        {"basic": [], "advanced": []},
+    ]
+
+
+HEADERS = {
+    "prompt,Tags": "Tags",
+    "prompt,skills,id": "skills",
+    "prompt,tags,author": None,
+    "prompt,my-tags,tags": "my-tags",
+    "prompt,stages,advantage": None,
+}
+
+
+@pytest.mark.parametrize(("header", "unread"), HEADERS.items())
+def test_columns_that_look_like_tags_are_named(tmp_path: Path, header: str, unread: str | None) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"{header}\na{',' * header.count(',')}\n")
+    notes = load_prompts(PromptRequest(path)).notes
+    assert notes == ((f"{path}: column {unread} is not read; prompts have their skills in tags",) if unread else ())
 
 
 def test_tags_choose_prompts(tmp_path: Path) -> None:

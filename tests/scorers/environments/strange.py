@@ -113,6 +113,17 @@ class Dies(Sums):
         return super().score(inputs, prompts)
 
 
+class Doomed(Sums):
+    """Is killed in the fourth and fifth of all calls, which it counts in the file named in MORTAL."""
+
+    def score(self, inputs: Any, prompts: Any) -> Any:
+        file = Path(os.environ["MORTAL"])
+        file.write_bytes(file.read_bytes() + b"x")
+        if file.stat().st_size in (4, 5):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(inputs, prompts)
+
+
 class Leaves(Sums):
     """Ends the process politely, always."""
 

@@ -51,6 +51,16 @@ def test_what_is_written_scores_the_same_under_another_python(kind: str, tmp_pat
         assert torch.equal(a, b)
 
 
+def test_the_scorer_to_copy_from_the_documents_has_twelve_lines_and_scores(tmp_path: Path) -> None:
+    document = Path(__file__).parents[3] / "docs" / "scorers.md"
+    text = document.read_text(encoding="utf-8").split("```python\n")[1].partition("```")[0]
+    assert len(text.splitlines()) == 12
+    (tmp_path / "mine.py").write_text(text)
+    for way in ("", f"python:{sys.executable}:"):
+        scorer = get_scorer(f"{way}{tmp_path / 'mine.py'}:Mine", WORLD)
+        assert check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, WORLD.positions[0]) == []
+
+
 @pytest.mark.slow
 def test_what_is_written_runs_in_an_environment_of_uv(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run

@@ -248,8 +248,12 @@ def _commit(call: Call, kind: str, repo: str, revision: str) -> Answer:
             files[value["path"]] = StoredFile(call.hub.objects[value["oid"]], True)
         else:
             raise _refusal(400, f"cannot do {item}")
-    oid = repository.commit(revision, files, title)
-    return Answer(200, {"success": True, "commitOid": oid, "commitUrl": f"{call.hub.endpoint}/{repo}/commit/{oid}"})
+    proposed = call.query.get("create_pr") == ["1"]
+    number = 1 + sum(branch.startswith("refs/pr/") for branch in repository.branches)
+    oid = repository.commit(f"refs/pr/{number}" if proposed else revision, files, title)
+    place = f"{call.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    pull_request = {"pullRequestUrl": f"{place}/discussions/{number}"} if proposed else {}
+    return Answer(200, {"success": True, "commitOid": oid, "commitUrl": f"{place}/commit/{oid}", **pull_request})
 
 
 def _tree(call: Call, kind: str, repo: str, revision: str, path: str | None) -> Answer:

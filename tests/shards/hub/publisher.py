@@ -20,11 +20,10 @@ import json, sys
 from nbench.errors import NbenchError
 from nbench.shards.hub.config import PublishConfig
 from nbench.shards.hub.publish import publish
-from pathlib import Path
 
 options = json.loads(sys.argv[1])
 try:
-    report = publish(PublishConfig(Path(options.pop("path")), options.pop("repo_id"), **options))
+    report = publish(PublishConfig(options.pop("path"), options.pop("repo_id"), **options))
 except NbenchError as error:
     sys.exit(f"error: {error}")
 print(report.listing())
@@ -65,10 +64,12 @@ class Publisher:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         return kept | {"OMP_NUM_THREADS": "1"} | self.hub.environment(self.home, token)
 
-    def command(self, path: Path, repo_id: str = "ann/bench", **options: Any) -> list[str]:
+    def command(self, path: Path | str, repo_id: str = "ann/bench", **options: Any) -> list[str]:
         return [sys.executable, "-c", _PROGRAM, json.dumps({"path": str(path), "repo_id": repo_id, **options})]
 
-    def __call__(self, path: Path, repo_id: str = "ann/bench", token: str | None = TOKEN, **options: Any) -> Outcome:
+    def __call__(
+        self, path: Path | str, repo_id: str = "ann/bench", token: str | None = TOKEN, **options: Any
+    ) -> Outcome:
         command = self.command(path, repo_id, **options)
         process = subprocess.run(command, env=self.environment(token), capture_output=True, text=True, timeout=120)
         outcome = Outcome(process)

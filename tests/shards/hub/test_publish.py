@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from nbench.errors import NbenchError
+from nbench.jobs.object_store import ObjectStore
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
+from nbench.shards.hub.package import pack
+
+from ...s3_servers import S3Folder
 from ..conftest import rows
 from .hub_server import HubServer
 from .publisher import SHARDS, Publisher
@@ -52,6 +59,24 @@ def test_a_data_set_is_published_and_read_back(publish: Publisher, hub: HubServe
     batches = [json.loads(line) for line in output.splitlines()]
     assert [seed for batch in batches for seed in batch[:-8]] == seeds[:4] + seeds[5:]  # row 4 failed
     assert all(batch[-8:] == [len(batch) - 8, 4, 8, 8, len(batch) - 8, 16, 16, 3] for batch in batches)
+
+
+@pytest.mark.slow
+def test_a_data_set_is_published_from_a_bucket(
+    publish: Publisher, hub: HubServer, bench_folder: Path, s3: S3Folder
+) -> None:
+    convert(ConvertConfig(str(bench_folder), s3.url))
+    s3.proxy.requests.clear()
+    report = publish(s3.url).report
+    assert s3.proxy.count("GET .*/data/test-") == 3  # every shard is read once
+    remote = hub.repos["dataset", "ann/bench"].files()
+    assert all(remote[name].data == ObjectStore(s3.url).read(name) for name in ("dataset.json", *SHARDS))
+    assert sorted(remote) == sorted([".gitattributes", "README.md", "dataset.json", *SHARDS])
+    assert publish(s3.url).report == report | {"sent": 0}
+    spoilt = f"{s3.url}/{SHARDS[1]}"
+    size, _ = ObjectStore(s3.url).list("data")[SHARDS[1]]
+    ObjectStore(s3.url).write(SHARDS[1], bytes(size))
+    assert f"shard {spoilt} was changed" in publish(s3.url, repo_id="ann/other").error
 
 
 def test_publishing_again_sends_nothing(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
@@ -181,3 +206,12 @@ def test_results_are_published_as_a_data_set(publish: Publisher, hub: HubServer,
     assert "| `small` | `clip` | `4` | `3` | `1` |\n| `small` | `mine` | `4` | `3` | `2` |" in card
     (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert publish.python(block + "print(scores[0]['score'])") == "0.5\n"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_folder_that_is_a_link_is_not_left_out(bench_folder: Path, tmp_path: Path, inside: bool) -> None:
+    target = (bench_folder if inside else tmp_path) / ".moved"
+    (bench_folder / "data").rename(target)
+    (bench_folder / "data").symlink_to(target)
+    with pytest.raises(NbenchError, match=r"data links to a folder, whose files would be left out: replace it"):
+        pack(bench_folder, "ann/bench", 1)

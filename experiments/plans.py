@@ -1,0 +1,190 @@
+"""What is run: each experiment is a list of models, trained or ready, that are measured on one bench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .data import SEEDS, SHARES
+
+LATENT = {"input": "latent", "noise_level": "token", "objective": "contrast,distill:2", "learning_rate": 5e-4}
+"""The settings of `noisyclip-t`: it reads latents and is told their noise level."""
+PAPER = {"input": "preview", "noise_level": "none", "objective": "contrast", "learning_rate": 3e-4}
+"""Those of the paper: it reads previews and is not told."""
+FORWARD = {"process": "forward", "positions": "0:50"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model of an experiment.
+
+    Attributes:
+        row: its name in the tables.
+        model: a scorer that is ready; None: one is trained.
+        data: the training data; {seed} stands for the seed.
+        start: row of this experiment whose model training starts from; None: the frozen CLIP.
+        settings: fields of `TrainConfig`.
+    """
+
+    row: str
+    model: str | None = None
+    data: str = ""
+    start: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> range:
+        """One model is ready, several are trained."""
+        return range(1 if self.model else SEEDS)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and the models that answer it.
+
+    Attributes:
+        crossed: models are trained on images of the bench itself, the one of each seed on the prompts of other folds; a
+            prompt is scored by the model that did not see it.
+        finding: the answer, written when it had been run.
+    """
+
+    title: str
+    question: str
+    runs: tuple[Run, ...]
+    bench: str = "bench"
+    positions: tuple[int, ...] = (5, 10, 15, 20, 30, 50)
+    references: tuple[str, ...] = ("vqascore", "truth")
+    crossed: bool = False
+    finding: str = ""
+
+
+def _heat_map() -> tuple[Run, ...]:
+    ranges = ("10:19", "20:29", "30:39", "40:49", "0:50")
+    told = {"not told": "none", "told": "token"}
+    return tuple(
+        Run(
+            f"trained on {positions.replace(':', '-')}, {name}",
+            data="scenes-4000",
+            settings=PAPER | FORWARD | {"positions": positions, "noise_level": level, "epochs": 6},
+        )
+        for name, level in told.items()
+        for positions in ranges
+    )
+
+
+def _objectives() -> tuple[Run, ...]:
+    common = FORWARD | {"epochs": 12}
+    inputs = {
+        "preview": PAPER,
+        "preview, told": PAPER | {"noise_level": "token"},
+        "latent": LATENT | {"noise_level": "none"},
+        "latent, told": LATENT,
+        "latent, told in the layer norms": LATENT | {"noise_level": "adaln"},
+    }
+    losses = ("contrast", "distill", "sigmoid", "reference", "listwise", "lambdarank", "bradley-terry")
+    rows = [(f"input: {name}", settings | {"objective": "contrast,distill:2"}) for name, settings in inputs.items()]
+    rows += [(f"objective: {loss}", LATENT | {"objective": loss}) for loss in losses]
+    rows += [("objective: contrast,distill:2,listwise", LATENT | {"objective": "contrast,distill:2,listwise"})]
+    return tuple(Run(name, data="generated", settings=common | settings) for name, settings in rows)
+
+
+def _rows() -> tuple[Run, ...]:
+    counts = (1000, 4000, 16_000, 64_000)
+    most = max(counts)
+    trained = [
+        Run(f"{count} scenes", data=f"scenes-{count}", settings=LATENT | FORWARD | {"epochs": most // count})
+        for count in counts
+    ]
+    return (*trained, Run("ceiling: frozen CLIP on finished images", "image:clip"))
+
+
+def _share(percent: int, targets: str) -> Run:
+    settings = PAPER | FORWARD | {"positions": "20:30", "targets": targets, "epochs": 15}
+    return Run(f"{percent} % right, trained on {targets}s", data=f"share-{percent}-{{seed}}", settings=settings)
+
+
+EXPERIMENTS = {
+    "heat-map": Experiment(
+        "The paper's heat map",
+        "Which positions should a model be trained on, and does it help to tell it the noise level?",
+        _heat_map(),
+        positions=(5, 10, 15, 20, 25, 30, 35, 40, 45, 50),
+    ),
+    "objectives": Experiment(
+        "Inputs and objectives",
+        "Which input and which objective keep most of the gain, with the same rows and the same number of steps?",
+        _objectives(),
+    ),
+    "processes": Experiment(
+        "Reverse against forward",
+        "Is noise added to finished latents as good to train on as the recorded trajectories of the same images?",
+        tuple(
+            Run(
+                f"{process}",
+                data="generated",
+                settings=LATENT | {"process": process, "positions": "0:50:5", "epochs": 12},
+            )
+            for process in ("reverse", "forward")
+        ),
+    ),
+    "rows": Experiment(
+        "How many scenes",
+        "Where does more training data stop helping, with the same number of steps?",
+        _rows(),
+    ),
+    "generators": Experiment(
+        "Another generator",
+        "Does a model trained for one generator rank the candidates of another (a UNet that predicts noise, on another "
+        "schedule), and what does a short adaptation to its noise levels add?",
+        (
+            Run("clip, frozen", "clip"),
+            Run("noisyclip, trained for the first generator", "noisyclip"),
+            Run("zero-shot", data="scenes-4000", settings=LATENT | FORWARD | {"epochs": 10}),
+            Run(
+                "adapted",
+                data="scenes-1000-shapes-unet",
+                start="zero-shot",
+                settings=LATENT | FORWARD | {"epochs": 5, "learning_rate": 2e-4},
+            ),
+            Run(
+                "trained for the second generator",
+                data="scenes-4000-shapes-unet",
+                settings=LATENT | FORWARD | {"epochs": 10},
+            ),
+        ),
+        bench="bench-shapes-unet",
+        positions=(10, 15, 20, 25, 30, 35, 40, 50),
+    ),
+    "judge": Experiment(
+        "An independent judge",
+        "What do scorers keep of the gain if the judge is what the image really shows, and how good are VQAScore and "
+        "CLIP themselves?",
+        (
+            Run("clip, frozen", "clip"),
+            Run("noisyclip", "noisyclip"),
+            Run("x0-clip *", "x0-clip"),
+            Run("x0-image *", "x0-image"),
+            Run("image:clip, finished image", "image:clip"),
+            Run("vqascore, finished image", "vqascore"),
+            Run("truth, finished image", "truth"),
+        ),
+        references=("clip", "vqascore", "truth"),
+        finding="41 % of all images show exactly their caption, and 83 % of the prompts have such an image among their "
+        "six candidates. Final-image selection gets 74 % by frozen CLIP and 76 % by VQAScore: both are good judges, "
+        "neither is perfect. VQAScore flatters early selection a little: by it `x0-clip` keeps .94 of the gain at 10, "
+        "by `truth` .90; `noisyclip` .72 and .69 at 20. Up to 20 the order of the scorers is the same by both.",
+    ),
+    "captions": Experiment(
+        "Training on captions",
+        "The paper trains on captions, frozen CLIP's scores are the safer target here: at which share of images that "
+        "show their caption does that turn?",
+        (
+            Run("clip, frozen", "clip"),
+            *(_share(percent, "caption") for percent in SHARES),
+            _share(50, "image"),
+        ),
+        positions=(15, 20, 25, 30),
+        crossed=True,
+    ),
+}

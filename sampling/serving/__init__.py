@@ -1,0 +1,1 @@
+"""A server of images in the protocol of OpenAI: requests share one engine."""

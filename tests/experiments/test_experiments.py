@@ -1,0 +1,55 @@
+"""The experiments: their figures against a plain computation, their page, and that each of their trainings is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nbench.experiments.measure import figures
+from nbench.experiments.page import PAGE, write_page
+from nbench.experiments.plans import EXPERIMENTS, Run
+from nbench.training.config import TrainConfig
+
+RUNS = [(name, run) for name, experiment in EXPERIMENTS.items() for run in experiment.runs]
+
+
+def test_figures_are_means_over_seeds() -> None:
+    rng = np.random.default_rng(0)
+    judge = rng.random((40, 6))
+    clip = judge + rng.random((40, 6))
+    scores = rng.random((3, 2, 40, 6)) + judge
+    cells = figures(scores, (10, 20), {"clip": clip, "judge": judge})
+    assert [(cell["reference"], cell["position"]) for cell in cells] == [
+        ("clip", 10),
+        ("clip", 20),
+        ("judge", 10),
+        ("judge", 20),
+    ]
+    rows = np.arange(40)
+    final, random = judge[rows, clip.argmax(1)].mean(), judge.mean()
+    for k, cell in enumerate(cells[2:]):
+        selected = np.mean([judge[rows, one[k].argmax(1)].mean() for one in scores])
+        mean, low, high = cell["recovered_gain"]
+        assert mean == pytest.approx((selected - random) / (final - random), abs=1e-3)
+        assert low < mean < high
+        rho = np.mean([stats.spearmanr(*pair).statistic for one in scores for pair in zip(one[k], judge, strict=True)])
+        assert cell["spearman"][0] == pytest.approx(rho, abs=1e-3)
+
+
+def test_the_page_is_that_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbench.experiments.page.PAGE", tmp_path / "page.md")
+    write_page()
+    assert (tmp_path / "page.md").read_text() == PAGE.read_text()
+
+
+@pytest.mark.parametrize(("name", "run"), RUNS, ids=[f"{name}: {run.row}" for name, run in RUNS])
+def test_every_model_is_ready_or_can_be_trained(name: str, run: Run) -> None:
+    rows = [each.row for each in EXPERIMENTS[name].runs]
+    assert rows.count(run.row) == 1
+    if run.model is None:
+        assert run.data
+        TrainConfig(Path("data"), Path("out"), **{"positions": "0:50"} | dict(run.settings))
+        assert run.start is None or rows.index(run.start) < rows.index(run.row)

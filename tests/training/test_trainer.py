@@ -1,0 +1,228 @@
+"""The trainer on tiny models: what is tuned, what is read, what comes out, and what does not change the result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+from typer.testing import CliRunner
+
+from nbench.cli import app
+from nbench.errors import NbenchError
+from nbench.scorers.clip import CLIPScorer
+from nbench.scorers.dual_encoder import open_dual_encoder
+from nbench.scorers.registry import get_scorer
+from nbench.shards.reader import Bench, open_bench
+from nbench.training import trainer
+from nbench.training.config import LatentCLIPConfig, TrainConfig
+from nbench.training.examples import ExampleDataset
+from nbench.training.learner import DualEncoderLearner
+from nbench.training.noisyclip import train
+
+from ..scorers.tiny_models import save_clip, save_siglip
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {"clip": save_clip(folder / "clip"), "siglip": save_siglip(folder / "siglip")}
+
+
+@pytest.fixture
+def config(scenes: Path, bases: dict[str, Path], tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        scenes, tmp_path / "model", "4:6", epochs=1, batch_size=16, learning_rate=1e-2, base=str(bases["clip"])
+    )
+
+
+def changed(base: Path, folder: Path) -> set[str]:
+    before, after = open_dual_encoder(base).state_dict(), open_dual_encoder(folder, dtype=torch.float32).state_dict()
+    return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("base", ["clip", "siglip"])
+@pytest.mark.parametrize(
+    ("settings", "tuned"),
+    [
+        ({"tune": "vision"}, ("vision_model.", "visual_projection.")),
+        ({"tune": "lora", "lora_rank": 2}, ("vision_model.encoder.",)),
+        ({"tune": "lora", "input": "latent"}, ("vision_model.encoder.", "vision_model.embeddings.")),
+        ({"tune": "projection"}, ("visual_projection.", "vision_model.head.")),
+        ({"tune": "all", "objective": "sigmoid"}, ("",)),
+        ({"input": "latent", "process": "forward", "objective": "distill"}, ("vision_model.", "visual_projection.")),
+    ],
+)
+def test_it_trains_what_it_should_and_opens_in_stock_transformers(
+    config: TrainConfig, bases: dict[str, Path], base: str, settings: dict[str, Any], tuned: tuple[str, ...]
+) -> None:
+    out = train(replace(config, base=str(bases[base]), **settings), shown=False)
+    different = changed(bases[base], out)
+    assert different
+    assert all(name.startswith(tuned) for name in different)
+    model = AutoModel.from_pretrained(out, dtype=torch.float32).eval()
+    assert type(model).__module__.startswith("transformers.")
+    scorer = get_scorer(str(out), open_bench(config.data).info)
+    inputs = torch.rand(2, 4, 16, 16) if scorer.reads == "latent" else torch.rand(2, 3, 16, 16)
+    assert scorer.reads == settings.get("input", "preview")
+    assert isinstance(scorer, CLIPScorer)
+    own = CLIPScorer(out, model=model).embed_inputs(inputs)
+    torch.testing.assert_close(scorer.embed_inputs(inputs), own)
+
+
+@pytest.mark.parametrize("kind", ["token", "adaln"])
+@pytest.mark.parametrize("tune", ["vision", "lora"])
+def test_a_model_that_is_told_the_level_opens_by_one_import(config: TrainConfig, kind: str, tune: str) -> None:
+    settings: Any = {"noise_level": kind, "tune": tune, "input": "latent"}
+    out = train(replace(config, **settings), shown=False)
+    model = open_dual_encoder(out, dtype=torch.float32)
+    assert model.noise_level.leave.weight.abs().sum() > 0
+    card = (out / "README.md").read_text()
+    assert "open_dual_encoder" in card
+    scorer = get_scorer(str(out), open_bench(config.data).info)
+    assert getattr(scorer, "conditioned", False)
+
+
+@pytest.mark.parametrize("objective", ["reference", "listwise", "lambdarank", "bradley-terry", "contrast,distill:2"])
+@pytest.mark.parametrize("reads", ["x0", "x0_preview"])
+def test_losses_on_the_order_of_candidates(config: TrainConfig, signals: Bench, objective: str, reads: str) -> None:
+    if reads == "x0_preview" and objective != "listwise":
+        pytest.skip("one loss is enough")
+    settings: Any = {"data": signals.path, "positions": "0,5", "objective": objective, "input": reads}
+    out = train(replace(config, reference="clip", batch_size=9, **settings), shown=False)
+    assert get_scorer(str(out), signals.info).reads == reads
+
+
+def gradients(config: TrainConfig) -> dict[str, torch.Tensor]:
+    bench = open_bench(config.data)
+    learner = DualEncoderLearner(config, bench.info.latent_space, Path(str(config.base)), torch.device("cpu"))
+    learner(next(iter(ExampleDataset(config, bench, learner.images, (0, 1)))))["loss"].backward()
+    return {name: values.grad for name, values in learner.named_parameters() if values.grad is not None}
+
+
+@pytest.mark.parametrize("settings", [{"micro_batch": 5}, {"checkpointing": True}])
+def test_saving_memory_does_not_change_gradients(config: TrainConfig, settings: dict[str, Any]) -> None:
+    config = replace(config, input="latent", noise_level="adaln")
+    whole, parts = gradients(config), gradients(replace(config, **settings))
+    assert whole.keys() == parts.keys()
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name], values, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [("objective=contrast,distill:2", "noise_level=token", "input=latent"), ("tune=all", "objective=sigmoid")],
+)
+def test_two_processes_with_half_the_batch_have_the_gradients_of_one(
+    scenes: Path, bases: dict[str, Path], tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    script = [str(Path(__file__).with_name("gradients.py")), str(scenes), str(bases["clip"])]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, command in (("one", []), ("two", torchrun)):
+        options = ["positions=4:6", *settings]
+        subprocess.run([sys.executable, *command, *script, str(tmp_path / name), *options], check=True, timeout=300)
+    one, two = (load_file(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_in_two_processes(scenes: Path, bases: dict[str, Path], tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nbench"]
+    options = ["--positions", "4:6", "--batch-size", "16", "--epochs", "2", "--base", str(bases["clip"])]
+    losses = {}
+    for name, command in (("two", torchrun), ("one", [sys.executable, "-m", "nbench"])):
+        out = tmp_path / name
+        subprocess.run(
+            [*command, "train", "noisyclip", "--data", str(scenes), "--out", str(out), *options],
+            check=True,
+            timeout=300,
+        )
+        log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+        losses[name] = [line["loss"] for line in log[1:]]
+    assert losses["two"] == pytest.approx(losses["one"], abs=2e-3)
+
+
+def test_the_best_checkpoint_by_gain_is_kept_and_training_stops(
+    config: TrainConfig, signals: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gains as scripted: the second epoch is the best, and two epochs without a better one end the run."""
+    config = replace(config, positions="5", epochs=9, bench=signals.path, bench_reference="clip", patience=2)
+    gains, states = iter([0.0, 0.2, 0.5, 0.4, 0.3, 0.9]), list[dict[str, torch.Tensor]]()
+    evaluate = trainer.FineTuner.evaluate
+
+    def scripted(self: Any, *args: Any, **settings: Any) -> dict[str, float]:
+        real = self._gain
+
+        def gain(scorer: Any) -> float:
+            assert -5 < real(scorer) < 5
+            return next(gains)
+
+        self._gain, result = gain, None
+        states.append({name: each.clone() for name, each in trainer.trained_state(self.learner).items()})
+        result = evaluate(self, *args, **settings)
+        self._gain = real
+        return result
+
+    monkeypatch.setattr(trainer.FineTuner, "evaluate", scripted)
+    out = train(config, shown=False)
+    log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [line["recovered_gain"] for line in log] == [0.0, 0.2, 0.5, 0.4, 0.3]
+    kept = open_dual_encoder(out).visual_projection.weight
+    best = states[2]["model.visual_projection.weight"]
+    torch.testing.assert_close(kept, best, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(kept.half(), best.half())
+    assert not torch.equal(best, states[4]["model.visual_projection.weight"])
+
+
+def test_steps_are_reported_to_tensorboard(config: TrainConfig) -> None:
+    out = train(replace(config, report_to="tensorboard", bf16=True), shown=False)
+    assert list(out.rglob("events.out.tfevents.*"))
+
+
+def test_options_from_yaml(config: TrainConfig, tmp_path: Path) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(
+        f"data: {config.data}\npositions: 4:6\nbatch-size: 16\nepochs: 3\nbase: {config.base}\ntune: projection"
+    )
+    arguments = ["train", "noisyclip", "--config", str(options), "--out", str(config.out)]
+    result = CliRunner().invoke(app, [*arguments, "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    recipe = json.loads((config.out / "training.json").read_text())
+    assert (recipe["tune"], recipe["epochs"], recipe["positions"]) == ("projection", 1, [4, 5, 6])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("epoch: 3", "has epoch: `--help` lists"), ("- 3", "is not a list"), ("a: [", "cannot read")]
+)
+def test_a_yaml_file_that_does_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(text)
+    result = CliRunner().invoke(app, ["train", "noisyclip", "--config", str(options)])
+    assert isinstance(result.exception, NbenchError)
+    assert message in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainConfig(objective="contrast:0"), "--objective contrast:0 is not understood"),
+        (lambda: TrainConfig(objective="nce"), "--objective nce is not understood"),
+        (lambda: TrainConfig(patience=1), "--patience needs a --bench"),
+        (lambda: TrainConfig(base="a", start="b"), "name the same thing"),
+        (lambda: LatentCLIPConfig(tune="projection"), "has a new first layer"),
+    ],
+)
+def test_settings_that_exclude_each_other(make: Callable[[], TrainConfig], message: str) -> None:
+    with pytest.raises(NbenchError, match=message):
+        make()

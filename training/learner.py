@@ -1,0 +1,236 @@
+"""What learns: a model, the part of it that is trained, and its loss on a batch of examples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import NbenchError
+from ..scorers.builtin import fitting
+from ..scorers.clip import CLIPScorer
+from ..scorers.decoders import preview
+from ..scorers.dual_encoder import adapted, open_dual_encoder
+from ..scorers.image_processor import ImageProcessor
+from ..scorers.placement import Placement
+from ..shards.schema import LatentSpace
+from .config import FineTuneConfig, TrainConfig
+from .contrast import contrast, sigmoid
+from .examples import Examples
+from .processes import gathered, share
+from .ranking import LOSSES
+
+_CACHED = 100_000
+"""Embeddings of frozen towers that are kept, so that later epochs need not compute them again."""
+
+
+class Learner(nn.Module, ABC):
+    """A model in training; calling it with a batch of `Examples` gives its loss and accuracy.
+
+    Attributes:
+        model: what is trained and saved, in float32.
+    """
+
+    title: ClassVar[str]
+    images: bool = True
+    """Whether the loss needs the final images."""
+    model: Any
+
+    def __init__(self, config: FineTuneConfig, space: LatentSpace) -> None:
+        super().__init__()
+        self.settings, self.space = config, space
+
+    @abstractmethod
+    def forward(self, examples: Examples) -> dict[str, torch.Tensor]:
+        """ "loss" and "accuracy" of a batch: the same on all processes, or of each one's rows."""
+
+    def scorer(self) -> Any:
+        """The model as a scorer, for evaluation while it trains."""
+        raise NotImplementedError
+
+    def finished(self) -> Any:
+        """The transformers model to save."""
+        return self.model
+
+    def inputs(self, examples: Examples) -> torch.Tensor:
+        """The model's input: latents, or their previews in 0..1."""
+        latents = examples.latents.to(self.device)
+        if not self.settings.input.endswith("preview"):
+            return latents
+        assert self.space.preview is not None
+        return preview(latents, self.space.preview)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+
+class DualEncoderLearner(Learner):
+    """A dual encoder whose image tower learns noisy inputs; `TrainConfig` says what it reads and which losses it has.
+
+    Raises:
+        NbenchError: the base is not a dual encoder, or cannot read this input.
+    """
+
+    title = "noisyclip"
+
+    def __init__(self, config: TrainConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
+        super().__init__(config, space)
+        self.settings: TrainConfig = config
+        start = open_dual_encoder(folder, dtype=torch.float32)
+        trained_here = hasattr(start.config, "nbench")
+        # a model that was trained here goes on learning from the frozen one, which reads images
+        frozen_folder = fitting("clip", space) if trained_here else folder
+        base = open_dual_encoder(frozen_folder, dtype=torch.float32) if trained_here else start
+        self._folder, self._weights = folder, config.objectives
+        placement = Placement(str(device))
+        frozen = base.eval().requires_grad_(False)
+        self._frozen = CLIPScorer(frozen_folder, reads="image", placement=placement, model=frozen)
+        changed = {"input": config.input, "noise_level": config.noise_level}
+        if trained_here and start.config.nbench != changed:
+            was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in start.config.nbench.items())
+            raise NbenchError(f"{folder} was trained with {was}: give the same to train it further")
+        self.model = self._tuned(
+            start if trained_here else adapted(base, space, ImageProcessor(folder), config.input, config.noise_level)
+        )
+        self._scorer = CLIPScorer(folder, placement=placement, model=_plain(self.model))
+        if config.checkpointing:
+            _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})
+        if config.compile:
+            _plain(self.model).vision_model.compile()
+        self.images = (config.targets == "image" and bool({"contrast", "sigmoid"} & {*self._weights})) or (
+            "distill" in self._weights
+        )
+        self._texts, self._pictures = _Cache(self._frozen.embed_text), dict[Any, torch.Tensor]()
+
+    def _tuned(self, model: Any) -> Any:
+        """`model` with gradients for what `tune` says; with LoRA, wrapped by peft."""
+        model.requires_grad_(False)
+        if self.settings.tune == "lora":
+            return _with_lora(model, self.settings.lora_rank)
+        towers = {
+            "vision": ("vision_model", "visual_projection", "noise_level"),
+            "projection": ("visual_projection",) if hasattr(model, "visual_projection") else ("vision_model.head",),
+            "all": ("",),
+        }
+        chosen = [values for name, values in model.named_parameters() if name.startswith(towers[self.settings.tune])]
+        if not chosen:
+            raise NbenchError(f"--tune {self.settings.tune}: this model has no such part; use vision or lora")
+        for values in chosen:
+            values.requires_grad_(True)
+        return model
+
+    def forward(self, examples: Examples) -> dict[str, torch.Tensor]:
+        """Accuracy: the share of images that score their own caption highest. All processes state the whole batch's."""
+        captions = examples.captions + [text for texts in examples.corrupted for text in texts]
+        counts = examples.counts
+        noisy = gathered(self._embed(self.inputs(examples), examples.noise_level.to(self.device)), counts)
+        texts = self._text(captions)
+        clean = gathered(self._clean(examples), counts) if self.images else None
+        scale = _plain(self.model).logit_scale.exp()
+        logits = scale * noisy @ texts.T
+        teacher = None if clean is None or self.settings.targets == "caption" else scale.detach() * clean @ texts.T
+        contrasted, accuracy = contrast(logits, captions, teacher)
+        reference, groups = examples.reference.to(self.device), examples.groups.to(self.device)
+        loss = logits.new_zeros(())
+        for name, weight in self._weights.items():
+            if name == "contrast":
+                term = contrasted
+            elif name == "sigmoid":
+                term = sigmoid(logits, captions, teacher, getattr(_plain(self.model), "logit_bias", None))
+            elif name == "distill":
+                assert clean is not None
+                term = (1 - (noisy * clean).sum(1)).mean()
+            else:
+                own = logits[:, : len(examples)].diagonal()
+                term = LOSSES[name](own, reference, groups)
+            loss = loss + weight * term
+        return {"loss": loss, "accuracy": accuracy}
+
+    def scorer(self) -> CLIPScorer:
+        return self._scorer
+
+    def finished(self) -> Any:
+        return self.model.merge_and_unload() if self.settings.tune == "lora" else self.model
+
+    def _embed(self, inputs: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Embeddings [b, D], in parts if a batch is larger than `micro_batch`: each is computed again for its
+        gradients, so that only one part's activations are in memory (as in GradCache, Gao et al. 2021).
+        """
+        size = self.settings.micro_batch or len(inputs)
+        embed = self._scorer.image_features
+        if len(inputs) <= size or not torch.is_grad_enabled():
+            return embed(inputs, level)
+        pairs = zip(inputs.split(size), level.split(size), strict=True)
+        return torch.cat([checkpoint(embed, part, levels, use_reentrant=False) for part, levels in pairs])
+
+    def _text(self, captions: Sequence[str]) -> torch.Tensor:
+        """Unit-norm embeddings [M, D]; each process embeds a part of them."""
+        distinct = list(dict.fromkeys(captions))
+        rank, world = share()
+        counts = [len(distinct[number::world]) for number in range(world)]
+        mine = distinct[rank::world]
+        rows = gathered(self._scorer.text_features(mine) if self.settings.tune == "all" else self._texts(mine), counts)
+        order = [text for number in range(world) for text in distinct[number::world]]
+        index = {text: row for row, text in enumerate(order)}
+        return rows[[index[caption] for caption in captions]]
+
+    def _clean(self, examples: Examples) -> torch.Tensor:
+        """The frozen tower's embeddings of the final images of this process's rows."""
+        keys = examples.keys[examples.own]
+        absent = [number for number, key in enumerate(keys) if key not in self._pictures]
+        if len(self._pictures) + len(absent) > _CACHED:
+            self._pictures.clear()
+            absent = list(range(len(keys)))
+        if absent:
+            rows = self._frozen.embed_inputs(examples.images.decoded(absent).to(self.device))
+            self._pictures |= {keys[number]: row.clone() for number, row in zip(absent, rows, strict=True)}
+        return torch.stack([self._pictures[key] for key in keys])
+
+
+class _Cache:
+    """Embeddings of texts that are computed once."""
+
+    def __init__(self, embed: Callable[[Sequence[str]], torch.Tensor]) -> None:
+        self._embed, self._rows = embed, dict[str, torch.Tensor]()
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings [P, D]."""
+        absent = [text for text in texts if text not in self._rows]
+        if len(self._rows) + len(absent) > _CACHED:
+            self._rows.clear()
+            absent = list(texts)
+        if absent:
+            rows = self._embed(absent)
+            self._rows |= {text: row.clone() for text, row in zip(absent, rows, strict=True)}
+        return torch.stack([self._rows[text] for text in texts])
+
+
+def _with_lora(model: Any, rank: int) -> Any:
+    """`model` with adapters in the attention and the MLPs of its image tower; new layers are trained whole."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise NbenchError("--tune lora needs the package peft: pip install 'nbench[lora]'") from None
+    new = [name for name in ("noise_level",) if hasattr(model, name)]
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if name.startswith("vision_model.encoder") and isinstance(module, nn.Linear)
+    ]
+    wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, modules_to_save=new))
+    if getattr(model.config, "nbench", {}).get("input") in ("latent", "x0"):
+        for values in _plain(wrapped).vision_model.embeddings.parameters():
+            values.requires_grad_(True)
+    return wrapped
+
+
+def _plain(model: Any) -> Any:
+    """The transformers model, without peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
