@@ -36,7 +36,7 @@ def main() -> None:
     units = parser.parse_args().units
     figures = dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
-        job = TrialJob(LocalStore(Path(folder)), units)
+        job = TrialJob(LocalStore(Path(folder)), units, empty=True)
         (summary, records), seconds = timed(lambda: complete(job, Run(shown=False)))
         assert summary.made == len(records) == units
         figures |= {"units": units, "seconds": seconds, "ms_per_unit": round(1000 * seconds / units, 3)}

@@ -16,7 +16,7 @@ from ...jobs.store import LocalStore
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
 from ...scorers.references import Reference, load_reference
-from ...scorers.registry import get_scorer, loaded
+from ...scorers.registry import get_scorer
 from ...shards.reader import Bench, open_bench
 from ...shards.schema import digest
 from ...shards.stream import prefetch
@@ -53,7 +53,7 @@ class OpenScorer:
         """Open the bench, and load the scorer."""
         bench, scorer = self.here or self._opened()
         options = replace(self.options, placement=self._placement)
-        return ScoreMaker(self, ShardScorer(bench, loaded(scorer), self.positions, options), context)
+        return ScoreMaker(self, ShardScorer(bench, scorer, self.positions, options), context)
 
     @property
     def _placement(self) -> Placement:

@@ -27,10 +27,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_parts_are_merged_when_all_are_there(alone: Path, tmp_path: Path) -> None:
+def test_parts_are_merged_when_all_are_there(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "ncc"
     config = replace(SMALL, out=out)
-    assert build(config, False, EngineOptions(rank="0", world_size=2)).left == 1
+    for name, value in {"ID": 4, "MIN": 4, "MAX": 5, "COUNT": 2}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert build(config, False, EngineOptions(rank="auto")).left == 1
     with pytest.raises(NbenchError, match="lacks 1 of 3 shards: 1; make them by the same nbench build"):
         merge_parts(out)
     assert build(config, False, EngineOptions(units="1")).left == 0

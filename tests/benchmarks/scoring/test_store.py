@@ -185,7 +185,7 @@ def test_evaluations_of_the_same_share_the_shards_and_others_are_refused(
     table = tmp_path / "out/small/brightness.parquet"
     evaluate(replace(same, out=tmp_path / "calm"))
     assert table.read_bytes() == (tmp_path / "calm/small/brightness.parquet").read_bytes()
-    assert {path.name for path in table.parent.iterdir()} == {
+    assert {path.name for path in table.parent.iterdir() if path.is_file()} == {
         f"{model}.{kind}" for model in ("brightness", "random") for kind in ("parquet", "json")
     }
 
@@ -310,7 +310,7 @@ def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, 
     first, second = Counted(tmp_path / "one"), Counted(tmp_path / "two", fingerprint="2")
     evaluate(first.config(bench[0], "5", out))
     table = out / "small/brightness.parquet"
-    before = {path: path.read_bytes() for path in table.parent.iterdir()}
+    before = {path: path.read_bytes() for path in table.parent.iterdir() if path.is_file()}
     twin = make_signals_bench(tmp_path / "elsewhere/small", fingerprint="e" * 8)
     way_out = "give another --out, or --fresh to replace them"
     for config, whose in (
@@ -319,11 +319,13 @@ def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, 
     ):
         with pytest.raises(NbenchError, match=f"brightness.parquet has the scores of {whose}: {way_out}"):
             evaluate(replace(config, models=("random", *config.models)))
-        assert {path: path.read_bytes() for path in table.parent.iterdir()} == before  # none of the models is begun
+        assert {
+            path: path.read_bytes() for path in table.parent.iterdir() if path.is_file()
+        } == before  # none of the models is begun
         evaluate(replace(config, fresh=True))
         assert table.read_bytes() != before[table]
         evaluate(replace(first.config(bench[0], "5", out), fresh=True))
-        before = {path: path.read_bytes() for path in table.parent.iterdir()}
+        before = {path: path.read_bytes() for path in table.parent.iterdir() if path.is_file()}
     table.unlink()  # what it measured is there
     with pytest.raises(NbenchError, match="another bench called small"):
         evaluate(first.config(twin, "5", out))
