@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["AlignmentMonitor", "BestOfN", "Engine", "__version__", "build", "open_bench"]
 
 if TYPE_CHECKING:
+    from .api import compare, evaluate, leaderboard, publish, replay, tune
     from .benchmarks.scoring.references import build
+    from .builders.config import BuildConfig
+    from .errors import NbenchError
     from .sampling import AlignmentMonitor, BestOfN, Engine
     from .shards.reader import open_bench
+
+_MODULES = {
+    "AlignmentMonitor": "sampling",
+    "BestOfN": "sampling",
+    "BuildConfig": "builders.config",
+    "Engine": "sampling",
+    "NbenchError": "errors",
+    "build": "benchmarks.scoring.references",
+    "compare": "api",
+    "evaluate": "api",
+    "leaderboard": "api",
+    "open_bench": "shards.reader",
+    "publish": "api",
+    "replay": "api",
+    "tune": "api",
+}
+__all__ = [
+    "AlignmentMonitor",
+    "BestOfN",
+    "BuildConfig",
+    "Engine",
+    "NbenchError",
+    "__version__",
+    "build",
+    "compare",
+    "evaluate",
+    "leaderboard",
+    "open_bench",
+    "publish",
+    "replay",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> object:
     """Import public names on first use (PEP 562), so that `import nbench` stays instant."""
-    if name == "open_bench":
-        from .shards.reader import open_bench
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
-        return open_bench
-    if name == "build":
-        from .benchmarks.scoring.references import build
 
-        return build
-    if name in ("AlignmentMonitor", "BestOfN", "Engine"):
-        from . import sampling
-
-        return getattr(sampling, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return __all__

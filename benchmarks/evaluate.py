@@ -11,7 +11,10 @@ from ..builders.config import BuildConfig
 from ..console import TextConsole, say
 from ..errors import NbenchError
 from ..jobs.engine import Here
+from ..jobs.mirror import mirrored
 from ..jobs.options import EngineOptions
+from ..jobs.places import store_at
+from ..options import Place
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
 from ..scorers.registry import get_scorer, loaded
@@ -36,72 +39,106 @@ from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
 
 
-def evaluate(config: EvaluateConfig, progress: bool = False, workers: EngineOptions | None = None) -> EvaluationReport:
+def evaluate(
+    config: EvaluateConfig,
+    progress: bool = False,
+    objects: Sequence[Scorer] = (),
+    workers: EngineOptions | None = None,
+) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
     figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
-    the progress on stderr; `workers`: who scores.
+    the progress on stderr. `objects`: scorers besides the named models. `workers`: who scores.
 
     Raises:
         NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
             writing other scores of the same model and bench there; or `out` has scores of another model or bench of the
             name.
     """
-    started = datetime.now(UTC)
-    bench, positions = _opened(config, progress)
-    references = _read_references(bench)
-    by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
-    if note and progress:
-        say(note, error=True)
-    placement = config.placement or Placement.best()
-    config = replace(config, yardstick=by, placement=placement)
-    stores = _checked(config, bench, positions, workers or EngineOptions())
-    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-    scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
-    scorers = {model: store.scorer for model, store in stores.items()}
-    sources = {model: store.source or "" for model, store in stores.items()}
-    with TextConsole(stderr=True, quiet=not progress).status("measuring"):
-        return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+    started, who = datetime.now(UTC), workers or EngineOptions()
+    bench = _opened(config, progress)
+    with mirrored(config.out, bench.name) as out:
+        report = _evaluated(replace(config, out=out), bench, started, progress, objects, who)
+    names = (path.relative_to(out).as_posix() for path in report.files)
+    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
 
 
 def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool = False) -> int:
     """Score the shards of this process's share, and measure nothing; how many shards are left to others.
 
     Raises:
-        NbenchError: as `evaluate`, or existing scores are to be discarded.
+        NbenchError: as `evaluate`; existing scores are to be discarded; or `out` is not a folder.
     """
     if config.fresh:
         raise NbenchError("--fresh would discard the scores of other processes: remove them first, or leave it out")
-    bench, positions = _opened(config, progress)
-    stores = _checked(config, bench, positions, workers)
+    if "://" in str(config.out):
+        raise NbenchError(f"processes cannot share scores at {config.out}: give a folder that all of them see as --out")
+    bench = _opened(config, progress)
+    positions = sorted({*bench.select(config.latents), bench.info.steps})
+    stores = _checked(config, bench, positions, (), workers)
     return sum(store.score_share(positions, progress) for store in stores.values())
 
 
-def _opened(config: EvaluateConfig, progress: bool) -> tuple[Bench, list[int]]:
-    """The bench, and the positions to score."""
+def _opened(config: EvaluateConfig, progress: bool) -> Bench:
     bench = open_bench(config.bench or _default_bench(progress))
-    folder = result_path(config.out, bench.name, "").parent
-    if (folder / INFO_FILE).exists():
+    if store_at(config.out).read(f"{bench.name}/{INFO_FILE}") is not None:
+        folder = _beneath(config.out, bench.name)
         raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
-    return bench, sorted({*bench.select(config.latents), bench.info.steps})
+    return bench
+
+
+def _beneath(place: Place, name: str) -> Place:
+    text = str(place)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else Path(text) / name
+
+
+def _evaluated(
+    config: EvaluateConfig,
+    bench: Bench,
+    started: datetime,
+    progress: bool,
+    objects: Sequence[Scorer],
+    workers: EngineOptions,
+) -> EvaluationReport:
+    """`evaluate` with `config.out` on this machine."""
+    positions = sorted({*bench.select(config.latents), bench.info.steps})
+    references = _read_references(bench)
+    by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
+    if note and progress:
+        say(note, error=True)
+    placement = config.placement or Placement.best()
+    config = replace(config, yardstick=by, placement=placement)
+    stores = _checked(config, bench, positions, objects, workers)
+    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
+    scorers = {model: store.scorer for model, store in stores.items()}
+    sources = {model: store.source for model, store in stores.items()}
+    with TextConsole(stderr=True, quiet=not progress).status("measuring"):
+        return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
 
 
 def _checked(
-    config: EvaluateConfig, bench: Bench, positions: Sequence[int], workers: EngineOptions
+    config: EvaluateConfig,
+    bench: Bench,
+    positions: Sequence[int],
+    objects: Sequence[Scorer],
+    workers: EngineOptions,
 ) -> dict[str, Store]:
     """A store per model; what cannot be scored is refused before anything is."""
     placement, how = config.placement or Placement.best(), replace(workers.run(), retry_failed=True)
-    scorers, models = _load(config.models, bench, placement)
+    if objects and not isinstance(how.engine, Here):
+        raise NbenchError("scorer objects stay in this process: name models, or leave workers and devices out")
+    scorers, models = _load(config.models, objects, bench, placement)
     stores = {
         name: Store(
-            result_path(config.out, bench.name, name, ".parquet"),
+            result_path(Path(config.out), bench.name, name, ".parquet"),
             bench,
             scorer,
             replace(config.options, placement=placement),
             config.retrieval,
-            source_digest(models[name]),
-            models[name],
+            None if (model := models[name]) is None else source_digest(model),
+            model,
             how,
             workers.engine == "ray",
         )
@@ -116,10 +153,10 @@ def _checked(
     return stores
 
 
-def _default_bench(progress: bool) -> Path:
+def _default_bench(progress: bool) -> Place:
     """The folder of the default bench; the embedded one is built or finished there if necessary."""
     config = BuildConfig("genai-bench")
-    if not (config.folder / INFO_FILE).exists() or not read_info(config.folder).complete:
+    if not (Path(config.folder) / INFO_FILE).exists() or not read_info(config.folder).complete:
         console = TextConsole(stderr=True, quiet=not progress)
         console.print(
             f"no finished bench at {config.folder}: building it (nbench build genai-bench)",
@@ -134,7 +171,7 @@ def _measured(
     bench: Bench,
     positions: Sequence[int],
     scorers: dict[str, Scorer],
-    sources: dict[str, str],
+    sources: dict[str, str | None],
     scored: dict[str, Scored],
     reference_scores: tuple[dict[str, Array], dict[str, str]],
     step_seconds: float | None,
@@ -153,7 +190,7 @@ def _measured(
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
-    write_references(result_path(config.out, name, "").parent, bench.references)
+    write_references(result_path(Path(config.out), name, "").parent, bench.references)
     files, origin = [], provenance(started, config.placement.device if config.placement else None)
     for model, scorer in scorers.items():
         own, last = measures.of(model), scores[model].get(info.steps)
@@ -178,7 +215,7 @@ def _measured(
             comparisons=tuple(row for row in comparisons if model in (row.model, row.other)),
             cost=costs[model],
         )
-        files.append(result_path(config.out, name, model))
+        files.append(result_path(Path(config.out), name, model))
         write_result(files[-1], result)
     shown = set(positions)
     return EvaluationReport(
@@ -197,14 +234,16 @@ def _measured(
     )
 
 
-def _load(models: Sequence[str], bench: Bench, placement: Placement) -> tuple[dict[str, Scorer], dict[str, str]]:
-    """By the name of its results: each model's scorer, and what it was asked for by."""
+def _load(
+    models: Sequence[str], objects: Sequence[Scorer], bench: Bench, placement: Placement
+) -> tuple[dict[str, Scorer], dict[str, str | None]]:
+    """By the name of its results: each model's scorer, and what it was asked for by (None for an object)."""
     scorers: dict[str, Scorer] = {}
-    names: dict[str, str] = {}
-    for model in dict.fromkeys(models):
-        scorer = get_scorer(model, bench.info, placement, False)
+    names: dict[str, str | None] = {}
+    named = [(model, get_scorer(model, bench.info, placement, False)) for model in dict.fromkeys(models)]
+    for model, scorer in [*named, *((None, scorer) for scorer in objects)]:
         if scorer.name != file_name(scorer.name):
-            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer of {model}")
+            raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer")
         if scorer.name in scorers:
             raise NbenchError(
                 f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import say
+from ..jobs.engine import Here
 from ..jobs.job import Context
 from ..jobs.run import Run, check_alone, clear, complete
-from ..jobs.store import LocalStore
+from ..options import Place
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -36,7 +36,7 @@ class BuildReport:
     `left` counts the shards that others have not finished yet; the data set is complete if there are none.
     """
 
-    out: Path
+    out: Place
     rows: int
     built: int
     failed: int
@@ -68,8 +68,11 @@ def build(
     for note in chosen.notes if progress else ():
         say(note, error=True)
     plan = process.plan(chosen)
-    folder, store = DatasetFolder(config.folder), LocalStore(config.folder)
+    folder = DatasetFolder(config.folder)
+    store = folder.store
     folder.check_writable()
+    if how.share is not None or not isinstance(how.engine, Here):
+        store.probe()
     if folder.started:
         if config.fresh:
             check_alone(store, how.lease)
@@ -104,7 +107,7 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Proce
     """Retry the failed rows, shard by shard; returns how many were tried."""
     from .shard_maker import Maker
 
-    bench = open_bench(folder.path)
+    bench = open_bench(folder.place)
     if not bench.n_failed:
         return 0
     loaded, info = process.load(plan), bench.info
@@ -113,6 +116,7 @@ def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Proce
         maker = Maker(plan, loaded, info, 1, Context(progress.say, progress.advance))
         for index in range(len(info.shards)):
             if any(count_failed(rows) for rows in bench.shard_rows(index, ["status"], 65536)):
-                writer = shard_writer(folder.path, info, index)
-                folder.commit_shard(index, maker.failed_again(bench, index, writer, pool))
+                with folder.making(index) as path:
+                    record = maker.failed_again(bench, index, shard_writer(path, info, index), pool)
+                folder.commit_shard(index, record)
     return bench.n_failed

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
-from ..options import Argument, Option, panel, words
+from ..options import Argument, Option, Place, panel, words
 from ..pipelines.options import PipelineOptions
 from ..shards.positions import parse_positions
 from ..shards.signals import DEFAULT_SIGNALS, normal_signals
@@ -50,7 +49,9 @@ class BuildConfig(PromptSelection):
     pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
         "shapes"
     )
-    out: Annotated[Path | None, Option("Output folder. [default: data/noisy-genai-bench, data/ncc]")] = None
+    out: Annotated[
+        Place | None, Option("Output: folder or URL (s3://bucket/...). [default: data/noisy-genai-bench, data/ncc]")
+    ] = None
     _: KW_ONLY
     fresh: Annotated[bool, Option("Start over, or resume an interrupted build.", flag="--fresh/--resume")] = False
     retry_failed: Annotated[bool, Option("Retry the candidates that failed.")] = False
@@ -111,9 +112,6 @@ class BuildConfig(PromptSelection):
         check_range("--candidates", self.candidates, high=MOST_CANDIDATES)
         check_range("--batch-size", self.batch_size)
         check_range("--rows-per-shard", self.rows_per_shard)
-        if self.out and re.match(r"\w\w+:/", str(self.out)):
-            url = str(self.out).replace(":/", "://", 1)
-            raise NbenchError(f"a build writes to a local folder: build there, then run nbench convert FOLDER {url}")
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"unknown dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         object.__setattr__(self, "signals", normal_signals(self.signals))
@@ -127,7 +125,7 @@ class BuildConfig(PromptSelection):
             return
         if self.images is None:
             raise NbenchError("--process forward needs images: name them with --images")
-        if is_same(self.folder, Path(self.images)):
+        if is_same(Path(self.folder), Path(self.images)):
             raise NbenchError(f"--out {self.folder} is the folder of the images: give another")
         if self.prompts is not None:
             raise NbenchError("--prompts cannot be used with --images, whose captions come with them: leave it out")
@@ -143,7 +141,7 @@ class BuildConfig(PromptSelection):
             raise NbenchError(f"{names[0]} needs a denoiser, which --process forward does not run: leave it out")
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where the data set goes."""
         return self.out or KINDS[self.kind].out
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..errors import NbenchError
 from ..jobs.run import check_alone
-from ..jobs.store import LocalStore
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
 from ..shards.schema import Block, DatasetInfo
@@ -29,7 +28,7 @@ def taken_up(plan: Plan, chosen: PromptSet, folder: DatasetFolder) -> Plan:
     if plan.config.extend and plan.spec | origin != info.spec:
         origin = {"extended_from": info.fingerprint}
         _check_beginning(plan, chosen, info, folder)
-        check_alone(LocalStore(folder.path))
+        check_alone(folder.store)
         folder.extend(extended(info, plan.spec | origin))
     return replace(plan, spec=plan.spec | origin)
 
@@ -57,7 +56,7 @@ def _check_beginning(plan: Plan, chosen: PromptSet, info: DatasetInfo, folder: D
     """Check that the plan, cut to the existing prompts and candidates, is that of the existing data set."""
     if plan.config.n_candidates < info.candidates or len(plan.prompts) < info.n_prompts:
         raise NbenchError(
-            f"{folder.path} has {info.n_prompts} prompts x {info.candidates} candidates, more than the "
+            f"{folder.place} has {info.n_prompts} prompts x {info.candidates} candidates, more than the "
             f"{len(plan.prompts)} x {plan.config.n_candidates} asked for: raise --limit and --candidates"
         )
     fewer = replace(chosen, prompts=chosen.prompts[: info.n_prompts])
@@ -65,6 +64,6 @@ def _check_beginning(plan: Plan, chosen: PromptSet, info: DatasetInfo, folder: D
     old = {name: value for name, value in info.spec.items() if name != "extended_from"}
     if spec["prompts"] != old.get("prompts"):
         raise NbenchError(
-            f"the prompts of {folder.path} are not the first {info.n_prompts} asked for: add prompts at the end only"
+            f"the prompts of {folder.place} are not the first {info.n_prompts} asked for: add prompts at the end only"
         )
     folder.check_same(spec, old)

@@ -20,7 +20,7 @@ jobs_app = typer.Typer()
 
 @command(jobs_app, panel=BUILD, no_args_is_help=True)
 def status(
-    path: Annotated[str, Argument("Folder at which a build or an evaluation is at work: a path.")],
+    path: Annotated[str, Argument("Folder at which a build or an evaluation is at work: folder or URL.")],
     as_json: AsJson = False,
 ) -> None:
     """Show how far long work is: units done, rate, time left, failures and slow workers; from any machine.
@@ -45,7 +45,7 @@ def status(
 
 
 @command(jobs_app, panel=BUILD, no_args_is_help=True)
-def merge(path: Annotated[str, Argument("Data set that several processes have built: a path.")]) -> None:
+def merge(path: Annotated[str, Argument("Data set that several processes have built: folder or URL.")]) -> None:
     """Check that all shards of a build in parts (--rank, --units) are there, and close the data set.
 
     `nbench merge data/ncc`

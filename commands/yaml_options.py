@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -21,21 +20,16 @@ def read_options(context: typer.Context, path: str | None) -> str | None:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        entries = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        # every value as text: YAML would read 20:30 as a number in base 60
+        entries = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise NbenchError(f"cannot read --config {path}: {one_line(str(error))}") from None
     if not isinstance(entries, dict):
         raise NbenchError(f"--config {path} is not a list of `option: value`")
     names = {parameter.name for parameter in context.command.params} - {"help", "options"}
-    values: dict[str, Any] = {str(key).replace("-", "_"): value for key, value in entries.items()}
+    values = {str(key).replace("-", "_"): value for key, value in entries.items()}
     if unknown := sorted(values.keys() - names):
         raise NbenchError(f"--config {path} has {', '.join(map(one_line, unknown))}: `--help` lists the options")
-    context.default_map = {**(context.default_map or {}), **{name: _text(value) for name, value in values.items()}}
+    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
+    context.default_map = {**(context.default_map or {}), **texts}
     return path
-
-
-def _text(value: Any) -> Any:
-    """A value as on the command line; YAML reads 20:30 as a number in base 60 and lists as lists."""
-    if isinstance(value, bool):
-        return value
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from ..pipelines.latent_layout import check_prepares
 from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.prompt_groups import prompt_groups
 from ..pipelines.pruning import is_compiled, reserved
-from ..scorers.protocols import Scorer
+from ..scorers.function import as_scorer
+from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from .live_scorer import LiveScorer
@@ -87,7 +88,8 @@ class BestOfN:
 
     Args:
         pipe: a diffusers pipeline; it is not changed.
-        scorer: a Scorer, or the name of one that fits the pipeline's latent space.
+        scorer: a Scorer, the name of one that fits the pipeline's latent space, or a function of (inputs, prompts) that
+            returns a score for each.
         n: candidates per prompt.
         policy: positions and how many candidates stay, "10:3,20:1", or a policy file. Candidates that reach T are
             scored there. With 50 steps "50:1" prunes nothing: plain Best-of-N. "4,10:3,20:1" draws four of the n.
@@ -100,6 +102,7 @@ class BestOfN:
             candidates if needed.
         seed: base seed; a bench built with the same base seed has the same candidates.
         preview: the latent space's linear map to RGB; None: the map stored with the pipeline or known by its name.
+        reads: what a function is given, e.g. "latent", "x0_preview".
 
     Raises:
         NbenchError: arguments that do not fit together; raised before anything is generated.
@@ -108,7 +111,7 @@ class BestOfN:
     def __init__(
         self,
         pipe: Any,
-        scorer: Scorer | str,
+        scorer: Scorer | str | Callable[[Any, Sequence[str]], Any],
         n: int = 6,
         policy: Policy | str = "20:1",
         keep: int = 1,
@@ -118,8 +121,10 @@ class BestOfN:
         restart: float | None = None,
         seed: int = 0,
         preview: PreviewMap | None = None,
+        reads: Reads = "preview",
     ) -> None:
-        self.pipe, self.scorer, self.n, self.keep, self.seed = pipe, scorer, n, keep, seed
+        self.pipe, self.n, self.keep, self.seed = pipe, n, keep, seed
+        self.scorer = scorer if isinstance(scorer, str) else as_scorer(scorer, reads)
         self.policy = parse_policy(policy) if isinstance(policy, str) else policy
         self.max_batch, self.accept, self.budget, self.restart = max_batch, accept, budget, restart
         self._preview = preview or preview_of(pipe)

@@ -82,6 +82,12 @@ def _noisyclip(space: LatentSpace, placement: Placement) -> Scorer:
     return CLIPScorer(fitting("noisyclip", space), "noisyclip", placement=placement)
 
 
+def _noisyclip_t(space: LatentSpace, placement: Placement) -> Scorer:
+    from .clip import CLIPScorer
+
+    return CLIPScorer(fitting("noisyclip-t", space), "noisyclip-t", placement=placement)
+
+
 def _vqascore(space: LatentSpace, placement: Placement) -> Scorer:
     from .vqascore import vqa_scorer
 
@@ -154,6 +160,9 @@ BUILTIN = {
     "image:clip": Builtin("image", _image_clip, f"shapes; else {_CLIP}", "1.9 M; 151 M", "-1..1", "arXiv 2103.00020"),
     "siglip": Builtin("preview", _siglip, _SIGLIP, "203 M", "-1..1", "arXiv 2303.15343"),
     "noisyclip": Builtin("preview", _noisyclip, "shapes", "1.9 M", "-1..1", "arXiv 2512.08505"),
+    "noisyclip-t": Builtin(
+        "latent", _noisyclip_t, "shapes", "2.0 M", "-1..1", "arXiv 2512.08505, on latents, noise level known"
+    ),
     "x0-clip": Builtin(
         "x0_preview",
         _on(_clip, "x0_preview", "x0-clip"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError
+from ..jobs.mirror import mirrored
 from .convert_config import ConvertConfig
-from .dataset import INFO_FILE, DatasetFolder, intact
-from .features import write_features
+from .dataset import DatasetFolder
 from .fingerprint import fingerprint
 from .formats import shard_writer
 from .reader import Bench, open_bench
 from .row_columns import arrow_schema, latent_column
 from .rows import latents_of, latents_to_arrow
-from .schema import DatasetInfo, ShardRecord
+from .schema import DatasetInfo
 from .scores import reference_path, scores_metadata, write_scores
 from .storage import Location
 
@@ -45,10 +44,15 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     info = _converted(source, config)
     if out.inside(source.location):
         raise NbenchError(f"{config.out} is the source itself, or in it: choose another destination")
-    if out.folder:
-        _convert_to_folder(source, out.folder, info, config.fresh, progress)
-    else:
-        _convert_to_url(source, out, info, config.fresh, progress)
+    with DatasetFolder(out.folder or config.out) as folder:
+        if not folder.take_up(info.fingerprint, info.spec, config.fresh):
+            folder.create(info)
+        for index in folder.missing():
+            with folder.making(index) as path:
+                record = shard_writer(path, info, index).write_all(_rows(source, info, index), progress)
+            folder.commit_shard(index, record)
+    with mirrored(folder.place, "scores") as base:
+        _write_references(source, base, info)
     return info
 
 
@@ -76,56 +80,13 @@ def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
     return replace(info, shards=(None,) * info.n_shards)
 
 
-def _convert_to_folder(
-    source: Bench, out: Path, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
-) -> None:
-    with DatasetFolder(out) as folder:
-        if not folder.take_up(info.fingerprint, info.spec, fresh):
-            folder.create(info)
-        for index in folder.missing():
-            folder.commit_shard(index, _write_shard(source, out, info, index, progress))
-        _write_references(source, out, info)
-
-
-def _convert_to_url(
-    source: Bench, out: Location, info: DatasetInfo, fresh: bool, progress: Callable[[int], None] | None
-) -> None:
-    """Write one shard at a time to a temporary folder and upload it, then dataset.json, which lists them."""
-    with tempfile.TemporaryDirectory() as temporary, DatasetFolder(Path(temporary)) as folder:
-        if not fresh and out.size(INFO_FILE) is not None:
-            (folder.path / INFO_FILE).write_bytes(out.read(INFO_FILE))
-        if not folder.take_up(info.fingerprint, info.spec):
-            folder.create(info)
-        if features := write_features(folder.path, info):
-            out.send(features, features.name)
-        for index, record in enumerate(folder.info.shards):
-            if intact(out, record):
-                continue
-            folder.commit_shard(index, _write_shard(source, folder.path, info, index, progress))
-            shard = folder.path / info.shard_path(index)
-            out.send(shard, info.shard_path(index))
-            shard.unlink()
-            out.send(folder.path / INFO_FILE, INFO_FILE)
-        for path in _write_references(source, folder.path, info):
-            out.send(path, path.relative_to(folder.path).as_posix())
-
-
-def _write_shard(
-    source: Bench, folder: Path, info: DatasetInfo, index: int, progress: Callable[[int], None] | None
-) -> ShardRecord:
-    return shard_writer(folder, info, index).write_all(_rows(source, info, index), progress)
-
-
-def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> list[Path]:
-    """Copy the score tables of the source to the data set `info`; the paths written."""
-    written = []
+def _write_references(source: Bench, folder: Path, info: DatasetInfo) -> None:
+    """Copy the score tables of the source to the data set `info`."""
     for name, table in source.references.items():
         origin = scores_metadata(table)
         if origin.get("bench_fingerprint") == source.info.fingerprint:  # else it scores another build, and still does
             origin["bench_fingerprint"] = info.fingerprint
-        written.append(reference_path(folder, name))
-        write_scores(written[-1], table, origin)
-    return written
+        write_scores(reference_path(folder, name), table, origin)
 
 
 def _rows(source: Bench, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:

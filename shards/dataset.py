@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import itertools
+import hashlib
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ..errors import NbenchError, reason_of
+from ..jobs.places import store_at
 from ..jobs.records import Records
 from ..jobs.store import LocalStore, Store
+from ..options import Place
 from .atomic import atomic_write, writing_to
-from .features import FEATURES_FILE, write_features
+from .features import FEATURES_FILE, features_file
 from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
@@ -25,7 +29,7 @@ from .storage import Location
 INFO_FILE = "dataset.json"
 
 
-def read_info(where: Location | Path) -> DatasetInfo:
+def read_info(where: Location | Place) -> DatasetInfo:
     """Read the dataset.json of a data set, and while it is built the records of its finished shards.
 
     Raises:
@@ -38,14 +42,7 @@ def read_info(where: Location | Path) -> DatasetInfo:
         raise NbenchError(
             f"no bench at {location.url}{_near(location)}: it has no {INFO_FILE}; build one with `nbench build`"
         ) from None
-    return info if info.complete or location.folder is None else _with_records(info, LocalStore(location.folder))
-
-
-def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
-    """`info` with the shards that are finished and have a record of their own."""
-    records = Records(store, info.fingerprint)
-    made = {index: ShardRecord(**record.result) for index, record in records.read(records.done()).items()}
-    return replace(info, shards=tuple(record or made.get(index) for index, record in enumerate(info.shards)))
+    return info if info.complete or not _is_built_at(location) else _with_records(info, store_at(location.url))
 
 
 def _near(location: Location) -> str:
@@ -59,29 +56,45 @@ def _near(location: Location) -> str:
     return next((f" (did you mean {folder}?)" for folder in folders if [folder.name] == near), "")
 
 
+def _is_built_at(location: Location) -> bool:
+    """Whether a build may be at work there."""
+    return not location.url.startswith(("hf://datasets/", "http://", "https://"))
+
+
+def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
+    """`info` with the shards that are finished and have a record of their own."""
+    records = Records(store, info.fingerprint)
+    made = {index: ShardRecord(**record.result) for index, record in records.read(records.done()).items()}
+    return replace(info, shards=tuple(record or made.get(index) for index, record in enumerate(info.shards)))
+
+
 def intact(location: Location, record: ShardRecord | None) -> bool:
     """Whether a shard is committed and its file still has the recorded size."""
     return record is not None and location.size(record.path) == record.bytes
 
 
 class DatasetFolder:
-    """A data set being built. As a context manager it holds the folder's lock, for work that one process does alone.
+    """A data set being built, in a folder or at a URL, whose files and records are in `store`.
+
+    As a context manager it holds the lock of a folder, for work that one process does alone.
 
     Raises (on entering):
         NbenchError: the folder cannot be written, or another process is building in it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.place, self.store = place, store_at(place)
+        self._folder = self.store.root if isinstance(self.store, LocalStore) else None
         self._info: DatasetInfo | None = None
         self._held = ExitStack()
 
     def __enter__(self) -> DatasetFolder:
-        busy = f"another build is writing to {self.path}: wait for it or choose another --out"
-        try:
-            self._held.enter_context(locked(self.path, busy))
-        except OSError as error:
-            raise self._unwritable(error) from None
+        if self._folder is not None:
+            busy = f"another build is writing to {self.place}: wait for it or choose another --out"
+            try:
+                self._held.enter_context(locked(self._folder, busy))
+            except OSError as error:
+                raise self._unwritable(error) from None
         try:
             self.check_writable()
         except NbenchError:
@@ -98,26 +111,42 @@ class DatasetFolder:
         Raises:
             NbenchError: they cannot.
         """
+        if self._folder is None:
+            name = f"probe/{uuid4().hex}"
+            self.store.write(name, b"")
+            self.store.remove([name])
+            return
         try:
-            (self.path / "data").mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
+            (self._folder / "data").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
                 pass
         except OSError as error:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> NbenchError:
-        return NbenchError(f"cannot write to {self.path} ({reason_of(error)}): choose another --out")
+        return NbenchError(f"cannot write to {self.place} ({reason_of(error)}): choose another --out")
+
+    @property
+    def path(self) -> Path:
+        """The local folder.
+
+        Raises:
+            NbenchError: it is not on this machine.
+        """
+        if self._folder is None:
+            raise NbenchError(f"{self.place} is not on this machine: give a folder")
+        return self._folder
 
     @property
     def started(self) -> bool:
         """Whether a build has begun here."""
-        return (self.path / INFO_FILE).exists()
+        return self.store.read(INFO_FILE) is not None
 
     @property
     def info(self) -> DatasetInfo:
         """The current record."""
         if self._info is None:
-            self._info = read_info(self.path)
+            self._info = read_info(Location.of(self.place, hub_ids=False))
         return self._info
 
     def take_up(self, fingerprint: str, spec: dict[str, Any], fresh: bool = False) -> bool:
@@ -134,7 +163,8 @@ class DatasetFolder:
 
     def create(self, info: DatasetInfo) -> None:
         """Start a data set: write its record, which has no shards yet."""
-        write_features(self.path, info)
+        if features := features_file(info):
+            self.store.write(FEATURES_FILE, features)
         # saved as it will be read back: an int in a float field would change the bytes when the build is resumed
         self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
 
@@ -150,7 +180,7 @@ class DatasetFolder:
         """
         if fingerprint != self.info.fingerprint:
             self.check_same(spec, self.info.spec)
-            raise NbenchError(f"{self.path} holds another build (dataset.json was edited): use --fresh")
+            raise NbenchError(f"{self.place} holds another build (dataset.json was edited): use --fresh")
 
     def check_same(self, spec: dict[str, Any], present: dict[str, Any]) -> None:
         """Refuse a build of `spec` where it differs from `present`, the spec of this folder.
@@ -160,40 +190,68 @@ class DatasetFolder:
         """
         if differences := "; ".join(_differences(present, spec)):
             raise NbenchError(
-                f"{self.path} holds another build ({differences}): repeat its settings, add prompts or candidates by "
+                f"{self.place} holds another build ({differences}): repeat its settings, add prompts or candidates by "
                 "--extend, use --fresh, or choose another --out"
             )
 
     def missing(self) -> list[int]:
         """The shards that are not committed, or whose file is missing or has another size."""
-        location = Location.of(self.path)
-        return [index for index, record in enumerate(self.info.shards) if not intact(location, record)]
+        sizes = Location.of(self.place, hub_ids=False).sizes("data")
+        shards = enumerate(self.info.shards)
+        return [index for index, each in shards if each is None or sizes.get(each.path) != each.bytes]
+
+    @contextmanager
+    def making(self, index: int) -> Iterator[Path]:
+        """The folder to write shard `index` to before `commit_shard`: this one, or a temporary one."""
+        if self._folder is not None:
+            yield self._folder
+            return
+        with self.store.attempt(index) as folder:
+            yield folder
+            name = self.info.shard_path(index)
+            self.store.remove([name])  # a damaged one, or one with rows that failed
+            with (folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self.store.put(name, folder / name, digest)
 
     def commit_shard(self, index: int, record: ShardRecord) -> None:
-        """Record that shard `index` is on disk."""
+        """Record that shard `index` is written."""
         shards = list(self.info.shards)
         shards[index] = record
         self._save(replace(self.info, shards=tuple(shards)))
 
     def drop_partial_scores(self) -> None:
         """Remove the unfinished score tables: they are invalid once rows change."""
-        for parts in self.path.glob("scores/.*.parts"):
+        if self._folder is None:
+            self.store.remove([name for name in self.store.list("scores") if ".parts/" in name])
+            return
+        for parts in self._folder.glob("scores/.*.parts"):
             shutil.rmtree(parts)
 
     def clear(self) -> None:
         """Remove what nbench wrote here, and nothing else: score tables, shards, then dataset.json."""
         self.drop_partial_scores()
-        files = list(self.path.glob("scores/*.parquet"))
-        for split, suffix in itertools.product(("test", "train"), SUFFIXES.values()):
-            shard = f"{split}-*-of-*.{suffix}"
-            files += [*self.path.glob(f"data/{shard}"), *self.path.glob(f"data/.{shard}.tmp")]
-        for path in [*files, self.path / FEATURES_FILE, self.path / INFO_FILE]:
+        shards = [f"{split}-*-of-*.{suffix}" for split in ("test", "train") for suffix in SUFFIXES.values()]
+        if self._folder is None:
+            names = [*self.store.list("scores"), *self.store.list("data")]
+            patterns = ["scores/*.parquet", *(f"data/{shard}" for shard in shards)]
+            self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
+            self.store.remove([FEATURES_FILE, INFO_FILE])
+            self._info = None
+            return
+        files = list(self._folder.glob("scores/*.parquet"))
+        for shard in shards:
+            files += [*self._folder.glob(f"data/{shard}"), *self._folder.glob(f"data/.{shard}.tmp")]
+        for path in [*files, self._folder / FEATURES_FILE, self._folder / INFO_FILE]:
             path.unlink(missing_ok=True)
         self._info = None
 
     def _save(self, info: DatasetInfo) -> None:
-        with writing_to(self.path / INFO_FILE):
-            atomic_write(self.path / INFO_FILE, info.to_json())
+        if self._folder is None:
+            self.store.write(INFO_FILE, info.to_json())
+        else:
+            with writing_to(self._folder / INFO_FILE):
+                atomic_write(self._folder / INFO_FILE, info.to_json())
         self._info = info
 
 

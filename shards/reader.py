@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..errors import NbenchError, reason_of
+from ..errors import NbenchError, one_line, reason_of
 from ..options import Place
 from .dataset import intact, read_info
 from .formats import FORMATS
@@ -35,7 +35,7 @@ class BenchPrompt(NamedTuple):
     tags: Tags | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bench:
     """A complete data set of trajectories."""
 
@@ -183,6 +183,32 @@ class Bench:
         finally:
             if not isinstance(source, Path):
                 source.close()
+
+    def to_datasets(self, positions: Sequence[int] | None = None, streaming: bool = False, **options: Any) -> Any:
+        """The rows as a data set of the library `datasets`; see `libraries.to_datasets`."""
+        from .libraries import to_datasets
+
+        return to_datasets(self, positions, streaming, **options)
+
+    def to_webdataset(self, positions: Sequence[int] | None = None, shuffle: int = 0, **options: Any) -> Any:
+        """The samples as a pipeline of the library `webdataset`; see `libraries.to_webdataset`."""
+        from .libraries import to_webdataset
+
+        return to_webdataset(self, positions, shuffle, **options)
+
+    def __repr__(self) -> str:
+        info = self.info
+        shape, image = ("x".join(map(str, size)) for size in (info.latent_shape, info.image_size))
+        lines = (
+            f"{info.name} at {self.location.url}",
+            f"  {info.n_prompts:,} prompts x {info.candidates}, by pipeline {info.spec['pipeline']['name']}"
+            if "pipeline" in info.spec
+            else f"  {info.n_prompts:,} prompts x {info.candidates}, imported",
+            f"  {info.latent_dtype} latents {shape} at positions {describe_positions(info.stored)}, images {image}",
+            f"  {len(info.shards):,} shards ({info.format})",
+            f"  references: {', '.join(self.references) or 'none'}",
+        )
+        return "\n".join(one_line(line) for line in lines)
 
     @cached_property
     def references(self) -> dict[str, pa.Table]:

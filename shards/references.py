@@ -45,7 +45,7 @@ def no_reference(bench: Bench, name: str) -> NbenchError:
 
 def how_to_add(bench: Bench, item: str = "clip,vqascore") -> str:
     """The command that adds the references `item` to a data set."""
-    if bench.location.folder is None:
+    if bench.location.url.startswith("hf://datasets/"):
         return f"nbench convert {bench.location.url} FOLDER, then nbench references FOLDER --add {item}"
     return f"nbench references {bench.location.url} --add {item}"
 

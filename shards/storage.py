@@ -76,18 +76,6 @@ class Location:
         with self.reading(name):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
-    def send(self, path: Path, name: str) -> None:
-        """Copy the local file `path` to `name`.
-
-        Raises:
-            NbenchError: it cannot be written there.
-        """
-        try:
-            self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
-            self.fs.put_file(str(path), f"{self.root}/{name}")
-        except Exception as error:  # every filesystem of fsspec raises its own types
-            raise NbenchError(f"cannot write {self.url}/{name}: {reason_of(error)}") from None
-
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is no regular file."""
         try:

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "errors": set[str](),
     "options": set[str](),
     "progress": set[str](),
-    "__init__": {"shards", "benchmarks", "sampling"},
+    "api": {"shards", "scorers", "benchmarks", "sampling"},
+    "__init__": {"api", "builders", "shards", "benchmarks", "sampling"},
     "__main__": {"cli"},
 }
 """What each package or root module may import."""

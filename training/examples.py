@@ -172,7 +172,7 @@ class ExampleDataset(TrajectoryDataset):
                 yield self._examples(chosen, count)
                 count += 1
         if count < len(self):
-            yield self._examples(taken[: len(taken) // self._share[1] * self._share[1]], count)
+            yield self._examples(taken, count)
 
     def _windows(self) -> Iterator[list[int]]:
         """The shards of each window, in this epoch's order; their content is in `_cached`."""
@@ -188,7 +188,8 @@ class ExampleDataset(TrajectoryDataset):
         for start in range(0, len(order), together):
             window = order[start : start + together]
             wanted = list(self.noise.stored if self.noise.scales else self._allowed(start / len(order)))
-            dealt = np.resize(self._rng(window[0], 1).permutation(wanted), -(-len(wanted) // len(window)) * len(window))
+            each = -(-len(wanted) // min(together, len(order)))
+            dealt = np.resize(self._rng(window[0], 1).permutation(wanted), each * len(window))
             self._cached = {
                 index: self._shard(index, sorted({int(k) for k in dealt[number :: len(window)]}))
                 for number, index in enumerate(window)
@@ -220,10 +221,10 @@ class ExampleDataset(TrajectoryDataset):
         allowed = set(self._allowed(number / len(self)))
         positions = [self._draw(rng, group[0][0], allowed) for group in groups]
         rank, world = self._share
-        borders = np.cumsum([0, *map(len, groups)])[:: len(groups) // world]
+        borders = np.cumsum([0, *map(len, groups)])[[round(part * len(groups) / world) for part in range(world + 1)]]
         rows, own = [row for group in groups for row in group], slice(int(borders[rank]), int(borders[rank + 1]))
         at = np.repeat(positions, [len(group) for group in groups])
-        latents = self.noise.latents(rows, at, own, rng)
+        latents = self.noise.latents(rows, at, own, self._rng(number, 3))
         names = [(shard.batch.prompt_ids[row], shard.batch.candidates[row]) for shard, row in rows]
         return Examples(
             own=own,

@@ -13,6 +13,7 @@ from .result_file import EvaluationReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = (
     "#0072B2",
@@ -46,7 +47,7 @@ _STYLE: dict[Any, Any] = {
 
 STYLES: dict[str, dict[Any, Any]] = {
     "screen": {},
-    # text stays text in PDF and SVG, in the serif type and small size of a paper's column
+    # the type and size of a paper's column
     "paper": {
         "font.size": 8,
         "axes.titlesize": 8,
@@ -69,6 +70,10 @@ def check_plot(path: Path, style: str) -> None:
     """
     if path.suffix.lower() not in _FORMATS:
         raise NbenchError(f"--plot {path} has no format of a plot: end its name with {', '.join(_FORMATS)}")
+    _check_style(style)
+
+
+def _check_style(style: str) -> None:
     if style not in STYLES:
         raise NbenchError(f"no plot style {style}: there are {', '.join(STYLES)}")
 
@@ -87,12 +92,30 @@ def plot_report(report: EvaluationReport, path: Path, style: str = "screen") -> 
     from io import BytesIO
 
     from matplotlib import rc_context
+
+    image, suffix = BytesIO(), path.suffix.lower()
+    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix)
+    with rc_context(_settings(style)):
+        report_figure(report, style).savefig(image, format=suffix[1:], dpi=160, metadata=undated)
+    try:
+        atomic_write(path, image.getvalue())
+    except OSError as error:
+        raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
+
+
+def report_figure(report: EvaluationReport, style: str = "screen") -> Figure:
+    """The figure of `plot_report`.
+
+    Raises:
+        NbenchError: there is no such style.
+    """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    _check_style(style)
     references = sorted(report.yardsticks, reverse=True)  # vqascore, the independent reference, before clip
     width, height = _WIDTHS[style]
-    vector = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "nbench"}
-    with rc_context(_STYLE | vector | STYLES[style]):
+    with rc_context(_settings(style)):
         figure = Figure(figsize=(width, 0.25 * height + height * len(references)), layout="constrained")
         figure.suptitle(
             f"{_plain(report.bench)}: {report.n_prompts} prompts, Best-of-{report.n_candidates}", color=_INK
@@ -103,13 +126,12 @@ def plot_report(report: EvaluationReport, path: Path, style: str = "screen") -> 
             _agreement(left, report, reference)
             _selection(right, report, reference)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        image = BytesIO()
-        undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower())
-        figure.savefig(image, format=path.suffix.lower()[1:], dpi=160, metadata=undated)
-    try:
-        atomic_write(path, image.getvalue())
-    except OSError as error:
-        raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
+    return figure
+
+
+def _settings(style: str) -> dict[Any, Any]:
+    """Those of the style; text stays text in vector formats, and the same figure gives the same bytes."""
+    return _STYLE | STYLES[style] | {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "nbench"}
 
 
 def _agreement(axes: Axes, report: EvaluationReport, reference: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ...errors import NbenchError, reason_of
+from ...errors import NbenchError, one_line, reason_of
 from ...shards.atomic import write_out
+from ...shards.positions import describe_positions
+from ..metrics.catalogue import CORE
 from ..metrics.rows import (
     Comparison,
     Frozen,
@@ -64,9 +67,9 @@ class EvaluationResult(Frozen):
     cost: ScorerCost | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationReport:
-    """The outcome for all models; files: the results written; costs: by model."""
+    """The outcome for all models; files: the results written, paths or URLs as text; costs: by model."""
 
     bench: str
     n_prompts: int
@@ -76,10 +79,41 @@ class EvaluationReport:
     rows: tuple[ResultRow, ...]
     comparisons: tuple[Comparison, ...]
     yardsticks: dict[str, Yardstick]
-    files: tuple[Path, ...]
+    files: tuple[Any, ...]
     separation: tuple[SeparationRow, ...] = ()
     retrieval: tuple[RetrievalRow, ...] = ()
     costs: dict[str, ScorerCost] = field(default_factory=dict)
+
+    def to_pandas(self) -> Any:
+        """The rows as a `pandas.DataFrame`: a model at a position against a reference each."""
+        import pandas as pd
+
+        return pd.DataFrame([row.model_dump() for row in self.rows])
+
+    def plot(self, path: Path | str | None = None, style: str = "screen") -> Any:
+        """The `matplotlib.figure.Figure` of `nbench evaluate --plot`, which is also written to `path`.
+
+        Raises:
+            NbenchError: `path` has no format of a plot or cannot be written, or there is no such style.
+        """
+        from .plot import plot_report, report_figure
+
+        if path is not None:
+            plot_report(self, Path(path), style)
+        return report_figure(self, style)
+
+    def __repr__(self) -> str:
+        models = ", ".join(dict.fromkeys(row.model for row in self.rows))
+        places = describe_positions(sorted({row.position for row in self.rows}))
+        return one_line(
+            f"{models} on {self.bench} ({self.n_prompts} prompts x {self.n_candidates}) at positions {places}, against "
+            f"{', '.join(self.yardsticks)}; .to_pandas(), .plot(), .to_json()"
+        )
+
+    def _repr_html_(self) -> str:
+        shown = ["model", "position", "reference", *CORE, "cost_steps"]
+        table = self.to_pandas()[shown].to_html(index=False, float_format="{:.3f}".format, na_rep="-")
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
     def to_json(self) -> str:
         """The one object that `nbench evaluate --json` prints, without what was not measured."""

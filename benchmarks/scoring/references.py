@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ...builders.config import BuildConfig
 from ...builders.images.given import HUMAN
 from ...console import say
 from ...errors import NbenchError
+from ...jobs.mirror import mirrored
 from ...jobs.options import EngineOptions
 from ...progress import BuildProgress
 from ...scorers.placement import Placement
@@ -97,30 +99,30 @@ def add_references(config: AddConfig, progress: bool = False) -> list[str]:
     An existing reference by the same scorer is kept; an interrupted one continues after its last finished shard.
 
     Raises:
-        NbenchError: no such data set on this machine; a reference that cannot be loaded; a name that a table of another
+        NbenchError: no such data set; a reference that cannot be loaded; a name that a table of another
             scorer has, and `replace` is off; or another command is writing to the data set.
     """
     references, bench = parse_references(config.references), open_bench(config.bench)
-    if bench.location.folder is None:
-        raise NbenchError(
-            f"{bench.location.url} is not on this machine: {how_to_add(bench, ','.join(config.references))}"
-        )
     placement = config.placement or Placement.best()
-    with locked(bench.path, f"another command is writing to {bench.path}: wait for it to end"):
-        bench = open_bench(bench.path)  # the lock keeps others from changing it
-        with writing_to(bench.path / "scores"):
-            (bench.path / "scores").mkdir(exist_ok=True)
-        missing = list(
-            _missing(bench, references, placement, config.replace)
-        )  # an error comes before the first is scored
+    with ExitStack() as stack:
+        if bench.location.folder is not None:
+            busy = f"another command is writing to {bench.path}: wait for it to end"
+            stack.enter_context(locked(bench.path, busy))
+        base = stack.enter_context(mirrored(bench.location.url, "scores"))
+        bench = open_bench(bench.location.url)  # the lock keeps others from changing it
+        with writing_to(base / "scores"):
+            (base / "scores").mkdir(exist_ok=True)
+        # a list, so that an error comes before the first is scored
+        missing = list(_missing(bench, base, references, placement, config.replace))
         for reference, scorer in missing:
             with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=progress) as bar:
-                score_reference(bench, reference, scorer, bar.advance, config.options)
+                score_reference(bench, base, reference, scorer, bar.advance, config.options)
     return [reference.name for reference, _ in missing]
 
 
 def score_reference(
     bench: Bench,
+    base: Path,
     reference: Reference,
     scorer: Scorer,
     progress: Callable[[int], None] | None = None,
@@ -128,12 +130,14 @@ def score_reference(
 ) -> None:
     """Score the finished images of a data set into `scores/<name>.parquet`, continuing after the last finished shard.
 
+    `base` is the folder of the data set, or a mirror of its scores.
+
     Raises:
         NbenchError: the scorer fails, all trajectories failed, or the folder cannot be written.
     """
     origin = _origin(bench.info, reference, scorer)
-    parts = reference_parts(bench.path, reference.name)
-    kept, shards = _kept_scores(reference_path(bench.path, reference.name), bench, origin)
+    parts = reference_parts(base, reference.name)
+    kept, shards = _kept_scores(reference_path(base, reference.name), bench, origin)
     paths = {shard: parts / f"{shard}.parquet" for shard in shards}
     missing = [shard for shard, path in paths.items() if _origin_at(path) != origin]
     advance = progress or (lambda count: None)
@@ -145,7 +149,7 @@ def score_reference(
     table = pa.concat_tables([*kept, *(read_scores(path).replace_schema_metadata() for path in paths.values())])
     if not table.num_rows:
         raise NbenchError(f"{bench.location.url} has no image for {reference.name} to score: all trajectories failed")
-    write_scores(reference_path(bench.path, reference.name), table, origin)
+    write_scores(reference_path(base, reference.name), table, origin)
     shutil.rmtree(parts)
 
 
@@ -183,9 +187,13 @@ class References:
         Raises:
             NbenchError: as for `check`.
         """
-        bench = open_bench(folder.path)
+        bench = open_bench(folder.place)
+        with mirrored(folder.place, "scores") as base:
+            self._score(bench, base)
+
+    def _score(self, bench: Bench, base: Path) -> None:
         for reference in self._references:
-            path = reference_path(folder.path, reference.name)
+            path = reference_path(base, reference.name)
             there = _origin_at(path)
             if not self._named and "model" in there and there.get("bench_fingerprint") == bench.info.fingerprint:
                 continue
@@ -200,7 +208,7 @@ class References:
                     continue
                 complete = there == _origin(bench.info, reference, scorer) and _complete(bench, path)
                 if not complete:
-                    score_reference(bench, reference, scorer, progress.advance)
+                    score_reference(bench, base, reference, scorer, progress.advance)
 
 
 def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:
@@ -249,7 +257,7 @@ def _origin_at(path: Path) -> dict[str, Any]:
 
 
 def _missing(
-    bench: Bench, references: Sequence[Reference], placement: Placement, replace: bool
+    bench: Bench, base: Path, references: Sequence[Reference], placement: Placement, replace: bool
 ) -> Iterator[tuple[Reference, Scorer]]:
     """The references without a table of this build and scorer (by fingerprint), with their scorers.
 
@@ -258,7 +266,7 @@ def _missing(
     """
     for reference in references:
         scorer = load_reference(reference, bench.info, placement)
-        path = reference_path(bench.path, reference.name)
+        path = reference_path(base, reference.name)
         there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
         same_scorer = there.get("scorer_fingerprint") == origin["scorer_fingerprint"]
         if same_scorer and there.get("bench_fingerprint") == origin["bench_fingerprint"] and _complete(bench, path):

@@ -23,7 +23,7 @@ class AddConfig:
         NbenchError: `replace` without references.
     """
 
-    bench: Annotated[Place, Argument("Data set: folder, URL or Hub id; with --add, a folder.")]
+    bench: Annotated[Place, Argument("Data set: folder, URL or Hub id; with --add, a folder or URL.")]
     references: Annotated[
         tuple[str, ...],
         Option(

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import NbenchError
+from ...jobs.mirror import mirrored
 from ...options import local_path
 from ...shards.dataset import DatasetFolder
-from ...shards.schema import digest
+from ...shards.schema import DatasetInfo, digest
 from ...shards.scores import PROMPT, SCORE_SCHEMA, read_scores, reference_path, scores_metadata, write_scores
 from ..candidates import Plan
 from ..config import BuildConfig
@@ -43,8 +44,12 @@ def on_hub(images: str | Path | None) -> bool:
 
 def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> None:
     """Write the mean human ratings, if there are any, to `scores/human.parquet`, unless it is already there."""
-    path = reference_path(folder.path, HUMAN)
-    present = path.exists() and scores_metadata(read_scores(path)).get("bench_fingerprint") == folder.info.fingerprint
+    with mirrored(folder.place, "scores") as base:
+        _write_ratings(plan, images, folder.info, reference_path(base, HUMAN))
+
+
+def _write_ratings(plan: Plan, images: ChosenImages, info: DatasetInfo, path: Path) -> None:
+    present = path.exists() and scores_metadata(read_scores(path)).get("bench_fingerprint") == info.fingerprint
     ratings = None if present else images.ratings()
     if ratings is None:
         return
@@ -53,7 +58,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
     columns = {
         "prompt_id": [plan.prompts[number].id for number in range(count) for _ in range(n)],
         "candidate": list(range(n)) * count,
-        "position": [folder.info.steps] * len(values),
+        "position": [info.steps] * len(values),
         "caption": [PROMPT] * len(values),
         "score": values,
         "status": np.where(np.isfinite(values), "ok", "failed"),
@@ -61,7 +66,7 @@ def write_ratings(plan: Plan, images: ChosenImages, folder: DatasetFolder) -> No
     metadata = {
         "scorer": HUMAN,
         "scorer_fingerprint": digest({"ratings": np.nan_to_num(values, nan=-1.0).tolist()}),
-        "bench_fingerprint": folder.info.fingerprint,
+        "bench_fingerprint": info.fingerprint,
         "source": plan.spec["images"]["source"],
     }
     write_scores(path, pa.table(columns, schema=SCORE_SCHEMA), metadata)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ast
+import difflib
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -29,8 +31,10 @@ class T2V:
         families = t2v_families()
         modules = [module for module, names in families.items() if model in names]
         if not modules:
-            names = ", ".join(name for names in families.values() for name in names)
-            raise ValueError(f"t2v_metrics has no model {model}: there are {names}")
+            every = [name for names in families.values() for name in names]
+            near = difflib.get_close_matches(model, every, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"t2v_metrics has no model {model}{hint}: there are {', '.join(every)}")
         module = t2v_module(modules[0])
         (kind,) = [
             value
@@ -108,11 +112,10 @@ def image_files(inputs: torch.Tensor, folder: Path) -> list[str]:
 
 def digest(folder: Path) -> str:
     """A short hash of the files of a model."""
-    import hashlib
-
     total = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        total.update(path.name.encode() + path.read_bytes())
+        with path.open("rb") as file:
+            total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...benchmarks.scoring.references import build
 from ...builders.config import BuildConfig
-from ...training.config import TrainConfig
+from ...training.config import LatentCLIPConfig, TrainConfig
 from ...training.noisyclip import train as train_noisyclip
 from . import clip, denoiser, unet, vae, vqa
 from .card import write_card
@@ -23,7 +23,9 @@ from .figures import answers, second_generator, shortfalls, timeline
 WEIGHTS = Path(__file__).parents[1] / "weights"
 NCC_PROMPTS = 4000
 BENCH_PROMPTS = 200
-MODELS = ("pipeline", "unet", "clip", "vqa", "noisyclip")
+SCENES, PASSES = 40_000, 25
+"""Rendered scenes that `noisyclip-t` learns from, and how often it sees each."""
+MODELS = ("pipeline", "unet", "clip", "vqa", "noisyclip", "noisyclip-t")
 
 
 def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str, float]]:
@@ -43,6 +45,14 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
     def train_on_ncc(to: Path) -> None:
         train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"), learning_rate=3e-4))
 
+    def build_scenes(to: Path) -> None:
+        images, pipeline = f"shapes:{max(128, many(SCENES))}", str(work / "pipeline")
+        build(BuildConfig("ncc", pipeline, to, process="forward", images=images, positions="50", batch_size=250))
+
+    def train_on_scenes(to: Path) -> None:
+        base, passes = str(work / "clip"), max(1, many(PASSES))
+        train_noisyclip(LatentCLIPConfig(work / "scenes", to, base=base, process="forward", epochs=passes))
+
     stages: dict[str, Callable[[Path], object]] = {
         "clip": lambda to: clip.train(to, many(800)),
         "vae": lambda to: vae.train(to, many(3500)),
@@ -55,6 +65,8 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         ),
         "ncc": build_ncc,
         "noisyclip": train_on_ncc,
+        "scenes": build_scenes,
+        "noisyclip-t": train_on_scenes,
     }
     for name, stage in stages.items():
         done = work / f"{name}.seconds"
@@ -65,7 +77,9 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
             done.write_text(f"{time.monotonic() - start:.0f}\n")
         print(f"{name}: {done.read_text().strip()} s", flush=True)
     for name in MODELS:
-        shutil.copytree(work / name, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("train.jsonl"))
+        shutil.copytree(
+            work / name, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("train.jsonl", "README.md")
+        )
     for name in stages:
         if (work / name / "train.jsonl").is_file():
             (out / "logs").mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ predicts noise, DDIM, cosine schedule |
 | `vqa` | `BlipForQuestionAnswering` | answers yes or no; VQAScore is its P("yes") |
 | `noisyclip` | `CLIPModel` | `clip` with the image tower fine-tuned on previews of noisy latents, positions 20 to 30, \
 towards what `clip` holds of the final images |
+| `noisyclip-t` | `CLIPModel`, told the noise level | `clip` with an image tower that reads latents of all positions, \
+fine-tuned on rendered scenes with noise; opens with `nbench.scorers.dual_encoder.open_dual_encoder` |
 
 ## How trained
 On two CPU cores, from nothing, with procedurally drawn scenes: `make world`. {total:.0f} minutes in all: {seconds}.

@@ -86,7 +86,6 @@ def test_defaults() -> None:
         ({"batch_size": -1}, "--batch-size -1"),
         ({"rows_per_shard": 0}, "--rows-per-shard 0"),
         ({"dtype": "float8"}, "unknown dtype 'float8'"),
-        ({"out": Path("s3://bucket/bench")}, r"build there, then run nbench convert FOLDER s3://bucket/bench"),
         ({"positions": "60"}, r"latents 60 not in a run of 50 steps: it has 0\.\.50"),
     ],
 )

@@ -106,7 +106,7 @@ def test_an_interrupted_conversion_is_resumed(
 ) -> None:
     out = out if "://" in out else str(tmp_path / out)
     calls: list[int] = []
-    original = convert_module._write_shard
+    original = convert_module._rows
 
     def fails_at_the_second(*arguments: Any) -> Any:
         if len(calls) == 1:
@@ -115,7 +115,7 @@ def test_an_interrupted_conversion_is_resumed(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert_module, "_write_shard", fails_at_the_second)
+        patch.setattr(convert_module, "_rows", fails_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             convert(config(bench_folder, out, format="webdataset"))
     with pytest.raises(NbenchError, match=r"half built \(1 of 3 shards\)"):

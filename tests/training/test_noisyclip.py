@@ -17,7 +17,7 @@ from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
-from nbench.training import trainer
+from nbench.training import finetune, trainer
 from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
@@ -39,7 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
-@pytest.mark.parametrize("targets", ["image", "caption"])
+@pytest.mark.parametrize("targets", ["image", pytest.param("caption", marks=pytest.mark.slow)])
 def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["image", "caption"]) -> None:
     out = train(replace(config, targets=targets, epochs=10), shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
@@ -93,7 +93,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(trainer.FineTuner, "compute_loss", until)
 
 
-@pytest.mark.parametrize(("steps", "save_every"), [(8, None), (6, 1)])
+@pytest.mark.parametrize(("steps", "save_every"), [pytest.param(8, None, marks=pytest.mark.slow), (6, 1)])
 def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps: int, save_every: int | None
 ) -> None:
@@ -108,6 +108,21 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     assert (again.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert curve(again.out) == curve(whole)
     assert not list(again.out.glob("checkpoint-*"))
+
+
+def test_a_run_cut_while_it_writes_the_model_finishes(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*args: Any) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_half", cut)
+        with pytest.raises(Cut):
+            train(replace(config, epochs=1), shown=False)
+    steps = []
+    monkeypatch.setattr(trainer.FineTuner, "compute_loss", lambda *args, **settings: steps.append(1))
+    out = train(replace(config, epochs=1), shown=False)
+    assert not steps
+    assert CLIPScorer(out).embed_text(["one red circle"]).shape[0] == 1
 
 
 def curve(folder: Path) -> list[dict[str, float]]:

@@ -45,20 +45,19 @@ def config(scenes: Path, bases: dict[str, Path], tmp_path: Path) -> TrainConfig:
 
 
 def changed(base: Path, folder: Path) -> set[str]:
-    before, after = open_dual_encoder(base).state_dict(), open_dual_encoder(folder, dtype=torch.float32).state_dict()
+    before, after = (open_dual_encoder(path, dtype=torch.float16).state_dict() for path in (base, folder))
     return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("base", ["clip", "siglip"])
 @pytest.mark.parametrize(
-    ("settings", "tuned"),
+    ("base", "settings", "tuned"),
     [
-        ({"tune": "vision"}, ("vision_model.", "visual_projection.")),
-        ({"tune": "lora", "lora_rank": 2}, ("vision_model.encoder.",)),
-        ({"tune": "lora", "input": "latent"}, ("vision_model.encoder.", "vision_model.embeddings.")),
-        ({"tune": "projection"}, ("visual_projection.", "vision_model.head.")),
-        ({"tune": "all", "objective": "sigmoid"}, ("",)),
-        ({"input": "latent", "process": "forward", "objective": "distill"}, ("vision_model.", "visual_projection.")),
+        ("clip", {"tune": "vision"}, ("vision_model.", "visual_projection.")),
+        ("clip", {"tune": "lora", "input": "latent"}, ("vision_model.encoder.", "vision_model.embeddings.")),
+        ("clip", {"tune": "projection"}, ("visual_projection.",)),
+        ("siglip", {"tune": "lora", "lora_rank": 2}, ("vision_model.encoder.",)),
+        ("siglip", {"tune": "all", "objective": "sigmoid"}, ("",)),
+        ("siglip", {"input": "latent", "process": "forward", "objective": "distill"}, ("vision_model.",)),
     ],
 )
 def test_it_trains_what_it_should_and_opens_in_stock_transformers(
@@ -78,8 +77,7 @@ def test_it_trains_what_it_should_and_opens_in_stock_transformers(
     torch.testing.assert_close(scorer.embed_inputs(inputs), own)
 
 
-@pytest.mark.parametrize("kind", ["token", "adaln"])
-@pytest.mark.parametrize("tune", ["vision", "lora"])
+@pytest.mark.parametrize(("kind", "tune"), [("token", "vision"), ("adaln", "lora")])
 def test_a_model_that_is_told_the_level_opens_by_one_import(config: TrainConfig, kind: str, tune: str) -> None:
     settings: Any = {"noise_level": kind, "tune": tune, "input": "latent"}
     out = train(replace(config, **settings), shown=False)
@@ -91,11 +89,10 @@ def test_a_model_that_is_told_the_level_opens_by_one_import(config: TrainConfig,
     assert getattr(scorer, "conditioned", False)
 
 
-@pytest.mark.parametrize("objective", ["reference", "listwise", "lambdarank", "bradley-terry", "contrast,distill:2"])
-@pytest.mark.parametrize("reads", ["x0", "x0_preview"])
+@pytest.mark.parametrize(
+    ("objective", "reads"), [("listwise", "x0_preview"), ("lambdarank,reference:0.5,bradley-terry,distill:2", "x0")]
+)
 def test_losses_on_the_order_of_candidates(config: TrainConfig, signals: Bench, objective: str, reads: str) -> None:
-    if reads == "x0_preview" and objective != "listwise":
-        pytest.skip("one loss is enough")
     settings: Any = {"data": signals.path, "positions": "0,5", "objective": objective, "input": reads}
     out = train(replace(config, reference="clip", batch_size=9, **settings), shown=False)
     assert get_scorer(str(out), signals.info).reads == reads
@@ -103,6 +100,7 @@ def test_losses_on_the_order_of_candidates(config: TrainConfig, signals: Bench, 
 
 def gradients(config: TrainConfig) -> dict[str, torch.Tensor]:
     bench = open_bench(config.data)
+    torch.manual_seed(0)
     learner = DualEncoderLearner(config, bench.info.latent_space, Path(str(config.base)), torch.device("cpu"))
     learner(next(iter(ExampleDataset(config, bench, learner.images, (0, 1)))))["loss"].backward()
     return {name: values.grad for name, values in learner.named_parameters() if values.grad is not None}

@@ -241,13 +241,13 @@ def test_what_was_interrupted_goes_on_after_the_last_shard(bench: Bench, monkeyp
     assert not reference_parts(bench.path, "clip").exists()
 
 
-def test_one_writes_at_a_time_and_only_here(bench: Bench) -> None:
+def test_one_writes_at_a_time(bench: Bench) -> None:
     with locked(bench.path, ""), pytest.raises(NbenchError, match="another command is writing to"):
         add(bench, "clip")
     remote = replace(AddConfig("memory://remote", ("a=clip",)), placement=Placement())
     fsspec.filesystem("memory").put(f"{bench.path}/", "/remote/", recursive=True)
-    with pytest.raises(NbenchError, match=r"nbench convert memory://remote FOLDER, .* references FOLDER --add a=clip"):
-        add_references(remote)
+    assert add_references(remote) == add(bench, "a=clip") == ["a"]
+    assert open_bench("memory://remote").references["a"].equals(open_bench(bench.path).references["a"])
 
 
 def test_data_sets_without_the_finished_latent_have_finished_images(tmp_path: Path) -> None:

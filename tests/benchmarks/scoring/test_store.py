@@ -392,7 +392,7 @@ def test_only_the_rows_of_an_extension_are_scored(tmp_path: Path, capsys: pytest
         assert "has changed since" not in capsys.readouterr().err
         at_once = replace(config, latents="0,1", out=tmp_path / f"at-once-{candidates}", options=captions)
         evaluate(at_once)
-        fresh = read_scores(at_once.out / "grows/brightness.parquet")
+        fresh = read_scores(tmp_path / f"at-once-{candidates}/grows/brightness.parquet")
         uncaptioned = pc.and_(pc.equal(fresh["position"], 0), pc.not_equal(fresh["caption"], "prompt"))
         assert read_scores(table).equals(fresh.filter(pc.invert(uncaptioned)))
         assert scorer.taken() == 3 * 3 * prompts * candidates

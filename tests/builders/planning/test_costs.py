@@ -42,7 +42,7 @@ def test_planned_bytes_are_those_of_a_build(tmp_path: Path, format: Any, latent_
     info, planned = read_info(config.folder), estimate_costs(config)
     assert (planned.trajectories, planned.latent_shape, planned.image_size) == (info.rows, info.latent_shape, (32, 32))
     assert (planned.shards, planned.rows_per_shard) == (len(info.shards), info.rows_per_shard)
-    assert planned.stored_bytes == pytest.approx(on_disk(config.folder), rel=0.1)
+    assert planned.stored_bytes == pytest.approx(on_disk(Path(config.folder)), rel=0.1)
 
 
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
@@ -66,7 +66,7 @@ def test_a_plan_of_the_forward_process_is_what_its_build_makes(tmp_path: Path, f
     assert (planned.trajectories, planned.latent_shape, planned.image_size) == (40, info.latent_shape, (32, 32))
     assert (planned.shards, planned.denoiser_rows, planned.encoder_rows) == (len(info.shards), 0, sum(encoded))
     assert {column.name for column in planned.columns} >= {*array_columns(info), "image"}
-    assert planned.stored_bytes == pytest.approx(on_disk(config.folder), rel=0.1)
+    assert planned.stored_bytes == pytest.approx(on_disk(Path(config.folder)), rel=0.1)
 
 
 def test_images_on_the_hub_are_not_fetched_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:

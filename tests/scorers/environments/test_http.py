@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -179,6 +182,24 @@ def test_a_server_tells_what_it_serves_and_an_address_in_use_is_one_line() -> No
             NbenchError, match=r"cannot listen at 127\.0\.0\.1:[0-9]+ .*: give another --host or --port"
         ):
             ScorerServer("127.0.0.1", server.server_address[1], of("Sums"), WORLD)
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_interrupted() -> None:
+    command = [sys.executable, "-m", "nbench", "serve-scorer", f"{STRANGE}:Sums", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith("serving"))  # after what the scorer prints
+        name = line.split()[-1]
+        assert name.startswith("http:http://127.0.0.1:")
+        inputs = torch.rand(6, 4, 16, 16)
+        assert scores(get_scorer(name, WORLD), inputs) == scores(of("Sums")(WORLD), inputs)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
 
 
 HELLO = {

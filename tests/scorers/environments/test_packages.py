@@ -85,7 +85,7 @@ def test_t2v_metrics_scores_in_its_environment(t2v: Path, capfd: pytest.CaptureF
     assert scorer.score(images, PROMPTS[:2]).tolist() == pytest.approx(expected, rel=1e-6)
     assert "loading clip-small" in capfd.readouterr().err
     with pytest.raises(
-        NbenchError, match=r"t2v:clip-smal cannot be .* no model clip-smal: there are clip-small, clip-large, oth"
+        NbenchError, match=r"t2v:clip-smal cannot be .* no model clip-smal \(did you mean clip-small\?\): there"
     ):
         get_scorer("t2v:clip-smal", WORLD)
     with pytest.raises(NbenchError, match="ModuleNotFoundError: No module named 'nothing_like_it'"):
