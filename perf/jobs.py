@@ -44,7 +44,7 @@ def main() -> None:
         figures["status_seconds"] = timed(lambda: job_status(job.store))[1]
         figures["clear_seconds"] = timed(lambda: clear(job.store))[1]
     with tempfile.TemporaryDirectory() as folder:
-        info = dataset_info(n_prompts=units, candidates=1, rows_per_shard=1)
+        info = dataset_info(n_prompts=units, candidates=1, steps=10, rows_per_shard=1, stored=(0, 10))
         shards = tuple(ShardRecord(info.shard_path(i), 1, 1000, f"{i:064x}") for i in range(units))
         content = replace(info, shards=shards).to_json()
         (Path(folder) / INFO_FILE).write_bytes(content)
