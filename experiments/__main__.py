@@ -19,7 +19,7 @@ from ..shards.reader import open_bench
 from ..training.config import TrainConfig
 from ..training.noisyclip import train
 from .data import SEEDS, Data
-from .measure import figures, references, score
+from .measure import YARDSTICK, figures, references, score, unseen
 from .page import RESULTS, write_page
 from .plans import EXPERIMENTS, Experiment, Run
 
@@ -78,25 +78,27 @@ def _positions(bench: Path, model: str, experiment: Experiment) -> tuple[int, ..
 
 
 def _write(name: str, experiment: Experiment, bench: Path, judges: dict[str, Any], work: Path) -> None:
+    files = {
+        run.row: {seed: work / "scores" / name / f"{_slug(run.row)}-{seed}.npz" for seed in run.seeds}
+        for run in experiment.runs
+    }
+    info, prompts, folds = open_bench(bench).info, np.arange(len(judges[YARDSTICK])), list(range(SEEDS))
+    if experiment.crossed:
+        trained = [files[run.row] for run in experiment.runs if not run.model]
+        folds = [fold for fold in folds if all(seeds[fold].is_file() for seeds in trained)]
+        prompts = prompts[np.isin(prompts % SEEDS, folds)]
     rows = []
     for run in experiment.runs:
-        files = [work / "scores" / name / f"{_slug(run.row)}-{seed}.npz" for seed in run.seeds]
-        crossed = experiment.crossed and len(files) > 1
-        files = [file for file in files if file.is_file()]
-        if not files or (crossed and len(files) < SEEDS):
+        tables = [dict(np.load(file)) for seed, file in files[run.row].items() if seed in folds and file.is_file()]
+        if not tables:
             continue
-        tables = [dict(np.load(file)) for file in files]
-        positions, scores = tables[0]["positions"].tolist(), np.stack([table["scores"] for table in tables])
-        if crossed:
-            folds = np.arange(scores.shape[2]) % SEEDS
-            scores = scores[folds, :, np.arange(len(folds))].transpose(1, 0, 2)[None]
-        cells = figures(scores, positions, judges)
-        seconds = float(np.mean([table["seconds"] for table in tables]))
-        rows.append(
-            {"row": run.row, "seeds": 0 if run.model else len(files), "seconds": round(seconds), "cells": cells}
-        )
-    info = open_bench(bench).info
-    content = {"prompts": info.n_prompts, "candidates": info.candidates, "rows": rows}
+        scores = np.stack([table["scores"] for table in tables])
+        scores = unseen(scores, folds) if experiment.crossed and not run.model else scores[:, :, prompts]
+        judged = {reference: values[prompts] for reference, values in judges.items()}
+        seconds = round(float(np.mean([table["seconds"] for table in tables])))
+        cells = figures(scores, tables[0]["positions"].tolist(), judged)
+        rows.append({"row": run.row, "seeds": 0 if run.model else len(tables), "seconds": seconds, "cells": cells})
+    content = {"prompts": len(prompts), "candidates": info.candidates, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 

@@ -17,6 +17,7 @@ from ..benchmarks.scoring.score import score_bench
 from ..scorers.registry import get_scorer
 from ..shards.reader import open_bench
 from ..shards.scores import scores_at
+from .data import SEEDS
 
 YARDSTICK = "clip"
 RESAMPLES = 2000
@@ -40,6 +41,18 @@ def references(bench_folder: Path) -> dict[str, Array]:
     """Scores [P, N] of the finished images by each reference of a bench."""
     bench = open_bench(bench_folder)
     return final_references(bench, bench_layout(bench))
+
+
+def unseen(scores: Array, folds: Sequence[int]) -> Array:
+    """Scores [1, K, P', N] of the prompts of `folds`, in order, each by the model that did not see its fold.
+
+    Args:
+        scores: [S, K, P, N] of the models that were trained without the prompts of a fold.
+    """
+    fold = np.arange(scores.shape[2]) % SEEDS
+    kept = np.flatnonzero(np.isin(fold, folds))
+    model = np.array([list(folds).index(each) for each in fold[kept]])
+    return scores[model, :, kept].transpose(1, 0, 2)[None]
 
 
 def figures(scores: Array, positions: Sequence[int], truth: dict[str, Array]) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ A cell is the recovered gain of Best-of-6 at a position, (selected - random) / (
 selection is by frozen CLIP: 0 is a random pick, 1 is as good as waiting for the finished images. Behind it is the 95 %
 bootstrap interval over prompts. A trained model's figures are means over {SEEDS} seeds. `vqascore` is the world's VQA
 model; `truth` is 1 if the image shows exactly its caption, told from its pixels without a model. The prompts of the
-benches are held out of all training. The embedded world draws 32x32 scenes of shapes: expect the order of methods, not
-the numbers, to carry over to real models.
+benches are held out of all training. A star marks scorers that cost one more denoiser step per candidate. The embedded
+world draws 32x32 scenes of shapes: expect the order of methods, not the numbers, to carry over to real models.
 """
 
 

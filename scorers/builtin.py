@@ -283,7 +283,7 @@ FAMILIES = {
         "folder or Hub id",
         "image",
         "0..1",
-        "P(yes) of any image-text-to-text or BLIP VQA model, or at URL#MODEL",
+        "P(yes) of any image-text-to-text or BLIP VQA model, or at URL#MODEL; CLIP-FlanT5's mean of Yes and end",
         "arXiv 2404.01291",
     ),
     "blip-itm": Family(

@@ -18,17 +18,17 @@ def to_8_bits(rgb: torch.Tensor) -> torch.Tensor:
 class ImageProcessor:
     """The transformers image processor saved with a model, for batches.
 
-    With torchvision it computes on `device`, else with PIL on the CPU.
+    With torchvision it computes on `device`, else, or with `backend` "pil", with PIL on the CPU.
 
     Raises:
         NbenchError: the folder has no processor that transformers can open.
     """
 
-    def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
+    def __init__(self, folder: Path, device: str | torch.device = "cpu", backend: str | None = None) -> None:
         from transformers import AutoImageProcessor
 
         try:
-            self._processor: Any = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+            self._processor: Any = AutoImageProcessor.from_pretrained(folder, backend=backend, trust_remote_code=False)
         except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError) as error:
             raise NbenchError(
                 f"no image processor in {folder} ({reason_of(error)}): save the model's own there with save_pretrained"

@@ -19,6 +19,8 @@ from .weights import folder_fingerprint, model_folder, read_config, whole_model
 if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
+    from .clip_flant5 import CLIPFlanT5Scorer
+
 Inputs = dict[str, torch.Tensor]
 """Arguments of a model's forward."""
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
@@ -194,9 +196,16 @@ class ChatVQAScorer:
         )
 
 
-def vqa_scorer(source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> VQAScorer | ChatVQAScorer:
-    """The scorer class that fits the model: BLIP question answering, or image-text-to-text."""
-    blip = "BlipForQuestionAnswering" in (read_config(model_folder(source)).get("architectures") or ())
+def vqa_scorer(
+    source: str | Path, name: str = "vqascore", placement: Placement = CPU
+) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer:
+    """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, or image-text-to-text."""
+    from .clip_flant5 import CLIPFlanT5Scorer
+
+    config = read_config(model_folder(source))
+    if config.get("model_type") == "clip_t5":
+        return CLIPFlanT5Scorer(source, name, placement)
+    blip = "BlipForQuestionAnswering" in (config.get("architectures") or ())
     return (VQAScorer if blip else ChatVQAScorer)(source, name, placement)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,34 @@ def whole_model(kind: Any, folder: Path, **settings: Any) -> Any:
     Raises:
         NbenchError: the folder lacks tensors, or has them in another shape; transformers would draw them at random.
     """
+    model, absent = partial_model(kind, folder, **settings)
+    refuse_absent(folder, absent)
+    return model
+
+
+def partial_model(kind: Any, folder: Path, **settings: Any) -> tuple[Any, list[str]]:
+    """As `whole_model`, with the names of tensors that the folder lacks and transformers has drawn at random."""
     quieten_transformers()
     model, report = kind.from_pretrained(folder, output_loading_info=True, **settings)
-    absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    return model, sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+
+
+def refuse_absent(folder: Path, absent: Sequence[str]) -> None:
+    """Refuse a model that lacks tensors.
+
+    Raises:
+        NbenchError: there are `absent` tensors.
+    """
     if absent:
         raise NbenchError(
             f"{folder} lacks {len(absent)} of the model's tensors ({absent[0]}, ...), which would be random: "
             "get the whole model"
         )
-    return model
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model's folder has weights of any format."""
+    return any(path.suffix not in (".json", ".jinja", ".txt", ".model") for path in _deciding(folder))
 
 
 def folder_fingerprint(folder: Path, *parts: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nbench.experiments.measure import figures
+from nbench.experiments.measure import figures, unseen
 from nbench.experiments.page import PAGE, write_page
 from nbench.experiments.plans import EXPERIMENTS, Run
 from nbench.training.config import TrainConfig
@@ -37,6 +37,13 @@ def test_figures_are_means_over_seeds() -> None:
         assert low < mean < high
         rho = np.mean([stats.spearmanr(*pair).statistic for one in scores for pair in zip(one[k], judge, strict=True)])
         assert cell["spearman"][0] == pytest.approx(rho, abs=1e-3)
+
+
+def test_a_prompt_is_scored_by_the_model_that_did_not_see_it() -> None:
+    scores = np.broadcast_to(np.array([0.0, 2.0])[:, None, None, None], (2, 3, 7, 4))  # of folds 0 and 2
+    of_unseen = unseen(scores, [0, 2])
+    assert of_unseen.shape == (1, 3, 5, 4)
+    assert of_unseen[0, 0, :, 0].tolist() == [0, 2, 0, 2, 0]
 
 
 def test_the_page_is_that_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
