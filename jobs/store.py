@@ -77,6 +77,10 @@ class LocalStore:
 
     root: Path
 
+    def __getstate__(self) -> dict[str, Path]:
+        """Another process may have another working folder."""
+        return {"root": self.root.absolute()}
+
     @property
     def url(self) -> str:
         """The path."""
