@@ -71,7 +71,7 @@ def test_a_model_that_was_trained_here_can_be_trained_further(config: TrainConfi
         json.loads((folder / "train.jsonl").read_text().splitlines()[line])["loss"]
         for folder, line in ((first, -1), (second, 1))
     )
-    assert fresh == pytest.approx(last, rel=0.2)  # the teacher is frozen CLIP again, not the model itself
+    assert fresh == pytest.approx(last, rel=0.35)  # the teacher is frozen CLIP again, not the model itself
     with pytest.raises(NbenchError, match="was trained with --input latent, --noise-level token: give the same"):
         train(replace(further, out=tmp_path / "other", noise_level="none"), shown=False)
 
