@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,9 @@ from pathlib import Path
 from ..builders.config import BuildConfig
 from ..console import TextConsole, say
 from ..errors import NbenchError
+from ..jobs.engine import Here
 from ..jobs.mirror import mirrored
+from ..jobs.options import EngineOptions
 from ..jobs.places import store_at
 from ..options import Place
 from ..scorers.placement import Placement
@@ -38,26 +39,53 @@ from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store
 
 
-def evaluate(config: EvaluateConfig, progress: bool = False, objects: Sequence[Scorer] = ()) -> EvaluationReport:
+def evaluate(
+    config: EvaluateConfig,
+    progress: bool = False,
+    objects: Sequence[Scorer] = (),
+    workers: EngineOptions | None = None,
+) -> EvaluationReport:
     """Score, measure and write `<out>/<bench>/<model>.json` with the raw scores as `.parquet` beside it.
 
     Existing scores of the same bench and scorer are reused; missing positions are added to them. The files hold the
     figures of all positions ever scored, the report those of `config.latents` and the final position. `progress`: show
-    the progress on stderr. `objects`: scorers besides the named models.
+    the progress on stderr. `objects`: scorers besides the named models. `workers`: who scores.
 
     Raises:
         NbenchError: no such bench, model or position; no references; `out` cannot be written; another evaluation is
-            writing scores of the same model and bench there; or `out` has scores of another model or bench of the name.
+            writing other scores of the same model and bench there; or `out` has scores of another model or bench of the
+            name.
     """
-    started = datetime.now(UTC)
+    started, who = datetime.now(UTC), workers or EngineOptions()
+    bench = _opened(config, progress)
+    with mirrored(config.out, bench.name) as out:
+        report = _evaluated(replace(config, out=out), bench, started, progress, objects, who)
+    names = (path.relative_to(out).as_posix() for path in report.files)
+    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
+
+
+def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool = False) -> int:
+    """Score the shards of this process's share, and measure nothing; how many shards are left to others.
+
+    Raises:
+        NbenchError: as `evaluate`; existing scores are to be discarded; or `out` is not a folder.
+    """
+    if config.fresh:
+        raise NbenchError("--fresh would discard the scores of other processes: remove them first, or leave it out")
+    if "://" in str(config.out):
+        raise NbenchError(f"processes cannot share scores at {config.out}: give a folder that all of them see as --out")
+    bench = _opened(config, progress)
+    positions = sorted({*bench.select(config.latents), bench.info.steps})
+    stores = _checked(config, bench, positions, (), workers)
+    return sum(store.score_share(positions, progress) for store in stores.values())
+
+
+def _opened(config: EvaluateConfig, progress: bool) -> Bench:
     bench = open_bench(config.bench or _default_bench(progress))
     if store_at(config.out).read(f"{bench.name}/{INFO_FILE}") is not None:
         folder = _beneath(config.out, bench.name)
         raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
-    with mirrored(config.out, bench.name) as out:
-        report = _evaluated(replace(config, out=out), bench, started, progress, objects)
-    names = (path.relative_to(out).as_posix() for path in report.files)
-    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
+    return bench
 
 
 def _beneath(place: Place, name: str) -> Place:
@@ -66,42 +94,63 @@ def _beneath(place: Place, name: str) -> Place:
 
 
 def _evaluated(
-    config: EvaluateConfig, bench: Bench, started: datetime, progress: bool, objects: Sequence[Scorer]
+    config: EvaluateConfig,
+    bench: Bench,
+    started: datetime,
+    progress: bool,
+    objects: Sequence[Scorer],
+    workers: EngineOptions,
 ) -> EvaluationReport:
     """`evaluate` with `config.out` on this machine."""
-    out = Path(config.out)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
         say(note, error=True)
-    config = replace(config, yardstick=by)
     placement = config.placement or Placement.best()
-    scorers, sources = _load(config.models, objects, bench, placement)
-    config = replace(config, placement=placement, options=replace(config.options, placement=placement))
+    config = replace(config, yardstick=by, placement=placement)
+    stores = _checked(config, bench, positions, objects, workers)
+    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
+    scorers = {model: store.scorer for model, store in stores.items()}
+    sources = {model: store.source for model, store in stores.items()}
+    with TextConsole(stderr=True, quiet=not progress).status("measuring"):
+        return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+
+
+def _checked(
+    config: EvaluateConfig,
+    bench: Bench,
+    positions: Sequence[int],
+    objects: Sequence[Scorer],
+    workers: EngineOptions,
+) -> dict[str, Store]:
+    """A store per model; what cannot be scored is refused before anything is."""
+    placement, how = config.placement or Placement.best(), replace(workers.run(), retry_failed=True)
+    if objects and not isinstance(how.engine, Here):
+        raise NbenchError("scorer objects stay in this process: name models, or leave workers and devices out")
+    scorers, models = _load(config.models, objects, bench, placement)
     stores = {
-        model: Store(
-            result_path(out, bench.name, model, ".parquet"),
+        name: Store(
+            result_path(Path(config.out), bench.name, name, ".parquet"),
             bench,
             scorer,
-            config.options,
+            replace(config.options, placement=placement),
             config.retrieval,
-            sources[model],
+            None if (model := models[name]) is None else source_digest(model),
+            model,
+            how,
+            workers.engine == "ray",
         )
-        for model, scorer in scorers.items()
+        for name, scorer in scorers.items()
     }
-    with ExitStack() as locks:
-        for model in sorted(stores):
-            locks.enter_context(stores[model].held())
-            if not config.fresh:
-                stores[model].check_owner()
-        for model, store in stores.items():
-            if config.fresh or store.missing(positions):
-                loaded(scorers[model])  # all that will score, so that broken weights are refused before the work
-        step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-        scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
-        with TextConsole(stderr=True, quiet=not progress).status("measuring"):
-            return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+    for model in sorted(stores):
+        if not config.fresh:
+            stores[model].check_owner()
+    for store in stores.values():
+        if isinstance(how.engine, Here) and (config.fresh or store.missing(positions)):
+            loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
+    return stores
 
 
 def _default_bench(progress: bool) -> Place:
@@ -188,9 +237,9 @@ def _measured(
 def _load(
     models: Sequence[str], objects: Sequence[Scorer], bench: Bench, placement: Placement
 ) -> tuple[dict[str, Scorer], dict[str, str | None]]:
-    """By the name of its results: each model's scorer, and the digest of its source (None for an object)."""
+    """By the name of its results: each model's scorer, and what it was asked for by (None for an object)."""
     scorers: dict[str, Scorer] = {}
-    sources: dict[str, str | None] = {}
+    names: dict[str, str | None] = {}
     named = [(model, get_scorer(model, bench.info, placement, False)) for model in dict.fromkeys(models)]
     for model, scorer in [*named, *((None, scorer) for scorer in objects)]:
         if scorer.name != file_name(scorer.name):
@@ -199,8 +248,8 @@ def _load(
             raise NbenchError(
                 f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
             )
-        scorers[scorer.name], sources[scorer.name] = scorer, None if model is None else source_digest(model)
-    return scorers, sources
+        scorers[scorer.name], names[scorer.name] = scorer, model
+    return scorers, names
 
 
 def _read_references(bench: Bench) -> tuple[dict[str, Array], dict[str, str]]:

@@ -9,6 +9,7 @@ import typer
 
 from ..benchmarks.evaluate_config import EvaluateConfig
 from ..console import print_json, print_table, say
+from ..jobs.options import EngineOptions
 from ..options import Option
 from .configured import AsJson, Wide, command
 from .panels import MEASURE
@@ -19,6 +20,7 @@ evaluate_app = typer.Typer()
 @command(evaluate_app, panel=MEASURE)
 def evaluate(
     config: EvaluateConfig,
+    workers: EngineOptions,
     plot: Annotated[Path | None, Option("File for a plot: .png, .pdf or .svg.", panel="Results")] = None,
     plot_style: Annotated[str, Option("Style of the plot: screen or paper.", panel="Results")] = "screen",
     wide: Wide = False,
@@ -34,12 +36,17 @@ def evaluate(
 
     `nbench evaluate --model x0-clip --captions --retrieval --time-steps 10`
     """
-    from ..benchmarks.evaluate import evaluate
+    from ..benchmarks.evaluate import evaluate, score_share
     from ..benchmarks.results.plot import check_plot, plot_report
 
+    if workers.share is not None:
+        left = score_share(config, workers, progress=True)
+        rest = f"{left} shards are left to others" if left else "all shards are scored"
+        say(f"{rest}; at the end, the same command without --rank measures them")
+        return
     if plot:
         check_plot(plot, plot_style)
-    report = evaluate(config, progress=True)
+    report = evaluate(config, progress=True, workers=workers)
     if plot:
         plot_report(report, plot, plot_style)
     if as_json:

@@ -43,6 +43,11 @@ class Owner:
         return cls(name, _machine(), os.getpid(), _started(os.getpid()))
 
     @property
+    def alive(self) -> bool:
+        """Whether it is known to be alive: it is on this machine."""
+        return bool(self.started) and self.machine == _machine() and _started(self.pid) == self.started
+
+    @property
     def dead(self) -> bool:
         """Whether it is known to have ended: it was on this machine, and is no more."""
         return bool(self.started) and self.machine == _machine() and _started(self.pid) != self.started

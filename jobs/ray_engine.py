@@ -106,8 +106,7 @@ class _Actors:
         if engine.runtime_env:
             options["runtime_env"] = dict(engine.runtime_env)
         remote: Any = ray.remote(_Remote).options(**options)
-        reference = ray.put(assignment)  # once for the cluster, not once for each actor
-        actors = [remote.remote(reference) for _ in range(workers)]
+        actors = [remote.remote(assignment) for _ in range(workers)]
         self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]
 
     def idle(self) -> Sequence[str]:

@@ -57,12 +57,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """made: units made by this run; rows: in them; failed: reasons by unit; left: units of others, not finished yet."""
+    """What a run has done.
+
+    Attributes:
+        made: units made by this run.
+        rows: rows in them.
+        failed: reasons by unit.
+        left: units that nobody has finished yet.
+        over: whether others have finished the whole job, and removed its records.
+    """
 
     made: int
     rows: int
     failed: dict[int, str]
     left: int
+    over: bool = False
 
     def check(self, job: Job) -> None:
         """Refuse to go on if units have failed.
@@ -102,8 +111,9 @@ def run(job: Job, how: Run) -> Summary:
             dispatch.work(todo)
     recorded = set(records.done())
     failed = {index: error for index, error in (failed | dispatch.failed).items() if index not in recorded}
-    left = set() if JobFile.read(job.store) is None else set(units) - before - recorded
-    return Summary(dispatch.made, dispatch.rows, failed, len(left))
+    over = JobFile.read(job.store) is None
+    left = 0 if over else len(set(units) - before - recorded)
+    return Summary(dispatch.made, dispatch.rows, failed, left, over)
 
 
 def complete(job: Job, how: Run) -> tuple[Summary, dict[int, Record]]:
@@ -119,7 +129,7 @@ def complete(job: Job, how: Run) -> tuple[Summary, dict[int, Record]]:
         summary = run(job, how)
         made, rows = made + summary.made, rows + summary.rows
         summary = replace(summary, made=made, rows=rows)
-        if summary.left or summary.failed or how.share is not None:
+        if summary.over or summary.left or summary.failed or how.share is not None:
             return summary, {}
         units, of = set(job.units()) - set(job.made_before()), Records(job.store, job.key)
         records = of.sound(units)
@@ -169,6 +179,8 @@ def _living(store: Store, lease: float) -> Owner | None:
     """An owner of a claim that is renewed within a lease; None if there is none."""
     before, began = store.list(CLAIMS), time.monotonic()
     while living := owners(store):
+        if alive := [owner for owner in living if owner.alive]:
+            return alive[0]
         if store.list(CLAIMS) != before:
             return living[0]
         if time.monotonic() - began > lease:

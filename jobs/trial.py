@@ -18,12 +18,16 @@ _BEGUN = "begun.json"
 
 @dataclass(frozen=True)
 class TrialJob:
-    """`count` units, each a file of a few bytes that takes `seconds` to make; unit `bad` always fails."""
+    """`count` units, each a file of a few bytes that takes `seconds` to make; unit `bad` always fails.
+
+    Units of an `empty` job leave no file.
+    """
 
     store: Store
     count: int
     seconds: float = 0.0
     bad: int | None = None
+    empty: bool = False
     key: str = "trial"
     title: str = "trial"
 
@@ -46,7 +50,7 @@ class TrialJob:
     def damaged(self, records: Mapping[int, Record]) -> dict[int, str]:
         """The files that are not there."""
         files = self.store.list("data")
-        return {index: self.name(index) for index in records if self.name(index) not in files}
+        return {index: self.name(index) for index in records if not self.empty and self.name(index) not in files}
 
     def rows(self, index: int) -> int:
         """One."""
@@ -80,9 +84,12 @@ class TrialMaker:
 
     def make(self, index: int, payload: Any, folder: Path) -> Unit:
         """Write a file slowly."""
-        time.sleep(self.job.seconds)
+        if self.job.seconds:
+            time.sleep(self.job.seconds)
         if index == self.job.bad:
             raise ValueError(f"unit {index} is bad")
+        if self.job.empty:
+            return Unit({}, {})
         content = self.job.content(index)
         (folder / "unit").write_bytes(content)
         self.context.advance(1)

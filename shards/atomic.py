@@ -17,21 +17,32 @@ def temporary(path: Path) -> Path:
 
 def commit(path: Path) -> None:
     """Rename the finished temporary file to `path`, and make both bytes and name durable."""
-    with temporary(path).open("rb+") as file:
+    _rename(temporary(path), path)
+
+
+def atomic_write(path: Path, data: bytes | memoryview) -> None:
+    """Write `data` to `path`; a reader sees either the old file or the new one, never a part.
+
+    Several processes may write one file at a time: the last one counts.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        own.write_bytes(data)
+        _rename(own, path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _rename(unfinished: Path, path: Path) -> None:
+    with unfinished.open("rb+") as file:
         os.fsync(file.fileno())
-    temporary(path).replace(path)
+    unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader sees either the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary(path).write_bytes(data)
-    commit(path)
 
 
 def write_out(path: Path, content: str | bytes) -> None:

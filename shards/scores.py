@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import NbenchError, one_line, reason_of
-from .atomic import commit, temporary
+from .atomic import atomic_write
 
 PROMPT = "prompt"
 """The value of column `caption` for the prompt itself; corrupted captions carry the name of their kind."""
@@ -47,9 +47,9 @@ def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     table = table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
     table = table.replace_schema_metadata({"nbench": json.dumps(metadata, sort_keys=True)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary(path), compression="zstd")
-        commit(path)
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content, compression="zstd")
+        atomic_write(path, content.getvalue())
     except OSError as error:
         raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
 

@@ -39,7 +39,7 @@ _COPIED = ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_confi
 def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path, shown: bool = True) -> Path:
     """Train and write model, tokenizer, preprocessing, card, `train.jsonl` and `training.json` to `config.out`.
 
-    An interrupted run resumes after its last checkpoint and ends with the same weights. With torchrun, all processes
+    An interrupted run resumes after its last checkpoint, with the same loss curve. With torchrun, all processes
     call it, and the first one writes.
 
     Raises:

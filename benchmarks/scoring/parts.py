@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import NbenchError
+from ...jobs.run import clear
+from ...jobs.store import LocalStore
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.scores import read_scores, scores_metadata, write_scores
 
@@ -50,6 +53,19 @@ class Parts:
         """The embeddings of a shard, float32 [K, B, D], mapped from disk."""
         embeddings: np.ndarray = np.load(self._embeddings(shard), mmap_mode="r")
         return embeddings
+
+    def files(self, shard: int) -> list[Path]:
+        """The files of a shard, its table last."""
+        return [path for path in (self._embeddings(shard), self._table(shard)) if path.exists()]
+
+    def all_files(self) -> list[Path]:
+        """The files of all shards."""
+        return [path for kind in ("parquet", "npy") for path in self.folder.glob(f"*.{kind}")]
+
+    def remove(self) -> None:
+        """Remove them, with the records of the job that made them."""
+        clear(LocalStore(self.folder))
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _table(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.parquet"

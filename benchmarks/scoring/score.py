@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -86,30 +86,56 @@ def score_shards(
         NbenchError: a position is not stored, nothing to score, the bench lacks what the scorer reads, or
             `options.batch_size` rows do not fit in memory.
     """
-    inputs, run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
-    # finished images exist whichever latents are stored
-    bench.require([position for position in positions if not (inputs.images and position == bench.info.steps)])
-    scored = readable(scorer.reads, positions, bench.info.steps)
-    if not scored:
-        raise nothing_to_score(bench, scorer, positions)
-    finished = PositionInfo(bench.info.steps, None, 0.0, 1.0)
-    stored = {position.position: position for position in (finished, *bench.info.positions)}
-    at = [stored[position] for position in scored]
+    of = ShardScorer(bench, scorer, positions, options)
     numbers = range(len(bench.info.shards)) if shards is None else shards
-    batches = ((index, batch) for index in numbers for batch in _batches(bench, inputs, scored, index))
+    batches = ((index, batch) for index in numbers for batch in of.batches(index))
     n_scores = 0
-    ahead = options.ahead or int(getattr(scorer, "apart", False))  # a scorer elsewhere leaves this process idle
-    for index, shard_batches in groupby(prefetch(batches, ahead) if ahead else batches, itemgetter(0)):
-        tables = [SCORE_SCHEMA.empty_table()]
-        for _, batch in shard_batches:
-            if len(batch):
-                tables += _tables(run, inputs, batch, at, options.captions, by_products)
-            if progress is not None:
-                progress(scorer.name, len(batch) + batch.failed)
-        n_scores += sum(map(len, tables))
-        yield index, pa.concat_tables(tables)
+    for index, shard_batches in groupby(prefetch(batches, options.ahead) if options.ahead else batches, itemgetter(0)):
+        advance = partial(progress, scorer.name) if progress is not None else None
+        table = of.table((batch for _, batch in shard_batches), advance, by_products)
+        n_scores += len(table)
+        yield index, table
     if not n_scores and shards is None:
         raise NbenchError(f"{bench.location.url} has no trajectory that {scorer.name} could score: all of them failed")
+
+
+class ShardScorer:
+    """Scores the shards of a bench at `positions`, each into a table.
+
+    Raises:
+        NbenchError: a position is not stored, nothing to score, or the bench lacks what the scorer reads.
+    """
+
+    def __init__(self, bench: Bench, scorer: Scorer, positions: Sequence[int], options: ScoreOptions) -> None:
+        self._bench, self._options = bench, options
+        self._inputs, self._run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
+        # finished images exist whichever latents are stored
+        bench.require([k for k in positions if not (self._inputs.images and k == bench.info.steps)])
+        self._scored = readable(scorer.reads, positions, bench.info.steps)
+        if not self._scored:
+            raise nothing_to_score(bench, scorer, positions)
+        finished = PositionInfo(bench.info.steps, None, 0.0, 1.0)
+        stored = {position.position: position for position in (finished, *bench.info.positions)}
+        self._at = [stored[position] for position in self._scored]
+
+    def batches(self, shard: int) -> Iterator[TrajectoryBatch]:
+        """The rows of a shard, with what the scorer reads."""
+        return _batches(self._bench, self._inputs, self._scored, shard)
+
+    def table(
+        self,
+        batches: Iterable[TrajectoryBatch],
+        advance: Callable[[int], None] | None = None,
+        by_products: ByProducts | None = None,
+    ) -> pa.Table:
+        """The scores of a shard's batches; `advance` is called with how many trajectories have just been scored."""
+        tables = [SCORE_SCHEMA.empty_table()]
+        for batch in batches:
+            if len(batch):
+                tables += _tables(self._run, self._inputs, batch, self._at, self._options.captions, by_products)
+            if advance is not None:
+                advance(len(batch) + batch.failed)
+        return pa.concat_tables(tables)
 
 
 def nothing_to_score(bench: Bench, scorer: Scorer, positions: Sequence[int]) -> NbenchError:

@@ -1,15 +1,14 @@
 """The score table of an evaluation on disk: existing scores are kept, missing ones are scored shard by shard.
 
 `<model>.parquet` holds all positions ever scored. While it grows, a folder `.<model>.parts` beside it has one table per
-finished shard, from which a killed run continues, and a lock against concurrent runs.
+finished shard, from which a killed run continues, and the records by which several runs share the shards.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,11 +19,11 @@ import pyarrow.compute as pc
 
 from ...console import TextConsole
 from ...errors import NbenchError
-from ...progress import BuildProgress
+from ...jobs.run import Run, check_alone, complete, run
+from ...jobs.store import LocalStore
 from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
 from ...shards.atomic import writing_to
-from ...shards.lock import locked
 from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
@@ -33,7 +32,8 @@ from ..results.result_file import EvaluationResult, read_result
 from .inputs import readable
 from .options import ScoreOptions
 from .parts import Parts
-from .score import ByProducts, nothing_to_score, score_metadata, score_shards
+from .score import nothing_to_score, score_metadata
+from .score_job import OpenScorer, ScoreJob
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Store:
         path: of the table; the result is beside it as `.json`.
         retrieval: keep embeddings until the recall of a dual encoder is measured.
         source: `source_digest` of the model's path or id; None if it has none.
+        model: what `get_scorer` takes, for workers in other processes.
+        how: who scores the shards.
+        elsewhere: workers are on other machines, with devices of their own.
     """
 
     path: Path
@@ -61,23 +64,9 @@ class Store:
     options: ScoreOptions
     retrieval: bool = False
     source: str | None = None
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Lock the table and the result beside it; hold the lock until both are written.
-
-        Raises:
-            NbenchError: another evaluation holds the lock, or the folder cannot be written.
-        """
-        with ExitStack() as lock:
-            with writing_to(self.path):
-                refusal = f"another evaluation is writing {self.path}: wait for it, or choose another --out"
-                lock.enter_context(locked(self._parts.folder, refusal))
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # the parts of an interrupted run stay
-                    self._parts.folder.rmdir()
+    model: str | None = None
+    how: Run = field(default_factory=Run)
+    elsewhere: bool = False
 
     def check_owner(self) -> None:
         """Refuse to replace scores of another bench or model with the same name.
@@ -101,13 +90,16 @@ class Store:
             raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
 
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions` and at all positions scored before; scores only what is missing. Call while `held`.
+        """The scores at `positions` and at all positions scored before; scores only what is missing.
 
-        fresh: discard existing scores; shown: show the progress on stderr.
+        Others may score the same at the same time: they share the shards. fresh: discard existing scores; shown: show
+        the progress on stderr.
 
         Raises:
-            NbenchError: as `score_shards`, or the folder cannot be written.
+            NbenchError: as `score_shards`, the folder cannot be written, or others score something else there.
         """
+        with writing_to(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
             self._forget()
         old, result, missing = self._kept_and_missing(positions)
@@ -121,12 +113,19 @@ class Store:
             assert old is not None
             return Scored(old, old_recall, seconds)
         measured = self._score(missing, shown)
-        recall = tuple(row for row in old_recall if row.position not in missing) + tuple(self._recall(missing))
-        tables, captions_at = self._scored_parts(), set(missing if self.options.captions else ())
+        if measured is None:  # others, who shared the work, have finished it
+            return self.scored(positions, shown=shown)
+        try:
+            recall = tuple(row for row in old_recall if row.position not in missing) + tuple(self._recall(missing))
+            tables, captions_at = self._scored_parts(), set(missing if self.options.captions else ())
+        except NbenchError:
+            if self.missing(positions):
+                raise
+            return self.scored(positions, shown=shown)  # others have just finished it and removed the parts
         if old is not None:
             tables.append(old.filter(pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))))
             captions_at |= set(scores_metadata(old)["captions_at"]) - set(missing)
-        return Scored(self._write(tables, captions_at), recall, measured or seconds)
+        return Scored(self._write(tables, captions_at), recall, median(measured) if measured else seconds)
 
     def missing(self, positions: Sequence[int]) -> list[int]:
         """The positions at which `scored` would score.
@@ -171,12 +170,11 @@ class Store:
         }
 
     def _forget(self) -> None:
-        self._clear([self.path, self.path.with_suffix(".json"), *self._parts.folder.iterdir()])
-
-    def _clear(self, files: Iterable[Path]) -> None:
+        check_alone(LocalStore(self._parts.folder), self.how.lease)
         with writing_to(self.path):
-            for path in files:
+            for path in (self.path, self.path.with_suffix(".json")):
                 path.unlink(missing_ok=True)
+        self._parts.remove()
 
     def _kept(self) -> tuple[pa.Table | None, EvaluationResult | None]:
         """The existing table if it has the same origin, and the result beside it."""
@@ -263,23 +261,51 @@ class Store:
             return False
         return not self._embeds or position in {row.position for row in recall}
 
-    def _score(self, missing: Sequence[int], shown: bool, shards: Sequence[int] | None = None) -> float | None:
-        """Score those of `shards` (default: all) without a part; returns the median seconds per score."""
+    def score_share(self, positions: Sequence[int], shown: bool = False) -> int:
+        """Score this process's share of the shards; how many are left to others.
+
+        Raises:
+            NbenchError: as `scored`; or the bench has been extended, which takes a run without a share first.
+        """
+        old, _, missing = self._kept_and_missing(positions)
+        if old is None and self.bench.info.shards_since(str(self._metadata().get("bench_fingerprint"))):
+            raise NbenchError(f"{self.bench.name} has been extended since {self.path}: add its scores without --rank")
+        if not missing:
+            return 0
+        job = self._job(missing, range(len(self.bench.info.shards)))
+        job.discard_others(self.how.lease)
+        summary = run(job, replace(self.how, shown=shown))
+        summary.check(job)
+        return summary.left
+
+    def _score(self, missing: Sequence[int], shown: bool, shards: Sequence[int] | None = None) -> list[float] | None:
+        """Score those of `shards` (default: all) without a part; the seconds per score of the batches.
+
+        None if others, who shared the work, have finished it and removed the parts.
+        """
+        job = self._job(missing, range(len(self.bench.info.shards)) if shards is None else shards)
+        job.discard_others(self.how.lease)
+        summary, records = complete(job, replace(self.how, shown=shown))
+        summary.check(job)
+        if summary.over:
+            return None
+        return [seconds for record in records.values() for seconds in record.result["score_seconds"]]
+
+    def _job(self, missing: Sequence[int], shards: Sequence[int]) -> ScoreJob:
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
-        info, by_products = self.bench.info, ByProducts(embeddings={} if self._embeds else None)
-        numbers = range(len(info.shards)) if shards is None else shards
-        todo = [shard for shard in numbers if not self._parts.has(shard, key)]
-        rows = sum(len(info.shard_rows(shard)) for shard in todo)
-        with BuildProgress(f"scoring {self.scorer.name}", info.rows, info.rows - rows, shown) as bar:
-            tables = score_shards(
-                self.bench, self.scorer, missing, lambda _, n: bar.advance(n), self.options, todo, by_products
-            )
-            for shard, table in tables:
-                if by_products.embeddings is not None:
-                    self._parts.write_embeddings(shard, missing, by_products.embeddings)
-                    by_products.embeddings.clear()
-                self._parts.write(shard, table, key)
-        return median(by_products.seconds) if by_products.seconds else None
+        place = self.bench.location.url
+        of = OpenScorer(
+            place if self.bench.location.folder is None else str(self.bench.path.resolve()),
+            self.model,
+            self.scorer.fingerprint,
+            self.elsewhere,
+            missing,
+            self.options,
+            key,
+            self._embeds,
+            (self.bench, self.scorer),
+        )
+        return ScoreJob(self._parts, f"scoring {self.scorer.name}", self.bench, shards, of)
 
     def _scored_parts(self, shards: Sequence[int] | None = None) -> list[pa.Table]:
         numbers = range(len(self.bench.info.shards)) if shards is None else shards
@@ -299,7 +325,7 @@ class Store:
         kinds = np.where(pc.equal(table["caption"], PROMPT), "", table["caption"].to_numpy())
         order = np.lexsort((kinds.astype(str), table["position"], table["candidate"], places.to_numpy()))
         write_scores(self.path, table.take(order), self._origin | {"captions_at": sorted(captions_at)})
-        self._clear(self._parts.folder.iterdir())
+        self._parts.remove()
         return read_scores(self.path)
 
     def _recall(self, missing: Sequence[int]) -> list[RetrievalRow]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ...errors import NbenchError
 from ..out_of_memory import ONE_DOES_NOT_FIT, unless_out_of_memory
 
@@ -71,6 +69,8 @@ def time_batches(make: Callable[[int], Any], batch: int) -> Timing:
 
 def _seconds(makes: list[Callable[[int], Any]], batch: int) -> tuple[int, list[float]]:
     """A batch size that fits, at most `batch`, and the seconds of each of `makes` with it, after a warm-up."""
+    import torch
+
     makes[0](1)  # one-time work is done before the clock runs
     while True:
         if torch.cuda.is_available():
@@ -89,6 +89,8 @@ def _seconds(makes: list[Callable[[int], Any]], batch: int) -> tuple[int, list[f
 
 
 def _timing(batch: int, step: float, around: float) -> Timing:
+    import torch
+
     cuda = torch.cuda.is_available()
     return Timing(
         device=torch.cuda.get_device_name() if cuda else "CPU",

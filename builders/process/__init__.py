@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ...pipelines.generate import Trajectories
 from ...shards.dataset import DatasetFolder
 from ..candidates import Candidates, Plan
 from ..config import BuildConfig
@@ -15,6 +14,9 @@ from ..prompts.choose import PromptSet
 from ..prompts.rows import Prompt
 from .forward import Forward
 from .reverse import Reverse
+
+if TYPE_CHECKING:
+    from ...pipelines.generate import Trajectories
 
 
 class LoadedProcess(Protocol):

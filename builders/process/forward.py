@@ -7,23 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import torch
 
 from ...errors import NbenchError, reason_of
 from ...pipelines.aliases import PipelineEntry
-from ...pipelines.candidate_noise import initial_noise
 from ...pipelines.find import resolve_pipeline
-from ...pipelines.generate import Trajectories
-from ...pipelines.noise_levels import noise_scales, run_positions, set_timesteps
 from ...pipelines.options import pipeline_class
 from ...pipelines.quiet import quieten_diffusers
-from ...pipelines.schedulers import swapped
 from ...pipelines.sizes import image_size, read_json
-from ...pipelines.vae import encode
-from ...pipelines.whole_parts import whole_parts
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import PositionInfo
 from ..candidates import Candidates, Plan
@@ -35,6 +28,9 @@ from ..planning.timing import Timing, time_batches
 from ..prompts.choose import PromptSet
 from ..prompts.rows import Prompt
 from ..spec import build_spec
+
+if TYPE_CHECKING:
+    from ...pipelines.generate import Trajectories
 
 _FILES = ("model_index.json", "*/config.json", "vae/*.safetensors", "scheduler/*")
 """The files of a pipeline that are fetched from the Hub: no denoiser, no text encoder."""
@@ -56,6 +52,12 @@ class LoadedAutoencoder:
 
     def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
         """Trajectories of the candidates; an image that cannot be read is black, with the reason in `errors`."""
+        import torch
+
+        from ...pipelines.candidate_noise import initial_noise
+        from ...pipelines.generate import Trajectories
+        from ...pipelines.vae import encode
+
         count = len(candidates.cells)
         pixels, errors = np.zeros((count, *self.size, 3), np.uint8), [""] * count
         for i, (number, candidate) in enumerate(candidates.cells):
@@ -78,6 +80,10 @@ class Forward:
     """The build of `config` of images and their captions; see `Process`."""
 
     config: BuildConfig
+
+    def __getstate__(self) -> dict[str, BuildConfig]:
+        """Another process opens the images itself."""
+        return {"config": self.config}
 
     @cached_property
     def _captions_and_images(self) -> tuple[PromptSet, ChosenImages]:
@@ -139,6 +145,13 @@ class Forward:
         return time_batches(make, size)
 
     def _load(self, images: ChosenImages) -> LoadedAutoencoder:
+        import torch
+
+        from ...pipelines.noise_levels import noise_scales, run_positions, set_timesteps
+        from ...pipelines.schedulers import swapped
+        from ...pipelines.vae import encode
+        from ...pipelines.whole_parts import whole_parts
+
         entry = self._entry
         dtype = entry.vae_dtype or self.config.dtype or entry.dtype
         quieten_diffusers()

@@ -193,7 +193,7 @@ def test_two_scorers_of_one_name_are_refused(site: Path, tmp_path: Path, monkeyp
 
 
 def test_built_in_scorers_keep_their_protocol() -> None:
-    for name in ("clip", "noisyclip", "vqascore", "random", "oracle", "cfg-gap", "x0-noisyclip"):
+    for name in ("clip", "noisyclip", "vqascore", "random", "oracle", "cfg-gap", "x0-noisyclip", "noisyclip-t"):
         scorer = get_scorer(name, WORLD)
         assert check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, WORLD.positions[0]) == []
     assert isinstance(get_scorer("clip", WORLD), TwinTower)

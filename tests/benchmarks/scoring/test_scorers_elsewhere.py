@@ -50,8 +50,7 @@ def test_a_scorer_that_ends_twice_loses_no_finished_shard(
     def scored() -> pa.Table:
         scorer = get_scorer(f"python:{sys.executable}:{STRANGE}:Doomed", bench.info)
         store = Store(tmp_path / "scores.parquet", bench, scorer, ScoreOptions(batch_size=30))
-        with store.held():
-            return store.scored([10]).table.replace_schema_metadata()
+        return store.scored([10]).table.replace_schema_metadata()
 
     with pytest.raises(NbenchError, match="its process ended again: killed by SIGKILL"):
         scored()

@@ -1,0 +1,156 @@
+"""Scoring as a job: its units are the shards of a bench, each of which leaves a table and, if wanted, embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import NbenchError
+from ...jobs.job import Context, JobError, Unit
+from ...jobs.records import Record
+from ...jobs.run import check_alone
+from ...jobs.store import LocalStore
+from ...scorers.placement import Placement
+from ...scorers.protocols import Scorer
+from ...scorers.references import Reference, load_reference
+from ...scorers.registry import get_scorer
+from ...shards.reader import Bench, open_bench
+from ...shards.schema import digest
+from ...shards.stream import prefetch
+from .options import ScoreOptions
+from .parts import Parts
+from .score import ByProducts, ShardScorer
+
+
+@dataclass(frozen=True)
+class OpenScorer:
+    """What a worker needs to score shards; picklable: another process opens bench and scorer itself.
+
+    Attributes:
+        bench: its place.
+        model: what `get_scorer` takes, or a reference; None if workers are this process.
+        elsewhere: take the best device of the worker's machine.
+        here: bench and scorer, for this process.
+    """
+
+    bench: str
+    model: str | Reference | None
+    fingerprint: str
+    elsewhere: bool
+    positions: Sequence[int]
+    options: ScoreOptions
+    key: Mapping[str, Any]
+    embeds: bool
+    here: tuple[Bench, Scorer] | None = field(default=None, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"here": None}
+
+    def __call__(self, context: Context) -> ScoreMaker:
+        """Open the bench, and load the scorer."""
+        bench, scorer = self.here or self._opened()
+        options = replace(self.options, placement=self._placement)
+        return ScoreMaker(self, ShardScorer(bench, scorer, self.positions, options), context)
+
+    @property
+    def _placement(self) -> Placement:
+        placement = self.options.placement
+        return Placement.best(dtype=placement.dtype) if self.elsewhere else placement
+
+    def _opened(self) -> tuple[Bench, Scorer]:
+        bench = open_bench(self.bench)
+        if isinstance(self.model, Reference):
+            scorer = load_reference(self.model, bench.info, self._placement)
+        else:
+            assert self.model is not None
+            scorer = get_scorer(self.model, bench.info, self._placement)
+        if scorer.fingerprint != self.fingerprint:
+            raise JobError(f"{scorer.name} is another model on this machine: its fingerprint differs")
+        return bench, scorer
+
+
+@dataclass(frozen=True)
+class ScoreMaker:
+    """Scores shards with a loaded scorer."""
+
+    of: OpenScorer
+    scorer: ShardScorer
+    context: Context
+
+    def begin(self, payload: Any) -> None:
+        """Nothing: the shards are known."""
+
+    def make(self, index: int, payload: Any, folder: Path) -> Unit:
+        """Score a shard; a thread reads its batches ahead.
+
+        Raises:
+            JobError: the scorer cannot be used, or the bench is damaged.
+        """
+        by_products, parts = ByProducts(embeddings={} if self.of.embeds else None), Parts(folder)
+        batches, ahead = self.scorer.batches(index), self.of.options.ahead
+        try:
+            table = self.scorer.table(prefetch(batches, ahead) if ahead else batches, self.context.advance, by_products)
+        except NbenchError as error:
+            raise JobError(str(error)) from None
+        if by_products.embeddings is not None:
+            parts.write_embeddings(index, self.of.positions, by_products.embeddings)
+        parts.write(index, table, dict(self.of.key))
+        files = {path.name: (path, _sha256(path)) for path in parts.files(index)}
+        return Unit(files, {"score_seconds": by_products.seconds})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ScoreJob:
+    """The scores of `shards` of a bench, as their driver sees them; parts with the same key are kept."""
+
+    def __init__(self, parts: Parts, title: str, bench: Bench, shards: Sequence[int], of: OpenScorer) -> None:
+        self.store, self.title, self.open = LocalStore(parts.folder), title, of
+        self.key = digest({"key": dict(of.key)})
+        self._parts, self._bench, self._shards = parts, bench, shards
+        self._made_before = [shard for shard in shards if parts.has(shard, dict(of.key))]
+
+    def discard_others(self, lease: float) -> None:
+        """Remove parts of other scores, which an interrupted run has left.
+
+        Raises:
+            NbenchError: somebody is at work on them.
+        """
+        kept = {path.name for shard in self._made_before for path in self._parts.files(shard)}
+        if others := [path.name for path in self._parts.all_files() if path.name not in kept]:
+            check_alone(self.store, lease)
+            self.store.remove(others)
+
+    def begun(self) -> bool:
+        """Always: nothing is to be prepared."""
+        return True
+
+    def units(self) -> Collection[int]:
+        """The shards."""
+        return self._shards
+
+    def made_before(self) -> Collection[int]:
+        """The shards with a part when this driver began."""
+        return self._made_before
+
+    def damaged(self, records: Mapping[int, Record]) -> dict[int, str]:
+        """The shards whose part is not there."""
+        there = {path.name for path in self._parts.all_files()}
+        names = {shard: self._parts.files(shard)[-1].name for shard in records}
+        return {shard: name for shard, name in names.items() if name not in there}
+
+    def rows(self, index: int) -> int:
+        """Its trajectories."""
+        return len(self._bench.info.shard_rows(index))
+
+    def payload(self, index: int) -> None:
+        """Nothing: workers read the shard."""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
