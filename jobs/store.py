@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Protocol
 from uuid import uuid4
 
@@ -17,6 +18,8 @@ from ..errors import NbenchError, StorageError, reason_of
 
 ATTEMPTS = ".attempts"
 """Folder of a local store with the unfinished files of attempts."""
+_PROCESS = uuid4().hex
+"""Tells this process from those of other machines with its pid."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -88,14 +91,22 @@ class LocalStore:
 
     @contextmanager
     def attempt(self, index: int) -> Iterator[Path]:
-        """A folder below the root, so that finished files need no copy."""
-        folder = self.root / ATTEMPTS / f"{index}-{uuid4().hex}"
+        """A folder below the root, so that finished files need no copy; emptied afterwards for this thread's next one.
+
+        It is not removed, which takes longer than all else that a small unit costs.
+        """
+        folder = self.root / ATTEMPTS / f"{_PROCESS}-{os.getpid()}-{get_ident()}"
         with self._writing(ATTEMPTS):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # somebody has removed it
+                for path in list(folder.iterdir()):
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
 
     def put(self, name: str, file: Path, sha256: str) -> tuple[int, str]:
         """Make the file durable, then link it to its name."""
@@ -138,16 +149,10 @@ class LocalStore:
             unfinished.replace(target)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove the files, and the folders that this leaves empty."""
-        folders = set[str]()
+        """Remove the files; folders stay, since removing one takes long."""
         for name in names:
             with self._writing(name), suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{self.root}/{name}")  # noqa: PTH108  # Path is slow, and there may be 100,000
-            folders.add(name.rpartition("/")[0])
-        folders |= {str(parent) for folder in folders for parent in Path(folder).parents}
-        for folder in sorted(folders - {"", "."}, reverse=True):
-            with suppress(OSError):  # not empty
-                (self.root / folder).rmdir()
 
     def remove_folder(self, folder: str) -> None:
         """Remove the folder."""
@@ -159,7 +164,7 @@ class LocalStore:
 
     def probe(self) -> None:
         """Check that the folder can be written, and that its disk has hard links."""
-        name = f"probe/{uuid4().hex}"
+        name = f"{ATTEMPTS}/probe-{uuid4().hex}"
         try:
             if not self.create(name, b"first") or self.create(name, b"second"):
                 raise NbenchError(

@@ -84,7 +84,8 @@ class TrialMaker:
 
     def make(self, index: int, payload: Any, folder: Path) -> Unit:
         """Write a file slowly."""
-        time.sleep(self.job.seconds)
+        if self.job.seconds:
+            time.sleep(self.job.seconds)
         if index == self.job.bad:
             raise ValueError(f"unit {index} is bad")
         if self.job.empty:
