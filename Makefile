@@ -14,7 +14,7 @@ TRAIN    = DATA OUT POSITIONS START EPOCHS BATCH_SIZE LEARNING_RATE TARGETS SEED
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) '$($(name))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all lint docs build-ncc build-genai-bench evaluate train world experiments perf clean help
+.PHONY: setup demo test test-all test-envs lint docs build-ncc build-genai-bench evaluate train world experiments perf clean help
 
 setup: $(READY) ## install everything into .venv
 
@@ -41,6 +41,12 @@ test: $(READY) ## run the tests but for the slow ones, one process per core (ARG
 
 test-all: $(READY) ## run all tests (ARGS)
 	$(TEST) $(ARGS)
+
+test-envs: $(READY) ## make the environments of scorer packages (nbench env) and compare our scores with theirs (ARGS)
+	$(BIN)/nbench env t2v_metrics $(ARGS)
+	$(BIN)/nbench env image-reward $(ARGS)
+	$(BIN)/python tests/scorers/recorded/compare.py
+	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_image_reward.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -239,6 +239,12 @@ def _any_pickscore(model: str, space: LatentSpace, placement: Placement) -> Scor
     return CLIPScorer(model, f"pickscore-{file_name(model)}", "image", placement, scaled=True)
 
 
+def _any_imagereward(model: str, space: LatentSpace, placement: Placement) -> Scorer:
+    from .image_reward import NativeImageRewardScorer
+
+    return NativeImageRewardScorer(model, f"imagereward-{file_name(model)}", placement)
+
+
 def _open_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .open_clip import OpenCLIPScorer
 
@@ -301,6 +307,14 @@ FAMILIES = {
         "cosine times scale",
         "scaled cosine of any CLIP-like model",
         "arXiv 2305.01569",
+    ),
+    "imagereward": Family(
+        _any_imagereward,
+        "folder or Hub id",
+        "image",
+        "about -3..3",
+        "ImageReward without its package, of weights converted to safetensors",
+        "arXiv 2304.05977",
     ),
     "open_clip": Family(
         _open_clip, "MODEL[:WEIGHTS]", "preview", "-1..1", "any model of the package open_clip", package="open_clip"

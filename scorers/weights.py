@@ -18,11 +18,12 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 """Weights that are loaded if a folder has no safetensors; never downloaded."""
 
 
-def model_folder(source: str | Path, weights: bool = True) -> Path:
+def model_folder(source: str | Path, weights: bool = True, config: str = "config.json") -> Path:
     """The local folder of a model: `source` itself, or the snapshot of a Hub id (safetensors only, never a pickle).
 
     Args:
         weights: False fetches only tokenizer and preprocessing.
+        config: a file that it must have.
 
     Raises:
         NbenchError: no such folder, and no such model can be reached on the Hub.
@@ -37,23 +38,23 @@ def model_folder(source: str | Path, weights: bool = True) -> Path:
             raise NbenchError(
                 f"no model {source}: not a folder, and not reachable on the Hub ({reason_of(error)})"
             ) from error
-    if not (folder / "config.json").is_file():
-        raise NbenchError(f"no model in {folder}: it has no config.json (save one there with save_pretrained)")
+    if not (folder / config).is_file():
+        raise NbenchError(f"no model in {folder}: it has no {config} (save one there with save_pretrained)")
     return folder
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a model folder.
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The config.json of a model folder, or another JSON file.
 
     Raises:
         NbenchError: it is not a JSON object.
     """
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((folder / name).read_text("utf-8"))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise NbenchError(f"{folder / 'config.json'} is damaged: get the model again")
+        raise NbenchError(f"{folder / name} is damaged: get the model again")
     return config
 
 
