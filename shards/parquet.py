@@ -79,8 +79,11 @@ def read_parquet(
     """
     texts = [name for name in columns if pa.types.is_string(arrow_schema(info).field(name).type)]
     with ExitStack() as stack:
-        pages = stack.enter_context(source.open("rb")) if isinstance(source, Path) else None
-        file = stack.enter_context(pq.ParquetFile(source, pre_buffer=pages is None, read_dictionary=texts))
+        pages = stack.enter_context(source.open("rb", buffering=0)) if isinstance(source, Path) else None
+        try:
+            file = stack.enter_context(pq.ParquetFile(source, pre_buffer=pages is None, read_dictionary=texts))
+        except KeyError as error:
+            raise ValueError(f"it has no column {error.args[0].decode()}") from None
         _check_columns(file.schema_arrow, info, columns)
         for group in range(file.num_row_groups):
             _check_sizes(file.metadata.row_group(group), info, columns, pages)
@@ -135,7 +138,7 @@ def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequenc
                 start = min(offset for offset in offsets if offset)
                 decoded = decoded_size(pages, start, chunk.total_compressed_size)
                 size, values = max(size, decoded.bytes), max(values, decoded.values)
-                if "." in chunk.path_in_schema:  # every value may be the longest of the dictionary
+                if not array and "." in chunk.path_in_schema:  # every value may be the longest of the dictionary
                     size = max(size, decoded.dictionary * decoded.values)
             if size > limit or (array and values > numbers + group.num_rows):
                 raise ValueError(f"its column {name} claims to hold {size:,} bytes")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-_HEADER_BYTES = 2**16
-"""Largest header of a page; it may hold the smallest and largest value."""
+_HEADER_BYTES = (2**8, 2**16)
+"""Usual and largest header of a page; it may hold the smallest and largest value."""
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 12
 _DEEPEST = 8
 
@@ -32,13 +32,11 @@ def decoded_size(file: BinaryIO, start: int, length: int) -> DecodedSize:
     total = dictionary = values = 0
     end = start + length
     while start < end:
-        file.seek(start)
-        data = file.read(min(_HEADER_BYTES, end - start))
+        header, size = _header(file, start, end - start)
         try:
-            header, size = _struct(data, 0)
             decoded, compressed = header[2], header[3]
             counts = [header[page][1] for page in (5, 7, 8) if page in header]
-        except (IndexError, KeyError, TypeError):
+        except (KeyError, TypeError):
             raise ValueError("a page has a damaged header") from None
         if decoded < 0 or compressed < 0 or any(count < 0 for count in counts):
             raise ValueError("a page claims a negative size")
@@ -47,6 +45,19 @@ def decoded_size(file: BinaryIO, start: int, length: int) -> DecodedSize:
         values += sum(counts) if 7 not in header else 0
         start += size + compressed
     return DecodedSize(total, dictionary, values)
+
+
+def _header(file: BinaryIO, start: int, length: int) -> tuple[dict[int, Any], int]:
+    """The fields of the header at `start`, and its size."""
+    for longest in _HEADER_BYTES:
+        file.seek(start)
+        try:
+            return _struct(file.read(min(longest, length)), 0)
+        except IndexError:  # it goes on after these bytes, or is damaged
+            continue
+        except TypeError:
+            break
+    raise ValueError("a page has a damaged header")
 
 
 def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:

@@ -62,7 +62,7 @@ def test_functions_and_scorers_are_evaluated_like_names(bench: Bench, tmp_path: 
 def test_a_report_is_short_and_has_tables_and_figures(bench: Bench, tmp_path: Path) -> None:
     report = nbench.evaluate(bench, "random", "8", out=tmp_path, progress=False)
     assert repr(report).startswith(
-        f"random on small ({PROMPTS} prompts x {CANDIDATES}) at positions 8,10, against clip"
+        f"random on small ({PROMPTS} prompts x {CANDIDATES}) at positions 8, 10, against clip"
     )
     frame = report.to_pandas()
     assert list(frame["position"]) == [8, STEPS]

@@ -85,7 +85,7 @@ def test_rows_that_are_missing_on_either_side_are_counted(tmp_path: Path) -> Non
     for row in report.rows:
         assert row.n_scored == P * N - lost[row.position] - 3 + both[row.position]
         assert row.n_unscored == lost[row.position] + 3 - 2 * both[row.position]
-        assert f" {row.n_scored}+{row.n_unscored} " in screen.file.getvalue()  # type: ignore[attr-defined]
+        assert f" {row.n_scored}+{row.n_unscored}" in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_own_score_tables_with_captions_and_status(tmp_path: Path) -> None:

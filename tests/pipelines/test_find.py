@@ -87,7 +87,7 @@ def test_a_folder_says_its_own_defaults(sd15_folder: Path, tmp_path: Path) -> No
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match=r"is not a diffusers pipeline: it has no model_index\.json"):
         resolve_pipeline(str(tmp_path))
-    with pytest.raises(NbenchError, match="neither a name nor a folder here; give one of shapes, sdxl"):
+    with pytest.raises(NbenchError, match="neither a name nor a folder here; give one of shapes, shapes-unet, sdxl"):
         resolve_pipeline(str(tmp_path / "none"))
     with pytest.raises(NbenchError, match="did you mean shapes"):
         resolve_pipeline("shape")

@@ -332,7 +332,7 @@ def test_the_list_of_names() -> None:
     assert list(listed) == list(ALIASES)
     assert (listed["sdxl"]["latent"], listed["sdxl"]["bytes"]) == ([4, 128, 128], 51 * 4 * 128 * 128 * 2)
     assert listed["shapes"]["source"] == listed["shapes-unet"]["source"] == "embedded"
-    table = CliRunner().invoke(app, ["pipelines"]).stdout
+    table = CliRunner().invoke(app, ["pipelines", "--wide"]).stdout
     assert "16x128x128" in table
     assert "black-forest-labs/FLUX.1-dev" in table
 

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbench.errors import NbenchError
+from nbench.shards.features import FEATURES_FILE
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch
@@ -147,7 +148,8 @@ def test_any_name_comes_back_or_is_refused(info: DatasetInfo, form: str) -> None
                 return
             build(folder, one_prompt, named(prompt_id, prompt))
             files = {path.relative_to(place).as_posix() for path in Path(place).rglob("*") if path.is_file()}
-            assert files == {f"box/bench/{name}" for name in ("dataset.json", one_prompt.shard_path(0))}
+            types = [FEATURES_FILE] if form == "webdataset" else []
+            assert files == {f"box/bench/{name}" for name in ("dataset.json", one_prompt.shard_path(0), *types)}
             assert [prompt[:2] for prompt in open_bench(folder).prompts] == [(prompt_id, prompt)]
             assert look(folder) == []
 

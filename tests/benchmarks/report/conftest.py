@@ -26,6 +26,13 @@ HOSTILE = (
     "ends \u2028 with \u202e $data $scripts ${title} \\u003c/script>",
 )
 """The first prompts."""
+
+
+def safe(text: str) -> str:
+    """As the page shows it: what ends a line or turns the direction of text is escaped."""
+    return text.replace("\u2028", r"\u2028").replace("\u202e", r"\u202e")
+
+
 MODEL = "<img src=x onerror='window.hacked = 4'>"
 
 

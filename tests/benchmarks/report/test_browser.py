@@ -24,7 +24,7 @@ from nbench.benchmarks.results.result_file import read_result
 from nbench.shards.reader import Bench
 
 from ...small_bench import CANDIDATES, FAILED, STEPS
-from .conftest import HOSTILE, MODEL
+from .conftest import HOSTILE, MODEL, safe
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +176,7 @@ def pixels(chromium: webdriver.Chrome) -> Any:
 def test_hostile_prompts_and_names_stay_text(opened: webdriver.Chrome) -> None:
     shown = "return document.getElementById('prompt-text').textContent === arguments[0]"
     for number, text in enumerate(HOSTILE):
-        awaited(opened, shown, text)
+        awaited(opened, shown, safe(text))
         assert find(opened, "#prompt").get_property("value") == str(number)
         find(opened, "#next").send_keys(Keys.ENTER)
     Select(find(opened, "#skill-model")).select_by_value(MODEL)

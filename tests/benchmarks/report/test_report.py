@@ -22,7 +22,7 @@ from nbench.errors import NbenchError
 from nbench.shards.reader import Bench
 
 from ...small_bench import CANDIDATES, FAILED, PROMPTS, STEPS
-from .conftest import HOSTILE, MODEL
+from .conftest import HOSTILE, MODEL, safe
 
 
 def data_of(text: str) -> dict:
@@ -53,7 +53,7 @@ def test_the_viewer_has_each_prompts_scores_references_and_pictures(results: Pat
     inputs = gather([results])
     viewer = data_of(make_page(inputs, bench, PROMPTS).text)["viewer"]
     assert viewer["positions"] == [0, 5, STEPS]
-    assert [prompt["text"] for prompt in viewer["prompts"][: len(HOSTILE)]] == list(HOSTILE)
+    assert [prompt["text"] for prompt in viewer["prompts"][: len(HOSTILE)]] == list(map(safe, HOSTILE))
     raw = scored(inputs, bench, [prompt.prompt_id for prompt in bench.prompts])
     for row, prompt in enumerate(viewer["prompts"]):
         there = np.array(prompt["present"])

@@ -469,7 +469,7 @@ def test_resume(broken: ImportConfig) -> None:
         do(broken)
     torch.save([each.float() for each in run(5)[1]], broken.folder / "7_3.pt")
     torch.save([each.float() for each in run(5)[1]], broken.folder / "7_10.pt")
-    with pytest.raises(NbenchError, match=r"another build \(pipeline"):
+    with pytest.raises(NbenchError, match=r"another build \(other pipeline"):
         do(broken)
     assert do(broken, fresh=True).imported == 6
     sound(broken.out)
