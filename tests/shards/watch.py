@@ -34,9 +34,9 @@ class _Watch:
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.on:
+        if not self.on or "__pycache__" in str(args[:1]):  # a module is imported for the first time
             return
-        if event == "open" and "__pycache__" not in str(args[0]):
+        if event == "open":
             mode, flags = args[1], args[2] or 0
             if (mode and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 self.events.append(f"{event} {args}")
