@@ -34,7 +34,7 @@ class BuildProgress:
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task(title, total=total, completed=done)
         self._title, self._total, self._start = title, total, done
-        self._done, self._began = done, time.monotonic()
+        self._done, self._began = float(done), time.monotonic()
         self._last_line = self._began
 
     def __enter__(self) -> BuildProgress:
@@ -48,17 +48,17 @@ class BuildProgress:
         """Print a line of text."""
         self._console.print(text, soft_wrap=True)
 
-    def advance(self, count: int) -> None:
-        """Count `count` more trajectories."""
-        before, self._done = self._done, self._done + count
+    def advance(self, count: float) -> None:
+        """Count `count` more trajectories, or a share of some."""
+        before, self._done = self._done, round(self._done + count, 6)
         self._bar.advance(self._task, count)
         now = time.monotonic()
         crossed_tenth = before * _LINES // self._total < self._done * _LINES // self._total
         if (crossed_tenth or now - self._last_line > _SECONDS) and not self._console.is_terminal:
             self._last_line = now
             rate = (self._done - self._start) / max(now - self._began, 1e-9)
-            seconds_left = (self._total - self._done) / rate
-            self.say(f"{self._title}: {self._done}/{self._total}, {_per_second(rate)}, {seconds_left:.0f} s left")
+            seconds_left = (self._total - self._done) / max(rate, 1e-9)
+            self.say(f"{self._title}: {self._done:.0f}/{self._total}, {_per_second(rate)}, {seconds_left:.0f} s left")
 
 
 def _per_second(rate: float) -> str:

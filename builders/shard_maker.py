@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,15 +62,19 @@ class Maker:
             if trajectories is None:
                 continue  # in smaller batches
             start += len(candidates.cells)
-            self.progress.advance(len(candidates.cells))
             yield candidates, trajectories
 
     def _generate(self, candidates: Candidates) -> Trajectories | None:
         """The trajectories; None if the batch did not fit, and the batch size has been halved."""
         info, count = self.info, len(candidates.cells)
-        trajectories = unless_out_of_memory(lambda: self.process.make(candidates, info.stored, info.signals))
+        steps = _Steps(count, self.progress.advance)
+        trajectories = unless_out_of_memory(
+            lambda: self.process.make(candidates, info.stored, info.signals, steps.done)
+        )
         if trajectories is not None:
+            steps.end(count)
             return trajectories
+        steps.end(count if count == 1 else 0)
         if count > 1:
             self.batch_size = max(1, count // 2)
             self.progress.say(halved_note(count, self.batch_size))
@@ -107,6 +112,26 @@ class Maker:
                 writing.exception()
             writer.discard()
             raise
+
+
+class _Steps:
+    """Counts the rows of a batch by their denoising steps, and tells at most once a second."""
+
+    def __init__(self, rows: int, advance: Callable[[float], None]) -> None:
+        self._rows, self._advance = rows, advance
+        self._made = self._told = 0.0
+        self._last = time.monotonic()
+
+    def done(self, share: float) -> None:
+        """A step of all rows, a `share` of their runs, is done."""
+        self._made += share * self._rows
+        if time.monotonic() - self._last > 1:
+            self.end(min(self._made, self._rows))
+
+    def end(self, rows: float) -> None:
+        """So many rows are made in all."""
+        self._advance(rows - self._told)
+        self._told, self._last = rows, time.monotonic()
 
 
 def _nothing(info: DatasetInfo) -> Trajectories:

@@ -19,7 +19,7 @@ class Report:
     worker: str
     outcome: Outcome | None = None
     note: str = ""
-    rows: int = 0
+    rows: float = 0
     death: str = ""
 
 

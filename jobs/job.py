@@ -34,10 +34,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Context:
-    """What a maker may do besides: print a line, and count rows that are made."""
+    """What a maker may do besides: print a line, and count rows that are made, or shares of them."""
 
     say: Callable[[str], None]
-    advance: Callable[[int], None]
+    advance: Callable[[float], None]
 
 
 class Maker(Protocol):

@@ -6,7 +6,7 @@ It makes no unit and holds no lock: workers claim and record their units. Any nu
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -208,7 +208,7 @@ class _Dispatch:
         self._queue, self._at_work = deque[int](), dict[str, int]()
         self._taken = dict[int, _Taken]()
         self._attempts, self._failed_at = Counter[int](), dict[int, str]()
-        self._lost, self._notes, self._rows_of = set[str](), set[str](), Counter[str]()
+        self._lost, self._notes, self._rows_of = set[str](), set[str](), defaultdict[str, float](float)
         self._next_look, self._workers = 0.0, 0
         self.made = self.rows = 0
         self.failed = dict[int, str]()
@@ -288,7 +288,7 @@ class _Dispatch:
         self._bar.say(f"unit {index} failed at {self._attempts[index]} attempts: {reason}")
         self._records.fail(index, Record(self._job.key, worker=worker, attempts=self._attempts[index], error=reason))
 
-    def _advance(self, worker: str, rows: int) -> None:
+    def _advance(self, worker: str, rows: float) -> None:
         if rows:
             self._rows_of[worker] += rows
             self._bar.advance(rows)

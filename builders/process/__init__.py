@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...shards.dataset import DatasetFolder
@@ -22,8 +22,17 @@ if TYPE_CHECKING:
 class LoadedProcess(Protocol):
     """A process whose models are in memory."""
 
-    def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
-        """The latents of `candidates` at `positions`, their images, and `signals`, in one batch."""
+    def make(
+        self,
+        candidates: Candidates,
+        positions: Collection[int],
+        signals: Collection[str],
+        on_step: Callable[[float], None] = lambda share: None,
+    ) -> Trajectories:
+        """The latents of `candidates` at `positions`, their images, and `signals`, in one batch.
+
+        on_step: called after each denoising step with its share of the run.
+        """
 
     def note(self, prompts: Sequence[Prompt]) -> str:
         """A warning about these prompts before the long work; "" if there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,8 +50,14 @@ class LoadedAutoencoder:
     positions: list[PositionInfo]
     scales: list[tuple[float, float]]
 
-    def make(self, candidates: Candidates, positions: Collection[int], signals: Collection[str]) -> Trajectories:
-        """Trajectories of the candidates; an image that cannot be read is black, with the reason in `errors`."""
+    def make(
+        self,
+        candidates: Candidates,
+        positions: Collection[int],
+        signals: Collection[str],
+        on_step: Callable[[float], None] = lambda share: None,
+    ) -> Trajectories:
+        """Trajectories of the candidates, in one step; an image that cannot be read is black, with its error."""
         import torch
 
         from ...pipelines.candidate_noise import initial_noise

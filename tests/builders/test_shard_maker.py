@@ -6,6 +6,7 @@ import itertools
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nbench.builders import shard_maker as make_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.progress import BuildProgress
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
@@ -81,10 +83,12 @@ def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.progress import BuildProgress
 config = BuildConfig("genai-bench", out=Path(sys.argv[1]), limit=4, candidates=2, steps=4, rows_per_shard=2,
                      positions=sys.argv[2], references=())
 most = int(sys.argv[3])
@@ -130,6 +134,7 @@ KILLED = """
 import os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 import diffusers, torch, transformers
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
@@ -176,3 +181,15 @@ def test_killed_at_random_moments_the_bytes_are_those_of_a_calm_build(tmp_path: 
     run = run_python(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == str(kills)
+
+
+def test_progress_moves_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    clock = itertools.count(step=2)  # more than a second from one look at it to the next
+    monkeypatch.setattr(make_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(BuildProgress, "advance", lambda self, count: told.append(count))
+    config = replace(TINY, out=tmp_path / "bench", candidates=2, limit=2, batch_size=4, rows_per_shard=4)
+    build(config, progress=False)
+    steps = [count for count in told if count]
+    assert len(steps) == config.n_steps
+    np.testing.assert_allclose(steps, 4 / config.n_steps)  # all four rows go on with each step
