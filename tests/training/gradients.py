@@ -31,6 +31,8 @@ def main(data: str, base: str, out: str, *settings: str) -> None:
     if share()[0] == 0:
         save_file({name: each.grad for name, each in learner.named_parameters() if each.grad is not None}, out)
     if share()[1] > 1:
+        distributed.barrier()
+        del model, learner  # freed after the group, it may wait for the group's threads for ever
         distributed.destroy_process_group()
 
 
