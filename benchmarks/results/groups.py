@@ -13,9 +13,11 @@ from pathlib import Path
 from string import ascii_letters
 
 import numpy as np
+import pyarrow as pa
 
-from ...errors import NbenchError
-from ...shards.scores import read_scores, scores_at, scores_metadata, write_scores
+from ...errors import NbenchError, reason_of
+from ...shards.atomic import write_out
+from ...shards.scores import SCORE_SCHEMA, read_scores, scores_at, scores_metadata
 from ..metrics import best_of_n, kendall, spearman
 from ..metrics.arrays import Array, mean_over_prompts
 from ..metrics.power import SIGNIFICANT, smallest_difference
@@ -72,17 +74,43 @@ def contest(values: Mapping[str, Array], unit: float = 1.0) -> Contest:
     return Contest(_letters(order, apart), n_prompts, smallest_difference(spread, n_prompts) / unit)
 
 
-def write_references(folder: Path, tables: Mapping[str, object]) -> None:
-    """Keep the references of a bench beside its results, so that results can be compared without the bench."""
+def write_references(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    """Keep the references of a bench beside its results, so that results can be compared without the bench.
+
+    As Arrow files: every Parquet file under results has the scores of a model.
+
+    Raises:
+        NbenchError: the folder cannot be written.
+    """
     for name, table in tables.items():
-        write_scores(reference_file(folder, name), table, scores_metadata(table))
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_file(content, table.schema) as file:
+            file.write_table(table)
+        write_out(reference_file(folder, name), content.getvalue().to_pybytes())
+
+
+def read_references(path: Path) -> pa.Table:
+    """A score table of `write_references`.
+
+    Raises:
+        NbenchError: no such file, or it is damaged.
+    """
+    try:
+        table = pa.ipc.open_file(path.read_bytes()).read_all()
+        table.validate(full=True)
+        scores_metadata(table)
+    except Exception as error:  # on damaged bytes the reading library raises many types
+        raise NbenchError(f"cannot read {path} ({reason_of(error)}): run nbench evaluate again") from None
+    if not table.schema.equals(SCORE_SCHEMA):
+        raise NbenchError(f"{path} is not a score table: run nbench evaluate again")
+    return table
 
 
 def prompt_values(path: Path, result: EvaluationResult, reference: str, position: int, figure: str) -> Array | None:
     """The value of `figure` per prompt, float [P], in the order of the reference; None if the tables of scores and
     references beside the result are not there or of another run."""
     try:
-        truth = read_scores(reference_file(path.parent, reference))
+        truth = read_references(reference_file(path.parent, reference))
         scores = read_scores(path.with_suffix(".parquet"))
     except NbenchError:
         return None
@@ -103,7 +131,7 @@ def prompt_values(path: Path, result: EvaluationResult, reference: str, position
 
 def reference_file(folder: Path, reference: str) -> Path:
     """Where the references of a bench are kept beside its results."""
-    return folder / "references" / f"{reference}.parquet"
+    return folder / "references" / f"{reference}.arrow"
 
 
 def _letters(order: Collection[str], apart: Collection[frozenset[str]]) -> dict[str, str]:

@@ -72,5 +72,5 @@ def test_a_leaderboard_groups_models_without_the_bench(tmp_path: Path) -> None:
     assert groups == {"brightness": "a", "twin": "a", "random": "b"}
     (held,) = json.loads(BOARD_FORMATS["json"](board))["contests"]
     assert (held["bench"], held["reference"], held["n_prompts"]) == ("small", "clip", PROMPTS)
-    (out / "small" / "references" / "clip.parquet").unlink()
+    (out / "small" / "references" / "clip.arrow").unlink()
     assert {line.group for line in leaderboard(out).lines} == {""}  # nothing to test with

@@ -61,7 +61,7 @@ def test_results_become_a_pull_request(results: Path, hub: HubServer, tmp_path: 
     proposed = {name: file.data for name, file in repo.files("refs/pr/1").items() if name not in before}
     assert proposed == {
         f"{place}/{name}": (results / name).read_bytes()
-        for name in ("random.json", "random.parquet", "references/clip.parquet")
+        for name in ("random.json", "random.parquet", "references/clip.arrow")
     }
 
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_checked_is_refused(results: Path, tmp_path: Path) -> Non
     with pytest.raises(NbenchError, match="does not say when"):
         read_submission(path)
     write_result(path, result)
-    (results / "references" / "clip.parquet").unlink()
+    (results / "references" / "clip.arrow").unlink()
     with pytest.raises(NbenchError, match="lacks its scores, or the scores of reference clip"):
         read_submission(results)
     (tmp_path / "empty").mkdir()
