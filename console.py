@@ -12,13 +12,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from .errors import one_line, printable
+from .errors import printable
 
 
 def say(*parts: object, error: bool = False) -> None:
     """Print a line of text on stdout (error: on stderr), with unprintable characters escaped."""
-    line = " ".join(map(str, parts))
-    print(one_line(line, len(line)), file=sys.stderr if error else sys.stdout, flush=True)
+    print(printable(" ".join(map(str, parts))), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def print_text(text: str) -> None:
@@ -42,8 +41,7 @@ class TextConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """`text` with unprintable characters escaped, line by line."""
-        lines = (one_line(line, len(line)) for line in text.split("\n"))
-        return super().render_str("\n".join(lines), **settings)
+        return super().render_str(printable(text, keep="\n"), **settings)
 
 
 def print_table(table: RenderableType, wide: bool = False) -> None:
