@@ -131,8 +131,7 @@ def tune(
 
     recorded = read_recorded(ScoreSource(bench=_url(bench), model=model, **source)).only(positions)
     config = replace(TuneConfig(n=n, budget=budget), costs=CostOptions().of(recorded))
-    if not config.costs.calls_per_score and (later := [position for position in recorded.scores if position]):
-        recorded = recorded.at_positions(later)  # position 0 is noise: a live run cannot choose there
+    recorded = recorded.selectable(config.costs.calls_per_score)
     return tune(recorded, config)[0]
 
 

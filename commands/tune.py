@@ -95,8 +95,7 @@ def tune_command(
     _note(recorded)
     recorded = recorded.only(positions)
     config = replace(config, costs=costs.of(recorded))
-    if not config.costs.calls_per_score and (later := [position for position in recorded.scores if position]):
-        recorded = recorded.at_positions(later)  # position 0 is noise: a live run cannot choose there
+    recorded = recorded.selectable(config.costs.calls_per_score)
     best, *others = tune(recorded, config, FRONTIER if frontier else ())
     if out is not None:
         save(out, best, recorded)

@@ -74,6 +74,12 @@ class Recorded:
         """A copy with scores only at `positions`; raises NbenchError as `at` does."""
         return replace(self, scores={position: self.at(position) for position in positions})
 
+    def selectable(self, calls_per_score: int) -> Recorded:
+        """A copy with scores only where a live run can choose: not at position 0, which is noise, unless a score costs
+        a call there or there are no others."""
+        later = [position for position in self.scores if position]
+        return self.at_positions(later) if later and not calls_per_score else self
+
     def whole(self) -> Recorded:
         """A copy with NaN in every array for each candidate that lacks a score, its reference or its final score."""
         complete = np.isfinite(self.reference) & np.isfinite(self.final)
