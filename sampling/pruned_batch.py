@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..benchmarks.metrics.selection import extra_calls
 from ..errors import NbenchError
 from ..pipelines.calling import RunEnded, as_pixels, call_pipeline, is_out_of_memory
 from ..pipelines.latent_layout import float32_noise
@@ -142,10 +143,7 @@ class Batch:
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
-        for row in self._computed():
-            task = self.rows[row][0]
-            task.waves.spent += 1
-            self._calls[id(task)] += 1
+        self._count(1)
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
         cancelled = {id(task) for task, _ in self._waves if task.cancelled()}
@@ -155,6 +153,13 @@ class Batch:
                 living = tuple(self.rows[row][1] for row in self._pruner.living if self.rows[row][0] is task)
                 latest = {n: list(task.scores[n].values())[-1] for n in numbers if task.scores[n]}
                 task.progress(Progress(position, steps, living, latest))
+
+    def _count(self, calls: int) -> None:
+        """Note so many denoiser calls of each candidate that the denoiser computes."""
+        for row in self._computed():
+            task = self.rows[row][0]
+            task.waves.spent += calls
+            self._calls[id(task)] += calls
 
     def _keep(self, rows: Sequence[int]) -> None:
         if not rows:
@@ -180,6 +185,7 @@ class Batch:
         prompts = [task.prompt for task, _ in candidates]
         rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
         signal = read_signal()[living]
+        self._count(extra_calls(self._live.calls, position, self.rows[0][0].waves.rules.steps))
         scores = self._live.score(rows, self._watch.at(position), signal)
         kept: list[int] = []
         for task, _ in self._waves:

@@ -15,7 +15,7 @@ from .catalogue import METRICS
 from .declaration import CI, Cell, Pooled, or_none
 from .prompt_values import Columns, with_interval
 from .rows import ResultRow, SelectionRow, SkillRow, Summary
-from .selection import GAIN_AREA, best_of_n, best_of_subsets, cost_steps, gain_area, random_pick
+from .selection import GAIN_AREA, best_of_n, best_of_subsets, cost_steps, extra_calls, gain_area, random_pick
 from .separation import detection_threshold, earliest, misalignment_cut
 from .statistics import grouped_ci
 
@@ -191,8 +191,10 @@ class Part:
         return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": reached} | figures)
 
     def _cost(self, n: int, position: int) -> int:
-        calls = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
-        return cost_steps(n, calls, self.setting.steps, self.setting.calls_per_position)
+        setting, calls = self.setting, self.setting.calls_per_score.get(self.model, 0)
+        reached = min(position + min(calls, 1), setting.steps)
+        ahead = n * extra_calls(calls, position, setting.steps) * setting.calls_per_position
+        return cost_steps(n, reached, setting.steps, setting.calls_per_position) + ahead
 
 
 def _sizes(n: int) -> list[int]:

@@ -54,7 +54,8 @@ class Costs:
     """Costs of a run besides its denoiser calls, in units of one call of one candidate.
 
     score: scoring one candidate once; decode: decoding one finished latent; calls_per_score: 1 for scorers that read
-    the x0 estimate, else 0. To count seconds, give score = scorer seconds / step seconds.
+    the x0 estimate, L for a look-ahead of L calls, else 0. To count seconds, give score = scorer seconds / step
+    seconds.
 
     Raises:
         NbenchError: a value out of range.
@@ -65,8 +66,8 @@ class Costs:
     calls_per_score: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score in (0, 1)):
-            raise NbenchError("costs out of range: score and decode must be 0 or more, calls_per_score 0 or 1")
+        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score >= 0):
+            raise NbenchError("costs out of range: score and decode and calls_per_score must be 0 or more")
 
     def of(self, policy: Policy, n: int, steps: int) -> float:
         """Cost per prompt under `policy`: denoiser calls, scores, and decoding of the survivors."""

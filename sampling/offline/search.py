@@ -18,6 +18,7 @@ from math import comb
 import numpy as np
 
 from ...benchmarks.metrics import Array
+from ...benchmarks.metrics.selection import extra_calls
 from ..policy import Policy, Stage
 from .config import Costs
 from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
@@ -117,7 +118,9 @@ def search(problem: Problem) -> SearchResult:
 class _Grid:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.result = problem, SearchResult(problem)
-        self.ends = [min(k + problem.costs.calls_per_score, problem.steps) for k in problem.positions]
+        calls = problem.costs.calls_per_score
+        self.ends = [min(k + min(calls, 1), problem.steps) for k in problem.positions]
+        self.score_costs = [problem.costs.score + extra_calls(calls, k, problem.steps) for k in problem.positions]
         self.weights = cache(lambda drawn: start_weights(np.isfinite(problem.reference), drawn))
         self.transition = cache(self._transition)
         self.firsts = cache(self._firsts)
@@ -140,9 +143,10 @@ class _Grid:
 
         values: [P, sets of `alive`]; tail: cost of the suffix with its candidates counted from call 0.
         """
-        n, score, limit = self.problem.n, self.problem.costs.score, self.problem.limit + _SLACK
+        n, limit = self.problem.n, self.problem.limit + _SLACK
         for drawn in range(alive + 1, n + 1):
-            whole = [tail + drawn * score + (drawn - alive) * end for end in self.ends[:upto]]
+            ends = zip(self.ends[:upto], self.score_costs, strict=False)
+            whole = [tail + drawn * score + (drawn - alive) * end for end, score in ends]
             places = [place for place, cost in enumerate(whole) if cost <= limit]
             if places:
                 self._finish(values, drawn, alive, places, whole, suffix)
@@ -150,9 +154,9 @@ class _Grid:
             return
         for before in range(alive + 1, n):
             for place in range(1, upto):
-                longer = tail + before * score + (before - alive) * self.ends[place]
-                if longer + (before + 1) * score + self.ends[0] > limit:
-                    break  # later places cost more
+                longer = tail + before * self.score_costs[place] + (before - alive) * self.ends[place]
+                if longer + (before + 1) * min(self.score_costs) + self.ends[0] > limit:
+                    continue
                 stage = (self.problem.positions[place], alive)
                 self._grow(
                     self.transition(place, before, alive).before(values), before, place, longer, (stage, *suffix)
