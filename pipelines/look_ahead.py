@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from .batch_rows import Call
 from .denoisers import denoisers
 from .noise_levels import NoiseLevels, predicted
 from .step_tap import Step
@@ -55,8 +56,9 @@ class LookAhead:
         if len(models) != 1:
             raise _refused(f"{type(pipe).__name__} has {len(models)} denoisers")
         (self._model,), self._name = models, type(pipe).__name__
-        self._names = list(inspect.signature(type(getattr(self._model, "_orig_mod", self._model)).forward).parameters)
-        self._calls: list[dict[str, Any]] = []
+        kind = type(getattr(self._model, "_orig_mod", self._model))
+        self._names = list(inspect.signature(kind.forward).parameters)[1:]
+        self._calls: list[Call] = []
         self._outputs: list[torch.Tensor] = []
         self._time: str | None = None
         self._own = False
@@ -94,11 +96,14 @@ class LookAhead:
 
     def _called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         if not self._own:
-            self._calls.append(dict(zip(self._names[1:], args, strict=False)) | kwargs)
+            self._calls.append((args, kwargs))
 
     def _answered(self, module: torch.nn.Module, given: Any, output: Any) -> None:
         if not self._own:
             self._outputs.append(_tensor(output))
+
+    def _named(self, call: Call) -> dict[str, Any]:
+        return dict(zip(self._names, call[0], strict=False)) | call[1]
 
     def _guidance(self) -> torch.Tensor:
         """The weight of each prediction of the step in the one that the scheduler got, float32 [1 or 2]."""
@@ -119,7 +124,8 @@ class LookAhead:
     def _clock(self) -> Callable[[float], float]:
         """How the denoiser is told the time; checks too that all else it is given of the step is the scaled latent."""
         step, call = self._step, self._step_calls[0]
-        at, latent = step.levels.at(step.position), call.get(self._names[1])
+        arguments = self._named(call)
+        at, latent = step.levels.at(step.position), arguments.get(self._names[0])
         expected = (step.sample * at.input_scale).to(latent.dtype) if isinstance(latent, torch.Tensor) else None
         if expected is None or any(
             part.shape != expected.shape
@@ -127,8 +133,9 @@ class LookAhead:
             for part in latent.split(len(expected))  # type: ignore[union-attr]
         ):
             raise _refused(f"{self._name} does not give its denoiser the scheduler's latent alone")
-        if extra := [name for name in call if call[name] is not None and any(part in name for part in _OF_THE_STEP)]:
-            raise _refused(f"{self._name} gives its denoiser {extra[0]}, which belongs to one step")
+        present = (name for name, value in arguments.items() if value is not None)
+        if extra := next((name for name in present if any(part in name for part in _OF_THE_STEP)), None):
+            raise _refused(f"{self._name} gives its denoiser {extra}, which belongs to one step")
         if self._time is None:
             raise _refused(f"{self._name} tells its denoiser the time in a way that is not understood")
         return _TIMES[self._time]
@@ -136,7 +143,7 @@ class LookAhead:
     def _told_time(self) -> str | None:
         """Which of `_TIMES` the denoiser was told in the first step; None if none, or more than one."""
         timestep = self._step.levels.at(0).timestep
-        told = self._step_calls[0].get("timestep") if self._step_calls else None
+        told = self._named(self._step_calls[0]).get("timestep") if self._step_calls else None
         if timestep is None or told is None:
             return None
         value = float(torch.as_tensor(told).flatten()[0])
@@ -153,12 +160,15 @@ class LookAhead:
         self._own = True
         try:
             for call in self._step_calls:
-                first = call[self._names[1]]
+                first, told = (self._named(call)[name] for name in (self._names[0], "timestep"))
                 changed = {
-                    self._names[1]: scaled.to(first.dtype).repeat(len(first) // len(scaled), *[1] * (scaled.ndim - 1)),
-                    "timestep": _filled(call["timestep"], time(at.timestep)),
+                    self._names[0]: scaled.to(first.dtype).repeat(len(first) // len(scaled), *[1] * (scaled.ndim - 1)),
+                    "timestep": _filled(told, time(at.timestep)),
                 }
-                output = _tensor(self._model(**{**call, **changed}))
+                args, kwargs = call  # each where it was, as pruning knows the batch by its place
+                args = tuple(changed.get(name, value) for name, value in zip(self._names, args, strict=False))
+                kwargs = {name: changed.get(name, value) for name, value in kwargs.items()}
+                output = _tensor(self._model(*args, **kwargs))
                 parts += predicted(output, latent).split(len(latent))
         finally:
             self._own = False
