@@ -10,6 +10,7 @@ import numpy as np
 
 from ...benchmarks.metrics import Array, mean_over_prompts, recovered_gain, retention
 from ...benchmarks.metrics.statistics import bootstrap_means
+from ...console import table_text
 from ...errors import NbenchError
 from ..policy import Policy
 from ..waves import best, stages_of
@@ -52,7 +53,7 @@ class ReplayRow:
     affords: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """A replay: its rows, and what they were computed from.
 
@@ -72,6 +73,11 @@ class Replay:
     exact: bool
     rows: tuple[ReplayRow, ...]
     budget: float | None = None
+
+    def __repr__(self) -> str:
+        from .terminal import replay_table
+
+        return table_text(replay_table(self))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: estimates as value, low, high."""
