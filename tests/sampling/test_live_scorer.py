@@ -147,7 +147,7 @@ def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path,
         ("random", "2:6p.17w2,5:6p.2w3+4,8:1"),
         ("random", "4,2:4p.22w2,5:3p.3w2,8:1"),
         ("random", "2,2:1r.4,6:1r.6"),
-        ("probe", "2:6p.17w50,5:4p.2w50,8:1"),
+        ("probe", "3:6p.17w30,8:1"),
     ],
 )
 def test_policies_that_look_at_scores_select_and_cost_what_replay_foretells(
