@@ -128,6 +128,23 @@ EXPERIMENTS = {
             for process in ("reverse", "forward")
         ),
     ),
+    "estimates": Experiment(
+        "Trained on x0 estimates",
+        "Does a model that is trained on x0 estimates and told the noise level beat frozen CLIP on the same estimates?",
+        (
+            Run("x0-clip *, frozen", "x0-clip"),
+            Run("noisyclip-t, for comparison", "noisyclip-t"),
+            *(
+                Run(
+                    f"trained on {reads} *",
+                    data="generated-x0",
+                    settings=LATENT | {"input": reads, "process": "reverse", "positions": "0:45:5", "epochs": 12},
+                )
+                for reads in ("x0", "x0_preview")
+            ),
+        ),
+        positions=(5, 8, 10, 15, 20, 30),
+    ),
     "rows": Experiment(
         "How many scenes",
         "Where does more training data stop helping, with the same number of steps?",
