@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,7 +178,8 @@ class BestOfN:
         steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
         self.policy.check(self.n, steps)
         if isinstance(self.scorer, str):
-            self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
+            space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
+            self.scorer = get_scorer(self.scorer, space)
         live = self.live()
         rules = Rules(
             stages_of(self.policy, steps, keep),
