@@ -1,4 +1,4 @@
-"""LRM (Zhang et al., arXiv 2502.01051): the down and mid blocks of SD 1.5's or SDXL's U-Net as the image tower of a CLIP.
+"""LRM (Zhang et al., arXiv 2502.01051): down and mid blocks of SD 1.5's or SDXL's U-Net as the image tower of a CLIP.
 
 Rows go through the U-Net twice, with the prompt and with an empty one; the features of its mid block are guided by
 7.5, and those of the down blocks are the prompt's alone, as LPO scores with the published weights.
@@ -138,13 +138,7 @@ class LRMScorer:
         """Of P prompts: the U-Net's context [P, L, D], its pooled embedding [P, E], and text features [P, F]."""
         outputs = []
         for tokenize, encoder in zip(self._tokenize, self._encoders, strict=True):
-            tokens = tokenize(
-                prompts,
-                padding="max_length",
-                truncation=True,
-                max_length=tokenize.model_max_length,
-                return_tensors="pt",
-            ).input_ids
+            tokens = tokenize(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
             outputs.append(encoder(tokens.to(self._placement.device), output_hidden_states=True))
         if self._xl:
             pooled = outputs[1].text_embeds
@@ -169,9 +163,7 @@ def _heads(path: Path, width: int, xl: bool) -> tuple[torch.Tensor, torch.Tensor
     if absent := [name for name in names if name not in tensors]:
         raise NbenchError(f"{path} lacks {absent[0]}: get the published file")
     if tensors[names[0]].shape[1] != width:
-        raise NbenchError(
-            f"{path} is of features of {tensors[names[0]].shape[1]} numbers, and this U-Net's have {width}"
-        )
+        raise NbenchError(f"{path} is of {tensors[names[0]].shape[1]} features, and this U-Net has {width}")
     image, text = (tensors[name].float() for name in (names[0], names[-2]))
     return image, text, tensors["logit_scale"].float()
 

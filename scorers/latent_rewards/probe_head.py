@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -11,7 +13,7 @@ CHANNELS, POOL, HIDDEN, WIDTH = (128, 256), 3, 512, 256
 
 
 class ProbeHead(nn.Module):
-    """The head, of the published sizes but for the width of the text encoder; its parts are called as in the checkpoint."""
+    """The head, of the published sizes but for the text encoder's; its parts are called as in the checkpoint."""
 
     def __init__(self, text_width: int = 768) -> None:
         super().__init__()
@@ -60,9 +62,9 @@ class _Encoder(nn.Module):
 def _mlp(*widths: int) -> nn.Sequential:
     """Linear layers with batch norm, ReLU and (in training) dropout after all but the last."""
     layers: list[nn.Module] = []
-    for enters, leaves in zip(widths[:-2], widths[1:-1], strict=True):
+    for enters, leaves in pairwise(widths[:-1]):
         layers += [nn.Linear(enters, leaves), nn.BatchNorm1d(leaves), nn.ReLU(), nn.Dropout()]
-    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 def principal_components(features: torch.Tensor, count: int = COMPONENTS) -> torch.Tensor:

@@ -54,9 +54,7 @@ class ProbeSelectScorer:
         try:
             self._base = sd3_folder(space.pipeline)
         except NbenchError as error:
-            raise NbenchError(
-                f"{name} reads features of the generator itself, SD3.5 Medium or Large: {error}"
-            ) from None
+            raise NbenchError(f"{name} reads features of the generator itself, which must be SD3.5: {error}") from None
         check_latents(space, latents_of(str(self._base)) or SD3, name)
         if not space.steps:
             raise NbenchError(f"{name} must know how many steps a run has: use it with evaluate or sample")

@@ -17,7 +17,7 @@ from nbench.scorers.registry import get_scorer
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)  # so that it is missing wherever the tests run
-    with pytest.raises(NbenchError, match="needs .*open_clip"):
+    with pytest.raises(NbenchError, match=r"needs .*open_clip"):
         get_scorer("open_clip:ViT-B-32", WORLD)
 
 

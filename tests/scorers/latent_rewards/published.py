@@ -132,8 +132,8 @@ def save_lrm(path: Path, xl: bool = False) -> Path:
 def save_latent_clip(path: Path) -> Path:
     """A folder like wendlerc/latent-clip-b-8-512-34b-80k, with a tokenizer: reads latents of 8x8.
 
-    Its checkpoint is what a training loop saves: the optimizer and numpy's numbers beside the model of a `DataParallel`,
-    the VAE's encoder in it.
+    Its checkpoint is what a training loop saves: numpy's numbers beside the model of a `DataParallel`, which has the
+    VAE's encoder too.
     """
     import numpy as np
 
@@ -203,7 +203,7 @@ def save_probe_select(path: Path) -> Path:
 
 
 def randomize(module: torch.nn.Module, only: str = "", scale: float = 1.0) -> None:
-    """Give all parameters random values, or those with `only` in their names: what training starts from hides errors."""
+    """Give all parameters random values, or those with `only` in their names, since zeros hide errors."""
     torch.manual_seed(2)
     for name, tensor in module.state_dict().items():
         if only in name and tensor.is_floating_point():

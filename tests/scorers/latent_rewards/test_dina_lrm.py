@@ -15,7 +15,8 @@ from nbench.shards.schema import LatentSpace, PositionInfo
 from .published import TEXT, VISUAL, as_safetensors, save_dina_lrm, save_sd3
 
 PROMPTS = ["two red circles", "one blue square on gray background", "three green crosses"]
-AT = PositionInfo(3, 612.5, 0.6125, 1.0)
+TIMESTEP = 612.5
+AT = PositionInfo(3, TIMESTEP, 0.6125, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def expected(base: Path, folder: Path, latents: torch.Tensor) -> torch.Tensor:
         texts, _, pooled, _ = pipe.encode_prompt(
             PROMPTS, None, None, do_classifier_free_guidance=False, max_sequence_length=256
         )
-        times = torch.full((len(latents),), AT.timestep)
+        times = torch.full((len(latents),), TIMESTEP)
         adapted(latents, encoder_hidden_states=texts, pooled_projections=pooled, timestep=times)
 
         def linear(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ from nbench.shards.schema import LatentSpace, PositionInfo
 from .published import save_probe_select, save_sd3
 
 PROMPTS = ["two red circles", "one blue square on gray background"]
-AT = PositionInfo(5, 912.5, 0.9125, 1.0)
+TIMESTEP = 912.5
+AT = PositionInfo(5, TIMESTEP, 0.9125, 1.0)
 STEPS = 28
 
 
@@ -68,7 +69,7 @@ def head_score(head: dict[str, torch.Tensor], features: torch.Tensor, done: floa
         query, key, value = (
             linear(f"{attention}.to_{name}", tokens).unflatten(-1, (-1, 5)).transpose(1, 2) for name in "qkv"
         )
-        heard = ((query @ key.mT / 5**0.5).softmax(-1) @ value).transpose(1, 2).flatten(2)
+        heard = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         features = features + linear(f"{attention}.to_out.0", heard).mT.unflatten(2, features.shape[2:])
         features = convolved(f"{at}.downsamplers.0.conv", features, stride=2)
     image = mlp("output_head", functional.avg_pool2d(features, 3).flatten(1), 1)
@@ -91,7 +92,7 @@ def test_equals_the_block_of_the_stock_pipeline_and_the_head(base: Path, folder:
             torch.cat([latents, latents]),
             encoder_hidden_states=torch.cat([empty, texts]),
             pooled_projections=torch.cat([no_pooled, pooled]),
-            timestep=torch.full((4,), AT.timestep),
+            timestep=torch.full((4,), TIMESTEP),
         )
         patches = states[0][:2].reshape(2, 4, 4, 2, 2, 48)  # of the empty prompt
         places = torch.zeros(2, 48, 8, 8)
@@ -118,7 +119,7 @@ def test_principal_components_are_those_of_the_covariance() -> None:
 
 
 def test_another_generator_is_refused(base: Path, folder: Path, sd15_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(NbenchError, match="generator itself.*is a StableDiffusionPipeline"):
+    with pytest.raises(NbenchError, match=r"generator itself.*is a StableDiffusionPipeline"):
         ProbeSelectScorer(str(folder), LatentSpace((4, 8, 8), None, str(sd15_folder), steps=STEPS))
     with pytest.raises(NbenchError, match="how many steps a run has"):
         ProbeSelectScorer(str(folder), LatentSpace((16, 8, 8), None, str(base)))
