@@ -28,12 +28,17 @@ tune_app = typer.Typer()
 @command(tune_app, "replay", panel=SAMPLE, no_args_is_help=True)
 def replay_command(
     policy: Annotated[
-        str, Argument("Policy: 10:3,20:1 (position:keep), 4,10:3,20:1 to draw four candidates, or a JSON file.")
+        str,
+        Argument(
+            "Policy: 10:3,20:1 (position:keep), 4,10:3,20:1 to draw four candidates, 4:6p.05,8:1 to drop those whose "
+            "chance is below .05, 1,8:1r.6 to draw anew below a score of .6, or a JSON file."
+        ),
     ],
     source: ScoreSource,
     costs: CostOptions,
     budget: BudgetOptions,
     n: Annotated[int, Option("Candidates per prompt of the full Best-of-n.")] = 6,
+    out: Annotated[Path | None, Option("JSON file for the policy, with its chances calibrated.")] = None,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,23 +49,30 @@ def replay_command(
     `nbench replay 20:1 scores.parquet reference.parquet --n 4 --json`
 
     `nbench replay 20:1 --model noisyclip --budget 200`
+
+    `nbench replay 10:6p.1,20:1 --model noisyclip --out race.json`
     """
     import json
 
     from ..sampling.offline.recorded_scores import read_recorded
-    from ..sampling.offline.replay import replay, replay_budget
+    from ..sampling.offline.replay import replay, replay_budget, save_replayed
     from ..sampling.policy import parse_policy
 
+    _check_out(out, source)
     parsed = parse_policy(policy)
     calls, costs = budget.in_calls(costs)
     recorded = read_recorded(source, [stage.position for stage in parsed.stages])
     _note(recorded)
     per_run = costs.of(recorded)
     result = replay(recorded, parsed, n, per_run) if calls is None else replay_budget(recorded, parsed, calls, per_run)
+    if out is not None:
+        save_replayed(out, result, recorded)
     if as_json:
         print(json.dumps(result.to_dict()))
-    else:
-        print_table(_replay_table(result), wide)
+        return
+    print_table(_replay_table(result), wide)
+    if out is not None:
+        say("written:", out)
 
 
 @command(tune_app, "tune", panel=SAMPLE, no_args_is_help=True)
@@ -76,7 +88,7 @@ def tune_command(
 ) -> None:
     """Find the pruning policy that selects best within a budget, and measure it on held-out prompts.
 
-    The policy may draw fewer than n candidates if that selects better.
+    The policy may draw fewer than n candidates if that selects better. With `--adaptive` it may also look at scores.
 
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 
@@ -86,11 +98,8 @@ def tune_command(
 
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.tune import FRONTIER, save, tune
-    from ..shards.storage import is_same
 
-    for path in (source.scores, source.reference_table):
-        if out is not None and path is not None and is_same(out, path):
-            raise NbenchError(f"--out {out} is also a table of scores: give another")
+    _check_out(out, source)
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)
@@ -106,6 +115,14 @@ def tune_command(
     print_table(stacked([_replay_table(best.in_sample), _tuned_table([best, *others], config.n)]), wide)
     if out is not None:
         say("written:", out)
+
+
+def _check_out(out: Path | None, source: ScoreSource) -> None:
+    from ..shards.storage import is_same
+
+    for path in (source.scores, source.reference_table):
+        if out is not None and path is not None and is_same(out, path):
+            raise NbenchError(f"--out {out} is also a table of scores: give another")
 
 
 def _note(recorded: Recorded) -> None:

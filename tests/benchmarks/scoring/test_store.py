@@ -37,7 +37,7 @@ from nbench.shards.reader import Bench, open_bench
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.scores import read_scores, reference_path, scores_metadata, write_scores
 
-from ...dataset_info import dataset_info
+from ...dataset_info import commit_shard, dataset_info, missing
 from ...small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
 from ..signals_bench import make_signals_bench
 from .test_score import Brightness
@@ -361,15 +361,15 @@ def grow(path: Path, prompts: int, candidates: int) -> Bench:
     }
     sizes |= {"n_prompts": prompts, "candidates": candidates}
     new = dataset_info(spec=spec, fingerprint=fingerprint(spec), **sizes)
-    with DatasetFolder(path) as folder:
-        if folder.started:
-            folder.extend(extended(folder.info, spec))
-        else:
-            folder.create(new)
-        for index in folder.missing():
-            writer = shard_writer(path, folder.info, index)
-            writer.write(rows_of(folder.info, folder.info.shard_rows(index)))
-            folder.commit_shard(index, writer.commit())
+    folder = DatasetFolder(path)
+    if folder.started:
+        folder.extend(extended(folder.info, spec))
+    else:
+        folder.create(new)
+    for index in missing(folder):
+        writer = shard_writer(path, folder.info, index)
+        writer.write(rows_of(folder.info, folder.info.shard_rows(index)))
+        commit_shard(folder, index, writer.commit())
     bench = open_bench(path)
     table = score_bench(bench, Brightness(reads="latent"), [2])
     origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
@@ -407,8 +407,8 @@ def test_an_extension_of_other_rows_is_scored_whole(tmp_path: Path, capsys: pyte
     scorer, bench = Counted(tmp_path / "one"), grow(tmp_path / "grows", 2, 2)
     evaluate(scorer.config(bench, "1", tmp_path / "out"))
     records = [replace(bench.info.shards[0], sha256="0" * 64), *bench.info.shards[1:]]  # type: ignore[type-var]
-    with DatasetFolder(bench.path) as folder:  # failed rows were made again in between
-        folder.extend(replace(bench.info, shards=tuple(records)))
+    folder = DatasetFolder(bench.path)  # failed rows were made again in between
+    folder.extend(replace(bench.info, shards=tuple(records)))
     bench = grow(bench.path, 3, 2)
     scorer.taken()
     evaluate(scorer.config(bench, "1", tmp_path / "out"), progress=True)
