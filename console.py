@@ -55,9 +55,9 @@ def print_table(table: RenderableType, wide: bool = False) -> None:
 
 def table_text(table: RenderableType) -> str:
     """What `print_table` prints, in 80 columns and without colours: for `repr`."""
-    console = TextConsole(file=io.StringIO(), width=80, color_system=None, force_jupyter=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    text = io.StringIO()
+    TextConsole(file=text, width=80, color_system=None, force_jupyter=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def stacked(tables: Sequence[RenderableType]) -> Group:
