@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..benchmarks.metrics.selection import extra_calls
 from ..errors import NbenchError
 from ..pipelines.calling import RunEnded, as_pixels, call_pipeline, is_out_of_memory
 from ..pipelines.latent_layout import float32_noise
@@ -23,6 +22,7 @@ from ..scorers.apply import Rows
 from ..shards.inspect import preview_image
 from ..shards.scores import PROMPT
 from ..shards.seeds import candidate_seed
+from ..shards.signals import extra_calls
 from .live_scorer import LiveScorer
 from .waves import Waves
 
@@ -180,14 +180,27 @@ class Batch:
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
         if index is None:
             return
-        living = self._pruner.living
+        remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
+        for row in self._pruner.living:
+            remaining[id(self.rows[row][0])].append(self.rows[row][1])
+        undecided = {
+            id(task)
+            for task, _ in self._waves
+            if remaining[id(task)] and task.waves.undecided(index, remaining[id(task)])
+        }
+        living = [row for row in self._pruner.living if id(self.rows[row][0]) in undecided]
+        if not living:
+            return
+        kept = [row for row in self._pruner.living if row not in living]
         candidates = [self.rows[row] for row in living]
         prompts = [task.prompt for task, _ in candidates]
         rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
+        everyone = self._pruner.living
+        self._pruner.keep(living)  # a look-ahead calls the denoiser, for those who are scored
         signal = read_signal()[living]
         self._count(extra_calls(self._live.calls, position, self.rows[0][0].waves.rules.steps))
+        self._pruner.keep(everyone)
         scores = self._live.score(rows, self._watch.at(position), signal)
-        kept: list[int] = []
         for task, _ in self._waves:
             own = {number: score for (other, number), score in zip(candidates, scores, strict=True) if other is task}
             if own:

@@ -68,13 +68,18 @@ class Activations:
 
 @dataclass(frozen=True)
 class ArrayColumn:
-    """A numeric column: label, position, dtype, shape per row, and the name of its member in a tar."""
+    """A numeric column: its signal, position, dtype, shape per row, and the name of its member in a tar."""
 
-    label: str
+    signal: str
     position: int | None
     element: Literal["float16", "float32", "int8"]
     shape: tuple[int, ...]
     member: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its signal and position, for messages."""
+        return self.signal if self.position is None else f"{self.signal} at {self.position}"
 
     @property
     def scale(self) -> bool:
@@ -119,6 +124,15 @@ def calls_ahead(signal: str) -> int:
     """
     match = _X0.fullmatch(signal)
     return int(match[1] or 1) if match else 0
+
+
+def extra_calls(calls_per_score: int, position: int, steps: int) -> int:
+    """The calls of a score at a position that the run itself does not make: those of a look-ahead but the first.
+
+    >>> extra_calls(1, 5, 50), extra_calls(3, 5, 50), extra_calls(3, 48, 50), extra_calls(3, 50, 50)
+    (0, 2, 1, 0)
+    """
+    return max(0, min(calls_per_score, steps - position) - 1)
 
 
 def estimates_of(signals: Iterable[str]) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from ...errors import NbenchError
 from ...shards.schema import Tags
+from ...shards.signals import extra_calls
 from .agreement import calibrated_pairs
 from .arrays import Array, Indices, at_once, paired
 from .catalogue import METRICS
 from .declaration import CI, Cell, Pooled, or_none
 from .prompt_values import Columns, with_interval
 from .rows import ResultRow, SelectionRow, SkillRow, Summary
-from .selection import GAIN_AREA, best_of_n, best_of_subsets, cost_steps, extra_calls, gain_area, random_pick
+from .selection import GAIN_AREA, best_of_n, best_of_subsets, cost_steps, gain_area, random_pick
 from .separation import detection_threshold, earliest, misalignment_cut
 from .statistics import grouped_ci
 

@@ -99,15 +99,6 @@ def cost_steps(n_candidates: int, position: int, steps: int, calls_per_position:
     return (n_candidates * position + steps - position) * calls_per_position
 
 
-def extra_calls(calls_per_score: int, position: int, steps: int) -> int:
-    """The calls of a score at a position that the run itself does not make: those of a look-ahead but the first.
-
-    >>> extra_calls(1, 5, 50), extra_calls(3, 5, 50), extra_calls(3, 48, 50), extra_calls(3, 50, 50)
-    (0, 2, 1, 0)
-    """
-    return max(0, min(calls_per_score, steps - position) - 1)
-
-
 def gain_area(costs: Array, gains: Array) -> Array:
     """Mean recovered gain over the span of costs, by trapezoids: float [K], [..., K] -> [...].
 

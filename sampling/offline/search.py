@@ -18,7 +18,7 @@ from math import comb
 import numpy as np
 
 from ...benchmarks.metrics import Array
-from ...benchmarks.metrics.selection import extra_calls
+from ...shards.signals import extra_calls
 from ..policy import Policy, Stage
 from .config import Costs
 from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
@@ -109,6 +109,11 @@ class SearchResult:
         *_, simplest = min((round(costs[i], 9), len(self.policies[i][1]), self.policies[i]) for i in top)
         return self.problem.policy(simplest)
 
+    def sums_of(self, policy: Policy) -> Array:
+        """The sums per fold of one of the policies."""
+        drawn = self.problem.n if policy.drawn is None else policy.drawn
+        return self.sums[self.policies.index((drawn, tuple((stage.position, stage.keep) for stage in policy.stages)))]
+
 
 def search(problem: Problem) -> SearchResult:
     """Every policy of the grid within the limit, or those that the beam evaluated."""
@@ -120,14 +125,15 @@ class _Grid:
         self.problem, self.result = problem, SearchResult(problem)
         calls = problem.costs.calls_per_score
         self.ends = [min(k + min(calls, 1), problem.steps) for k in problem.positions]
-        self.score_costs = [problem.costs.score + extra_calls(calls, k, problem.steps) for k in problem.positions]
+        self.ahead = [extra_calls(calls, k, problem.steps) for k in problem.positions]
         self.weights = cache(lambda drawn: start_weights(np.isfinite(problem.reference), drawn))
         self.transition = cache(self._transition)
         self.firsts = cache(self._firsts)
 
     def search(self) -> SearchResult:
-        last = self.problem.steps + self.problem.costs.decode
-        self._grow(set_means(self.problem.reference, 1), 1, len(self.ends), last, ())
+        self._grow(
+            set_means(self.problem.reference, 1), 1, len(self.ends), self.problem.costs.one(self.problem.steps), ()
+        )
         return self.result
 
     def _transition(self, place: int, alive: int, keep: int) -> Transition:
@@ -143,10 +149,11 @@ class _Grid:
 
         values: [P, sets of `alive`]; tail: cost of the suffix with its candidates counted from call 0.
         """
-        n, limit = self.problem.n, self.problem.limit + _SLACK
+        n, costs, limit = self.problem.n, self.problem.costs, self.problem.limit + _SLACK
         for drawn in range(alive + 1, n + 1):
-            ends = zip(self.ends[:upto], self.score_costs, strict=False)
-            whole = [tail + drawn * score + (drawn - alive) * end for end, score in ends]
+            more, score, step = costs.steps(drawn) - costs.steps(alive), costs.scores(drawn), costs.steps(drawn)
+            ends = zip(self.ends[:upto], self.ahead, strict=False)
+            whole = [tail + score + step * ahead + more * end for end, ahead in ends]
             places = [place for place, cost in enumerate(whole) if cost <= limit]
             if places:
                 self._finish(values, drawn, alive, places, whole, suffix)
@@ -154,8 +161,10 @@ class _Grid:
             return
         for before in range(alive + 1, n):
             for place in range(1, upto):
-                longer = tail + before * self.score_costs[place] + (before - alive) * self.ends[place]
-                if longer + (before + 1) * min(self.score_costs) + self.ends[0] > limit:
+                longer = tail + costs.scores(before) + costs.steps(before) * self.ahead[place]
+                longer += (costs.steps(before) - costs.steps(alive)) * self.ends[place]
+                more = costs.steps(before + 1) - costs.steps(before)
+                if longer + costs.scores(before + 1) + more * self.ends[0] > limit:
                     continue
                 stage = (self.problem.positions[place], alive)
                 self._grow(
