@@ -103,7 +103,7 @@ def test_costs_count_scores_and_decodes() -> None:
 
 
 @pytest.mark.parametrize("budget", [20, 31, 44.5, 80, 500])
-@pytest.mark.parametrize("costs", [Costs(), Costs(score=0.3, decode=1.1, calls_per_score=1), Costs(calls_per_score=3)])
+@pytest.mark.parametrize("costs", [Costs(), Costs(score=0.3, decode=1.1, calls_per_score=1)])
 def test_a_budget_is_spent_and_never_exceeded(budget: float, costs: Costs) -> None:
     record, policy = recorded(40, 12, POSITIONS, STEPS, ties=False), parse_policy("2:2,5:1")
     replayed = replay_budget(record, policy, budget, costs)
