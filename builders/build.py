@@ -11,7 +11,7 @@ from ..console import say
 from ..jobs.engine import Here
 from ..jobs.job import Context
 from ..jobs.run import Run, check_alone, clear, complete
-from ..options import Place
+from ..options import RECIPE_FILE, Place
 from ..progress import BuildProgress
 from ..shards.dataset import DatasetFolder
 from ..shards.fingerprint import fingerprint
@@ -23,6 +23,7 @@ from .config import BuildConfig
 from .corruption.world import corrupt_prompts
 from .extension import taken_up
 from .process import process_of
+from .recipe import recipe_of
 from .shard_job import LastStep, ShardJob, merge, repair
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def build(
         n_captions = len(chosen.prompts)
         note = f"{n_bare} of {n_captions} captions have no corruptions: neither given nor by the grammar"
         say(note, error=True)
+    store.write(RECIPE_FILE, recipe_of(config))
     job = ShardJob(plan, process, store, last, progress)
     summary, records = complete(job, how)
     summary.check(job)

@@ -19,7 +19,7 @@ from ..errors import NbenchError, reason_of
 from ..jobs.places import store_at
 from ..jobs.records import Records
 from ..jobs.store import LocalStore, Store
-from ..options import Place
+from ..options import RECIPE_FILE, Place
 from .atomic import atomic_write, writing_to
 from .features import FEATURES_FILE, features_file
 from .lock import locked
@@ -236,13 +236,13 @@ class DatasetFolder:
             names = [*self.store.list("scores"), *self.store.list("data")]
             patterns = ["scores/*.parquet", *(f"data/{shard}" for shard in shards)]
             self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
-            self.store.remove([FEATURES_FILE, INFO_FILE])
+            self.store.remove([FEATURES_FILE, RECIPE_FILE, INFO_FILE])
             self._info = None
             return
         files = list(self._folder.glob("scores/*.parquet"))
         for shard in shards:
             files += [*self._folder.glob(f"data/{shard}"), *self._folder.glob(f"data/.{shard}.tmp")]
-        for path in [*files, self._folder / FEATURES_FILE, self._folder / INFO_FILE]:
+        for path in [*files, *(self._folder / name for name in (FEATURES_FILE, RECIPE_FILE, INFO_FILE))]:
             path.unlink(missing_ok=True)
         self._info = None
 
