@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ...errors import MOST_STEPS, NbenchError, check_range
-from ...options import Argument, Option, panel
+from ...options import Argument, Option, Place, panel
 from ...shards.positions import parse_positions
 from ...shards.storage import is_same
 
@@ -23,7 +23,7 @@ class ImportOptions:
     """
 
     folder: Annotated[Path, Argument("Folder with the files.")]
-    out: Annotated[Path, Option("Output folder.")]
+    out: Annotated[Place, Option("Output folder or URL.")]
     kind: Annotated[Literal["genai-bench", "ncc"], Option("A bench to evaluate on, or a data set to train on.")] = (
         "genai-bench"
     )
@@ -39,7 +39,7 @@ class ImportOptions:
     def __post_init__(self) -> None:
         check_range("--steps", self.n_steps, high=MOST_STEPS)
         check_range("--rows-per-shard", self.rows_per_shard)
-        if is_same(self.out, self.folder):
+        if is_same(Path(self.out), self.folder):
             raise NbenchError(f"--out {self.out} is the folder of the files to import: give another")
         if self.n_steps is not None:
             parse_positions(self.positions, self.n_steps)  # refuses positions beyond the run
@@ -59,7 +59,7 @@ class ImportConfig(ImportOptions):
     """
 
     folder: Annotated[Path, Argument("Folder with a .pt file and a PNG per candidate.")]
-    out: Annotated[Path, Option("Output folder.")]
+    out: Annotated[Place, Option("Output folder or URL.")]
     prompts: Annotated[Path, _files("Prompt file; its ids are those in the file names.")]
     pattern: Annotated[
         str | None,
