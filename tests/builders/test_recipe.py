@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from nbench.benchmarks.scoring import references
 from nbench.builders.build import BuildReport
 from nbench.builders.config import BuildConfig
 from nbench.builders.recipe import recipe_of
@@ -49,7 +48,7 @@ def parsed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
             asked.append((config, workers))
             return BuildReport(Path("out"), 0, 0, 0, 0)
 
-        monkeypatch.setattr(references, "build", build)
+        monkeypatch.setattr("nbench.benchmarks.build.build", build)
         outcome = run("build", *arguments)
         assert outcome.code == 0, outcome.err
         return asked[0]
