@@ -64,5 +64,5 @@ def cell_text(figure: list[float] | None) -> str:
     """Mean, low and high end of an interval, as in `.84 (.74 to .94)`."""
     if figure is None:
         return ""
-    mean, low, high = (f"{value:z.2f}".replace("0.", ".", 1) for value in figure)
+    mean, low, high = (f"{value:.2f}".replace("0.", ".", 1) for value in figure)
     return f"{mean} ({low} to {high})"
