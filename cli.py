@@ -12,6 +12,7 @@ from .commands.build import build_app
 from .commands.configured import Group
 from .commands.corrupt import corrupt_app
 from .commands.data import data_app
+from .commands.diff import diff_app
 from .commands.environments import environments_app
 from .commands.evaluate import evaluate_app
 from .commands.jobs import jobs_app
@@ -42,6 +43,7 @@ for topic in (
     jobs_app,
     corrupt_app,
     data_app,
+    diff_app,
     evaluate_app,
     references_app,
     scores_app,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import plain_table, print_table, say, stacked
+from ..console import print_table, say
 from ..errors import NbenchError
 from ..options import Argument, Option
 from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
@@ -16,11 +16,7 @@ from .configured import AsJson, Wide, command
 from .panels import SAMPLE
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..sampling.offline.recorded_scores import Recorded
-    from ..sampling.offline.replay import Replay
-    from ..sampling.offline.tune import Tuned
 
 tune_app = typer.Typer()
 
@@ -28,12 +24,17 @@ tune_app = typer.Typer()
 @command(tune_app, "replay", panel=SAMPLE, no_args_is_help=True)
 def replay_command(
     policy: Annotated[
-        str, Argument("Policy: 10:3,20:1 (position:keep), 4,10:3,20:1 to draw four candidates, or a JSON file.")
+        str,
+        Argument(
+            "Policy: 10:3,20:1 (position:keep), 4,10:3,20:1 to draw four candidates, 4:6p.05,8:1 to drop those whose "
+            "chance is below .05, 1,8:1r.6 to draw anew below a score of .6, or a JSON file."
+        ),
     ],
     source: ScoreSource,
     costs: CostOptions,
     budget: BudgetOptions,
     n: Annotated[int, Option("Candidates per prompt of the full Best-of-n.")] = 6,
+    out: Annotated[Path | None, Option("JSON file for the policy, with its chances calibrated.")] = None,
     wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,23 +45,31 @@ def replay_command(
     `nbench replay 20:1 scores.parquet reference.parquet --n 4 --json`
 
     `nbench replay 20:1 --model noisyclip --budget 200`
+
+    `nbench replay 10:6p.1,20:1 --model noisyclip --out race.json`
     """
     import json
 
     from ..sampling.offline.recorded_scores import read_recorded
-    from ..sampling.offline.replay import replay, replay_budget
+    from ..sampling.offline.replay import replay, replay_budget, save_replayed
+    from ..sampling.offline.terminal import replay_table
     from ..sampling.policy import parse_policy
 
+    _check_out(out, source)
     parsed = parse_policy(policy)
     calls, costs = budget.in_calls(costs)
     recorded = read_recorded(source, [stage.position for stage in parsed.stages])
     _note(recorded)
     per_run = costs.of(recorded)
     result = replay(recorded, parsed, n, per_run) if calls is None else replay_budget(recorded, parsed, calls, per_run)
+    if out is not None:
+        save_replayed(out, result, recorded)
     if as_json:
         print(json.dumps(result.to_dict()))
-    else:
-        print_table(_replay_table(result), wide)
+        return
+    print_table(replay_table(result), wide)
+    if out is not None:
+        say("written:", out)
 
 
 @command(tune_app, "tune", panel=SAMPLE, no_args_is_help=True)
@@ -76,7 +85,7 @@ def tune_command(
 ) -> None:
     """Find the pruning policy that selects best within a budget, and measure it on held-out prompts.
 
-    The policy may draw fewer than n candidates if that selects better.
+    The policy may draw fewer than n candidates if that selects better. With `--adaptive` it may also look at scores.
 
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 
@@ -85,12 +94,10 @@ def tune_command(
     import json
 
     from ..sampling.offline.recorded_scores import read_recorded
+    from ..sampling.offline.terminal import tuned_tables
     from ..sampling.offline.tune import FRONTIER, save, tune
-    from ..shards.storage import is_same
 
-    for path in (source.scores, source.reference_table):
-        if out is not None and path is not None and is_same(out, path):
-            raise NbenchError(f"--out {out} is also a table of scores: give another")
+    _check_out(out, source)
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)
@@ -103,52 +110,19 @@ def tune_command(
         result = best.to_dict()
         print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    print_table(stacked([_replay_table(best.in_sample), _tuned_table([best, *others], config.n)]), wide)
+    print_table(tuned_tables([best, *others]), wide)
     if out is not None:
         say("written:", out)
+
+
+def _check_out(out: Path | None, source: ScoreSource) -> None:
+    from ..shards.storage import is_same
+
+    for path in (source.scores, source.reference_table):
+        if out is not None and path is not None and is_same(out, path):
+            raise NbenchError(f"--out {out} is also a table of scores: give another")
 
 
 def _note(recorded: Recorded) -> None:
     if recorded.note:
         say(recorded.note, error=True)
-
-
-def _replay_table(result: Replay) -> Table:
-
-    title = f"{result.policy} by {result.model}, {result.reference}: {result.n_prompts} prompts x {result.recorded}"
-    title += f", {result.left_out} left out" if result.left_out else ""
-    title += "" if result.exact else ", subsets sampled"
-    title += f", budget {result.budget:g} calls" if result.budget is not None else ""
-    caption = f"gain: share of what final-image selection ({result.yardstick}) gains over random; 95 % intervals"
-    table = plain_table(
-        "", "seen", "calls", "share", "selected", "gain", "oracle", title=title, caption=caption, left=("",)
-    )
-    for row in result.rows:
-        figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
-        candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
-        table.add_row(row.way, candidates, f"{row.calls:g}", f"{row.share:.3f}", *figures)
-    return table
-
-
-def _tuned_table(results: list[Tuned], n: int) -> Table:
-
-    extent = "all within the budget" if results[0].exhaustive else "a beam search"
-    caption = (
-        "in-sample gain is optimistic; held-out gain is of policies chosen on other prompts; "
-        f"{results[0].met} policies compared: {extent}"
-    )
-    columns = ("budget", "policy", "share", "in-sample", "held-out")
-    table = plain_table(*columns, title=f"best policies from {n} candidates", caption=caption, left=("policy",))
-    for tuned in results:
-        row = tuned.in_sample.rows[0]
-        figures = _number(row.recovered_gain.value), _interval(*tuned.held_out["recovered_gain"])
-        table.add_row(f"{tuned.budget:g}", str(tuned.policy), f"{row.share:.3f}", *figures)
-    return table
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:z.3f}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..benchmarks.scoring.references import add_references, build
+from ..benchmarks.build import build
+from ..benchmarks.scoring.references import add_references
 from ..benchmarks.scoring.references_config import AddConfig
 from ..builders.config import BuildConfig
 from ..shapes.grammar import parse
@@ -59,10 +60,17 @@ def _scenes(data: Data, out: Path, argument: str) -> None:
 
 
 def _generated(data: Data, out: Path, argument: str) -> None:
-    """Trajectories of training prompts, several candidates each, with references."""
+    """[SIGNAL]: trajectories of training prompts, several candidates each, with references."""
     if not _complete(out):
         config = BuildConfig(
-            "ncc", out=out, limit=GENERATED, candidates=GENERATED_CANDIDATES, positions="0:50:5", batch_size=120, seed=7
+            "ncc",
+            out=out,
+            limit=GENERATED,
+            candidates=GENERATED_CANDIDATES,
+            positions="0:50:5",
+            signals=("latent", *filter(None, [argument]), "image"),
+            batch_size=120,
+            seed=7,
         )
         build(config, progress=False)
         add_references(AddConfig(out, ("vqascore",)))

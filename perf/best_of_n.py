@@ -36,7 +36,7 @@ from nbench.pipelines.options import as_called
 from nbench.pipelines.quiet import quieten_diffusers
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.engine import Engine
-from nbench.sampling.offline.replay import selections
+from nbench.sampling.offline.replay import foretold
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
@@ -142,7 +142,7 @@ def predicted(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[
     layout = Layout.of_bench(ids, bench.info.candidates)
     scores = of_prompts(of_bench(table, bench, str(path), "run nbench evaluate again"), layout)
     try:
-        return selections(scores, way.policy, way.n, bench.info.steps)
+        return foretold(scores, way.policy, way.n, bench.info.steps)[0]
     except KeyError:
         return None
 

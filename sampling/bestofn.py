@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,8 +177,14 @@ class BestOfN:
         self._refuse(pipe_kwargs, parameters)
         steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
         self.policy.check(self.n, steps)
+        if not self.policy.calibrated:
+            raise NbenchError(
+                f"policy {self.policy} has a chance without weights: calibrate it by recorded scores "
+                f"(nbench replay {self.policy} --out policy.json), and give the file"
+            )
         if isinstance(self.scorer, str):
-            self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
+            space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
+            self.scorer = get_scorer(self.scorer, space)
         live = self.live()
         rules = Rules(
             stages_of(self.policy, steps, keep),
@@ -191,6 +197,7 @@ class BestOfN:
             self.budget,
             lag=live.lag,
             compiled=is_compiled(self.pipe),
+            most=self.n if self.policy.restarts else None,
         )
         live.check([stage.position for stage in rules.stages], steps)
         return rules

@@ -39,8 +39,8 @@ class SampleConfig:
     policy: Annotated[
         str,
         _selection(
-            "Positions and how many candidates to keep: 10:3,20:1, or 4,10:3,20:1 to draw four; or a file written by "
-            "`nbench tune`."
+            "Positions and how many candidates to keep: 10:3,20:1, or 4,10:3,20:1 to draw four, 1,20:1r.6 to draw anew "
+            "below a score; or a file written by `nbench tune` or `replay`."
         ),
     ] = "20:1"
     keep: Annotated[int, _selection("Number of images to select; no stage keeps fewer.")] = 1

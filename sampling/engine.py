@@ -33,10 +33,11 @@ class Engine:
     not wait for it.
 
     Args:
-        pipe, scorer, policy, n, keep, accept, budget, restart, seed, preview: as of `BestOfN`.
         max_batch: candidates at a time; None: four times those that a request draws.
         queue: requests that may wait.
         arguments: for the pipeline, unless a request has its own.
+
+    The others are those of `BestOfN`.
 
     Raises:
         NbenchError: arguments that do not fit together, or a pipeline that cannot be pruned or is in use.

@@ -114,7 +114,7 @@ class Run:
     def demand(self) -> int:
         """The most candidates that it may still run at a time."""
         rules = self.requests[0].rules
-        if self._batch is None or rules.restart is not None or rules.size < rules.n:  # another wave may follow
+        if self._batch is None or rules.redraws or rules.size < rules.n:  # another wave may follow
             return rules.size * len(self.requests)
         return self._batch.living
 

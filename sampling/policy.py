@@ -1,4 +1,4 @@
-"""Pruning policies: at which positions candidates are scored, and how many of the best are kept."""
+"""Pruning policies: at which positions candidates are scored, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -6,23 +6,53 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ..errors import NbenchError, reason_of
 from ..shards.atomic import write_out
 
-_STAGE = re.compile(r"(\d{1,9}):(\d{1,9})")
-_TEXT = re.compile(r"[\d\s:,]+")
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_STAGE = re.compile(
+    rf"(\d{{1,9}}):(\d{{1,9}})(?:p({_NUMBER})(?:w({_NUMBER}(?:\+{_NUMBER})*))?)?(?:r({_NUMBER}))?", re.ASCII
+)
+_TEXT = re.compile(r"\s*(?:\d[\d\s:,.prwe+-]*|[\s:,]+)", re.ASCII)
+_FORMS = "write position:keep, as in 20:1 or 10:3,20:1"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """At `position` the remaining candidates are scored and the best `keep` of them continue."""
+    """At `position` the remaining candidates are scored and the best `keep` of them continue.
+
+    Attributes:
+        chance: those whose chance to be the best is lower leave too; the best always continues. The chance is the
+            softmax over the remaining candidates of `weights` times a candidate's scores at the latest stages, this one
+            last; then "best" means by this sum. No weights: not calibrated yet (`offline.calibration`).
+        restart: if no candidate reaches this score, all leave and others are drawn, as long as there are any.
+    """
 
     position: int
     keep: int
+    chance: float | None = None
+    weights: tuple[float, ...] = ()
+    restart: float | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number that continues is known beforehand."""
+        return self.chance is None and self.restart is None
+
+    def __str__(self) -> str:
+        text = f"{self.position}:{self.keep}"
+        if self.chance is not None:
+            text += f"p{_plain(self.chance)}"
+            text += f"w{'+'.join(map(_plain, self.weights))}" if self.weights else ""
+        return text if self.restart is None else f"{text}r{_plain(self.restart)}"
+
+
+def _plain(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -30,7 +60,8 @@ class Policy:
     """Stages in ascending order of position, each keeping fewer candidates than the one before.
 
     A stage at the final position T selects among finished latents, so `T:1` alone is plain Best-of-N. `drawn` is the
-    number of candidates to draw; None: all n.
+    number of candidates to draw; None: all n. With a stage that restarts, it is the number to draw at a time, of n in
+    all. Stages that look at scores (`Stage.chance`, `Stage.restart`) may keep as many as the one before.
 
     Raises:
         NbenchError: there is no stage, positions do not ascend, or the numbers kept do not descend to 1 or more.
@@ -48,10 +79,17 @@ class Policy:
             raise NbenchError(
                 f"policy {self}: cannot keep {self.stages[0].keep} of {self.drawn} candidates; keep fewer"
             )
+        for count, stage in enumerate(self.stages, 1):
+            if stage.chance is not None and not 0 < stage.chance < 1:
+                raise NbenchError(f"policy {self}: a chance is in 0..1, as in 4:6p.05; change {_plain(stage.chance)}")
+            if len(stage.weights) > count:
+                raise NbenchError(
+                    f"policy {self}: {stage} has more weights than there are stages so far; leave some out"
+                )
         for before, after in pairwise(self.stages):
             if after.position <= before.position:
                 raise NbenchError(f"policy {self}: position {after.position} must be later than {before.position}")
-            if after.keep >= before.keep:
+            if after.keep >= before.keep + (not after.fixed):
                 raise NbenchError(
                     f"policy {self}: position {after.position} must keep fewer candidates than {before.keep}"
                 )
@@ -59,10 +97,30 @@ class Policy:
     def __str__(self) -> str:
         """The text that `parse_policy` reads."""
         prefix = [] if self.drawn is None else [str(self.drawn)]
-        return ",".join([*prefix, *(f"{stage.position}:{stage.keep}" for stage in self.stages)])
+        return ",".join([*prefix, *map(str, self.stages)])
+
+    @property
+    def fixed(self) -> bool:
+        """Whether costs do not depend on scores."""
+        return all(stage.fixed for stage in self.stages)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether candidates leave when their chance is low."""
+        return any(stage.chance is not None for stage in self.stages)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether candidates may be drawn again."""
+        return any(stage.restart is not None for stage in self.stages)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every chance has its weights."""
+        return all(stage.weights or stage.chance is None for stage in self.stages)
 
     def of(self, n: int) -> int:
-        """How many of `n` candidates are drawn."""
+        """How many of `n` candidates are drawn (at a time, if it restarts)."""
         return n if self.drawn is None else self.drawn
 
     def check(self, n: int, steps: int) -> None:
@@ -81,7 +139,7 @@ class Policy:
             raise NbenchError(f"policy {self}: cannot keep {self.stages[0].keep} of {n} candidates; keep fewer")
 
     def alive(self, n: int) -> tuple[int, ...]:
-        """How many candidates each stage scores.
+        """How many candidates each stage scores, at most where stages look at scores.
 
         >>> parse_policy("10:3,20:1").alive(6)
         (6, 3)
@@ -90,6 +148,8 @@ class Policy:
 
     def rows(self, n: int, steps: int, calls_per_score: int = 0) -> int:
         """Denoiser rows (calls of one candidate) per prompt, from `n` candidates to the survivors at `steps`.
+
+        Where stages look at scores: without restarts, and with as many survivors as may continue.
 
         calls_per_score: 1 for scorers that read the x0 estimate: step k computes it for all candidates alive at k, so
         the worst are dropped one step later. 0 for scorers that read the latent alone.
@@ -114,10 +174,22 @@ class _Frozen(BaseModel):
 
 
 class PolicyStage(_Frozen):
-    """A stage in a policy file."""
+    """A stage in a policy file; the last three are written where a stage has them (`Stage`)."""
 
     position: int = Field(ge=0)
     keep: int = Field(ge=1)
+    chance: float | None = Field(default=None, gt=0, lt=1)
+    weights: list[float] = []
+    restart: float | None = None
+
+    @classmethod
+    def of(cls, policy: Policy) -> list[PolicyStage]:
+        """The stages of a policy."""
+        return [cls(**{**vars(stage), "weights": list(stage.weights)}) for stage in policy.stages]
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value not in (None, [])}
 
 
 class PolicyFile(_Frozen):
@@ -140,7 +212,8 @@ class PolicyFile(_Frozen):
     @property
     def policy(self) -> Policy:
         """The policy alone."""
-        return Policy(tuple(Stage(stage.position, stage.keep) for stage in self.stages), self.drawn)
+        stages = (Stage(**{**dict(stage), "weights": tuple(stage.weights)}) for stage in self.stages)
+        return Policy(tuple(stages), self.drawn)
 
     def check_setting(self, place: str, model: str, n: int, steps: int) -> None:
         """Compare the setting of a run with the one that the policy in the file `place` was tuned for.
@@ -161,10 +234,12 @@ class PolicyFile(_Frozen):
 def parse_policy(text: str) -> Policy:
     """Parse a policy from `text` (`20:1`, `10:3,20:1`: position:keep), or read it from the JSON file at path `text`.
 
-    A number before the stages, as in `4,10:3,20:1`, is the number of candidates to draw.
+    A number before the stages, as in `4,10:3,20:1`, is the number of candidates to draw. Behind the number to keep,
+    `p.05` drops those whose chance to be the best is below .05 (`w3+11`: its weights), and `r.6` draws anew if none
+    scores .6.
 
-    >>> parse_policy("10:3,20:1").stages
-    (Stage(position=10, keep=3), Stage(position=20, keep=1))
+    >>> parse_policy("4, 6:4p.05w3+11, 8:1r.6").stages[0].weights
+    (3.0, 11.0)
 
     Raises:
         NbenchError: `text` is neither a policy nor the path of a policy file.
@@ -174,12 +249,21 @@ def parse_policy(text: str) -> Policy:
     parts = [part.strip() for part in text.split(",")]
     drawn = int(parts.pop(0)) if len(parts) > 1 and parts[0].isdigit() else None
     matches = [_STAGE.fullmatch(part) for part in parts]
-    stages = tuple(Stage(int(match[1]), int(match[2])) for match in matches if match)
+    stages = tuple(_stage(match) for match in matches if match)
     if len(stages) < len(matches):
-        raise NbenchError(
-            f"policy {text!r} not understood: write position:keep, as in 20:1 or 10:3,20:1, or name a file"
-        )
+        raise NbenchError(f"policy {text!r} not understood: {_FORMS}, or name a file")
     return Policy(stages, drawn)
+
+
+def _stage(match: re.Match[str]) -> Stage:
+    position, keep, chance, weights, restart = match.groups()
+    return Stage(
+        int(position),
+        int(keep),
+        None if chance is None else float(chance),
+        tuple(map(float, weights.split("+"))) if weights else (),
+        None if restart is None else float(restart),
+    )
 
 
 def read_policy(path: Path) -> PolicyFile:
@@ -195,10 +279,7 @@ def read_policy(path: Path) -> PolicyFile:
         where = ".".join(map(str, first["loc"])) or "the file"
         raise NbenchError(f"{path} is not a policy file: {where}: {first['msg']}; nbench tune writes them") from None
     except OSError as error:
-        raise NbenchError(
-            f"no policy at {path} ({reason_of(error)}): write position:keep, as in 20:1 or 10:3,20:1, or name a JSON "
-            "file"
-        ) from None
+        raise NbenchError(f"no policy at {path} ({reason_of(error)}): {_FORMS}, or name a JSON file") from None
     file.policy  # noqa: B018 - raises if the stages are not in order
     return file
 

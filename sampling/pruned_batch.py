@@ -175,13 +175,23 @@ class Batch:
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
         if index is None:
             return
-        living = self._pruner.living
+        remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
+        for row in self._pruner.living:
+            remaining[id(self.rows[row][0])].append(self.rows[row][1])
+        undecided = {
+            id(task)
+            for task, _ in self._waves
+            if remaining[id(task)] and task.waves.undecided(index, remaining[id(task)])
+        }
+        living = [row for row in self._pruner.living if id(self.rows[row][0]) in undecided]
+        if not living:
+            return
+        kept = [row for row in self._pruner.living if row not in living]
         candidates = [self.rows[row] for row in living]
         prompts = [task.prompt for task, _ in candidates]
         rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
         signal = read_signal()[living]
         scores = self._live.score(rows, self._watch.at(position), signal)
-        kept: list[int] = []
         for task, _ in self._waves:
             own = {number: score for (other, number), score in zip(candidates, scores, strict=True) if other is task}
             if own:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..errors import NbenchError
 from ..pipelines.padded_batch import padded
@@ -19,7 +19,8 @@ class Rules:
         stages: in ascending order of position; the last one leaves `keep` candidates (at T, or earlier if the policy
             says so).
         steps: T.
-        n: total number of candidates, `max_batch` of them per wave (None: all).
+        n: number of candidates to run to the end of the stages, `max_batch` of them per wave (None: all).
+        most: candidates to draw in all where a stage restarts: further waves of `n`.
         keep: candidates to select.
         accept: a score that is good enough; once `keep` candidates reach it, all others are dropped.
         restart: if the best score of a wave is below this at any stage, the wave ends and new candidates are drawn.
@@ -38,6 +39,7 @@ class Rules:
     budget: int | None = None
     lag: int = 0
     compiled: bool = False
+    most: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.n:
@@ -57,6 +59,18 @@ class Rules:
         """Candidates of a full wave."""
         return min(self.n, self.max_batch or self.n)
 
+    @property
+    def redraws(self) -> bool:
+        """Whether a wave may be drawn anew."""
+        return self.restart is not None or any(stage.restart is not None for stage in self.stages)
+
+    @property
+    def settles(self) -> bool:
+        """Whether `keep` candidates that are left need no more scores: stages dropped the others early by chance, and
+        nothing else is compared with them."""
+        by_chance = any(stage.chance is not None for stage in self.stages)
+        return by_chance and self.accept is None and self.restart is None and self.size == self.n
+
     def cost(self, size: int) -> int:
         """Denoiser calls of a wave that does not end early."""
         calls, done, living = 0, 0, size
@@ -72,7 +86,7 @@ class Rules:
 
 def stages_of(policy: Policy, steps: int, keep: int) -> tuple[Stage, ...]:
     """The stages of a policy with at least `keep` kept at each; if the last one keeps more, a stage at T follows."""
-    stages = tuple(Stage(stage.position, max(stage.keep, keep)) for stage in policy.stages)
+    stages = tuple(replace(stage, keep=max(stage.keep, keep)) for stage in policy.stages)
     return stages if stages and stages[-1].keep == keep else (*stages, Stage(steps, keep))
 
 
@@ -88,7 +102,8 @@ class Waves:
         self.rules = rules
         self.spent = 0
         self._left, self._drawn, self._size = rules.n, 0, 0
-        self._kept: list[dict[int, float]] = [{} for _ in rules.stages]  # by stage: candidate -> score, earlier waves
+        self._kept: list[dict[int, float]] = [{} for _ in rules.stages]  # by stage: candidate -> merit, earlier waves
+        self._scores: dict[int, list[float]] = {}  # by candidate, of all stages so far
         self._wave: list[dict[int, float]] = []
         self._accepted = self._restarted = False
 
@@ -102,20 +117,32 @@ class Waves:
         self._size = size
         return range(self._drawn, self._drawn + size)
 
+    def undecided(self, index: int, living: Collection[int]) -> bool:
+        """Whether stage `index` needs the scores of the `living`; if not, all of them continue."""
+        if self.rules.stages[index].restart is not None or len(living) > self.rules.keep or not self.rules.settles:
+            return True
+        self._wave.append(dict.fromkeys(living, math.nan))
+        return False
+
     def decide(self, index: int, scores: Mapping[int, float]) -> list[int]:
         """The candidates that continue after stage `index`, by the scores of all living ones; empty: the wave ends."""
-        rules, ranked = self.rules, best(scores)
+        rules, stage = self.rules, self.rules.stages[index]
+        for candidate, score in scores.items():
+            self._scores.setdefault(candidate, []).append(score)
+        merits = {candidate: merit(stage, self._scores[candidate]) for candidate in scores}
+        ranked = best(merits)
         passing = [candidate for candidate in ranked if rules.accept is not None and scores[candidate] >= rules.accept]
         if self._accepted:
             kept = ranked
         elif len(passing) >= rules.keep:
             kept, self._accepted = passing[: rules.keep], True
-        elif self._restarts(scores[ranked[0]]):
+        elif self._restarts(stage, max(map(_number, scores.values()))):
             kept, self._restarted = [], True
         else:
-            top = best({**self._kept[index], **scores})[: rules.stages[index].keep]
+            rivals = {**self._kept[index], **merits}
+            top = best(rivals)[: _likely(stage, rivals, rules.keep)]
             kept = [candidate for candidate in ranked if candidate in top]
-        self._wave.append({candidate: scores[candidate] for candidate in kept})
+        self._wave.append({candidate: merits[candidate] for candidate in kept})
         return kept
 
     def drop(self, candidate: int) -> None:
@@ -130,12 +157,15 @@ class Waves:
         self._close()
         return best(self._kept[-1])[: self.rules.keep]
 
-    def _restarts(self, score: float) -> bool:
-        # only if the budget covers another such wave: every run must give an image
+    def _restarts(self, stage: Stage, score: float) -> bool:
+        # only if another such wave can be drawn: every run must give an image
         rules = self.rules
-        if rules.restart is None or rules.budget is None or score >= rules.restart:
+        limits = [limit for limit in (rules.restart, stage.restart) if limit is not None]
+        if not limits or score >= max(limits):
             return False
-        return self.spent + rules.cost(self._size) <= rules.budget
+        if rules.most is not None and self._drawn + 2 * self._size > rules.most:
+            return False
+        return rules.budget is None or self.spent + rules.cost(self._size) <= rules.budget
 
     def _close(self) -> None:
         self._drawn += self._size
@@ -146,6 +176,23 @@ class Waves:
                     kept.clear()
                 kept.update(scores)
         self._size, self._wave, self._restarted = 0, [], False
+
+
+def merit(stage: Stage, scores: Sequence[float]) -> float:
+    """What `stage` compares candidates by: the latest of the scores so far, or their weighted sum."""
+    if not stage.weights:
+        return scores[-1]
+    return sum(weight * score for weight, score in zip(reversed(stage.weights), reversed(scores), strict=False))
+
+
+def _likely(stage: Stage, merits: Mapping[int, float], least: int) -> int:
+    """How many of the best stay: at most the stage's `keep`, and those whose chance is not too low."""
+    if stage.chance is None:
+        return stage.keep
+    top = max(map(_number, merits.values()))
+    odds = [math.exp(_number(value) - top) if top > -math.inf else 1.0 for value in merits.values()]
+    likely = sum(each >= stage.chance * sum(odds) for each in odds)
+    return min(stage.keep, max(likely, least))
 
 
 def best(scores: Mapping[int, float]) -> list[int]:

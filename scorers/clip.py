@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..errors import NbenchError, reason_of
 from ..shards.schema import PositionInfo
-from .dual_encoder import noise_share, open_dual_encoder
+from .dual_encoder import noise_share, open_dual_encoder, unit_scale
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
@@ -72,6 +72,8 @@ class CLIPScorer:
         reads = trained.get("input", reads) if reads == "preview" else reads
         self.reads = "latent" if self._of_latents and reads == "preview" else reads
         parts = ["clip", self.reads, *([processor] if processor else [])]
+        if self.conditioned:
+            parts.append("unit scale")
         if not self._of_latents and self.reads != "image":
             parts.append("8 bits")  # previews and decoded latents are rounded to 8 bits
         self.fingerprint = placement.mark(folder_fingerprint(self._folder, *parts))
@@ -119,7 +121,7 @@ class CLIPScorer:
         """
         if at is None:
             return self.image_features(inputs)
-        inputs = inputs * at.input_scale if self.reads == "latent" else inputs
+        inputs = inputs * unit_scale(at) if self.reads == "latent" else inputs
         return self.image_features(inputs, torch.full((len(inputs),), noise_share(at)))
 
     def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -140,7 +142,7 @@ class CLIPScorer:
         return _unit(self._model.get_text_features(input_ids=tokens.input_ids.to(device), **mask))
 
     def image_features(self, inputs: torch.Tensor, noise_level: torch.Tensor | None = None) -> torch.Tensor:
-        """`embed_inputs` with gradients: latents scaled as denoisers see them, and their `noise_level` [B]."""
+        """`embed_inputs` with gradients: latents at their `unit_scale`, and their `noise_level` [B]."""
         self.load()
         device, dtype = self._placement.device, self._model.dtype
         pixels = self._process(inputs, dtype) if self._process else {"pixel_values": inputs.to(device, dtype)}

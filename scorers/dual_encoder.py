@@ -22,8 +22,27 @@ FREQUENCIES = 128
 
 
 def noise_share(at: PositionInfo) -> float:
-    """The noise level that models are told: sigma / (1 + sigma), 0..1 for all schedulers; 1 if no signal is left."""
-    return 1.0 if at.sigma is None else at.sigma / (1 + at.sigma)
+    """The noise level that models are told: m / (1 + m) with m = noise / (signal + noise), 0..1 for all schedulers."""
+    share = _mix(at)[0]
+    return share / (1 + share)
+
+
+def unit_scale(at: PositionInfo) -> float:
+    """The factor that makes a latent (1 - m) x0 + m noise, as flow matching has it, whatever scheduler made it."""
+    return at.input_scale * _mix(at)[1]
+
+
+def _mix(at: PositionInfo) -> tuple[float, float]:
+    """m = noise / (signal + noise), and 1 / (signal + noise) of the latent that the denoiser sees.
+
+    Flow matching states sigma = m = timestep / 1000 (some round it). That of all others is noise / signal, None if no
+    signal is left, and their denoisers see latents of unit variance.
+    """
+    if at.sigma is None:
+        return 1.0, 1.0
+    if at.timestep is not None and abs(at.timestep - 1000 * at.sigma) <= 1:
+        return at.sigma, 1.0
+    return at.sigma / (1 + at.sigma), math.hypot(1, at.sigma) / (1 + at.sigma)
 
 
 class NoiseLevel(nn.Module):

@@ -15,8 +15,9 @@ from rich.table import Table
 from ..console import plain_table, stacked
 from ..errors import NbenchError
 from .reader import Bench
+from .row_columns import signal_bytes
 from .rows import columns_of, from_arrow, latents_of
-from .schema import BYTES, PreviewMap
+from .schema import PreviewMap
 
 SAMPLE = 1000
 """Statistics are computed over this many leading rows."""
@@ -37,7 +38,11 @@ class PositionStatistics:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A data set's summary. bytes: of all shards; raw_bytes: of raw latents; sampled: rows in the statistics."""
+    """A data set's summary.
+
+    bytes: of all shards; raw_bytes: of the numbers of all signals before compression, `signals` by signal; sampled:
+    rows in the statistics.
+    """
 
     name: str
     where: str
@@ -53,6 +58,7 @@ class Inspection:
     shards: int
     bytes: int
     raw_bytes: int
+    signals: dict[str, int]
     references: tuple[str, ...]
     sampled: int
     positions: tuple[PositionStatistics, ...]
@@ -79,6 +85,7 @@ def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
     with np.errstate(invalid="ignore"):
         mean = moments[:, 1] / moments[:, 0]
         std = np.sqrt(np.maximum(moments[:, 2] / moments[:, 0] - mean**2, 0))
+    signals = {name: size * info.rows for name, size in signal_bytes(info).items()}
     return Inspection(
         name=info.name,
         where=bench.location.url,
@@ -93,7 +100,8 @@ def inspect(bench: Bench, sample: int = SAMPLE) -> Inspection:
         candidates=info.candidates,
         shards=len(info.shards),
         bytes=sum(record.bytes for record in info.shards if record),
-        raw_bytes=BYTES[info.latent_dtype] * int(np.prod(info.latent_shape)) * len(info.stored) * info.rows,
+        raw_bytes=sum(signals.values()),
+        signals=signals,
         references=tuple(bench.references),
         sampled=sampled,
         positions=tuple(
@@ -114,9 +122,11 @@ def inspection_table(summary: Inspection) -> Group:
             "rows",
             f"{summary.rows:,}: {summary.prompts:,} prompts x {summary.candidates}, {summary.failed:,} failed",
         ),
-        (
-            "latents",
-            f"{summary.latent_dtype} {shape} at {len(summary.positions)} positions, {summary.raw_bytes:,} bytes raw",
+        *(
+            ("latents", f"{summary.latent_dtype} {shape} at {len(summary.positions)} positions, {size:,} bytes raw")
+            if name == "latent"
+            else (name, f"{size:,} bytes raw")
+            for name, size in summary.signals.items()
         ),
         ("shards", f"{summary.shards:,} ({summary.format}), {summary.bytes:,} bytes"),
         ("per trajectory", f"{summary.bytes / max(1, summary.rows):,.0f} bytes"),

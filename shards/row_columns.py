@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from .schema import BYTES, CORRUPTION_KINDS, SKILL_LEVELS, DatasetInfo
-from .signals import DEFAULT_SIGNALS, ArrayColumn, activations_of
+from .signals import DEFAULT_SIGNALS, Activations, ArrayColumn, activations_of
 
 
 def latent_column(position: int, signal: str = "latent") -> str:
@@ -41,13 +42,12 @@ def array_columns(info: DatasetInfo) -> dict[str, ArrayColumn]:
         for signal in ("latent", "x0"):
             if signal in info.signals and (signal == "latent" or k < info.steps):  # x0 at T is the latent itself
                 member = f"x{k:02d}.npy" if signal == "latent" else f"x0_{k:02d}.npy"
-                label = f"{signal} at {k}"
-                columns[latent_column(k, signal)] = ArrayColumn(label, k, info.latent_dtype, info.latent_shape, member)
+                columns[latent_column(k, signal)] = ArrayColumn(signal, k, info.latent_dtype, info.latent_shape, member)
                 if info.latent_dtype == "int8":
-                    columns[scale_column(k, signal)] = ArrayColumn(label, k, "float32", info.latent_shape[:1])
+                    columns[scale_column(k, signal)] = ArrayColumn(signal, k, "float32", info.latent_shape[:1])
         for layer in activations_of(info.signals) if k < info.steps else ():
             name = activation_column(layer.stem, k)
-            columns[name] = ArrayColumn(f"{layer.name} at {k}", k, "float16", (layer.width or 0,), f"{name}.npy")
+            columns[name] = ArrayColumn(layer.name, k, "float16", (layer.width or 0,), f"{name}.npy")
     if "cfg_gap" in info.signals:
         columns["cfg_gap"] = ArrayColumn("cfg_gap", None, "float32", (info.steps,), "cfg_gap.npy")
     return columns
@@ -56,6 +56,57 @@ def array_columns(info: DatasetInfo) -> dict[str, ArrayColumn]:
 def column_bytes(columns: Iterable[ArrayColumn]) -> int:
     """Bytes of a row's numbers in `columns`, uncompressed; the few int8 scales are not counted."""
     return sum(BYTES[column.element] * math.prod(column.shape) for column in columns if not column.scale)
+
+
+_SIGNAL_TEXT = {
+    "latent": "raw latent at a position",
+    "x0": "estimate of the finished latent (x0) at a position",
+    "cfg_gap": "per step, L2 norm of conditional minus unconditional prediction",
+}
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Numeric columns of one signal, or their int8 scales: names in order of position, one type and shape, one text."""
+
+    columns: tuple[str, ...]
+    members: tuple[str, ...]
+    kind: pa.DataType
+    content: str
+
+
+def column_groups(info: DatasetInfo) -> tuple[ColumnGroup, ...]:
+    """The numeric columns by signal, with what they hold; tars have no members for scales."""
+    groups = dict[tuple[str, bool], dict[str, ArrayColumn]]()
+    for name, column in array_columns(info).items():
+        groups.setdefault((column.signal, column.scale), {})[name] = column
+    return tuple(
+        ColumnGroup(
+            tuple(columns),
+            tuple(column.member for column in columns.values() if column.member),
+            arrow_schema(info).field(next(iter(columns))).type,
+            _content(signal, scale, info.latent_dtype),
+        )
+        for (signal, scale), columns in groups.items()
+    )
+
+
+def _content(signal: str, scale: bool, dtype: str) -> str:
+    text = _SIGNAL_TEXT.get(signal) or f"pooled activations of `{Activations.parse(signal).layer}` at a position"
+    if signal not in ("latent", "x0"):
+        return text
+    if scale:
+        return f"int8 scales of the {text}, one per channel"
+    return f"{text}, row-major{'; value x scale of its channel' if dtype == 'int8' else ''}"
+
+
+def signal_bytes(info: DatasetInfo) -> dict[str, int]:
+    """Uncompressed bytes of a row's numbers by signal, in column order; the few int8 scales are not counted."""
+    columns = list(array_columns(info).values())
+    return {
+        signal: column_bytes(column for column in columns if column.signal == signal)
+        for signal in dict.fromkeys(column.signal for column in columns)
+    }
 
 
 def arrow_schema(info: DatasetInfo, index: int | None = None) -> pa.Schema:

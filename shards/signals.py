@@ -54,13 +54,18 @@ class Activations:
 
 @dataclass(frozen=True)
 class ArrayColumn:
-    """A numeric column: label, position, dtype, shape per row, and the name of its member in a tar."""
+    """A numeric column: its signal, position, dtype, shape per row, and the name of its member in a tar."""
 
-    label: str
+    signal: str
     position: int | None
     element: Literal["float16", "float32", "int8"]
     shape: tuple[int, ...]
     member: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its signal and position, for messages."""
+        return self.signal if self.position is None else f"{self.signal} at {self.position}"
 
     @property
     def scale(self) -> bool:

@@ -31,19 +31,25 @@ class FineTuneConfig:
     input: Input = "preview"
     process: Literal["reverse", "forward"] = "reverse"
     curriculum: bool = False
-    bench: Place | None = None
-    patience: int | None = None
     epochs: Annotated[int, _training("Passes over the data.")] = 5
     batch_size: Annotated[int, _training("Captions per batch.")] = 64
     learning_rate: Annotated[float, _training("Peak learning rate of AdamW.")] = 1e-4
     seed: Annotated[int, _training("Seed of the order of the data.")] = 0
     bf16: Annotated[bool, _run("Compute in bfloat16.")] = False
     save_every: Annotated[int | None, _run("Steps between checkpoints. [default: an epoch]", min=1)] = None
+    bench: Annotated[
+        Place | None, _run("Bench to evaluate on after each epoch, by recovered gain; the best checkpoint is kept.")
+    ] = None
+    bench_prompts: Annotated[int, _run("Prompts of --bench to evaluate on.", min=2)] = 100
+    bench_reference: Annotated[str, _run("Reference of --bench whose gain counts.")] = "vqascore"
+    patience: Annotated[int | None, _run("Stop after this many epochs without a better gain.", min=1)] = None
     report_to: Annotated[str, _run("Where steps are logged too: none, tensorboard, wandb, trackio.")] = "none"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not self.learning_rate > 0:
             raise NbenchError("training needs at least 1 epoch, batches of at least 2, and a learning rate above 0")
+        if self.patience is not None and self.bench is None:
+            raise NbenchError("--patience needs a --bench to evaluate on")
 
     @property
     def signal(self) -> str:
@@ -114,12 +120,6 @@ class TrainConfig(FineTuneConfig):
         _training("Read latents as recorded, or add fresh noise to the finished latents in the loader."),
     ] = "reverse"
     curriculum: Annotated[bool, _training("Begin with the last positions and add earlier ones.")] = False
-    bench: Annotated[
-        Place | None, _run("Bench to evaluate on after each epoch, by recovered gain; the best checkpoint is kept.")
-    ] = None
-    bench_prompts: Annotated[int, _run("Prompts of --bench to evaluate on.", min=2)] = 100
-    bench_reference: Annotated[str, _run("Reference of --bench whose gain counts.")] = "vqascore"
-    patience: Annotated[int | None, _run("Stop after this many epochs without a better gain.", min=1)] = None
     micro_batch: Annotated[
         int | None,
         _run("Inputs that the image tower embeds at a time; all of a batch stay negatives. [default: all]", min=1),
@@ -130,8 +130,6 @@ class TrainConfig(FineTuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = self.objectives
-        if self.patience is not None and self.bench is None:
-            raise NbenchError("--patience needs a --bench to evaluate on")
         if self.base is not None and self.start is not None:
             raise NbenchError("--base and --start name the same thing: give one of them")
         if self.process == "forward" and self.signal == "x0":

@@ -19,7 +19,7 @@ from ..shards.references import finished_scores
 from ..shards.schema import TrajectoryBatch
 from ..shards.scores import PROMPT, scores_at
 from ..shards.stream import AS_STORED
-from .config import FineTuneConfig, TrainConfig
+from .config import FineTuneConfig
 
 _POSITIONS = 4
 """Positions to evaluate at, evenly spread over those trained on."""
@@ -34,7 +34,7 @@ def gain_on(config: FineTuneConfig, positions: Sequence[int]) -> Callable[[Score
     Raises:
         NbenchError: the bench lacks a reference, or has none of the positions.
     """
-    if not isinstance(config, TrainConfig) or config.bench is None:
+    if config.bench is None:
         return None
     bench = open_bench(config.bench)
     common = [k for k in positions if k in bench.info.stored]

@@ -49,9 +49,9 @@ class Learner(nn.Module, ABC):
     def forward(self, examples: Examples) -> dict[str, torch.Tensor]:
         """ "loss" and "accuracy" of a batch: the same on all processes, or of each one's rows."""
 
+    @abstractmethod
     def scorer(self) -> Any:
         """The model as a scorer, for evaluation while it trains."""
-        raise NotImplementedError
 
     def finished(self) -> Any:
         """The transformers model to save."""

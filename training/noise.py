@@ -11,7 +11,7 @@ import torch
 
 from ..errors import NbenchError
 from ..pipelines.noise_levels import forward_levels
-from ..scorers.dual_encoder import noise_share
+from ..scorers.dual_encoder import noise_share, unit_scale
 from ..shards.positions import parse_positions
 from ..shards.reader import Bench
 from .config import FineTuneConfig
@@ -28,14 +28,14 @@ class Noise:
         positions: of the run, ascending.
         stored: the positions that are read: the same, or the last one, to which noise is added.
         level: by position, what models are told; see `noise_share`.
-        input_scale: by position, the factor that the scheduler puts on latents; 1 for a model of previews.
+        unit_scale: by position, the factor on latents, as of the scorer; 1 for a model of previews.
         scales: by position, the factors of the finished latent and of fresh noise; empty for recorded latents.
     """
 
     positions: tuple[int, ...]
     stored: tuple[int, ...]
     level: dict[int, float]
-    input_scale: dict[int, float]
+    unit_scale: dict[int, float]
     scales: dict[int, tuple[float, float]]
 
     def latents(
@@ -49,7 +49,7 @@ class Noise:
             signal, noise = np.array([self.scales[int(k)] for k in at], np.float32).T[:, :, None, None, None]
             drawn = rng.standard_normal((len(at), *latents.shape[1:]), np.float32)
             latents = signal[own] * latents + noise[own] * drawn[own]
-        factor = np.array([self.input_scale[int(k)] for k in at[own]], np.float32)
+        factor = np.array([self.unit_scale[int(k)] for k in at[own]], np.float32)
         return torch.from_numpy(latents * factor[:, None, None, None])
 
 
@@ -75,6 +75,6 @@ def noise_of(config: FineTuneConfig, bench: Bench) -> Noise:
         positions,
         (info.steps,) if forward else positions,
         {k: noise_share(infos[k]) for k in positions},
-        {k: infos[k].input_scale if scaled else 1.0 for k in positions},
+        {k: unit_scale(infos[k]) if scaled else 1.0 for k in positions},
         scales,
     )

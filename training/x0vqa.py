@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 from ..errors import NbenchError
 from ..scorers.builtin import fitting
 from ..scorers.image_processor import ImageProcessor
+from ..scorers.protocols import PairScorer, Reads
 from ..scorers.vqascore import answer_logits, heed_question_mask
 from ..scorers.weights import model_folder, whole_model
 from ..shards.reader import open_bench
@@ -75,6 +77,29 @@ class X0VQALearner(Learner):
         loss = functional.binary_cross_entropy_with_logits(logits, targets, weight)
         return {"loss": loss, "accuracy": accuracy}
 
+    def scorer(self) -> PairScorer:
+        return _Answers(self)
+
+    def answers(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """P("yes") [B] of RGB [B, 3, H, W] in 0..1."""
+        logits = answer_logits(self.model, self._tokenizer, self._process(inputs)["pixel_values"], prompts)
+        return logits.softmax(-1)[:, self._words[0]]
+
     def _yes(self, model: Any, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         logits = answer_logits(model, self._tokenizer, self._process(images)["pixel_values"], prompts)
         return logits[:, self._words[0]] - logits[:, self._words[1]]
+
+
+class _Answers:
+    """The model in training as a PairScorer: P("yes"), as the finished model will score."""
+
+    name, fingerprint = X0VQALearner.title, ""
+    reads: Reads = "x0_preview"
+
+    def __init__(self, learner: X0VQALearner) -> None:
+        self._learner = learner
+
+    @torch.inference_mode()
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """P("yes") float32 [B] of RGB [B, 3, H, W] in 0..1."""
+        return self._learner.answers(inputs, prompts)

@@ -19,7 +19,7 @@ from .payload import dumps, figures, viewer
 
 LIMIT = 8_000_000
 """Most bytes of a page."""
-_SCRIPTS = ("core.js", "leaderboard.js", "plots.js", "viewer.js")
+_SCRIPTS = ("core.js", "tables.js", "leaderboard.js", "download.js", "plots.js", "viewer.js")
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
 _SPARE = 20_000
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...errors import printable
+from ...shards.positions import describe_positions
 from ...shards.reader import Bench
 from ..metrics.catalogue import CORE, COUNTS, METRICS, ROW_FIGURES
 from ..metrics.declaration import Figure
@@ -21,10 +22,11 @@ from .inputs import Inputs, Scored, scored
 from .trajectories import SIZES, Size, Trajectories, spread, trajectories
 
 _SEPARATION = (AUROC, AVERAGE_PRECISION, PREFERENCE)
-_FIRST = [*(METRICS[name] for name in CORE), COST_STEPS]
+_FIRST = "recovered_gain"
+_CORE = [*(METRICS[name] for name in sorted(CORE, key=lambda name: name != _FIRST)), COST_STEPS]
 _LEADERBOARD = [
-    *_FIRST,
-    *(figure for figure in (*METRICS.values(), GAIN_AREA, *COUNTS.values()) if figure not in _FIRST),
+    *_CORE,
+    *(figure for figure in (*METRICS.values(), GAIN_AREA, *COUNTS.values()) if figure not in _CORE),
 ]
 _TABLES = {
     "rows": ("model", "position", "reference", *ROW_FIGURES),
@@ -53,8 +55,10 @@ def figures(inputs: Inputs) -> dict[str, Any]:
         "references": list(dict.fromkeys(row.reference for result in results for row in result.rows)),
         "positions": inputs.positions(),
         "position": common_position(results),
+        "lacking": _lacking(inputs),
         "figures": {figure.name: _shown(figure) for figure in (*_SEPARATION, *_LEADERBOARD)},
         "leaderboard": [figure.name for figure in _LEADERBOARD],
+        "core": [figure.name for figure in _CORE],
         "measures": list(METRICS),
         "yardsticks": rounded({label: _yardsticks(mark, first) for label, mark in yardsticks.items()}),
         "made": [_provenance_line(result) for result in results],
@@ -109,6 +113,13 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item) for item in value]
     return value
+
+
+def _lacking(inputs: Inputs) -> dict[str, str]:
+    """The positions of each model that was not scored at all positions of the page, as short text."""
+    scored_at = {result.model: {row.position for row in result.rows} for _, result in inputs.results}
+    every = set(inputs.positions())
+    return {model: describe_positions(sorted(places)) for model, places in scored_at.items() if places < every}
 
 
 def _fitting(prompt: Trajectories, raw: Scored, places: Sequence[int], room: int) -> Size:

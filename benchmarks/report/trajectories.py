@@ -33,6 +33,9 @@ class Size(NamedTuple):
 
 
 SIZES = (
+    Size(128, 512, 80),
+    Size(128, 384, 70),
+    Size(96, 256, 80),
     Size(96, 192, 80),
     Size(96, 192, 50),
     Size(64, 160, 60),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ...errors import NbenchError
 from ...options import Argument, Option, panel
@@ -68,18 +68,36 @@ class Costs:
         if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score in (0, 1)):
             raise NbenchError("costs out of range: score and decode must be 0 or more, calls_per_score 0 or 1")
 
+    def steps(self, rows: Any) -> Any:
+        """Cost of a step of `rows` candidates, a number or an array of them."""
+        return rows
+
+    def scores(self, rows: Any) -> Any:
+        """Cost of scoring `rows` candidates once."""
+        return self.score * rows
+
+    def decodes(self, rows: Any) -> Any:
+        """Cost of decoding the latents of `rows` candidates."""
+        return self.decode * rows
+
     def of(self, policy: Policy, n: int, steps: int) -> float:
-        """Cost per prompt under `policy`: denoiser calls, scores, and decoding of the survivors."""
-        extra = self.score * sum(policy.alive(n)) + self.decode * policy.stages[-1].keep
-        return policy.rows(n, steps, self.calls_per_score) + extra
+        """Cost per prompt under a fixed `policy`: denoiser calls, scores, and decoding of the survivors."""
+        policy.check(n, steps)
+        cost, done = 0.0, 0
+        for alive, stage in zip(policy.alive(n), policy.stages, strict=True):
+            due = min(stage.position + self.calls_per_score, steps)
+            cost += self.steps(alive) * (due - done) + self.scores(alive)
+            done = due
+        last = policy.stages[-1].keep
+        return float(cost + self.steps(last) * (steps - done) + self.decodes(last))
 
     def best_of(self, n: int, steps: int) -> float:
         """Cost per prompt of plain Best-of-n, which finishes, decodes and scores all n images."""
-        return n * (steps + self.decode + self.score)
+        return float(self.steps(n) * steps + self.decodes(n) + self.scores(n))
 
     def one(self, steps: int) -> float:
         """Cost of a single image without selection."""
-        return steps + self.decode
+        return float(self.steps(1) * steps + self.decodes(1))
 
 
 @dataclass(frozen=True)
@@ -143,3 +161,10 @@ class TuneConfig:
     max_stages: Annotated[int, Option("Maximum number of stages.")] = 3
     folds: Annotated[int, Option("Cross-validation folds over prompts.")] = 5
     costs: Costs = field(default_factory=Costs)
+    adaptive: Annotated[
+        bool,
+        Option(
+            "Also try policies that look at scores: races, which drop candidates of little chance, and restarts below "
+            "a score. The budget then holds on average over prompts."
+        ),
+    ] = False

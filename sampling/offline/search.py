@@ -108,6 +108,11 @@ class SearchResult:
         *_, simplest = min((round(costs[i], 9), len(self.policies[i][1]), self.policies[i]) for i in top)
         return self.problem.policy(simplest)
 
+    def sums_of(self, policy: Policy) -> Array:
+        """The sums per fold of one of the policies."""
+        drawn = self.problem.n if policy.drawn is None else policy.drawn
+        return self.sums[self.policies.index((drawn, tuple((stage.position, stage.keep) for stage in policy.stages)))]
+
 
 def search(problem: Problem) -> SearchResult:
     """Every policy of the grid within the limit, or those that the beam evaluated."""
@@ -123,8 +128,9 @@ class _Grid:
         self.firsts = cache(self._firsts)
 
     def search(self) -> SearchResult:
-        last = self.problem.steps + self.problem.costs.decode
-        self._grow(set_means(self.problem.reference, 1), 1, len(self.ends), last, ())
+        self._grow(
+            set_means(self.problem.reference, 1), 1, len(self.ends), self.problem.costs.one(self.problem.steps), ()
+        )
         return self.result
 
     def _transition(self, place: int, alive: int, keep: int) -> Transition:
@@ -140,9 +146,10 @@ class _Grid:
 
         values: [P, sets of `alive`]; tail: cost of the suffix with its candidates counted from call 0.
         """
-        n, score, limit = self.problem.n, self.problem.costs.score, self.problem.limit + _SLACK
+        n, costs, limit = self.problem.n, self.problem.costs, self.problem.limit + _SLACK
         for drawn in range(alive + 1, n + 1):
-            whole = [tail + drawn * score + (drawn - alive) * end for end in self.ends[:upto]]
+            more = costs.steps(drawn) - costs.steps(alive)
+            whole = [tail + costs.scores(drawn) + more * end for end in self.ends[:upto]]
             places = [place for place, cost in enumerate(whole) if cost <= limit]
             if places:
                 self._finish(values, drawn, alive, places, whole, suffix)
@@ -150,8 +157,9 @@ class _Grid:
             return
         for before in range(alive + 1, n):
             for place in range(1, upto):
-                longer = tail + before * score + (before - alive) * self.ends[place]
-                if longer + (before + 1) * score + self.ends[0] > limit:
+                longer = tail + costs.scores(before) + (costs.steps(before) - costs.steps(alive)) * self.ends[place]
+                more = costs.steps(before + 1) - costs.steps(before)
+                if longer + costs.scores(before + 1) + more * self.ends[0] > limit:
                     break  # later places cost more
                 stage = (self.problem.positions[place], alive)
                 self._grow(

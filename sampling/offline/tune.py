@@ -9,24 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from ...console import table_text
 from ...errors import NbenchError, check_range
 from ..policy import Policy, PolicyFile, PolicyStage, write_policy
+from .calibration import calibrated, folds_of
 from .config import TuneConfig
 from .expectation import expected_best
+from .races import Races, search_races
 from .recorded_scores import Recorded
-from .replay import Estimate, Replay, estimates, policy_picks, replay
+from .replay import Estimate, Replay, estimates, policy_outcomes, replay
 from .search import Problem, SearchResult, search
 
 FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Budgets for which `nbench tune --frontier` shows the best policy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
     """The best policy within a budget.
 
     in_sample: its replay on all prompts, which is optimistic; held_out: figures when each fold's policy is chosen on
-    the other folds; fold_policies: those policies; met: number of policies compared; exhaustive: whether they are all
+    the other folds; held_out_share: what those cost on the held-out prompts, of full Best-of-n's cost; fold_policies:
+    those policies, without weights; met: number of policies compared; exhaustive: whether they are all
     policies of the grid within the budget.
     """
 
@@ -34,9 +38,15 @@ class Tuned:
     budget: float
     in_sample: Replay
     held_out: dict[str, Estimate]
+    held_out_share: float
     fold_policies: tuple[str, ...]
     met: int
     exhaustive: bool
+
+    def __repr__(self) -> str:
+        from .terminal import tuned_tables
+
+        return table_text(tuned_tables([self]))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -44,6 +54,7 @@ class Tuned:
             "policy": str(self.policy),
             "budget": self.budget,
             "held_out": {name: value.to_dict() for name, value in self.held_out.items()},
+            "held_out_share": self.held_out_share,
             "fold_policies": list(self.fold_policies),
             "met": self.met,
             "exhaustive": self.exhaustive,
@@ -66,7 +77,7 @@ def tune(recorded: Recorded, config: TuneConfig, frontier: Sequence[float] = ())
             f"scores at position {max(recorded.scores)} do not fit {recorded.steps} steps: give the right --steps"
         )
     full = config.costs.best_of(config.n, recorded.steps)
-    folds = np.random.default_rng(0).permutation(len(recorded.reference)) % config.folds
+    folds = folds_of(len(recorded.reference), config.folds)
     problem = Problem(
         scores=recorded.scores,
         reference=recorded.reference,
@@ -78,9 +89,10 @@ def tune(recorded: Recorded, config: TuneConfig, frontier: Sequence[float] = ())
         costs=config.costs,
     )
     result = search(problem)
+    races = search_races(problem, recorded) if config.adaptive else None
     cheapest = min(result.costs, default=np.inf)
     others = [share for share in frontier if share != config.budget and share * full >= cheapest]
-    return [_at(budget, recorded, config, result) for budget in (config.budget, *others)]
+    return [_at(budget, recorded, config, result, races) for budget in (config.budget, *others)]
 
 
 def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
@@ -92,7 +104,7 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
     row = tuned.in_sample.rows[0]
     expected = {name: estimate.to_dict()["value"] for name, estimate in tuned.held_out.items()}
     file = PolicyFile(
-        stages=[PolicyStage(position=stage.position, keep=stage.keep) for stage in tuned.policy.stages],
+        stages=PolicyStage.of(tuned.policy),
         n=tuned.in_sample.n,
         drawn=tuned.policy.drawn,
         steps=tuned.in_sample.steps,
@@ -104,36 +116,54 @@ def save(path: Path, tuned: Tuned, recorded: Recorded) -> None:
     write_policy(path, file)
 
 
-def _at(budget: float, recorded: Recorded, config: TuneConfig, result: SearchResult) -> Tuned:
+def _at(
+    budget: float, recorded: Recorded, config: TuneConfig, result: SearchResult, races: Races | None = None
+) -> Tuned:
     full = config.costs.best_of(config.n, recorded.steps)
     limit = budget * full
     folds = range(config.folds)
-    best = result.best(folds, limit) if result.costs else None
+    best = _best(result, races, folds, limit)
     if best is None:
-        least = (recorded.steps + config.costs.decode) / full
+        least = config.costs.one(recorded.steps) / full
         raise NbenchError(
             f"no policy fits a budget of {budget:g} of Best-of-{config.n}: one image alone costs {least:.3f}; raise it"
         )
-    held_out = np.full(len(recorded.reference), np.nan)
+    held_out, cost = np.full((2, len(recorded.reference)), np.nan)
     fold_policies = []
     for fold in folds:
-        policy = result.best([other for other in folds if other != fold], limit)
+        policy = _best(result, races, [other for other in folds if other != fold], limit)
         assert policy is not None
         fold_policies.append(policy)
         in_fold = result.problem.folds == fold
-        held_out[in_fold] = policy_picks(recorded.of(in_fold), policy, config.n)
+        if policy.fixed or races is None:
+            outcomes = policy_outcomes(recorded.of(in_fold), policy, config.n, config.costs)
+            held_out[in_fold], cost[in_fold] = outcomes.picked, outcomes.cost
+        else:
+            held_out[in_fold], cost[in_fold] = (values[in_fold] for values in races.outcome(policy))
     reference, n = recorded.reference, config.n
     choosers = ((reference, 1), (recorded.final, n), (reference, n))  # random, final-image selection, oracle
     marks = [expected_best(chooser, reference, count) for chooser, count in choosers]
     return Tuned(
-        policy=best,
+        policy=calibrated(recorded, best),
         budget=budget,
         in_sample=replay(recorded, best, n, config.costs),
         held_out=estimates(held_out[:, None], np.stack(marks, axis=1))[0],
+        held_out_share=float(cost.mean() / full),
         fold_policies=tuple(map(str, fold_policies)),
-        met=int((np.array(result.costs) <= limit + 1e-9).sum()),
+        met=int((np.array(result.costs) <= limit + 1e-9).sum()) + (0 if races is None else races.within(limit)),
         exhaustive=result.problem.exhaustive,
     )
+
+
+def _best(result: SearchResult, races: Races | None, folds: Sequence[int], limit: float) -> Policy | None:
+    """The policy that selects best on `folds`; a fixed one if one that looks at scores is no better."""
+    fixed = result.best(folds, limit) if result.costs else None
+    if races is None or fixed is None:
+        return fixed
+    prompts = np.isin(result.problem.folds, folds)
+    best = races.best(prompts, limit)
+    sums = result.sums_of(fixed)[list(folds)].sum()
+    return fixed if best is None or best[1] <= sums + 1e-9 else best[0]
 
 
 def _whole(recorded: Recorded, config: TuneConfig) -> Recorded:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import pyarrow as pa
+
 from ...errors import printable
 from ..features import dataset_features
 from ..positions import describe_positions
-from ..row_columns import arrow_schema
+from ..row_columns import arrow_schema, column_groups, feature_type, signal_bytes
 from ..schema import DatasetInfo
 from .readme import merge
 
@@ -163,36 +165,41 @@ def _summary(info: DatasetInfo) -> str:
 
 What a text-to-image diffusion model knows at every step: {info.rows} trajectories ({info.n_prompts} prompts with
 {info.candidates} candidates each) of {info.steps} denoising steps, recorded as raw latents (C x H x W: {shape}) at
-{len(info.positions)} positions, with the final images of {info.image_size[1]} x {info.image_size[0]} pixels."""
+{len(info.positions)} positions, with the final images of {info.image_size[1]} x {info.image_size[0]} pixels.
+Numbers before compression: {_bytes(info)}."""
+
+
+def _bytes(info: DatasetInfo) -> str:
+    """Bytes of each signal's numbers in all rows."""
+    return ", ".join(f"{name} {size * info.rows:,} bytes" for name, size in signal_bytes(info).items())
 
 
 def _columns(info: DatasetInfo) -> str:
+    groups = column_groups(info)
     if _kind(info) != ".parquet":
+        scales = ", int8 scales" if info.latent_dtype == "int8" else ""
         members = [
-            ("`meta.json`", "ids, prompt, seed, tags, corruptions, status"),
+            ("`meta.json`", f"ids, prompt, seed, tags, corruptions, status{scales}"),
             ("`image.png`", "the final image"),
-            ("`x00.npy` ...", "the raw latent at the position in the name"),
+            *((_range(group.members), group.content) for group in groups if group.members),
         ]
         return f"## Columns\n\n{_table(('member', 'content'), members)}"
     schema = arrow_schema(info)
     rows: list[tuple[str, ...]] = [
-        (f"`{name}`", _type(schema.field(name).type), _COLUMNS[name]) for name in schema.names if name in _COLUMNS
+        (f"`{name}`", _type(schema.field(name).type), text) for name, text in _COLUMNS.items()
     ]
-    last = {name.partition("_")[0]: name for name in schema.names if name not in _COLUMNS}
-    for stem, name in last.items():
-        what = (
-            "the raw latent at a position, row-major"
-            if stem == "latent"
-            else "one per channel: the latent is value x scale"
-        )
-        first = next(each for each in schema.names if each.startswith(f"{stem}_"))
-        rows.append((f"`{first}` .. `{name}`", _type(schema.field(name).type), what))
+    rows += [(_range(group.columns), _type(group.kind), group.content) for group in groups]
     return f"## Columns\n\nA row is a trajectory.\n\n{_table(('column', 'type', 'content'), rows)}"
 
 
-def _type(kind: object) -> str:
-    text = str(kind)
-    return "struct" if text.startswith("struct") else text.replace("halffloat", "float16").replace("element: ", "")
+def _range(names: Sequence[str]) -> str:
+    return f"`{names[0]}`" if len(names) == 1 else f"`{names[0]}` .. `{names[-1]}`"
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"{kind.list_size} x {feature_type(kind.value_type)}"
+    return "struct" if pa.types.is_struct(kind) else feature_type(kind)
 
 
 def _positions(info: DatasetInfo) -> str:

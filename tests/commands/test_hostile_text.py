@@ -101,10 +101,10 @@ def broken(root: Path) -> Path:
     if not folder.exists():
         shutil.copytree(root / "bench", folder)
         info = open_bench(folder).info
-        with DatasetFolder(folder) as data_set:
-            from dataclasses import replace
+        data_set = DatasetFolder(folder)
+        from dataclasses import replace
 
-            data_set.extend(replace(info, spec=info.spec | {"seed": 3}))
+        data_set.extend(replace(info, spec=info.spec | {"seed": 3}))
     return folder
 
 
@@ -129,6 +129,9 @@ WALK: dict[str, Callable[[Path], list[list[object]]]] = {
     ],
     "inspect": lambda root: [[root / "bench"], [root / "bench", "--row", f"{TEXT}0/0", "--sheet", root / "s.png"]],
     "verify": lambda root: [[broken(root)], [broken(root), "--json"]],
+    "diff": lambda root: [[*pair, *more] for more in ([], ["--json"])
+                          for pair in ([root / "bench", broken(root)],
+                                       [renamed(root) / "x/own.json", root / "results/bench/own.json"])],
     "references": lambda root: [[root / "bench"], [root / "bench", "--json"]],
     "convert": lambda root: [[root / "bench", root / "tars\x1b[31m", "--format", "webdataset"]],
     "publish": lambda root: [[root / "bench", "user/name", "--dry-run"]],

@@ -19,13 +19,17 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.recorder import Recorder
 from nbench.sampling.bestofn import BestOfN
+from nbench.sampling.engine import Engine
 from nbench.sampling.live_scorer import LiveScorer
 from nbench.sampling.monitor import AlignmentMonitor
+from nbench.sampling.offline.config import Costs
+from nbench.sampling.offline.replay import foretold
 from nbench.sampling.policy import Policy, parse_policy
 from nbench.scorers.baselines import GuidanceGapScorer
 from nbench.scorers.probe import ProbeConfig, ProbeHead
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, open_bench
+from nbench.shards.seeds import candidate_seed
 
 from ..tiny_pipelines import Family
 from .live import PROMPT, STEPS, Mean, opened, plain, state
@@ -135,6 +139,36 @@ def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path,
             for position, score in candidate.scores.items():
                 assert score == pytest.approx(scores[position][row, number], abs=HALF if name == "probe" else TOLERANCE)
     assert all(candidate.seen is not None for result in results for candidate in result.candidates)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("random", "2:6p.17w2,5:6p.2w3+4,8:1"),
+        ("random", "4,2:4p.22w2,5:3p.3w2,8:1"),
+        ("random", "2,2:1r.4,6:1r.6"),
+        ("probe", "3:6p.17w30,8:1"),
+    ],
+)
+def test_policies_that_look_at_scores_select_and_cost_what_replay_foretells(
+    bench: Bench, probe: Path, name: str, policy: str
+) -> None:
+    pipe, arguments = opened("shapes")
+    arguments |= {"num_inference_steps": 2 * STEPS, "guidance_scale": bench.info.spec["guidance"]}
+    model = f"probe:{probe}" if name == "probe" else name
+    ids, prompts = [prompt.prompt_id for prompt in bench.prompts], [prompt.prompt for prompt in bench.prompts]
+    table = score_bench(bench, get_scorer(model, bench.info), range(2 * STEPS + 1))
+    scores = of_prompts(ScoreTable.of(table, "scores"), Layout.of_bench(ids, bench.info.candidates))
+    costs = Costs(calls_per_score=int(name == "probe"))
+    chosen, calls = foretold(scores, parse_policy(policy), 6, 2 * STEPS, costs)
+    bestofn = BestOfN(pipe, model, policy=policy, seed=bench.info.spec["seed"])
+    results = bestofn.best_each(prompts, ids, **arguments)
+    seeds = [[candidate_seed(bench.info.spec["seed"], prompt_id, i) for i in range(6)] for prompt_id in ids]
+    assert [row.index(result.seeds[0]) for row, result in zip(seeds, results, strict=True)] == chosen
+    assert [result.denoiser_calls for result in results] == calls
+    assert len(set(calls)) > 1  # it did look at scores
+    with Engine(pipe, model, policy, seed=bench.info.spec["seed"], **arguments) as engine:
+        assert [result.seeds for result in engine.map(prompts, ids)] == [result.seeds for result in results]
 
 
 @pytest.mark.parametrize(("name", "first"), [("cfg-gap", 1), ("random", 1), ("probe", 0)])

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from transformers import AutoModel, CLIPModel
 
 from nbench.errors import NbenchError
+from nbench.pipelines.noise_levels import run_positions
 from nbench.scorers.clip import CLIPScorer
-from nbench.scorers.dual_encoder import adapted, noise_share, open_dual_encoder
+from nbench.scorers.dual_encoder import adapted, noise_share, open_dual_encoder, unit_scale
 from nbench.scorers.image_processor import ImageProcessor
 from nbench.shards.schema import LatentSpace, PositionInfo, PreviewMap
 
@@ -88,16 +97,42 @@ def test_the_scorer_is_told_the_position(tmp_path: Path) -> None:
     torch.nn.init.normal_(model.noise_level.leave.weight)
     scorer = CLIPScorer(folder, model=model.eval())
     assert (scorer.reads, scorer.conditioned) == ("latent", True)
-    latents, at = torch.randn(2, 4, 16, 16), PositionInfo(3, 500.0, 3.0, 0.5)
-    features = model.get_image_features(pixel_values=latents * 0.5, noise_level=torch.full((2,), 0.75)).pooler_output
+    latents, at = torch.randn(2, 4, 16, 16), PositionInfo(3, 750.0, 0.75, 1.0)
+    features = model.get_image_features(pixel_values=latents, noise_level=torch.full((2,), 3 / 7)).pooler_output
     torch.testing.assert_close(
         scorer.embed_inputs(latents, at), torch.nn.functional.normalize(features, dim=-1).detach()
     )
 
 
-def test_noise_levels_are_from_0_to_1() -> None:
-    levels = [noise_share(PositionInfo(0, None, sigma, 1.0)) for sigma in (0.0, 1.0, 3.0, None)]
-    assert levels == [0.0, 0.5, 0.75, 1.0]
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchEulerDiscreteScheduler(),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        DDIMScheduler(),
+        EulerDiscreteScheduler(),
+        DPMSolverMultistepScheduler(),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_latents_of_all_schedulers_are_scaled_alike(scheduler: Any) -> None:
+    """Latents made by the scheduler itself become (1 - m) x0 + m noise, and m is what the model is told."""
+    scheduler.set_timesteps(10)
+    clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    for at in run_positions(scheduler)[:-1]:
+        time = scheduler.timesteps[at.position].expand(2)
+        if hasattr(scheduler, "scale_noise"):
+            latents = scheduler.scale_noise(clean, time, noise)
+        else:
+            latents = scheduler.add_noise(clean, noise, time)
+        told = noise_share(at)
+        m = told / (1 - told)
+        torch.testing.assert_close(latents * unit_scale(at), (1 - m) * clean + m * noise, atol=2e-3, rtol=2e-3)
+
+
+def test_without_signal_all_is_noise() -> None:
+    assert noise_share(PositionInfo(0, 999.0, None, 1.0)) == noise_share(PositionInfo(0, 1000.0, 1.0, 1.0)) == 0.5
 
 
 @pytest.mark.parametrize("space", [LatentSpace((4, 16, 8), MAP), LatentSpace((4, 16, 16), None)])

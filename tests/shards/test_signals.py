@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from nbench.console import TextConsole
 from nbench.errors import NbenchError
 from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import INFO_FILE
 from nbench.shards.fingerprint import fingerprint
+from nbench.shards.inspect import inspect, inspection_table
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.row_columns import arrow_schema
 from nbench.shards.schema import DatasetInfo, TrajectoryBatch
@@ -126,7 +130,7 @@ def test_verify_sees_every_signal(info: DatasetInfo, tmp_path: Path, form: Any) 
 
 
 def test_convert_keeps_signals(full: Path, tmp_path: Path) -> None:
-    kept = convert(ConvertConfig(str(full), str(tmp_path / "few"), positions="20", rows_per_shard=7))
+    kept, _ = convert(ConvertConfig(str(full), str(tmp_path / "few"), positions="20", rows_per_shard=7))
     assert kept.signals == SIGNALS
     names = pq.read_table(tmp_path / "few" / "data").column_names
     assert [name for name in names if name.startswith(("x0", "act", "cfg"))] == [
@@ -208,3 +212,42 @@ def test_a_record_with_invalid_signals_is_refused(info: DatasetInfo, signals: An
     content = json.loads(info.to_json()) | {"signals": signals}
     with pytest.raises(NbenchError, match=message):
         DatasetInfo.from_json(json.dumps(content).encode(), "here")
+
+
+def test_the_format_s_document_lists_every_column(info: DatasetInfo) -> None:
+    document = (Path(__file__).parents[2] / "docs/format.md").read_text()
+    table = document.partition("| column | type | content |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    rows_of_table = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    patterns = {
+        re.sub(r"_\d\d$", r"_\\d\\d", name.replace("LAYER", "mid_block_attn")): kind.replace("float32", "float")
+        for names, kind, _ in rows_of_table
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+    for dtype in ("float16", "int8"):
+        schema = arrow_schema(replace(info, signals=SIGNALS, latent_dtype=dtype))
+        for field in schema:
+            kinds = [kind for pattern, kind in patterns.items() if re.fullmatch(pattern, field.name)]
+            assert kinds, f"{field.name} is not in docs/format.md"
+            shown = str(field.type).replace("halffloat", "float16")
+            wanted = [dtype if kind == "fixed-size list" else kind.partition("list of ")[2] for kind in kinds]
+            if shown.startswith("fixed_size_list"):
+                assert any(f": {each}>" in shown for each in wanted), (field.name, shown)
+            else:
+                assert any(kind.startswith(shown.partition("<")[0]) for kind in kinds), (field.name, shown)
+
+
+def test_inspect_counts_the_bytes_of_every_signal(full: Path) -> None:
+    summary = inspect(open_bench(full))
+    table = pq.read_table(full / "data")
+    sizes = {"latent": 2, "x0": 2, f"activations:{LAYER}:{WIDTH}": 2, "cfg_gap": 4}
+    stems = {"latent_": "latent", "x0_": "x0", "act_": f"activations:{LAYER}:{WIDTH}", "cfg_gap": "cfg_gap"}
+    counted = dict.fromkeys(sizes, 0)
+    for name in table.column_names:
+        for stem, signal in stems.items():
+            if name.startswith(stem):
+                counted[signal] += table.num_rows * table.schema.field(name).type.list_size * sizes[signal]
+    assert summary.signals == counted
+    assert summary.raw_bytes == sum(counted.values())
+    TextConsole(file=(printed := io.StringIO()), width=80).print(inspection_table(summary))
+    for signal, size in counted.items():
+        assert f"{size:,} bytes raw" in printed.getvalue(), signal

@@ -20,7 +20,8 @@ function rows(name) {
   return values.map((line) => Object.fromEntries(columns.map((column, index) => [column, line[index]])));
 }
 
-const number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const NONE = "–";
+const number = (value, digits = 3) => (value === null || value === undefined ? NONE : value.toFixed(digits));
 const interval = (row, name) => (row[`${name}_low`] === null || row[`${name}_low`] === undefined ? "" : `[${number(row[`${name}_low`])}, ${number(row[`${name}_high`])}]`);
 const option = (value, text) => element("option", { value }, text ?? String(value));
 const style = (model) => {

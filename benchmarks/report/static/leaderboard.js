@@ -1,5 +1,5 @@
 // The leaderboard: one row per model at the chosen position, sorted by the column selected last.
-const order = { column: "spearman", ascending: false };
+const order = { column: data.leaderboard.find((name) => rows("rows").some((row) => (row[name] ?? null) !== null)), ascending: false };
 const ascendingFirst = (name) => name === "model" || !data.figures[name].higher_is_better;
 
 function compared(a, b) {
@@ -9,32 +9,43 @@ function compared(a, b) {
   return order.ascending ? difference : -difference;
 }
 
-function drawLeaderboard() {
+function leaderboardHead(name) {
+  const cell = columnHead("");
+  if (order.column === name) cell.setAttribute("aria-sort", order.ascending ? "ascending" : "descending");
+  const button = element("button", { type: "button", "data-column": name }, title(name));
+  button.addEventListener("click", () => {
+    order.ascending = order.column === name ? !order.ascending : ascendingFirst(name);
+    order.column = name;
+    drawLeaderboard();
+    byId("leaderboard").querySelector(`button[data-column="${name}"]`).focus();
+  });
+  cell.append(button);
+  return cell;
+}
+
+function leaderboardLines() {
   const areas = rows("summaries").filter((row) => row.reference === choice.reference);
-  const lines = rows("rows")
+  return rows("rows")
     .filter((row) => row.reference === choice.reference && row.position === choice.position)
     .map((row) => ({ ...row, ...areas.find((area) => area.model === row.model) }))
     .concat(data.yardsticks[choice.reference] ?? []).sort(compared);
-  const absent = data.models.filter((model) => !lines.some((line) => line.model === model));
-  const shown = data.leaderboard.filter((name) => lines.some((line) => (line[name] ?? null) !== null));
-  const head = element("tr", {}, ...["model", ...shown].map((name) => {
-    const cell = element("th", { scope: "col" });
-    if (order.column === name) cell.setAttribute("aria-sort", order.ascending ? "ascending" : "descending");
-    const button = element("button", { type: "button", "data-column": name }, name === "model" ? name : heading(name));
-    button.addEventListener("click", () => {
-      order.ascending = order.column === name ? !order.ascending : ascendingFirst(name);
-      order.column = name;
-      drawLeaderboard();
-      byId("leaderboard").querySelector(`button[data-column="${name}"]`).focus();
-    });
-    cell.append(button);
-    return cell;
-  }));
-  const body = lines.map((line) => element("tr", line.yardstick ? { class: "yardstick" } : {},
-    element("th", { scope: "row" }, line.model),
-    ...shown.map((name) => element("td", {}, number(line[name], data.figures[name].whole ? 0 : 3), element("small", {}, interval(line, name))))));
-  byId("leaderboard").replaceChildren(
-    element("caption", {}, `Position ${choice.position} against ${choice.reference}${absent.length ? `; not scored there: ${absent.join(", ")}` : ""}`),
-    element("thead", {}, head), element("tbody", {}, ...body));
 }
+
+function drawLeaderboard() {
+  const lines = leaderboardLines();
+  const absent = data.models.filter((model) => !lines.some((line) => line.model === model));
+  const shown = (byId("all-figures").checked ? data.leaderboard : data.core).filter((name) => lines.some((line) => (line[name] ?? null) !== null));
+  const body = lines.map((line) => ({
+    ...(line.yardstick ? { class: "yardstick" } : {}),
+    cells: [line.model, ...shown.map((name) => ({ content: [shownValue(line, name), element("small", {}, interval(line, name))] }))],
+  }));
+  const caption = `Position ${choice.position} against ${choice.reference}${absent.length ? `; not scored there: ${absent.join(", ")}` : ""}`;
+  byId("leaderboard").replaceChildren(...tableOf(caption, ["model", ...shown].map(leaderboardHead), body));
+  fit(byId("leaderboard"));
+}
+
+const lacking = Object.entries(data.lacking);
+byId("lacking").hidden = !lacking.length;
+byId("lacking").textContent = `Scored at some positions only: ${lacking.map(([model, places]) => `${model} at ${places}`).join("; ")}.`;
+byId("all-figures").addEventListener("change", drawLeaderboard);
 onChoice(drawLeaderboard);

@@ -1,15 +1,19 @@
 // Plots as SVG, each with a label for screen readers and a table of its figures that opens below it.
 const unwanted = new Set();
 
+function keyOf(model) {
+  const { colour, symbol, dash } = style(model);
+  const key = Plot.plot({
+    width: 36, height: 16, margin: 0, axis: null, x: { domain: [0, 2] }, y: { domain: [0, 2] }, ariaHidden: "true",
+    marks: [Plot.line([[0, 1], [2, 1]], { stroke: colour, strokeDasharray: dash, strokeWidth: 2 }),
+      Plot.dot([[1, 1]], { fill: colour, symbol })],
+  });
+  key.setAttribute("aria-hidden", "true");
+  return key;
+}
+
 function swatches(id, models) {
   return element("ul", { class: "swatches" }, ...models.map((model) => {
-    const { colour, symbol, dash } = style(model);
-    const key = Plot.plot({
-      width: 36, height: 16, margin: 0, axis: null, x: { domain: [0, 2] }, y: { domain: [0, 2] }, ariaHidden: "true",
-      marks: [Plot.line([[0, 1], [2, 1]], { stroke: colour, strokeDasharray: dash, strokeWidth: 2 }),
-        Plot.dot([[1, 1]], { fill: colour, symbol })],
-    });
-    key.setAttribute("aria-hidden", "true");
     const box = element("input", { type: "checkbox", id: `${id}-${data.models.indexOf(model)}` });
     box.checked = !unwanted.has(model);
     box.addEventListener("change", () => {
@@ -17,30 +21,24 @@ function swatches(id, models) {
       drawPlots();
       byId(box.id).focus();
     });
-    return element("li", {}, element("label", {}, box, key, model));
+    return element("li", {}, element("label", {}, box, keyOf(model), model));
   }));
 }
 
-function figureTable(columns, lines) {
-  const details = element("details", {}, element("summary", {}, "These figures as a table"));
-  details.addEventListener("toggle", () => {
-    if (details.children.length > 1) return;
-    details.append(element("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "Figures" }, element("table", {},
-      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...lines.map(([first, ...rest]) =>
-        element("tr", {}, element("th", { scope: "row" }, String(first)), ...rest.map((text) => element("td", {}, text))))))));
-  });
-  return details;
-}
-
-function show(id, label, options, legend, table) {
+// Draw a plot into `id`; models: those of its legend; lines and names: its figures and their columns.
+function show(id, label, options, models, lines, names) {
   const target = byId(id);
   const plot = Plot.plot({ width: Math.max(280, Math.min(target.clientWidth, 1000)), grid: true, marginBottom: 42, style: { fontSize: "12px" }, ...options });
   const drawing = plot.matches("svg") ? plot : plot.querySelector("svg:last-of-type"); // the legend is an SVG too
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", label);
   for (const part of plot.querySelectorAll("g[aria-label]")) part.removeAttribute("aria-label"); // parts of one image
-  target.replaceChildren(element("figure", {}, ...(legend ? [legend] : []), plot), table);
+  const figure = element("figure", {}, ...(models.length ? [swatches(id, models)] : []), plot);
+  const visible = models.filter((model) => !unwanted.has(model));
+  target.replaceChildren(figure, element("div", { class: "downloads" },
+    downloadButton("SVG", `Download as SVG: ${label}`, () => save(`${id}.svg`, "image/svg+xml", svgOf(figure, label, visible))),
+    downloadButton("CSV", `Download as CSV: ${label}`, () => save(`${id}.csv`, "text/csv", csvOf(lines, names)))),
+  figureTable(lines, names));
 }
 
 function absent(id, text) {
@@ -63,36 +61,34 @@ function drawCurves(id, x, y, label, rules) {
   const lines = rows("rows").filter((row) => row.reference === choice.reference && row[y] !== null);
   if (!lines.length) return absent(id, `No ${heading(y)} in these results.`);
   const models = data.models.filter((model) => lines.some((line) => line.model === model));
-  const table = figureTable(["model", "position", heading("cost_steps"), heading(y), "95 % interval"],
-    lines.map((line) => [line.model, String(line.position), String(line.cost_steps), number(line[y]), interval(line, y)]));
   return show(id, label, {
     height: 360, x: { label: x === "position" ? "position (denoising steps done)" : "cost (denoising steps per prompt)" }, y: { label: heading(y) },
     marks: [Plot.ruleY(rules, { stroke: "currentColor", strokeOpacity: 0.6 }), ...curves(models.filter((model) => !unwanted.has(model)), lines, x, y)],
-  }, swatches(id, models), table);
+  }, models, lines, ["model", "position", "cost_steps", y]);
 }
+
+const shortened = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
 function drawSkills() {
   const model = byId("skill-model").value;
   const lines = rows("skills").filter((row) => row.reference === choice.reference && row.model === model)
-    .map((row) => ({ ...row, name: `${row.skill} (${row.level}, ${row.n_prompts})` }));
+    .map((row) => ({ ...row, name: `${row.skill} (${row.level}, ${row.n_prompts})`, short: `${shortened(row.skill, 15)} (${row.n_prompts})` }));
   if (!lines.length) return absent("skills", "No skills in these results: the prompts have no tags.");
-  const names = [...new Set([...lines].sort((a, b) => b.level.localeCompare(a.level) || a.skill.localeCompare(b.skill)).map((line) => line.name))];
+  const names = new Map([...lines].sort((a, b) => b.level.localeCompare(a.level) || a.skill.localeCompare(b.skill)).map((line) => [line.name, line.short]));
   const places = [...new Set(lines.map((line) => line.position))];
   const narrow = byId("skills").clientWidth < 560;
   const roomy = byId("skills").clientWidth / places.length > 52;
-  const table = figureTable(["skill", "position", heading("spearman"), "95 % interval", heading("recovered_gain")],
-    lines.map((line) => [line.name, String(line.position), number(line.spearman), interval(line, "spearman"), number(line.recovered_gain)]));
   const every = Math.ceil(places.length / (narrow ? 6 : 15));
   return show("skills", `Heat map of ${model}: Spearman with ${choice.reference} by skill and position`, {
-    grid: false, height: 80 + 26 * names.length, marginLeft: narrow ? 130 : 220,
+    grid: false, height: 80 + 26 * names.size, marginLeft: narrow ? 130 : 220,
     x: { type: "band", label: "position", ticks: places.filter((_, index) => index % every === 0) },
-    y: { label: null, domain: names, tickFormat: narrow ? (name) => name.split(" (")[0].slice(0, 20) : undefined },
-    color: { scheme: "PuOr", domain: [-1, 1], legend: true, label: heading("spearman"), clamp: true },
+    y: { label: null, domain: names.keys(), tickFormat: narrow ? (name) => names.get(name) : undefined },
+    color: { scheme: "PuOr", domain: [-1, 1], legend: true, marginLeft: 16, label: heading("spearman"), clamp: true },
     marks: [
       Plot.cell(lines, { x: "position", y: "name", fill: "spearman", inset: 0.5, tip: true, title: (line) => `${line.name}\nposition ${line.position}\n${number(line.spearman)} ${interval(line, "spearman")}` }),
       ...(roomy ? [Plot.text(lines, { x: "position", y: "name", text: (line) => number(line.spearman, 2), fill: (line) => (Math.abs(line.spearman) > 0.6 ? "white" : "black") })] : []),
     ],
-  }, null, table);
+  }, [], lines, ["skill", "level", "n_prompts", "position", "spearman", "recovered_gain"]);
 }
 
 function drawSeparation() {
@@ -101,8 +97,6 @@ function drawSeparation() {
   const lines = all.filter((row) => row.position === choice.position);
   if (!lines.length) return absent("separation", `No corrupted captions were scored at position ${choice.position}.`);
   const models = data.models.filter((model) => lines.some((line) => line.model === model));
-  const table = figureTable(["kind", "model", "pairs", heading("auroc"), "95 % interval", heading("pairwise_accuracy")],
-    lines.map((line) => [line.kind, line.model, String(line.n_pairs), number(line.auroc), interval(line, "auroc"), number(line.pairwise_accuracy)]));
   return show("separation", `AUROC of true against corrupted captions by kind at position ${choice.position}`, {
     height: 80 + 22 * lines.length, marginLeft: 110, marginRight: 20, x: { label: `${heading("auroc")} of true against corrupted caption` },
     y: { label: null, axis: null }, fy: { label: null },
@@ -118,7 +112,7 @@ function drawSeparation() {
       }),
       Plot.axisFy({ anchor: "left", label: null, frameAnchor: "left", dx: -100, textAnchor: "start" }),
     ],
-  }, swatches("separation", models), table);
+  }, models, lines, ["kind", "model", "n_pairs", "auroc", "pairwise_accuracy"]);
 }
 
 byId("measure").append(...data.measures.filter((name) => rows("rows").some((row) => row[name] !== null)).map((name) => option(name, heading(name))));
@@ -133,5 +127,6 @@ let width = document.body.clientWidth;
 addEventListener("resize", () => {
   if (document.body.clientWidth === width) return;
   width = document.body.clientWidth;
+  document.querySelectorAll("table").forEach(fit);
   drawPlots();
 });

@@ -7,7 +7,7 @@ const best = (values) => finite(values).reduce((top, item) => (top === null || i
 const rank = (values, index) => 1 + finite(values).filter(([value]) => value > values[index]).length;
 
 function tile(image, [width, height], column, row, label) {
-  const canvas = element("canvas", { width, height, role: "img", "aria-label": label });
+  const canvas = element("canvas", { width, height, role: "img", "aria-label": label, class: width < 96 ? "blocks" : "" });
   canvas.getContext("2d").drawImage(image, column * width, row * height, width, height, 0, 0, width, height);
   return canvas;
 }
@@ -18,28 +18,70 @@ function scoreTable(prompt, index) {
     ...Object.entries(prompt.references).map(([label, values]) => [`reference ${label} (final image)`, values]),
   ];
   const truth = prompt.references[choice.reference];
-  const head = element("tr", {}, element("th", { scope: "col" }, "scorer"),
-    ...prompt.present.map((_, candidate) => element("th", { scope: "col" }, `candidate ${candidate}`)),
-    element("th", { scope: "col" }, "picks"), element("th", { scope: "col" }, `${choice.reference} of the pick`));
-  const body = judges.map(([name, values]) => {
+  const heads = ["scorer", ...prompt.present.map((_, candidate) => `candidate ${candidate}`), "picks", `${choice.reference} of the pick`].map(columnHead);
+  const score = (values, candidate, pick) => {
+    const value = values?.[candidate] ?? null;
+    const text = `${candidate === pick ? "★ " : ""}${number(value, 4)}`;
+    return {
+      attributes: candidate === pick ? { class: "pick" } : {},
+      content: value === null ? text : [text, element("small", {}, `rank ${rank(values, candidate)}`)],
+    };
+  };
+  const lines = judges.map(([name, values]) => {
     const pick = best(values);
-    return element("tr", {}, element("th", { scope: "row" }, name),
-      ...prompt.present.map((_, candidate) => {
-        const value = values?.[candidate] ?? null;
-        const cell = element("td", candidate === pick ? { class: "pick" } : {}, candidate === pick ? "★ " : "", number(value, 4));
-        if (value !== null) cell.append(element("small", {}, `rank ${rank(values, candidate)}`));
-        return cell;
-      }),
-      element("td", {}, pick === null ? "–" : `candidate ${pick}`),
-      element("td", {}, pick === null || !truth ? "–" : number(truth[pick])));
+    return { cells: [name, ...prompt.present.map((_, candidate) => score(values, candidate, pick)),
+      pick === null ? NONE : `candidate ${pick}`, pick === null || !truth ? NONE : number(truth[pick])] };
   });
-  return [element("caption", {}, "Score and rank of each candidate; ★: the pick"), element("thead", {}, head), element("tbody", {}, ...body)];
+  return tableOf("Score and rank of each candidate; ★: the pick", heads, lines);
+}
+
+const current = () => {
+  const index = Number(byId("slider").value);
+  return { prompt: shown.prompts[Number(byId("prompt").value)], index, place: shown.positions[index] };
+};
+
+function pictures(candidate) {
+  const { prompt, index, place } = current();
+  return [
+    ...(prompt.previews ? [tile(picture.previews, prompt.preview_size, index, candidate, `Preview of candidate ${candidate} at position ${place}`)] : []),
+    tile(picture.images, prompt.image_size, 0, candidate, `Final image of candidate ${candidate}`),
+  ];
+}
+
+// One candidate's pictures as large as the window.
+let zoomed = 0;
+
+function drawZoom() {
+  const { prompt, index, place } = current();
+  const there = prompt.present.flatMap((present, candidate) => (present ? [candidate] : []));
+  byId("zoom-title").textContent = `Candidate ${zoomed}, position ${place} of ${data.steps}`;
+  byId("zoom-pictures").replaceChildren(...pictures(zoomed));
+  byId("zoom-previous").disabled = zoomed === there[0];
+  byId("zoom-next").disabled = zoomed === there.at(-1);
+  byId("zoom-earlier").disabled = index === 0;
+  byId("zoom-later").disabled = index === shown.positions.length - 1;
+}
+
+function zoom(candidate) {
+  zoomed = candidate;
+  drawZoom();
+  if (!byId("zoom").open) byId("zoom").showModal();
+}
+
+function neighbour(step) {
+  const { present } = current().prompt;
+  let candidate = zoomed + step;
+  while (present[candidate] === false) candidate += step;
+  return candidate in present ? candidate : zoomed;
+}
+
+function move(step) {
+  byId("slider").value = Number(byId("slider").value) + step;
+  drawCandidates();
 }
 
 function drawCandidates() {
-  const prompt = shown.prompts[Number(byId("prompt").value)];
-  const index = Number(byId("slider").value);
-  const place = shown.positions[index];
+  const { prompt, index, place } = current();
   const progress = `${place} of ${data.steps}`;
   byId("slider").setAttribute("aria-valuetext", `position ${progress}`);
   byId("slider-value").textContent = progress;
@@ -51,13 +93,14 @@ function drawCandidates() {
     const by = picks.filter(([, pick]) => pick === candidate).map(([model]) => model);
     const caption = element("figcaption", {}, element("strong", {}, `Candidate ${candidate}`),
       !present ? " failed" : `${by.length ? ` ★ ${by.join(", ")}` : ""}${candidate === truth ? ` ◎ ${choice.reference}` : ""}`);
-    const pictures = !present ? [] : [
-      ...(prompt.previews ? [tile(picture.previews, prompt.preview_size, index, candidate, `Preview of candidate ${candidate} at position ${place}`)] : []),
-      tile(picture.images, prompt.image_size, 0, candidate, `Final image of candidate ${candidate}`),
-    ];
-    return element("figure", by.length ? { class: "picked" } : {}, ...pictures, caption);
+    if (!present) return element("figure", {}, caption);
+    const button = element("button", { type: "button", class: "tile", "aria-label": `Enlarge candidate ${candidate}` }, ...pictures(candidate));
+    button.addEventListener("click", () => zoom(candidate));
+    return element("figure", by.length ? { class: "picked" } : {}, button, caption);
   }));
   byId("scores").replaceChildren(...scoreTable(prompt, index));
+  fit(byId("scores"));
+  if (byId("zoom").open) drawZoom();
 }
 
 async function drawPrompt() {
@@ -80,12 +123,23 @@ async function drawPrompt() {
 if (shown?.prompts.length) {
   byId("viewer").hidden = false;
   byId("viewer-about").textContent = `${shown.prompts.length} of ${shown.of} prompts, evenly spread over the bench. Left: the latent at the position by a linear map to colours; ` +
-    "right: the finished image. ★: picked by a scorer; ◎: the reference's own pick. Arrow keys move the slider.";
+    "right: the finished image. ★: picked by a scorer; ◎: the reference's own pick. A click enlarges pictures; arrow keys move the slider.";
   byId("prompt").append(...shown.prompts.map((prompt, index) => option(index, `${prompt.id}: ${prompt.text.slice(0, 90)}`)));
   byId("slider").max = shown.positions.length - 1;
-  byId("slider").value = Math.max(0, shown.positions.findLastIndex((place) => place <= data.steps / 2));
+  byId("slider").value = Math.max(0, shown.positions.findLastIndex((place) => place <= choice.position));
   byId("prompt").addEventListener("change", drawPrompt);
   byId("slider").addEventListener("input", drawCandidates);
+  byId("zoom-previous").addEventListener("click", () => zoom(neighbour(-1)));
+  byId("zoom-next").addEventListener("click", () => zoom(neighbour(1)));
+  byId("zoom-earlier").addEventListener("click", () => move(-1));
+  byId("zoom-later").addEventListener("click", () => move(1));
+  const keys = { ArrowUp: "previous", ArrowDown: "next", ArrowLeft: "earlier", ArrowRight: "later" };
+  byId("zoom").addEventListener("keydown", (event) => {
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    byId(`zoom-${keys[event.key]}`).click(); // does nothing where the button is disabled
+  });
+  byId("zoom-close").addEventListener("click", () => byId("zoom").close());
   for (const [id, step] of [["previous", -1], ["next", 1]]) {
     byId(id).addEventListener("click", () => { byId("prompt").value = Number(byId("prompt").value) + step; drawPrompt(); });
   }

@@ -1,13 +1,15 @@
-"""The page in a real Chromium, opened from disk: by keyboard, at two widths, with hostile prompts, errors counted."""
+"""The page in a real Chromium, opened from disk: by keyboard, at three widths, with hostile prompts, errors counted."""
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from selenium import webdriver
@@ -20,7 +22,7 @@ from nbench.benchmarks.metrics.catalogue import ROW_FIGURES
 from nbench.benchmarks.report.inputs import gather
 from nbench.benchmarks.report.page import make_page, write_page
 from nbench.benchmarks.results.leaderboard import leaderboard
-from nbench.benchmarks.results.result_file import read_result
+from nbench.benchmarks.results.result_file import read_result, write_result
 from nbench.shards.reader import Bench
 
 from ...small_bench import CANDIDATES, FAILED, STEPS
@@ -35,6 +37,14 @@ addEventListener("securitypolicyviolation", (event) => arguments[0](event.violat
 const script = document.createElement("script");
 script.textContent = "window.hacked = 5";
 document.body.append(script);
+"""
+
+
+LOADED = """
+const image = new Image();
+image.onload = () => arguments[1]([image.naturalWidth, image.naturalHeight]);
+image.onerror = () => arguments[1]("not an image");
+image.src = "data:image/svg+xml," + encodeURIComponent(arguments[0]);
 """
 
 
@@ -100,19 +110,33 @@ def test_nothing_comes_from_outside_and_nothing_may(opened: webdriver.Chrome) ->
     assert [entry["level"] for entry in opened.get_log("browser")] == ["SEVERE"]  # the refusal, and read now
 
 
-def test_the_leaderboard_sorts_by_keyboard(opened: webdriver.Chrome) -> None:
-    def column(index: int) -> list[str]:
-        return [text.split("\n")[0] for text in texts(opened, f"#leaderboard tbody td:nth-child({index})")]
+def column(chromium: webdriver.Chrome, label: str) -> list[str]:
+    cells = texts(chromium, f'#leaderboard tbody td[data-label="{label}"]')
+    return [text.split("\n")[0] for text in cells]
 
+
+def test_the_leaderboard_begins_with_the_gain(opened: webdriver.Chrome, results: Path) -> None:
+    headings = texts(opened, "#leaderboard thead button")
+    assert headings == ["model", "recovered gain", "Spearman", "Best-of-N", "retention", "steps"]
+    assert find(opened, "#leaderboard th[aria-sort=descending]").text.startswith("recovered gain")
+    gains = column(opened, "recovered gain")
+    assert gains == sorted(gains, key=float, reverse=True)
+    find(opened, "#all-figures").send_keys(Keys.SPACE)
+    figures = {figure.heading for figure in ROW_FIGURES.values()}
+    assert {"scored", "Kendall", "top-1"} <= set(texts(opened, "#leaderboard thead button")) & figures
+
+
+def test_the_leaderboard_sorts_by_keyboard(opened: webdriver.Chrome) -> None:
     heading = find(opened, "#leaderboard button[data-column=spearman]")
+    heading.send_keys(Keys.ENTER)
     assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "descending"
-    scores = [value for value in column(2) if value != UNKNOWN]
+    scores = [value for value in column(opened, "Spearman") if value != UNKNOWN]
     assert scores == sorted(scores, key=float, reverse=True)
     assert len(scores) == 2
-    heading.send_keys(Keys.ENTER)
+    find(opened, "#leaderboard button[data-column=spearman]").send_keys(Keys.ENTER)
     assert find(opened, "#leaderboard th[aria-sort]").get_attribute("aria-sort") == "ascending"
-    assert [value for value in column(2) if value != UNKNOWN] == scores[::-1]
-    assert column(2)[-3:] == [UNKNOWN] * 3  # yardsticks have none, which comes last either way
+    assert [value for value in column(opened, "Spearman") if value != UNKNOWN] == scores[::-1]
+    assert column(opened, "Spearman")[-3:] == [UNKNOWN] * 3  # yardsticks have none, which comes last either way
     assert opened.switch_to.active_element.get_attribute("data-column") == "spearman"
     find(opened, "#leaderboard button[data-column=model]").send_keys(Keys.SPACE)
     assert find(opened, "#leaderboard th[aria-sort]").text.startswith("model")
@@ -124,21 +148,30 @@ def test_the_leaderboard_has_the_results_figures_at_any_position(opened: webdriv
         assert texts(opened, "#leaderboard caption") == [f"Position {position} against clip"]
         for row in read_result(results / "random.json").rows:
             if row.position == position:
-                line = next(
-                    line
-                    for line in opened.find_elements(By.CSS_SELECTOR, "#leaderboard tbody tr")
-                    if line.text.startswith("random") and "pick" not in line.text
-                )
-                assert line.find_element(By.CSS_SELECTOR, "td").text.split("\n")[0] == f"{row.spearman:.3f}"
+                models = texts(opened, "#leaderboard tbody th")
+                assert column(opened, "Spearman")[models.index("random")] == f"{row.spearman:.3f}"
+
+
+def test_it_names_models_that_lack_positions(opened: webdriver.Chrome, results: Path, tmp_path: Path) -> None:
+    assert not find(opened, "#lacking").is_displayed()
+    shutil.copytree(results, tmp_path / "some")
+    path = tmp_path / "some" / "random.json"
+    result = read_result(path)
+    write_result(path, result.model_copy(update={"rows": tuple(row for row in result.rows if row.position)}))
+    opened.get(write_page(tmp_path / "page", make_page(gather([tmp_path / "some"]), None, 0)).as_uri())
+    assert find(opened, "#lacking").text == f"Scored at some positions only: random at 5, {STEPS}."
+    Select(find(opened, "#position")).select_by_value("0")
+    assert texts(opened, "#leaderboard caption") == ["Position 0 against clip; not scored there: random"]
 
 
 def test_the_leaderboard_has_the_yardsticks_of_nbench_leaderboard(opened: webdriver.Chrome, results: Path) -> None:
-    headings = texts(opened, "#leaderboard thead button")
+    find(opened, "#all-figures").click()
     lines = {line.model[1:-1]: line.figures for line in leaderboard(results).lines if line.yardstick}
     assert set(lines) == {"random pick", "final-image selection by clip", "oracle"}
     for row in opened.find_elements(By.CSS_SELECTOR, "#leaderboard tr.yardstick"):
-        name, *cells = (cell.text.split("\n")[0] for cell in row.find_elements(By.CSS_SELECTOR, "th, td"))
-        shown = dict(zip(headings[1:], cells, strict=True))
+        cells = row.find_elements(By.CSS_SELECTOR, "td:not(.none)")
+        shown = {cell.get_attribute("data-label"): cell.text.split("\n")[0] for cell in cells}
+        name = row.find_element(By.CSS_SELECTOR, "th").text
         for metric, value in lines.pop(name).items():
             assert shown[ROW_FIGURES[metric].heading] == (f"{value:.0f}" if metric == "cost_steps" else f"{value:z.3f}")
     assert lines == {}
@@ -204,6 +237,84 @@ def test_a_models_curves_are_hidden_and_shown_by_keyboard(opened: webdriver.Chro
     assert not find(opened, "#agreement-1").is_selected()
     find(opened, "#gain-1").send_keys(Keys.SPACE)
     assert opened.execute_script(count) == before
+
+
+@pytest.fixture
+def saved(opened: webdriver.Chrome, tmp_path: Path) -> Callable[[str, str], Path]:
+    """Presses a button below a plot, and waits for the file it saves."""
+    opened.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+
+    def press(plot: str, kind: str) -> Path:
+        buttons = opened.find_elements(By.CSS_SELECTOR, f"#{plot} .downloads button")
+        next(button for button in buttons if button.text == kind).send_keys(Keys.ENTER)
+        file = tmp_path / f"small-{plot}.{kind.lower()}"
+        WebDriverWait(opened, 20).until(lambda _: file.exists())
+        return file
+
+    return press
+
+
+def test_a_plot_is_saved_as_csv_with_its_figures(saved: Callable[[str, str], Path], results: Path) -> None:
+    with saved("gain", "CSV").open(newline="", encoding="utf-8") as file:
+        lines = {(line["model"], int(line["position"])): line for line in csv.DictReader(file)}
+    expected = [row for name in ("brightness", "random") for row in read_result(results / f"{name}.json").rows]
+    assert len(lines) == len(expected) == 6
+    for row in expected:
+        line = lines[row.model, row.position]
+        assert int(line["cost_steps"]) == row.cost_steps
+        assert float(line["recovered_gain"]) == pytest.approx(row.recovered_gain, rel=1e-4)
+        assert row.recovered_gain_ci is not None
+        ends = (float(line["recovered_gain_low"]), float(line["recovered_gain_high"]))
+        assert ends == pytest.approx(row.recovered_gain_ci, rel=1e-4)
+
+
+def test_a_plot_is_saved_as_svg_with_its_legend(
+    opened: webdriver.Chrome, saved: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    Select(find(opened, "#skill-model")).select_by_value(MODEL)
+    for name, label in (("agreement", "Spearman"), ("skills", "counting (basic, 9)"), ("separation", "order")):
+        file = saved(name, "SVG")
+        root = ElementTree.parse(file).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        shown = {"".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")}
+        assert any(label in text for text in shown)
+        assert name == "skills" or MODEL in shown
+    sizes = opened.execute_async_script(LOADED, file.read_text("utf-8"))  # as an image, which needs no other file
+    assert sizes == [float(root.attrib["width"]), float(root.attrib["height"])]
+
+
+def test_pictures_open_large_by_keyboard(opened: webdriver.Chrome) -> None:
+    find(opened, "#candidates .tile").send_keys(Keys.ENTER)
+    assert find(opened, "#zoom-title").text == f"Candidate 0, position 5 of {STEPS}"
+    large = find(opened, "#zoom-pictures canvas").size["width"]
+    assert large > 2 * find(opened, "#candidates canvas").size["width"]
+    opened.switch_to.active_element.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    assert find(opened, "#zoom-title").text == f"Candidate 1, position {STEPS} of {STEPS}"
+    assert find(opened, "#slider").get_attribute("aria-valuetext") == f"position {STEPS} of {STEPS}"
+    opened.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not find(opened, "#zoom").is_displayed()
+
+
+SKILLS = "return [...document.querySelectorAll('#skills svg[role=img] text')].map((text) => text.textContent)"
+CUT = """
+const inside = (node) => node.getBoundingClientRect().right <= innerWidth + 1;
+return [...document.querySelectorAll('th, td, svg[role=img], button, canvas')].filter((node) => !inside(node)).length;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_no_column_is_cut_and_counts_stay(opened: webdriver.Chrome, page: str, width: int) -> None:
+    resize(opened, width)
+    opened.get(page)
+    awaited(opened, "return document.querySelector('#candidates canvas')")
+    Select(find(opened, "#skill-model")).select_by_value(MODEL)
+    find(opened, "#all-figures").send_keys(Keys.SPACE)
+    for name in ("gain", "skills"):
+        find(opened, f"#{name} summary").send_keys(Keys.ENTER)
+        awaited(opened, "return document.querySelector(arguments[0])", f"#{name} tbody tr")
+    assert opened.execute_script(CUT) == 0
+    assert "scored" in {node.get_attribute("data-label") for node in opened.find_elements(By.CSS_SELECTOR, "td")}
+    assert ("counting (9)" if width == 390 else "counting (basic, 9)") in opened.execute_script(SKILLS)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])

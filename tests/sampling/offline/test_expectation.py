@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nbench.sampling.offline.config import Costs
 from nbench.sampling.offline.expectation import expected_best, expected_selection, is_exact
-from nbench.sampling.offline.replay import policy_picks
+from nbench.sampling.offline.replay import policy_outcomes
 from nbench.sampling.policy import parse_policy
 
 from ..conftest import recorded, slow_pick
@@ -19,7 +20,9 @@ POSITIONS = (0, 4, 7, 10)
 def test_picks_equal_enumeration(policy: str, n: int, ties: bool) -> None:
     record = recorded(12, 5, POSITIONS, 10, ties)
     expected = [slow_pick(record, parse_policy(policy), n, prompt) for prompt in range(12)]
-    np.testing.assert_allclose(policy_picks(record, parse_policy(policy), n), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        policy_outcomes(record, parse_policy(policy), n, Costs()).picked, expected, rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -30,7 +33,7 @@ def test_candidates_that_cannot_be_used_are_never_drawn(ties: bool) -> None:
     record.reference[2, :3] = np.nan
     record = record.whole()
     policy = parse_policy("4:2,7:1")
-    picks = policy_picks(record, policy, 4)
+    picks = policy_outcomes(record, policy, 4, Costs()).picked
     expected = [slow_pick(record, policy, 4, prompt) for prompt in (0, 1, 3)]
     np.testing.assert_allclose(picks[[0, 1, 3]], expected, rtol=0, atol=1e-12)
     assert np.isnan(picks[2])  # three are left of four
@@ -60,7 +63,7 @@ def test_where_subsets_are_too_many_draws_come_near_the_closed_form() -> None:
 
 def test_all_of_many_candidates_are_one_exact_run() -> None:
     record = recorded(5, 30, (4, 7), 10, ties=False)
-    picks = policy_picks(record, parse_policy("4:10,7:1"), 30)
+    picks = policy_outcomes(record, parse_policy("4:10,7:1"), 30, Costs()).picked
     for prompt in range(5):
         kept = np.argsort(-record.scores[4][prompt])[:10]
         assert picks[prompt] == record.reference[prompt][kept[record.scores[7][prompt][kept].argmax()]]
@@ -68,5 +71,5 @@ def test_all_of_many_candidates_are_one_exact_run() -> None:
 
 def test_a_large_number_is_drawn_alike_each_time() -> None:
     record = replace(recorded(20, 25, (4, 7), 10, ties=True))
-    first, again = (policy_picks(record, parse_policy("4:6,7:1"), 12) for _ in range(2))
+    first, again = (policy_outcomes(record, parse_policy("4:6,7:1"), 12, Costs()).picked for _ in range(2))
     np.testing.assert_array_equal(first, again)

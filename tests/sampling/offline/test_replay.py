@@ -16,7 +16,7 @@ from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.offline.config import Costs
 from nbench.sampling.offline.recorded_scores import Recorded, from_bench, from_tables
-from nbench.sampling.offline.replay import Replay, ReplayRow, replay, replay_budget, selections
+from nbench.sampling.offline.replay import Replay, ReplayRow, foretold, replay, replay_budget
 from nbench.sampling.policy import parse_policy
 from nbench.shards.scores import write_scores
 
@@ -60,14 +60,14 @@ def test_selections_are_what_is_judged_and_equals_go_to_the_one_drawn_first() ->
     record = recorded(30, 5, POSITIONS, STEPS, ties=False)
     for text in ("5:1", "2:3,8:1", "2:4,5:2,10:1"):
         policy = parse_policy(text)
-        chosen = selections(record.scores, policy, 5, STEPS)
+        chosen = foretold(record.scores, policy, 5, STEPS)[0]
         judged = replay(record, policy, 5).rows[0].selected.value
         assert judged == pytest.approx(record.reference[np.arange(30), chosen].mean(), abs=1e-12)
-    few = selections(record.scores, parse_policy("3,2:2"), 5, STEPS)  # of the first three, two reach T
+    few = foretold(record.scores, parse_policy("3,2:2"), 5, STEPS)[0]  # of the first three, two reach T
     for prompt, selected in enumerate(few):
         second = np.argsort(-record.scores[2][prompt, :3])[:2]
         assert selected == second[record.scores[STEPS][prompt, second].argmax()]
-    assert selections({5: np.array([[1.0, 2.0, 2.0]])}, parse_policy("5:1"), 3, STEPS) == [1]
+    assert foretold({5: np.array([[1.0, 2.0, 2.0]])}, parse_policy("5:1"), 3, STEPS)[0] == [1]
 
 
 def test_random_scores_gain_nothing_and_the_reference_gains_all() -> None:

@@ -17,7 +17,7 @@ from nbench.errors import NbenchError
 from nbench.sampling.offline import search as module
 from nbench.sampling.offline.config import Costs, TuneConfig
 from nbench.sampling.offline.recorded_scores import Recorded
-from nbench.sampling.offline.replay import policy_picks, replay
+from nbench.sampling.offline.replay import policy_outcomes, replay
 from nbench.sampling.offline.tune import tune
 from nbench.sampling.policy import Policy, Stage, read_policy
 
@@ -76,7 +76,7 @@ def test_held_out_figures_are_of_policies_chosen_on_the_other_folds() -> None:
     [tuned] = tune(record, TuneConfig(4, 0.5, 2, 4))
     folds = np.random.default_rng(0).permutation(40) % 4
     affordable = [policy for policy in grid(4, 2) if policy.rows(4, STEPS) <= 20]
-    picks = {policy: policy_picks(record, policy, 4) for policy in affordable}
+    picks = {policy: policy_outcomes(record, policy, 4, Costs()).picked for policy in affordable}
     held: Array = np.empty(40)
     for fold in range(4):
         best = max(affordable, key=lambda policy: picks[policy][folds != fold].sum())

@@ -64,6 +64,29 @@ def test_columns_and_positions_are_all_told(info: DatasetInfo) -> None:
     assert "2512.08505" in card.rpartition("## Citation")[2]
 
 
+def test_every_signal_is_described_as_what_it_is(info: DatasetInfo) -> None:
+    signals = ("latent", "x0", "cfg_gap", "activations:mid.attn:6", "image")
+    card = dataset_card(replace(info, signals=signals, latent_dtype="int8"), "ann/bench")
+    described = {row.split("|")[1].strip(): row.split("|")[2:4] for row in card.splitlines() if row.startswith("| `")}
+    for columns, kind, content in (
+        ("`latent_00` .. `latent_50`", "int8", "raw latent"),
+        ("`scale_00` .. `scale_50`", "float32", "int8 scales of the raw latent"),
+        ("`x0_00` .. `x0_30`", "int8", "estimate of the finished latent"),
+        ("`x0_scale_00` .. `x0_scale_30`", "float32", "int8 scales of the estimate"),
+        ("`act_mid_attn_00` .. `act_mid_attn_30`", "float16", "pooled activations of `mid.attn`"),
+        ("`cfg_gap`", "float32", "norm of conditional minus unconditional"),
+    ):
+        assert described[columns][0].endswith(f" x {kind} ")
+        assert content in described[columns][1]
+    assert "scale" not in described["`cfg_gap`"][1]
+    # 12 rows: five latents and four x0 of 256 int8, four activations of 6 float16, 50 float32
+    assert "latent 15,360 bytes, x0 12,288 bytes, activations:mid.attn:6 576 bytes, cfg_gap 2,400 bytes" in card
+    tars = dataset_card(replace(info, signals=signals, latent_dtype="int8", format="webdataset"), "ann/bench")
+    assert "| `x0_00.npy` .. `x0_30.npy` | estimate" in tars
+    assert "| `cfg_gap.npy` | per step" in tars
+    assert "status, int8 scales |" in tars
+
+
 def test_datasets_loads_the_folder_with_its_card(bench_folder: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
 
