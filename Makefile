@@ -53,8 +53,9 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-docs: $(READY) ## write the tables of docs/metrics.md from the declarations of the metrics
+docs: $(READY) ## write the tables of docs/metrics.md, and build the docs as a site: build/docs/index.html
 	$(BIN)/python -m nbench.benchmarks.metrics.docs_tables docs/metrics.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 build-ncc: $(READY) ## build Noisy-Conceptual-Captions: captions, corruptions, latents (PIPELINE, PROMPTS, OUT, LIMIT, ...)
 	$(BIN)/nbench build ncc $(call flags,$(BUILD))

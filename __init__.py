@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import compare, evaluate, leaderboard, publish, replay, tune
-    from .benchmarks.scoring.references import build
+    from .benchmarks.build import build
     from .builders.config import BuildConfig
     from .errors import NbenchError
     from .sampling import AlignmentMonitor, BestOfN, Engine
@@ -21,7 +21,7 @@ _MODULES = {
     "BuildConfig": "builders.config",
     "Engine": "sampling",
     "NbenchError": "errors",
-    "build": "benchmarks.scoring.references",
+    "build": "benchmarks.build",
     "compare": "api",
     "evaluate": "api",
     "leaderboard": "api",

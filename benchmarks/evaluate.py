@@ -13,7 +13,7 @@ from ..errors import NbenchError
 from ..jobs.engine import Here
 from ..jobs.mirror import mirrored
 from ..jobs.options import EngineOptions
-from ..jobs.places import store_at
+from ..jobs.places import beneath, store_at
 from ..options import Place
 from ..scorers.placement import Placement
 from ..scorers.protocols import Scorer
@@ -23,6 +23,7 @@ from ..shards.dataset import INFO_FILE, read_info
 from ..shards.reader import Bench, open_bench
 from ..shards.references import how_to_add
 from ..shards.scores import PROMPT, scores_metadata
+from .build import build
 from .evaluate_config import EvaluateConfig
 from .metrics import Array
 from .metrics.caption_figures import separation_rows
@@ -34,9 +35,8 @@ from .results.result_file import EvaluationReport, EvaluationResult, result_path
 from .score_tables.bench import bench_layout, final_references
 from .score_tables.layout import by_caption
 from .score_tables.table import ScoreTable
-from .scoring.references import build
 from .scoring.scorer_cost import scorer_cost, time_steps
-from .scoring.store import Scored, Store
+from .scoring.store import Scored, Store, parts_beside
 
 
 def evaluate(
@@ -59,38 +59,32 @@ def evaluate(
     started, who = datetime.now(UTC), workers or EngineOptions()
     bench = _opened(config, progress)
     with mirrored(config.out, bench.name) as out:
-        report = _evaluated(replace(config, out=out), bench, started, progress, objects, who)
+        report = _evaluated(replace(config, out=out), bench, started, progress, objects, who, config.out)
     names = (path.relative_to(out).as_posix() for path in report.files)
-    return replace(report, files=tuple(_beneath(config.out, name) for name in names))
+    return replace(report, files=tuple(beneath(config.out, name) for name in names))
 
 
 def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool = False) -> int:
     """Score the shards of this process's share, and measure nothing; how many shards are left to others.
 
     Raises:
-        NbenchError: as `evaluate`; existing scores are to be discarded; or `out` is not a folder.
+        NbenchError: as `evaluate`; existing scores are to be discarded; or `out` cannot be shared.
     """
     if config.fresh:
         raise NbenchError("--fresh would discard the scores of other processes: remove them first, or leave it out")
-    if "://" in str(config.out):
-        raise NbenchError(f"processes cannot share scores at {config.out}: give a folder that all of them see as --out")
     bench = _opened(config, progress)
     positions = sorted({*bench.select(config.latents), bench.info.steps})
-    stores = _checked(config, bench, positions, (), workers)
-    return sum(store.score_share(positions, progress) for store in stores.values())
+    with mirrored(config.out, bench.name) as out:
+        stores = _checked(replace(config, out=out), bench, positions, (), workers, config.out)
+        return sum(store.score_share(positions, progress) for store in stores.values())
 
 
 def _opened(config: EvaluateConfig, progress: bool) -> Bench:
     bench = open_bench(config.bench or _default_bench(progress))
     if store_at(config.out).read(f"{bench.name}/{INFO_FILE}") is not None:
-        folder = _beneath(config.out, bench.name)
+        folder = beneath(config.out, bench.name)
         raise NbenchError(f"{folder} is a data set, into which results would be written: choose another --out")
     return bench
-
-
-def _beneath(place: Place, name: str) -> Place:
-    text = str(place)
-    return f"{text.rstrip('/')}/{name}" if "://" in text else Path(text) / name
 
 
 def _evaluated(
@@ -100,8 +94,9 @@ def _evaluated(
     progress: bool,
     objects: Sequence[Scorer],
     workers: EngineOptions,
+    place: Place,
 ) -> EvaluationReport:
-    """`evaluate` with `config.out` on this machine."""
+    """`evaluate` with `config.out` on this machine, a mirror of `place` if that is a URL."""
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     references = _read_references(bench)
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
@@ -109,7 +104,7 @@ def _evaluated(
         say(note, error=True)
     placement = config.placement or Placement.best()
     config = replace(config, yardstick=by, placement=placement)
-    stores = _checked(config, bench, positions, objects, workers)
+    stores = _checked(config, bench, positions, objects, workers, place)
     step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
     scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
     scorers = {model: store.scorer for model, store in stores.items()}
@@ -124,26 +119,22 @@ def _checked(
     positions: Sequence[int],
     objects: Sequence[Scorer],
     workers: EngineOptions,
+    place: Place,
 ) -> dict[str, Store]:
     """A store per model; what cannot be scored is refused before anything is."""
     placement, how = config.placement or Placement.best(), replace(workers.run(), retry_failed=True)
     if objects and not isinstance(how.engine, Here):
         raise NbenchError("scorer objects stay in this process: name models, or leave workers and devices out")
     scorers, models = _load(config.models, objects, bench, placement)
-    stores = {
-        name: Store(
-            result_path(Path(config.out), bench.name, name, ".parquet"),
-            bench,
-            scorer,
-            replace(config.options, placement=placement),
-            config.retrieval,
-            None if (model := models[name]) is None else source_digest(model),
-            model,
-            how,
-            workers.engine == "ray",
-        )
-        for name, scorer in scorers.items()
-    }
+    stores = {}
+    for name, scorer in scorers.items():
+        model, path = models[name], result_path(Path(config.out), bench.name, name, ".parquet")
+        parts_at = beneath(place, parts_beside(path).relative_to(config.out).as_posix())
+        source = None if model is None else source_digest(model)
+        options = replace(config.options, placement=placement)
+        stores[name] = Store(path, bench, scorer, options, config.retrieval, source, model, how, parts_at)
+        if how.share is not None or not isinstance(how.engine, Here):
+            store_at(parts_at).probe()
     for model in sorted(stores):
         if not config.fresh:
             stores[model].check_owner()

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..console import say
 from ..jobs.engine import Here
-from ..jobs.job import Context
-from ..jobs.run import Run, check_alone, clear, complete
+from ..jobs.processes import aside
+from ..jobs.run import Run
 from ..options import Place
-from ..progress import BuildProgress
+from ..pipelines.find import resolve_pipeline
 from ..shards.dataset import DatasetFolder
-from ..shards.fingerprint import fingerprint
-from ..shards.formats import shard_writer
+from ..shards.dataset_job import make_dataset, take_out, take_up
 from ..shards.reader import open_bench
 from ..shards.rows import count_failed
-from .candidates import Plan
 from .config import BuildConfig
 from .corruption.world import corrupt_prompts
 from .extension import taken_up
 from .process import process_of
-from .shard_job import LastStep, ShardJob, merge, repair
+from .shard_job import LastStep, ShardJob
 
 if TYPE_CHECKING:
     from .process import Process
+
+_AGAIN = "the same command with --retry-failed"
+_STATUS_ROWS = 65536
 
 
 @dataclass(frozen=True)
@@ -67,56 +68,39 @@ def build(
         chosen = replace(chosen, prompts=corrupt_prompts(chosen.prompts))
     for note in chosen.notes if progress else ():
         say(note, error=True)
-    plan = process.plan(chosen)
+    # checking a pipeline imports diffusers and torch, which a driver of other workers does not need
+    plan = process.plan(chosen, resolve_pipeline if isinstance(how.engine, Here) else partial(aside, resolve_pipeline))
     folder = DatasetFolder(config.folder)
     store = folder.store
     folder.check_writable()
-    if how.share is not None or not isinstance(how.engine, Here):
-        store.probe()
-    if folder.started:
-        if config.fresh:
-            check_alone(store, how.lease)
-            folder.clear()
-            clear(store)
-        else:
-            plan = taken_up(plan, chosen, folder)
-            folder.check(fingerprint(plan.spec), plan.spec)
-            repair(store)
+    if folder.started and not config.fresh:
+        plan = taken_up(plan, chosen, folder)
+    take_up(folder, plan.spec, config.fresh, how)
     if config.kind == "ncc" and (n_bare := sum(prompt.corruptions is None for prompt in chosen.prompts)) and progress:
         n_captions = len(chosen.prompts)
         note = f"{n_bare} of {n_captions} captions have no corruptions: neither given nor by the grammar"
         say(note, error=True)
     job = ShardJob(plan, process, store, last, progress)
-    summary, records = complete(job, how)
-    summary.check(job)
+    summary = make_dataset(job, how, _AGAIN)
     if summary.left or how.share is not None:
         return BuildReport(config.folder, job.info.rows, summary.rows, 0, time.monotonic() - began, summary.left)
-    merge(store, records)
     folder, built = DatasetFolder(config.folder), summary.rows
     if config.retry_failed:
-        with folder:
-            built += _retry_failed(plan, folder, progress, process)
+        built += _retry_failed(job, folder, how)
     process.finish(plan, folder)
     if last is not None:
-        last.run(folder)
+        last.run(folder, how)
     bench = open_bench(config.folder)
     return BuildReport(config.folder, bench.info.rows, built, bench.n_failed, time.monotonic() - began)
 
 
-def _retry_failed(plan: Plan, folder: DatasetFolder, shown: bool, process: Process) -> int:
+def _retry_failed(job: ShardJob, folder: DatasetFolder, how: Run) -> int:
     """Retry the failed rows, shard by shard; returns how many were tried."""
-    from .shard_maker import Maker
-
     bench = open_bench(folder.place)
     if not bench.n_failed:
         return 0
-    loaded, info = process.load(plan), bench.info
     folder.drop_partial_scores()  # finished tables stay: they lack the rows that may succeed now
-    with BuildProgress("failed rows", bench.n_failed, shown=shown) as progress, ThreadPoolExecutor(1) as pool:
-        maker = Maker(plan, loaded, info, 1, Context(progress.say, progress.advance))
-        for index in range(len(info.shards)):
-            if any(count_failed(rows) for rows in bench.shard_rows(index, ["status"], 65536)):
-                with folder.making(index) as path:
-                    record = maker.failed_again(bench, index, shard_writer(path, info, index), pool)
-                folder.commit_shard(index, record)
+    shards = range(len(bench.info.shards))
+    take_out(job.store, (i for i in shards if any(map(count_failed, bench.shard_rows(i, ["status"], _STATUS_ROWS)))))
+    make_dataset(job, how, _AGAIN)
     return bench.n_failed

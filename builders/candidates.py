@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from ..pipelines.generate import Trajectories
+
+Resolve = Callable[..., PipelineEntry]
+"""Finds a pipeline, as `resolve_pipeline` does."""
 
 
 @dataclass(frozen=True)

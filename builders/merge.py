@@ -7,8 +7,8 @@ from ..jobs.places import store_at
 from ..jobs.records import FAILURES, Records
 from ..options import Place
 from ..shards.dataset import INFO_FILE
-from ..shards.schema import DatasetInfo, ShardRecord
-from .shard_job import damaged, dataset_info, merge
+from ..shards.dataset_job import damaged, dataset_info, merge, shard_records
+from ..shards.schema import DatasetInfo
 
 _NAMED = 5
 """Missing shards that an error names."""
@@ -27,7 +27,7 @@ def merge_parts(place: Place) -> DatasetInfo:
     of = Records(store, info.fingerprint)
     records = of.sound(of.done())
     shards = {index: record for index, record in enumerate(info.shards) if record is not None}
-    shards |= {index: ShardRecord(**record.result) for index, record in records.items()}
+    shards |= shard_records(store, records)
     bad = damaged(store, shards)
     if missing := sorted({*range(info.n_shards)} - shards.keys() | bad.keys()):
         failed = of.read(of.failed(), FAILURES)
@@ -37,4 +37,4 @@ def merge_parts(place: Place) -> DatasetInfo:
             f"{store.url} lacks {len(missing)} of {info.n_shards} shards: {named}{reason}; make them by the same "
             "nbench build, with or without --units or --rank, then merge again"
         )
-    return merge(store, records)
+    return merge(store, shards)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import NbenchError
 from ..jobs.job import BEGIN, Context, JobError, Unit
-from ..jobs.records import Record
-from ..jobs.run import clear
+from ..jobs.run import Run
 from ..jobs.store import Store
 from ..shards.dataset import INFO_FILE, DatasetFolder
+from ..shards.dataset_job import DatasetJob, dataset_info, made_shard
 from ..shards.features import FEATURES_FILE, features_file
 from ..shards.fingerprint import fingerprint
 from ..shards.formats import shard_writer
-from ..shards.schema import DatasetInfo, ShardRecord
+from ..shards.reader import Bench
+from ..shards.schema import DatasetInfo
+from ..shards.storage import Location
 from .candidates import Plan
 from .config import KINDS
 from .prompts.rows import Prompt
@@ -38,8 +40,8 @@ class LastStep(Protocol):
     def check(self, info: DatasetInfo, say: Callable[[str], None]) -> None:
         """Raise before the long work if `run` could not succeed after it; `say` prints a line."""
 
-    def run(self, folder: DatasetFolder) -> None:
-        """Do what is missing."""
+    def run(self, folder: DatasetFolder, how: Run) -> None:
+        """Do what is missing; `how` says who."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,15 @@ class ShardMaker:
             self._check(payload.lead)
         plan = replace(self._of.plan, prompts=payload.prompts)
         maker = Maker(plan, self._loaded, self._info, self._batch_size, self._context)
-        record = maker.shard(index, shard_writer(folder, self._info, index), self._pool)
+        writer = shard_writer(folder, self._info, index)
+        again = plan.config.retry_failed and self._info.shard_path(index) in self._of.store.list("data")
+        if again:
+            bench = Bench(self._info, Location.of(self._of.store.url, hub_ids=False))
+            record = maker.failed_again(bench, index, writer, self._pool)
+        else:
+            record = maker.shard(index, writer, self._pool)
         self._batch_size = maker.batch_size
-        return Unit({record.path: (folder / record.path, record.sha256)}, asdict(record))
+        return made_shard(folder, record, again)
 
     def close(self) -> None:
         """End the writing thread."""
@@ -113,45 +121,15 @@ class ShardMaker:
                 raise JobError(str(error)) from None
 
 
-class ShardJob:
+class ShardJob(DatasetJob):
     """The build of `plan` in a store, as its driver sees it."""
 
     def __init__(
         self, plan: Plan, process: Process, store: Store, last: LastStep | None, shown: bool, check: bool = True
     ) -> None:
-        self._plan, self.store, self._check = plan, store, check
-        self.open = OpenShards(replace(plan, prompts=()), process, store, last, shown)
-
-    @property
-    def key(self) -> str:
-        """The fingerprint."""
-        return fingerprint(self._plan.spec)
-
-    @property
-    def title(self) -> str:
-        """The kind of data set."""
-        return KINDS[self._plan.config.kind].name
-
-    @cached_property
-    def info(self) -> DatasetInfo:
-        """The record of the data set when this driver began."""
-        return dataset_info(self.store)
-
-    def begun(self) -> bool:
-        """Whether the data set has its record."""
-        return self.store.read(INFO_FILE) is not None
-
-    def units(self) -> Collection[int]:
-        """All shards."""
-        return range(self.info.n_shards)
-
-    def made_before(self) -> Collection[int]:
-        """The shards in the record, such as those of a data set that is extended."""
-        return [index for index, record in enumerate(dataset_info(self.store).shards) if record is not None]
-
-    def rows(self, index: int) -> int:
-        """Its trajectories."""
-        return len(self.info.shard_rows(index))
+        of = OpenShards(replace(plan, prompts=()), process, store, last, shown)
+        super().__init__(store, fingerprint(plan.spec), KINDS[plan.config.kind].name, of)
+        self._plan, self._check = plan, check
 
     def payload(self, index: int) -> Excerpt:
         """The prompts of a shard."""
@@ -162,38 +140,3 @@ class ShardJob:
         lead = [prompts[number] for number in range(min(_CHECKED_PROMPTS, len(prompts)))] if self._check else []
         self._check = False  # one check is enough
         return Excerpt({number: prompts[number] for number in numbers}, lead)
-
-    def damaged(self, records: Mapping[int, Record]) -> dict[int, str]:
-        """The shards whose file is missing or has another size than recorded, and that file."""
-        return damaged(self.store, {index: ShardRecord(**record.result) for index, record in records.items()})
-
-
-def damaged(store: Store, records: Mapping[int, ShardRecord]) -> dict[int, str]:
-    """The shards whose file is missing or has another size than recorded, and that file."""
-    files = store.list("data")
-    return {i: record.path for i, record in records.items() if files.get(record.path, (-1,))[0] != record.bytes}
-
-
-def dataset_info(store: Store) -> DatasetInfo:
-    """The record of the data set in a store, as it was last written: shards that only have a record are missing."""
-    return DatasetInfo.from_json(store.read(INFO_FILE) or b"", f"{store.url}/{INFO_FILE}")
-
-
-def merge(store: Store, records: Mapping[int, Record]) -> DatasetInfo:
-    """Write the records of all shards into dataset.json, and remove what the job kept beside it."""
-    info = dataset_info(store)
-    if not info.complete:
-        made = {index: ShardRecord(**record.result) for index, record in records.items()}
-        info = replace(info, shards=tuple(made.get(index, record) for index, record in enumerate(info.shards)))
-        store.write(INFO_FILE, info.to_json())
-    clear(store)
-    return info
-
-
-def repair(store: Store) -> None:
-    """Take shards that are damaged or lost out of the record of a data set, so that they are made again."""
-    info = dataset_info(store)
-    if bad := damaged(store, {index: record for index, record in enumerate(info.shards) if record}):
-        store.remove(bad.values())
-        shards = tuple(None if index in bad else record for index, record in enumerate(info.shards))
-        store.write(INFO_FILE, replace(info, shards=shards).to_json())

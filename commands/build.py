@@ -45,7 +45,7 @@ def build(
 
         _print(estimate_costs(config), None, 1, None)
         return
-    from ..benchmarks.scoring.references import build
+    from ..benchmarks.build import build
 
     report = build(config, workers=workers)
     failed = f", {report.failed} failed" if report.failed else ""
@@ -99,9 +99,10 @@ def plan(
 
 def _check(config: BuildConfig) -> None:
     """Check what `estimate_costs` does not, so that a plan refuses what its build would refuse."""
-    from ..scorers.references import parse_references
+    if config.references:
+        from ..scorers.references import parse_references
 
-    parse_references(config.references)
+        parse_references(config.references)
 
 
 def _to_dict(costs: Costs, timing: Timing | None, devices: int, price: float | None) -> dict[str, object]:

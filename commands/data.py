@@ -10,6 +10,7 @@ import typer
 from ..builders.importing.config import ImportConfig
 from ..console import print_table, print_text, say
 from ..errors import NbenchError
+from ..jobs.options import EngineOptions
 from ..options import Argument, Option
 from ..shards.convert_config import ConvertConfig
 from ..shards.hub.config import PublishConfig
@@ -59,6 +60,7 @@ def inspect(
 @command(data_app, panel=DATA)
 def verify(
     path: DataSet,
+    workers: EngineOptions,
     regenerate: Annotated[int, Option("Number of random candidates to generate again and compare.")] = 0,
     pipeline: Annotated[str | None, Option("Pipeline for --regenerate, if it has moved: folder or Hub id.")] = None,
     lora: Annotated[tuple[str, ...], Option("Its LoRAs for --regenerate, in their order, if they have moved.")] = (),
@@ -71,18 +73,18 @@ def verify(
     `nbench verify data/small --regenerate 5`
 
     `nbench verify data/mine --regenerate 5 --pipeline models/mine`
+
+    `nbench verify /shared/ncc --workers 16`
     """
     import json
 
-    from ..progress import BuildProgress
-    from ..shards.dataset import read_info
-    from ..shards.storage import Location
     from ..shards.verify import verify
 
     for name in (name for name, value in (("--pipeline", pipeline), ("--lora", lora)) if value and not regenerate):
         raise NbenchError(f"{name} is for --regenerate: add --regenerate, or leave {name} out")
-    with BuildProgress("verify", max(1, read_info(Location.of(path)).rows)) as progress:
-        report = verify(path, progress.advance)
+    if regenerate and workers.share is not None:
+        raise NbenchError("--regenerate is for a whole data set: leave it out, or --rank and --units")
+    report = verify(path, workers.run())
     defects, again = list(report.defects), None
     if regenerate and not defects:
         from ..builders.regenerate import regenerate as compare_regenerated
@@ -99,26 +101,33 @@ def verify(
             say(defect)
         if again is not None:
             say(f"{again.count} candidates made again: their latents differ by at most {again.largest:.2g}")
-        say(f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects")
+        checked = f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects"
+        say(checked if workers.share is None else f"{checked} so far; {_rest(report.left)}")
     raise typer.Exit(1 if defects else 0)
 
 
 @command(data_app, panel=DATA)
-def convert(config: ConvertConfig) -> None:
+def convert(config: ConvertConfig, workers: EngineOptions) -> None:
     """Write a data set in another format, dtype or shard size, or with fewer positions; all else stays the same.
 
     `nbench convert data/small data/small-tars --format webdataset`
 
     `nbench convert user/noisy-genai-bench data/mid --positions 20,30`
-    """
-    from ..progress import BuildProgress
-    from ..shards.convert import convert
-    from ..shards.dataset import read_info
-    from ..shards.storage import Location
 
-    with BuildProgress("convert", max(1, read_info(Location.of(config.source)).rows)) as progress:
-        info = convert(config, progress.advance)
+    `nbench convert /shared/ncc s3://bucket/ncc-int8 --latent-dtype int8 --workers 16`
+    """
+    from ..shards.convert import convert
+
+    info, summary = convert(config, workers.run())
+    if workers.share is not None:
+        say(f"{config.out}: {summary.rows} trajectories converted now; {_rest(summary.left)}")
+        return
     say(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+
+
+def _rest(left: int) -> str:
+    rest = f"{left} shards are left to others" if left else "all shards are there"
+    return f"{rest}; at the end, the same command without --rank or --units"
 
 
 @command(data_app, panel=DATA, no_args_is_help=True)

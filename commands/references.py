@@ -6,6 +6,7 @@ import typer
 
 from ..benchmarks.scoring.references_config import AddConfig
 from ..console import say
+from ..jobs.options import EngineOptions
 from .configured import AsJson, command
 from .panels import MEASURE
 
@@ -13,7 +14,7 @@ references_app = typer.Typer()
 
 
 @command(references_app, panel=MEASURE, no_args_is_help=True)
-def references(config: AddConfig, as_json: AsJson = False) -> None:
+def references(config: AddConfig, workers: EngineOptions, as_json: AsJson = False) -> None:
     """List the references of a data set (the scores that figures are measured against), or add new ones.
 
     `nbench references data/small`
@@ -27,7 +28,11 @@ def references(config: AddConfig, as_json: AsJson = False) -> None:
     from ..shards.reader import open_bench
 
     if config.references:
-        add_references(config, progress=True)
+        left = add_references(config, progress=True, workers=workers).left
+        if workers.share is not None:
+            rest = f"{left} shards are left to others" if left else "all shards are scored"
+            say(f"{rest}; at the end, the same command without --rank or --units adds the references")
+            return
     rows = list_references(open_bench(config.bench))
     if as_json:
         print(json.dumps({"bench": config.bench, "references": [asdict(row) for row in rows]}))

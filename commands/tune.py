@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import plain_table, print_table, say, stacked
+from ..console import print_table, say
 from ..errors import NbenchError, check_range
 from ..options import Argument, Option
 from ..sampling.offline.config import BudgetOptions, CostOptions, MeasureOptions, ScoreSource, TuneConfig
@@ -16,11 +16,7 @@ from .configured import AsJson, Wide, command
 from .panels import SAMPLE
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..sampling.offline.recorded_scores import Recorded
-    from ..sampling.offline.replay import Replay
-    from ..sampling.offline.tune import Tuned
 
 tune_app = typer.Typer()
 
@@ -56,6 +52,7 @@ def replay_command(
 
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.replay import replay, replay_budget, save_replayed
+    from ..sampling.offline.terminal import replay_table
     from ..sampling.policy import parse_policy
 
     _check_out(out, source)
@@ -70,7 +67,7 @@ def replay_command(
     if as_json:
         print(json.dumps(result.to_dict()))
         return
-    print_table(_replay_table(result), wide)
+    print_table(replay_table(result), wide)
     if out is not None:
         say("written:", out)
 
@@ -100,6 +97,7 @@ def tune_command(
     import json
 
     from ..sampling.offline.recorded_scores import read_recorded
+    from ..sampling.offline.terminal import tuned_tables
     from ..sampling.offline.tune import FRONTIER, save, tune
 
     _check_out(out, source)
@@ -120,7 +118,7 @@ def tune_command(
         result = best.to_dict()
         print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    print_table(stacked([_replay_table(best.in_sample), _tuned_table([best, *others], config.n)]), wide)
+    print_table(tuned_tables([best, *others]), wide)
     if out is not None:
         say("written:", out)
 
@@ -165,44 +163,3 @@ def _check_out(out: Path | None, source: ScoreSource) -> None:
 def _note(recorded: Recorded) -> None:
     if recorded.note:
         say(recorded.note, error=True)
-
-
-def _replay_table(result: Replay) -> Table:
-
-    title = f"{result.policy} by {result.model}, {result.reference}: {result.n_prompts} prompts x {result.recorded}"
-    title += f", {result.left_out} left out" if result.left_out else ""
-    title += "" if result.exact else ", subsets sampled"
-    title += f", budget {result.budget:g} calls" if result.budget is not None else ""
-    caption = f"gain: share of what final-image selection ({result.yardstick}) gains over random; 95 % intervals"
-    table = plain_table(
-        "", "seen", "calls", "share", "selected", "gain", "oracle", title=title, caption=caption, left=("",)
-    )
-    for row in result.rows:
-        figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
-        candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
-        table.add_row(row.way, candidates, f"{row.calls:g}", f"{row.share:.3f}", *figures)
-    return table
-
-
-def _tuned_table(results: list[Tuned], n: int) -> Table:
-
-    extent = "all within the budget" if results[0].exhaustive else "a beam search"
-    caption = (
-        "in-sample gain is optimistic; held-out gain is of policies chosen on other prompts; "
-        f"{results[0].met} policies compared: {extent}"
-    )
-    columns = ("budget", "policy", "share", "in-sample", "held-out")
-    table = plain_table(*columns, title=f"best policies from {n} candidates", caption=caption, left=("policy",))
-    for tuned in results:
-        row = tuned.in_sample.rows[0]
-        figures = _number(row.recovered_gain.value), _interval(*tuned.held_out["recovered_gain"])
-        table.add_row(f"{tuned.budget:g}", str(tuned.policy), f"{row.share:.3f}", *figures)
-    return table
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:z.3f}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..benchmarks.scoring.references import add_references, build
+from ..benchmarks.build import build
+from ..benchmarks.scoring.references import add_references
 from ..benchmarks.scoring.references_config import AddConfig
 from ..builders.config import BuildConfig
 from ..shapes.grammar import parse

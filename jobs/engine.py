@@ -42,6 +42,10 @@ class Team(Protocol):
 class Engine(Protocol):
     """Who calls which unit."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may be on other machines, with other devices and disks."""
+
     def team(self, assignment: Assignment, hear: Hear) -> AbstractContextManager[Team]:
         """Workers at a job, until the context is left; their reports go to `hear`.
 
@@ -52,6 +56,8 @@ class Engine(Protocol):
 
 class Here:
     """The engine of one worker: this process."""
+
+    elsewhere = False
 
     @contextmanager
     def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:

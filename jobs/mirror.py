@@ -15,7 +15,7 @@ from .store import LocalStore
 
 @contextmanager
 def mirrored(place: Place, below: str) -> Iterator[Path]:
-    """`place` as a local folder: itself, or a temporary copy of what is in its folder `below`.
+    """`place` as a local folder: itself, or a temporary copy of what is in its folder `below`, but not in hidden ones.
 
     What has changed in the copy is written back at the end, also after an error; what is gone there is removed.
 
@@ -27,7 +27,7 @@ def mirrored(place: Place, below: str) -> Iterator[Path]:
         yield store.root
         return
     with scratch_folder() as folder:
-        for name, content in store.read_all(store.list(below)):
+        for name, content in store.read_all(name for name in store.list(below) if "/." not in name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content or b"")
         before = _hashes(folder)

@@ -31,3 +31,13 @@ def store_at(place: Place) -> Store:
     if scheme in ("http", "https"):
         raise NbenchError(f"{text} cannot be written: give a folder, or a URL of a bucket")
     return (ObjectStore if scheme in SCHEMES else UrlStore)(text.rstrip("/"))
+
+
+def beneath(place: Place, name: str) -> Place:
+    """The place `name` in a folder or URL.
+
+    >>> beneath("s3://bucket/results/", "bench"), beneath("results", "bench").as_posix()
+    ('s3://bucket/results/bench', 'results/bench')
+    """
+    text = str(place)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else Path(text) / name

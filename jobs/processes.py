@@ -5,19 +5,20 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import NbenchError
 from .engine import Hear, Report, Team
 from .job import Context
 from .worker import Assignment, Task, Worker
 
+Result = TypeVar("Result")
 _MAX_DEATHS = 3
 """Workers in a row that may die before they have said anything."""
 _GRACE = 10.0
@@ -29,6 +30,7 @@ class Processes:
     """The engine of a worker process for each of `devices`, the CUDA device that it sees; None: all or none."""
 
     devices: tuple[str | None, ...]
+    elsewhere: ClassVar[bool] = False
 
     @contextmanager
     def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
@@ -120,6 +122,34 @@ class _Seats:
             process.start()
         theirs.close()
         return _Seat(device, process, ours)
+
+
+def aside(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a call in a process of its own, so that what it imports does not stay in this one; all picklable.
+
+    Raises:
+        NbenchError: the call raises it, or its process ends early.
+    """
+    ours, theirs = mp.Pipe(duplex=False)
+    process = mp.get_context("spawn").Process(target=_call, args=(theirs, function, arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        raise NbenchError("a helper process died: see the messages above") from None
+    finally:
+        process.join()
+    if isinstance(result, NbenchError):
+        raise result
+    return result
+
+
+def _call(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        connection.send(function(*arguments))
+    except NbenchError as error:
+        connection.send(error)
 
 
 def devices_here(workers: int) -> tuple[str | None, ...]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import NbenchError, reason_of
 from .engine import Hear, Report, Team
@@ -39,6 +39,7 @@ class RayEngine:
     gpus: float | None = None
     address: str = "local"
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: ClassVar[bool] = True
 
     @contextmanager
     def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:

@@ -55,6 +55,10 @@ class Run:
         return sorted(units if self.share is None else set(units) & set(self.share))
 
 
+QUIET = Run(shown=False)
+"""In this process, without a word."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a run has done.
@@ -73,8 +77,8 @@ class Summary:
     left: int
     over: bool = False
 
-    def check(self, job: Job) -> None:
-        """Refuse to go on if units have failed.
+    def check(self, job: Job, again: str = "the same command") -> None:
+        """Refuse to go on if units have failed; `again`: what makes them once more.
 
         Raises:
             NbenchError: some have; the message has the first reason.
@@ -83,7 +87,7 @@ class Summary:
             first = min(self.failed)
             raise NbenchError(
                 f"{job.title}: {len(self.failed)} units failed at every attempt, the first (unit {first}): "
-                f"{self.failed[first]}; all others are kept: fix it, then run the same command with --retry-failed"
+                f"{self.failed[first]}; all others are kept: fix it, then run {again}"
             )
 
 

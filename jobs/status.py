@@ -11,9 +11,9 @@ from statistics import median
 from ..options import Place
 from .claims import CLAIMS, owners
 from .job import JobFile
-from .places import store_at
+from .places import beneath, store_at
 from .records import FAILURES, Record, Records
-from .store import LocalStore, Store
+from .store import Store
 
 _RECENT, _READ = 500, 1000
 """Records that tell the present rate, and the number of records that are read for the speed of workers."""
@@ -89,12 +89,15 @@ def job_status(store: Store) -> Status | None:
 
 
 def at_work(place: Place) -> list[Status]:
-    """The jobs at work at a place; of a local folder also those at its score tables."""
-    stores = [store_at(place)]
-    if isinstance(stores[0], LocalStore):
-        folder = stores[0].root
-        stores += [LocalStore(parts) for name in (".*.parts", "scores/.*.parts") for parts in sorted(folder.glob(name))]
+    """The jobs at work at a place and in its hidden folders, where score tables and checks are made."""
+    store = store_at(place)
+    folders = [name for below in ("", "scores") for name in store.folders(below) if _is_hidden(name)]
+    stores = [store, *(store_at(beneath(place, name)) for name in folders)]
     return [status for store in stores if (status := job_status(store)) is not None]
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.rpartition("/")[2].startswith(".")
 
 
 def _rate(times: list[float], last_sign: float) -> float | None:

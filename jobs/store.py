@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,9 @@ class Store(Protocol):
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, or replace it; readers see the old or the new content, never a part."""
 
+    def move(self, name: str, to: str) -> None:
+        """Give a file another name, in place of the file that has it."""
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove the files that exist."""
 
@@ -62,6 +65,9 @@ class Store(Protocol):
 
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
         """Size in bytes and time of the last change (by the store's clock) of all files below `folder`, by name."""
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """The folders directly below `folder`."""
 
     def probe(self) -> None:
         """Check that `create` and `put` refuse to overwrite.
@@ -148,6 +154,13 @@ class LocalStore:
             _sync(unfinished)
             unfinished.replace(target)
 
+    def move(self, name: str, to: str) -> None:
+        """Rename it, and make that durable."""
+        with self._writing(to):
+            target = self._prepared(to)
+            (self.root / name).replace(target)
+            _sync(target.parent)
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove the files; folders stay, since removing one takes long."""
         for name in names:
@@ -161,6 +174,12 @@ class LocalStore:
     def list(self, folder: str) -> dict[str, tuple[int, float]]:
         """Size and time of the last change of all files below `folder`."""
         return dict(self._files(folder))
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """The folders directly below `folder`."""
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+            return [f"{folder}/{entry.name}".lstrip("/") for entry in entries if entry.is_dir()]
+        return []
 
     def probe(self) -> None:
         """Check that the folder can be written, and that its disk has hard links."""
@@ -176,7 +195,7 @@ class LocalStore:
     def _files(self, folder: str) -> Iterator[tuple[str, tuple[int, float]]]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
             for entry in entries:
-                name = f"{folder}/{entry.name}"
+                name = f"{folder}/{entry.name}".lstrip("/")
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._files(name)
                 else:
@@ -192,8 +211,11 @@ class LocalStore:
     def _unfinished(self, content: bytes) -> Path:
         """A new file with `content`, in the folder that `remove_folder(ATTEMPTS)` clears."""
         path = self.root / ATTEMPTS / uuid4().hex
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return path
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -66,6 +66,12 @@ class UrlStore:
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.pipe_file(path, content)
 
+    def move(self, name: str, to: str) -> None:
+        """Move it, as the filesystem does that."""
+        with self._asking("write", to) as (fs, path):
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.mv(f"{_opened(self.url)[1]}/{name}", path)
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove the files that exist."""
         for name in names:
@@ -86,6 +92,13 @@ class UrlStore:
                 return {}
             start = len(_opened(self.url)[1]) + 1
             return {found[start:]: (int(entry["size"]), _changed(entry)) for found, entry in files.items()}
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """The folders directly below `folder`."""
+        with self._asking("list", folder) as (fs, path):
+            start = len(_opened(self.url)[1]) + 1
+            entries = fs.ls(path, detail=True) if fs.exists(path) else []
+            return [entry["name"].rstrip("/")[start:] for entry in entries if entry["type"] == "directory"]
 
     def probe(self) -> None:
         """Refuse shared work."""

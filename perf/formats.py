@@ -14,7 +14,7 @@ from nbench.shards.formats import shard_writer
 from nbench.shards.reader import open_bench
 from nbench.shards.row_columns import latent_column
 from nbench.shards.schema import PositionInfo, TrajectoryBatch
-from nbench.tests.dataset_info import dataset_info
+from nbench.tests.dataset_info import commit_shard, dataset_info
 
 STEPS = 50
 BATCH_ROWS = 4
@@ -75,13 +75,13 @@ def write_nbench(folder: Path, latents: np.ndarray, form: str = "parquet", shard
         image_size=(8 * shape[1], 8 * shape[2]),
         positions=tuple(PositionInfo(k, None, float(sigma), 1.0) for k, sigma in enumerate(sdxl_sigmas())),
     )
-    with DatasetFolder(folder) as dataset:
-        dataset.create(info)
-        for index in range(shards):
-            writer = shard_writer(folder, info, index)
-            for first in range(0, n, BATCH_ROWS):
-                writer.write(_batch(latents[first : first + BATCH_ROWS], index * n + first))
-            dataset.commit_shard(index, writer.commit())
+    dataset = DatasetFolder(folder)
+    dataset.create(info)
+    for index in range(shards):
+        writer = shard_writer(folder, info, index)
+        for first in range(0, n, BATCH_ROWS):
+            writer.write(_batch(latents[first : first + BATCH_ROWS], index * n + first))
+        commit_shard(dataset, index, writer.commit())
 
 
 def _batch(latents: np.ndarray, first: int) -> TrajectoryBatch:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
-from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.builders.prompts.choose import world_prompts
 from nbench.scorers.builtin import fitting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,7 +183,8 @@ class BestOfN:
                 f"(nbench replay {self.policy} --out policy.json), and give the file"
             )
         if isinstance(self.scorer, str):
-            self.scorer = get_scorer(self.scorer, space_of(self.pipe, self._preview, pipe_kwargs))
+            space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
+            self.scorer = get_scorer(self.scorer, space)
         live = self.live()
         rules = Rules(
             stages_of(self.policy, steps, keep),

@@ -44,9 +44,12 @@ class LiveScorer:
         """Check that the scorer can score at `positions` of a run of `steps` steps (None: not known yet).
 
         Raises:
-            NbenchError: position 0 is pure noise, a scorer of images is used before `steps`, or a scorer of activations
-                is used at `steps`.
+            NbenchError: position 0 is pure noise, a scorer of images is used before `steps`, a scorer of activations
+                is used at `steps`, or the scorer is for runs of other steps.
         """
+        wanted = getattr(self.scorer, "run_steps", steps)
+        if steps is not None and wanted != steps:
+            raise NbenchError(f"{self.scorer.name} was opened for runs of {wanted} steps, not {steps}: open it again")
         for position in positions:
             if self.reads_images and steps is not None and position < steps:
                 raise NbenchError(

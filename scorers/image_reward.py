@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..errors import NbenchError
 from ..pipelines.quiet import quieten_transformers
 from .image_processor import to_8_bits
 from .placement import CPU, Placement
 from .protocols import Reads
+from .published import files_fingerprint, published_folder, read_tensors, tensor_file
 from .weights import folder_fingerprint, model_folder, read_config, refuse_absent
 
 CONFIG, TOKENIZER = "med_config.json", "bert-base-uncased"
@@ -44,25 +44,23 @@ class NativeImageRewardScorer:
     """A PairScorer: the reward of a BLIP with a small head, as a standard score.
 
     Args:
-        source: folder or Hub id with the package's tensors as safetensors, its med_config.json and, if not that of
-            bert-base-uncased, its tokenizer.
+        source: folder or Hub id with ImageReward.pt, or the same as safetensors, med_config.json and, if not that of
+            bert-base-uncased, the tokenizer.
 
     Raises:
-        NbenchError: no such folder, or its weights are a pickle.
+        NbenchError: no such folder, or a file is missing.
     """
 
     reads: Reads = "image"
 
     def __init__(self, source: str | Path, name: str = "imagereward", placement: Placement = CPU) -> None:
-        self._folder = folder = model_folder(source, config=CONFIG)
-        if not any(folder.glob("*.safetensors")):
-            raise NbenchError(
-                f"{source} has no safetensors, and pickles are not read: convert ImageReward.pt as docs/scorers.md "
-                "says, or use env:image-reward"
-            )
+        self._folder = folder = published_folder(source, "ImageReward", CONFIG)
+        self._file = tensor_file(folder, "ImageReward")
         self._texts = folder if any(folder.glob("vocab.txt")) else model_folder(TOKENIZER, weights=False)
         self.name, self._placement = name, placement
-        self.fingerprint = placement.mark(folder_fingerprint(folder, "imagereward", folder_fingerprint(self._texts)))
+        self.fingerprint = placement.mark(
+            files_fingerprint([self._file, folder / CONFIG], "imagereward", folder_fingerprint(self._texts))
+        )
         self._network: Any = None
 
     def load(self) -> None:
@@ -73,29 +71,44 @@ class NativeImageRewardScorer:
         """
         if self._network is not None:
             return
-        from safetensors.torch import load_file
         from transformers import BertTokenizerFast
 
         quieten_transformers()
         self._tokenizer = BertTokenizerFast.from_pretrained(self._texts)
-        tensors: dict[str, torch.Tensor] = {}
-        for path in sorted(self._folder.glob("*.safetensors")):
-            tensors |= {_renamed(name): value for name, value in load_file(path).items()}
+        tensors = {_renamed(name): value for name, value in read_tensors(self._file).items()}
         network = _Network(tensors, read_config(self._folder, CONFIG))
         absent = network.load_state_dict(tensors, strict=False).missing_keys
         refuse_absent(self._folder, absent)
         self._network = network.to(self._placement.device, self._placement.torch_dtype).eval()
 
+    @property
+    def text_width(self) -> int:
+        """D of `text_features`; the weights must be loaded."""
+        return int(self._network.text.config.hidden_size)
+
+    @torch.inference_mode()
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Features [P, D] of prompts alone, without an image."""
+        self.load()
+        tokens = self._tokens(prompts)
+        features: torch.Tensor = self._network.text(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, is_decoder=False
+        ).last_hidden_state[:, 0]
+        return features
+
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Rewards float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
         self.load()
-        tokens = self._tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        ).to(self._placement.device)
+        tokens = self._tokens(prompts)
         pixels = preprocessed(inputs).to(self._placement.device, self._placement.torch_dtype)
         rewards: torch.Tensor = self._network(pixels, tokens.input_ids, tokens.attention_mask)
         return (rewards - REWARD_MEAN) / REWARD_STD
+
+    def _tokens(self, prompts: Sequence[str]) -> Any:
+        return self._tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        ).to(self._placement.device)
 
 
 class _Network(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..console import plain_table
-from .builtin import BUILTIN, FAMILIES, REREADINGS
+from .builtin import BUILTIN
+from .families import FAMILIES, REREADINGS
 from .registry import plugins, unknown
 
 if TYPE_CHECKING:

@@ -95,14 +95,16 @@ def parse_references(texts: Iterable[str] | None) -> tuple[Reference, ...]:
     return tuple(references.values())
 
 
-def load_reference(reference: Reference, info: DatasetInfo, placement: Placement | None = None) -> Scorer:
-    """The scorer behind `reference`, made to read finished images.
+def load_reference(
+    reference: Reference, info: DatasetInfo, placement: Placement | None = None, load: bool = True
+) -> Scorer:
+    """The scorer behind `reference`, made to read finished images; `load` as for `get_scorer`.
 
     Raises:
         NbenchError: no such scorer, none of its weights fit, or it does not read images.
     """
     for_images = f"image:{reference.scorer}"
-    scorer = get_scorer(for_images if for_images in BUILTIN else reference.scorer, info, placement)
+    scorer = get_scorer(for_images if for_images in BUILTIN else reference.scorer, info, placement, load)
     if scorer.reads not in PICTURES:
         raise NbenchError(
             f"{reference.scorer} reads {scorer.reads}, but a reference scores finished images: name a scorer of "

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import NbenchError, failure_of
 from ..shards.schema import DatasetInfo, LatentSpace
-from .builtin import BUILTIN, FAMILIES, REREADINGS
+from .builtin import BUILTIN
+from .families import FAMILIES, REREADINGS
 from .placement import Placement
 from .protocols import Scorer, changed, checked_scorer, reread
 from .weights import file_name

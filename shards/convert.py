@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError
+from ..jobs.job import Context
 from ..jobs.mirror import mirrored
+from ..jobs.run import QUIET, Run, Summary
+from ..jobs.store import Store
+from ..options import Place
 from .convert_config import ConvertConfig
 from .dataset import DatasetFolder
+from .dataset_job import DatasetJob, RowsMaker, dataset_info, make_dataset, take_up
 from .fingerprint import fingerprint
-from .formats import shard_writer
 from .reader import Bench, open_bench
 from .row_columns import arrow_schema, latent_column
 from .rows import latents_of, latents_to_arrow
@@ -29,13 +34,24 @@ _OF_LATENT_DTYPE = ("latent_", "scale_", "x0_")
 """Prefixes of the columns that `latent_dtype` changes."""
 
 
-def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None) -> DatasetInfo:
-    """Convert the data set at `config.source` shard by shard; an interrupted conversion is resumed.
+@dataclass(frozen=True)
+class OpenConversion:
+    """What a worker needs to convert shards; picklable."""
 
-    Reference scores are copied: they belong to the finished images, which do not change.
+    source: Place
+    store: Store
 
-    Args:
-        progress: called with the number of rows just written.
+    def __call__(self, context: Context) -> RowsMaker:
+        """Open both data sets."""
+        source, info = open_bench(self.source), dataset_info(self.store)
+        return RowsMaker(info, partial(_rows, source, info), context)
+
+
+def convert(config: ConvertConfig, how: Run = QUIET) -> tuple[DatasetInfo, Summary]:
+    """Convert the data set at `config.source` shard by shard, and what was done; an interrupted conversion is resumed.
+
+    Reference scores are copied: they belong to the finished images, which do not change. If `how` makes only a share of
+    the shards, whoever converts without one closes the data set.
 
     Raises:
         NbenchError: no such source, a position that it does not have, or a destination that cannot be written.
@@ -44,16 +60,17 @@ def convert(config: ConvertConfig, progress: Callable[[int], None] | None = None
     info = _converted(source, config)
     if out.inside(source.location):
         raise NbenchError(f"{config.out} is the source itself, or in it: choose another destination")
-    with DatasetFolder(out.folder or config.out) as folder:
-        if not folder.take_up(info.fingerprint, info.spec, config.fresh):
-            folder.create(info)
-        for index in folder.missing():
-            with folder.making(index) as path:
-                record = shard_writer(path, info, index).write_all(_rows(source, info, index), progress)
-            folder.commit_shard(index, record)
-    with mirrored(folder.place, "scores") as base:
-        _write_references(source, base, info)
-    return info
+    folder = DatasetFolder(out.folder or config.out)
+    folder.check_writable()
+    take_up(folder, info.spec, config.fresh, how)
+    if not folder.started:
+        folder.create(info)
+    of = OpenConversion(source.location.absolute, folder.store)
+    summary = make_dataset(DatasetJob(folder.store, info.fingerprint, "convert", of), how)
+    if not summary.left and how.share is None:
+        with mirrored(folder.place, "scores") as base:
+            _write_references(source, base, info)
+    return info, summary
 
 
 def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:

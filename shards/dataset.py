@@ -1,14 +1,11 @@
-"""A data set folder: dataset.json, shards committed one by one, and a lock held while building."""
+"""A data set folder: dataset.json, the records of shards that are made, and what nbench removes there."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,9 +17,7 @@ from ..jobs.places import store_at
 from ..jobs.records import Records
 from ..jobs.store import LocalStore, Store
 from ..options import Place
-from .atomic import atomic_write, writing_to
 from .features import FEATURES_FILE, features_file
-from .lock import locked
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
 
@@ -42,7 +37,7 @@ def read_info(where: Location | Place) -> DatasetInfo:
         raise NbenchError(
             f"no bench at {location.url}{_near(location)}: it has no {INFO_FILE}; build one with `nbench build`"
         ) from None
-    return info if info.complete or not _is_built_at(location) else _with_records(info, store_at(location.url))
+    return info if info.complete or not location.writable else _with_records(info, store_at(location.url))
 
 
 def _near(location: Location) -> str:
@@ -54,11 +49,6 @@ def _near(location: Location) -> str:
     ]
     near = difflib.get_close_matches(location.folder.name, [folder.name for folder in folders], 1)
     return next((f" (did you mean {folder}?)" for folder in folders if [folder.name] == near), "")
-
-
-def _is_built_at(location: Location) -> bool:
-    """Whether a build may be at work there."""
-    return not location.url.startswith(("hf://datasets/", "http://", "https://"))
 
 
 def _with_records(info: DatasetInfo, store: Store) -> DatasetInfo:
@@ -74,36 +64,12 @@ def intact(location: Location, record: ShardRecord | None) -> bool:
 
 
 class DatasetFolder:
-    """A data set being built, in a folder or at a URL, whose files and records are in `store`.
-
-    As a context manager it holds the lock of a folder, for work that one process does alone.
-
-    Raises (on entering):
-        NbenchError: the folder cannot be written, or another process is building in it.
-    """
+    """A data set being built, in a folder or at a URL, whose files and records are in `store`."""
 
     def __init__(self, place: Place) -> None:
         self.place, self.store = place, store_at(place)
         self._folder = self.store.root if isinstance(self.store, LocalStore) else None
         self._info: DatasetInfo | None = None
-        self._held = ExitStack()
-
-    def __enter__(self) -> DatasetFolder:
-        if self._folder is not None:
-            busy = f"another build is writing to {self.place}: wait for it or choose another --out"
-            try:
-                self._held.enter_context(locked(self._folder, busy))
-            except OSError as error:
-                raise self._unwritable(error) from None
-        try:
-            self.check_writable()
-        except NbenchError:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._held.close()
 
     def check_writable(self) -> None:
         """Make the folder, and check that files can be written there.
@@ -149,28 +115,18 @@ class DatasetFolder:
             self._info = read_info(Location.of(self.place, hub_ids=False))
         return self._info
 
-    def take_up(self, fingerprint: str, spec: dict[str, Any], fresh: bool = False) -> bool:
-        """Whether a build of this data set exists here to resume; `fresh` removes what is here first.
-
-        Raises:
-            NbenchError: the folder holds another build.
-        """
-        if fresh and self.started:
-            self.clear()
-        if self.started:
-            self.check(fingerprint, spec)
-        return self.started
-
     def create(self, info: DatasetInfo) -> None:
-        """Start a data set: write its record, which has no shards yet."""
+        """Start a data set unless somebody else has just done so: write its record, which has no shards yet."""
         if features := features_file(info):
             self.store.write(FEATURES_FILE, features)
         # saved as it will be read back: an int in a float field would change the bytes when the build is resumed
-        self._save(DatasetInfo.from_json(info.to_json(), INFO_FILE))
+        self.store.create(INFO_FILE, DatasetInfo.from_json(info.to_json(), INFO_FILE).to_json())
+        self._info = None
 
     def extend(self, info: DatasetInfo) -> None:
         """Replace the record by one that has all shards of this one and more; existing shards stay as they are."""
-        self._save(info)
+        self.store.write(INFO_FILE, info.to_json())
+        self._info = info
 
     def check(self, fingerprint: str, spec: dict[str, Any]) -> None:
         """Refuse to resume a build with another fingerprint.
@@ -194,65 +150,19 @@ class DatasetFolder:
                 "--extend, use --fresh, or choose another --out"
             )
 
-    def missing(self) -> list[int]:
-        """The shards that are not committed, or whose file is missing or has another size."""
-        sizes = Location.of(self.place, hub_ids=False).sizes("data")
-        shards = enumerate(self.info.shards)
-        return [index for index, each in shards if each is None or sizes.get(each.path) != each.bytes]
-
-    @contextmanager
-    def making(self, index: int) -> Iterator[Path]:
-        """The folder to write shard `index` to before `commit_shard`: this one, or a temporary one."""
-        if self._folder is not None:
-            yield self._folder
-            return
-        with self.store.attempt(index) as folder:
-            yield folder
-            name = self.info.shard_path(index)
-            self.store.remove([name])  # a damaged one, or one with rows that failed
-            with (folder / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self.store.put(name, folder / name, digest)
-
-    def commit_shard(self, index: int, record: ShardRecord) -> None:
-        """Record that shard `index` is written."""
-        shards = list(self.info.shards)
-        shards[index] = record
-        self._save(replace(self.info, shards=tuple(shards)))
-
     def drop_partial_scores(self) -> None:
         """Remove the unfinished score tables: they are invalid once rows change."""
-        if self._folder is None:
-            self.store.remove([name for name in self.store.list("scores") if ".parts/" in name])
-            return
-        for parts in self._folder.glob("scores/.*.parts"):
-            shutil.rmtree(parts)
+        for parts in {name.rpartition("/")[0] for name in self.store.list("scores") if ".parts/" in name}:
+            self.store.remove_folder(parts)
 
     def clear(self) -> None:
         """Remove what nbench wrote here, and nothing else: score tables, shards, then dataset.json."""
         self.drop_partial_scores()
-        shards = [f"{split}-*-of-*.{suffix}" for split in ("test", "train") for suffix in SUFFIXES.values()]
-        if self._folder is None:
-            names = [*self.store.list("scores"), *self.store.list("data")]
-            patterns = ["scores/*.parquet", *(f"data/{shard}" for shard in shards)]
-            self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
-            self.store.remove([FEATURES_FILE, INFO_FILE])
-            self._info = None
-            return
-        files = list(self._folder.glob("scores/*.parquet"))
-        for shard in shards:
-            files += [*self._folder.glob(f"data/{shard}"), *self._folder.glob(f"data/.{shard}.tmp")]
-        for path in [*files, self._folder / FEATURES_FILE, self._folder / INFO_FILE]:
-            path.unlink(missing_ok=True)
+        shards = [f"data/{split}-*-of-*.{suffix}" for split in ("test", "train") for suffix in SUFFIXES.values()]
+        names, patterns = [*self.store.list("scores"), *self.store.list("data")], ["scores/*.parquet", *shards]
+        self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
+        self.store.remove([FEATURES_FILE, INFO_FILE])
         self._info = None
-
-    def _save(self, info: DatasetInfo) -> None:
-        if self._folder is None:
-            self.store.write(INFO_FILE, info.to_json())
-        else:
-            with writing_to(self._folder / INFO_FILE):
-                atomic_write(self._folder / INFO_FILE, info.to_json())
-        self._info = info
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:

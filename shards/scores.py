@@ -33,11 +33,6 @@ def reference_path(bench: Path, name: str) -> Path:
     return bench / "scores" / f"{name}.parquet"
 
 
-def reference_parts(bench: Path, name: str) -> Path:
-    """The hidden folder that keeps the scores of single shards until the reference `name` is complete."""
-    return bench / "scores" / f".{name}.parts"
-
-
 def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Write a score table (columns as in `SCORE_SCHEMA`) with its provenance; atomic.
 

@@ -50,6 +50,16 @@ class Location:
         """The local path; None if it is not on this machine."""
         return Path(self.root) if "file" in _protocols(self.fs) else None
 
+    @property
+    def absolute(self) -> Place:
+        """The place as processes with another working folder name it."""
+        return self.url if self.folder is None else self.folder.absolute()
+
+    @property
+    def writable(self) -> bool:
+        """Whether files can be written there one by one."""
+        return not self.url.startswith(("hf://datasets/", "http://", "https://"))
+
     def inside(self, other: Location) -> bool:
         """Whether this is the folder `other`, or in it."""
         if self.folder and other.folder:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError, one_line, reason_of
+from ..jobs.job import Context, JobFile, Unit
+from ..jobs.places import beneath, store_at
+from ..jobs.records import Record, Records
+from ..jobs.run import QUIET, Run, clear, complete
+from ..jobs.scratch import scratch_folder
+from ..jobs.store import LocalStore, Store
 from ..options import Place
 from .dataset import INFO_FILE, read_info
 from .fingerprint import fingerprint
@@ -25,6 +33,8 @@ from .schema import SUFFIXES, DatasetInfo, ShardRecord, digest
 from .seeds import candidate_seed
 from .storage import Location
 
+CHECKS = ".verify"
+"""Folder in a data set for the records of a check that several machines share."""
 _BATCH_BYTES = 64 * 2**20
 _PIECE = 4 * 2**20
 
@@ -43,45 +53,138 @@ class Defect:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked, and every defect."""
+    """What was checked, and every defect; left: shards that others have not checked yet."""
 
     rows: int
     shards: int
     defects: tuple[Defect, ...]
+    left: int = 0
 
 
 @dataclass
-class _State:
-    """The previous row's prompt and its number, and the numbers of all prompts by id."""
+class _Rows:
+    """What the check of all shards together needs of one.
 
-    prompt: tuple[str, str] | None = None
-    number: int = 0
-    numbers: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        first: the rows of its first prompt, which may have begun in the shard before: name, prompt id and prompt.
+        prompts: for each other prompt, the name of its first row, its number, and its id.
+        last: the last of these: its number, id and text.
+    """
+
+    first: list[tuple[str, str, str]] = field(default_factory=list)
+    prompts: list[tuple[str, int, str]] = field(default_factory=list)
+    last: tuple[int, str, str] | None = None
 
 
-def verify(where: Place, progress: Callable[[int], None] | None = None) -> Verification:
+@dataclass(frozen=True)
+class OpenVerification:
+    """What a worker needs to check shards; picklable."""
+
+    place: Place
+
+    def __call__(self, context: Context) -> ShardChecker:
+        """Open the data set, which may lack shards."""
+        location = Location.of(self.place)
+        return ShardChecker(Bench(read_info(location), location), context)
+
+
+@dataclass(frozen=True)
+class ShardChecker:
+    """Checks shards, each for itself."""
+
+    bench: Bench
+    context: Context
+
+    def begin(self, payload: Any) -> None:
+        """Nothing."""
+
+    def make(self, index: int, payload: Any, folder: Path) -> Unit:
+        """Check shard `index`: its defects, and what the check of all shards together needs to know."""
+        info, location = self.bench.info, self.bench.location
+        name, record, rows = info.shard_path(index), info.shards[index], _Rows()
+        defects = [Defect(name, "", "is not built yet")]
+        if record is not None:
+            defects = [Defect(name, "", what) for what in _file(location, info, index, record)]
+            if location.size(name) is not None:
+                defects += _rows(self.bench, index, rows, self.context.advance)
+        return Unit({}, {"defects": [astuple(defect) for defect in defects], **asdict(rows)})
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class VerifyJob:
+    """The check of a data set, as its driver sees it."""
+
+    title = "verify"
+
+    def __init__(self, info: DatasetInfo, location: Location, store: Store) -> None:
+        self.store, self.open, self._info = store, OpenVerification(location.absolute), info
+        files = store_at(location.absolute).list("data") if store.url.endswith(CHECKS) else {}
+        self.key = digest({"fingerprint": info.fingerprint, "files": files})  # those of other files do not count
+
+    def begun(self) -> bool:
+        """Always."""
+        return True
+
+    def units(self) -> Collection[int]:
+        """The shards."""
+        return range(len(self._info.shards))
+
+    def made_before(self) -> Collection[int]:
+        """None."""
+        return ()
+
+    def damaged(self, records: Mapping[int, Record]) -> dict[int, str]:
+        """None: a check leaves no file."""
+        return {}
+
+    def rows(self, index: int) -> int:
+        """Its trajectories."""
+        return len(self._info.shard_rows(index))
+
+    def payload(self, index: int) -> None:
+        """Nothing: workers read the shard."""
+
+
+def verify(where: Place, how: Run = QUIET) -> Verification:
     """Check the record, every shard, every row and the score tables of a data set.
 
-    Args:
-        progress: called with the number of rows just checked.
+    If `how` selects a share, only its shards, and not yet what concerns all of them together. Shares, and workers on
+    other machines, keep their records in the data set; the check without a share that ends them removes these.
 
     Raises:
-        NbenchError: no data set, or an invalid dataset.json.
+        NbenchError: no data set, an invalid dataset.json, or a place for records that cannot be written.
     """
     location = Location.of(where)
     info = read_info(location)
-    bench, state = Bench(info, location), _State()
-    defects = list(_record(location, info))
-    for index, record in enumerate(info.shards):
-        name = info.shard_path(index)
-        if record is None:
-            defects.append(Defect(name, "", "is not built yet"))
-            continue
-        defects += [Defect(name, "", what) for what in _file(location, info, index, record)]
-        if location.size(name) is not None:
-            defects += _rows(bench, index, state, progress)
-    defects += _scores(bench, all(defect.file == INFO_FILE for defect in defects))
-    return Verification(info.rows, len(info.shards), tuple(defects))
+    with ExitStack() as stack:
+        store = _store(location, how, stack)
+        job = VerifyJob(info, location, store)
+        summary, records = complete(job, replace(how, retry_failed=True))
+        summary.check(job)
+        if how.share is not None:
+            of = Records(store, job.key)
+            records = of.read(of.done())
+        checked = [records[index].result for index in sorted(records)]
+        defects = [Defect(*fields) for result in checked for fields in result["defects"]]
+        if how.share is None:
+            defects = [*_record(location, info), *defects, *_prompts(info, checked)]
+            defects += _scores(Bench(info, location), all(defect.file == INFO_FILE for defect in defects))
+            clear(store)
+    return Verification(info.rows, len(info.shards), tuple(defects), summary.left)
+
+
+def _store(location: Location, how: Run, stack: ExitStack) -> Store:
+    """Where the records of a check go: a temporary folder if only processes here are at it."""
+    is_shared = how.share is not None or how.engine.elsewhere
+    if location.writable:
+        store = store_at(beneath(location.absolute, CHECKS))
+        if is_shared or JobFile.read(store) is not None:
+            return store
+    elif is_shared:
+        raise NbenchError(f"{location.url} cannot be written, so only processes of one machine can share its check")
+    return LocalStore(stack.enter_context(scratch_folder()))
 
 
 def _record(location: Location, info: DatasetInfo) -> Iterator[Defect]:
@@ -123,43 +226,66 @@ def _file(location: Location, info: DatasetInfo, index: int, record: ShardRecord
             yield misfit
 
 
-def _rows(bench: Bench, index: int, state: _State, progress: Callable[[int], None] | None) -> Iterator[Defect]:
+def _rows(bench: Bench, index: int, of: _Rows, advance: Callable[[int], None]) -> Iterator[Defect]:
     info, name = bench.info, bench.info.shard_path(index)
     columns = arrow_schema(info).names
     size = max(1, _BATCH_BYTES // info.row_bytes)
     first = info.shard_rows(index).start
     try:
         for rows in bench.shard_rows(index, columns, size):
-            for row, what in _names(rows, info, first, state):
+            for row, what in _names(rows, info, first, of):
                 yield Defect(name, row, what)
             for row, what in _content(rows, info):
                 yield Defect(name, row, what)
             first += len(rows)
-            if progress:
-                progress(len(rows))
+            advance(len(rows))
     except NbenchError as error:
         yield Defect(name, "", str(error))
 
 
-def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, state: _State) -> Iterator[tuple[str, str]]:
+def _names(rows: pa.RecordBatch, info: DatasetInfo, first: int, of: _Rows) -> Iterator[tuple[str, str]]:
     """Ids, prompts, candidates and seeds."""
-    base = info.spec.get("seed")
+    base, begun = info.spec.get("seed"), info.cell(info.shard_rows(info.shard_of(first)).start)[0]
     for number, row in enumerate(rows.select(["id", "prompt_id", "prompt", "candidate", "seed"]).to_pylist(), first):
-        prompt, candidate = row["prompt_id"], row["candidate"]
+        prompt, candidate = str(row["prompt_id"]), row["candidate"]
         name = str(row["id"])
-        if row["id"] != f"{prompt}/{candidate}":
-            yield name, f"its id is not that of prompt {prompt}, candidate {candidate}"
+        if row["id"] != f"{row['prompt_id']}/{candidate}":
+            yield name, f"its id is not that of prompt {row['prompt_id']}, candidate {candidate}"
         prompt_number, expected = info.cell(number)
         if candidate != expected:
             yield name, f"candidate {candidate} is in the place of candidate {expected}"
-        if state.prompt is None or state.number != prompt_number:
-            if state.numbers.setdefault(prompt, prompt_number) != prompt_number:
-                yield name, f"prompt {prompt} appears twice"
-            state.prompt, state.number = (prompt, row["prompt"]), prompt_number
-        elif state.prompt != (prompt, row["prompt"]):
-            yield name, f"belongs to prompt {prompt}, but is among the candidates of {state.prompt[0]}"
-        if isinstance(base, int) and row["seed"] != candidate_seed(base, str(prompt), int(candidate or 0)):
+        here = (prompt_number, prompt, row["prompt"])
+        if prompt_number != (of.last[0] if of.last else begun):
+            of.prompts.append((name, prompt_number, prompt))
+            of.last = here
+        elif of.last is None:
+            of.first.append((name, prompt, row["prompt"]))
+        elif of.last != here:
+            yield name, _stray(prompt, of.last[1])
+        if isinstance(base, int) and row["seed"] != candidate_seed(base, str(row["prompt_id"]), int(candidate or 0)):
             yield name, f"its seed {row['seed']} does not follow from the data set's seed {base}"
+
+
+def _prompts(info: DatasetInfo, shards: Sequence[Mapping[str, Any]]) -> Iterator[Defect]:
+    """What only a look at all shards shows: prompts that appear twice, or go on as others; `shards` are `_Rows`."""
+    numbers, last = dict[str, int](), None
+    for index, shard in enumerate(shards):
+        name, number = info.shard_path(index), info.cell(info.shard_rows(index).start)[0]
+        prompts = list(shard["prompts"])
+        for row, prompt, text in shard["first"]:
+            if last is None or last[0] != number:
+                prompts.insert(0, (row, number, prompt))
+                last = [number, prompt, text]
+            elif last != [number, prompt, text]:
+                yield Defect(name, row, _stray(prompt, last[1]))
+        for row, number, prompt in prompts:
+            if numbers.setdefault(prompt, number) != number:
+                yield Defect(name, row, f"prompt {prompt} appears twice")
+        last = shard["last"] or last
+
+
+def _stray(prompt: str, other: str) -> str:
+    return f"belongs to prompt {prompt}, but is among the candidates of {other}"
 
 
 def _content(rows: pa.RecordBatch, info: DatasetInfo) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
-from nbench.shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from nbench.shards.schema import DatasetInfo, PositionInfo, ShardRecord, TrajectoryBatch
 
 
 def dataset_info(
@@ -40,11 +41,23 @@ def dataset_info(
 
 def build(path: Path, info: DatasetInfo, batches: Callable[[range], list[TrajectoryBatch]]) -> Path:
     """Write a data set; `batches` returns the batches of a shard for its row numbers."""
-    with DatasetFolder(path) as folder:
-        folder.create(info)
-        for index in folder.missing():
-            writer = shard_writer(path, info, index)
-            for batch in batches(info.shard_rows(index)):
-                writer.write(batch)
-            folder.commit_shard(index, writer.commit())
+    folder = DatasetFolder(path)
+    folder.create(info)
+    for index in missing(folder):
+        writer = shard_writer(path, info, index)
+        for batch in batches(info.shard_rows(index)):
+            writer.write(batch)
+        commit_shard(folder, index, writer.commit())
     return path
+
+
+def commit_shard(folder: DatasetFolder, index: int, record: ShardRecord) -> None:
+    """Put the record of a shard that is written in its place into dataset.json."""
+    shards = list(folder.info.shards)
+    shards[index] = record
+    folder.extend(replace(folder.info, shards=tuple(shards)))
+
+
+def missing(folder: DatasetFolder) -> list[int]:
+    """The shards without a record."""
+    return [index for index, record in enumerate(folder.info.shards) if record is None]

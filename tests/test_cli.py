@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nbench import __version__
-from nbench.benchmarks.scoring import references as building
+from nbench.benchmarks import build as building
 from nbench.builders.prompts import choose as prompt_sources
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.formats import shard_writer
@@ -22,6 +22,7 @@ from nbench.shards.row_columns import arrow_schema
 from nbench.shards.rows import from_arrow
 
 from .conftest import Run
+from .dataset_info import commit_shard
 
 HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "pyarrow", "matplotlib"}
 
@@ -193,13 +194,13 @@ def test_a_row_that_does_not_match_its_seed_is_found(run: Run, bench: Path, tmp_
     """Complete, finite rows with a valid manifest but other noise: only regenerating them shows the defect."""
     convert = ("convert", bench, tmp_path / "odd", "--latent-dtype", "float32")
     assert run(*convert).code == 0
-    with DatasetFolder(tmp_path / "odd") as folder:
-        whole = open_bench(tmp_path / "odd")
-        rows = next(whole.shard_rows(0, arrow_schema(whole.info).names, 9))
-        batch = from_arrow(rows, whole.info, whole.info.stored, images=True)
-        writer = shard_writer(folder.path, folder.info, 0)
-        writer.write(replace(batch, latents={k: latents + 0.1 for k, latents in batch.latents.items()}))
-        folder.commit_shard(0, writer.commit())
+    folder = DatasetFolder(tmp_path / "odd")
+    whole = open_bench(tmp_path / "odd")
+    rows = next(whole.shard_rows(0, arrow_schema(whole.info).names, 9))
+    batch = from_arrow(rows, whole.info, whole.info.stored, images=True)
+    writer = shard_writer(folder.path, folder.info, 0)
+    writer.write(replace(batch, latents={k: latents + 0.1 for k, latents in batch.latents.items()}))
+    commit_shard(folder, 0, writer.commit())
     assert run("verify", tmp_path / "odd").code == 0
     outcome = run("verify", tmp_path / "odd", "--regenerate", "6")
     assert outcome.code == 1

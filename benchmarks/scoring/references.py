@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ...builders.build import BuildReport
-from ...builders.build import build as build_trajectories
 from ...builders.config import BuildConfig
-from ...builders.images.given import HUMAN
 from ...console import say
 from ...errors import NbenchError
+from ...jobs.engine import Here
 from ...jobs.mirror import mirrored
 from ...jobs.options import EngineOptions
-from ...progress import BuildProgress
+from ...jobs.places import beneath
+from ...jobs.run import QUIET, Run, complete
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
 from ...scorers.references import DEFAULT_REFERENCES, TRUTH, Reference, load_reference, parse_references, try_scorer
 from ...shards.atomic import writing_to
 from ...shards.dataset import DatasetFolder
-from ...shards.lock import locked
 from ...shards.reader import Bench, open_bench
 from ...shards.references import finished_scores, how_to_add
 from ...shards.schema import DatasetInfo
-from ...shards.scores import read_scores, reference_parts, reference_path, scores_metadata, write_scores
+from ...shards.scores import read_scores, reference_path, scores_metadata, write_scores
 from .options import ScoreOptions
+from .parts import Parts
 from .references_config import AddConfig
-from .score import score_metadata, score_shards
+from .score import score_metadata
+from .score_job import OpenScorer, ScoreJob
+from .store import parts_beside
 
 _ROW = ("prompt_id", "candidate")
 
@@ -50,29 +49,12 @@ class ReferenceRow:
     flaw: str = ""
 
 
-def build(config: BuildConfig, progress: bool = True, workers: EngineOptions | None = None) -> BuildReport:
-    """Build the data set of `config`, or finish it; on return it is complete, with its references.
+@dataclass(frozen=True)
+class Added:
+    """The references that were scored now; left: shards that others have not scored yet."""
 
-    `workers` say who makes it. If they make only a part, it is neither complete nor has references.
-
-    Raises:
-        NbenchError: a file, folder, pipeline, reference or setting that the user must fix.
-    """
-    last = References(config, progress) if config.kind == "genai-bench" else None
-    report = build_trajectories(config, progress, last, how=workers.run() if workers else None)
-    if workers is not None and workers.share is not None:
-        return report
-    if (config.retry_failed or config.extend) and progress:
-        _report_incomplete(open_bench(config.folder))
-    return report
-
-
-def _report_incomplete(bench: Bench) -> None:
-    """Name the references of the user's own that lack scores of rows which were added or made again."""
-    for name, table in bench.references.items():
-        if name != HUMAN and _lacking(bench, table)[0]:
-            way_out = how_to_add(bench, f"{name}=SCORER")
-            say(f"reference {name} lacks scores of new rows, which {way_out} adds", error=True)
+    names: list[str]
+    left: int = 0
 
 
 def list_references(bench: Bench) -> list[ReferenceRow]:
@@ -93,31 +75,28 @@ def list_references(bench: Bench) -> list[ReferenceRow]:
     return rows
 
 
-def add_references(config: AddConfig, progress: bool = False) -> list[str]:
-    """Score the finished images of a data set by more references; returns the names of those scored now.
+def add_references(config: AddConfig, progress: bool = False, workers: EngineOptions | None = None) -> Added:
+    """Score the finished images of a data set by more references: the names of those scored now.
 
-    An existing reference by the same scorer is kept; an interrupted one continues after its last finished shard.
+    An existing reference by the same scorer is kept; an interrupted one continues after its finished shards, and
+    several runs at a time share them. If `workers` score only a share, the references are added by a run without one.
 
     Raises:
         NbenchError: no such data set; a reference that cannot be loaded; a name that a table of another
-            scorer has, and `replace` is off; or another command is writing to the data set.
+            scorer has, and `replace` is off; or others score another reference of that name there.
     """
     references, bench = parse_references(config.references), open_bench(config.bench)
-    placement = config.placement or Placement.best()
-    with ExitStack() as stack:
-        if bench.location.folder is not None:
-            busy = f"another command is writing to {bench.path}: wait for it to end"
-            stack.enter_context(locked(bench.path, busy))
-        base = stack.enter_context(mirrored(bench.location.url, "scores"))
-        bench = open_bench(bench.location.url)  # the lock keeps others from changing it
+    how = replace((workers or EngineOptions()).run(), shown=progress, retry_failed=True)
+    placement, left = config.placement or Placement.best(), 0
+    options = replace(config.options, placement=placement)
+    with mirrored(bench.location.url, "scores") as base:
         with writing_to(base / "scores"):
             (base / "scores").mkdir(exist_ok=True)
         # a list, so that an error comes before the first is scored
-        missing = list(_missing(bench, base, references, placement, config.replace))
+        missing = list(_missing(bench, base, references, placement, config.replace, isinstance(how.engine, Here)))
         for reference, scorer in missing:
-            with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=progress) as bar:
-                score_reference(bench, base, reference, scorer, bar.advance, config.options)
-    return [reference.name for reference, _ in missing]
+            left += score_reference(bench, base, reference, scorer, options, how)
+    return Added([reference.name for reference, _ in missing], left)
 
 
 def score_reference(
@@ -125,32 +104,39 @@ def score_reference(
     base: Path,
     reference: Reference,
     scorer: Scorer,
-    progress: Callable[[int], None] | None = None,
     options: ScoreOptions | None = None,
-) -> None:
-    """Score the finished images of a data set into `scores/<name>.parquet`, continuing after the last finished shard.
+    how: Run = QUIET,
+) -> int:
+    """Score the finished images of a data set into `scores/<name>.parquet`, shard by shard; how many shards are left.
 
-    `base` is the folder of the data set, or a mirror of its scores.
+    `base` is the folder of the data set, or a mirror of its scores; `how`: who scores.
 
     Raises:
         NbenchError: the scorer fails, all trajectories failed, or the folder cannot be written.
     """
     origin = _origin(bench.info, reference, scorer)
-    parts = reference_parts(base, reference.name)
-    kept, shards = _kept_scores(reference_path(base, reference.name), bench, origin)
-    paths = {shard: parts / f"{shard}.parquet" for shard in shards}
-    missing = [shard for shard, path in paths.items() if _origin_at(path) != origin]
-    advance = progress or (lambda count: None)
-    advance(bench.info.rows - sum(len(bench.info.shard_rows(shard)) for shard in missing))
-    for shard, table in score_shards(
-        bench, scorer, [bench.info.steps], lambda _, count: advance(count), options or ScoreOptions(), missing
-    ):
-        write_scores(paths[shard], table, origin)
-    table = pa.concat_tables([*kept, *(read_scores(path).replace_schema_metadata() for path in paths.values())])
+    path = reference_path(base, reference.name)
+    kept, shards = _kept_scores(path, bench, origin)
+    parts = Parts.of(beneath(bench.location.absolute, parts_beside(path).relative_to(base).as_posix()))
+    positions, where = [bench.info.steps], bench.location.absolute
+    of = OpenScorer(
+        where, reference, scorer.fingerprint, how.engine.elsewhere, positions, options or ScoreOptions(), origin, False,
+        (bench, scorer),
+    )  # fmt: skip
+    job = ScoreJob(parts, f"reference {reference.name}", bench, shards, of)
+    if how.share is not None or not isinstance(how.engine, Here):
+        job.store.probe()
+    job.discard_others(how.lease)
+    summary, _ = complete(job, how)
+    summary.check(job)
+    if summary.over or how.share is not None:
+        return summary.left
+    table = pa.concat_tables([*kept, *(parts.read(shard).replace_schema_metadata() for shard in shards)])
     if not table.num_rows:
         raise NbenchError(f"{bench.location.url} has no image for {reference.name} to score: all trajectories failed")
-    write_scores(reference_path(base, reference.name), table, origin)
-    shutil.rmtree(parts)
+    write_scores(path, table, origin)
+    parts.remove()
+    return 0
 
 
 class References:
@@ -180,7 +166,7 @@ class References:
                     raise
                 say(f"no reference scores: {error}")
 
-    def run(self, folder: DatasetFolder) -> None:
+    def run(self, folder: DatasetFolder, how: Run) -> None:
         """Score the final images by each reference without a table of this data set and its current weights. Without
         requested references, existing tables of user-chosen scorers are kept.
 
@@ -189,26 +175,25 @@ class References:
         """
         bench = open_bench(folder.place)
         with mirrored(folder.place, "scores") as base:
-            self._score(bench, base)
+            self._score(bench, base, replace(how, shown=self._shown, retry_failed=True))
 
-    def _score(self, bench: Bench, base: Path) -> None:
+    def _score(self, bench: Bench, base: Path, how: Run) -> None:
         for reference in self._references:
             path = reference_path(base, reference.name)
             there = _origin_at(path)
             if not self._named and "model" in there and there.get("bench_fingerprint") == bench.info.fingerprint:
                 continue
-            with BuildProgress(f"reference {reference.name}", bench.info.rows, shown=self._shown) as progress:
-                try:
-                    scorer = load_reference(reference, bench.info)
-                except NbenchError as error:
-                    if self._named:
-                        raise
+            try:
+                scorer = load_reference(reference, bench.info, load=isinstance(how.engine, Here))
+            except NbenchError as error:
+                if self._named:
+                    raise
+                if self._shown:
                     later = how_to_add(bench, f"{reference.name}=SCORER")
-                    progress.say(f"no reference {reference.name}: {error}; later: {later}")
-                    continue
-                complete = there == _origin(bench.info, reference, scorer) and _complete(bench, path)
-                if not complete:
-                    score_reference(bench, base, reference, scorer, progress.advance)
+                    say(f"no reference {reference.name}: {error}; later: {later}", error=True)
+                continue
+            if there != _origin(bench.info, reference, scorer) or not _complete(bench, path):
+                score_reference(bench, base, reference, scorer, how=how)
 
 
 def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:
@@ -223,12 +208,12 @@ def _kept_scores(path: Path, bench: Bench, origin: dict[str, Any]) -> tuple[list
     known = info.shards_since(str(there.get("bench_fingerprint"))) is not None
     if not known or there | {"bench_fingerprint": info.fingerprint} != origin:
         return [], range(len(info.shards))
-    shards, again = _lacking(bench, table := read_scores(path))
+    shards, again = lacking(bench, table := read_scores(path))
     kept = [(row["prompt_id"], row["candidate"]) not in again for row in table.select(_ROW).to_pylist()]
     return [table.filter(pa.array(kept)).replace_schema_metadata()], shards
 
 
-def _lacking(bench: Bench, table: pa.Table) -> tuple[list[int], set[tuple[str, int]]]:
+def lacking(bench: Bench, table: pa.Table) -> tuple[list[int], set[tuple[str, int]]]:
     """The shards with a row that did not fail and has no score in `table`, and the keys of all their rows."""
     shards, again = list[int](), set[tuple[str, int]]()
     if table.num_rows >= bench.info.rows - bench.n_failed:
@@ -245,7 +230,7 @@ def _lacking(bench: Bench, table: pa.Table) -> tuple[list[int], set[tuple[str, i
 
 def _complete(bench: Bench, path: Path) -> bool:
     """Whether a table has a score of every candidate that did not fail."""
-    return not _lacking(bench, read_scores(path))[0]
+    return not lacking(bench, read_scores(path))[0]
 
 
 def _origin_at(path: Path) -> dict[str, Any]:
@@ -257,15 +242,16 @@ def _origin_at(path: Path) -> dict[str, Any]:
 
 
 def _missing(
-    bench: Bench, base: Path, references: Sequence[Reference], placement: Placement, replace: bool
+    bench: Bench, base: Path, references: Sequence[Reference], placement: Placement, replace: bool, here: bool
 ) -> Iterator[tuple[Reference, Scorer]]:
     """The references without a table of this build and scorer (by fingerprint), with their scorers.
 
     Raises:
-        NbenchError: a scorer cannot be loaded, or there is a table of another one and `replace` is off.
+        NbenchError: there is a table of another scorer and `replace` is off; or a scorer cannot be loaded, which is
+            tried if it will score `here`.
     """
     for reference in references:
-        scorer = load_reference(reference, bench.info, placement)
+        scorer = load_reference(reference, bench.info, placement, load=here)
         path = reference_path(base, reference.name)
         there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
         same_scorer = there.get("scorer_fingerprint") == origin["scorer_fingerprint"]
@@ -276,5 +262,6 @@ def _missing(
                 f"{bench.location.url} has a reference {reference.name} already, by {there.get('model', 'another')}: "
                 "give another NAME=SCORER, or --replace"
             )
-        try_scorer(scorer, bench.info)
+        if here:
+            try_scorer(scorer, bench.info)
         yield reference, scorer

@@ -12,7 +12,7 @@ from ...errors import NbenchError
 from ...jobs.job import Context, JobError, Unit
 from ...jobs.records import Record
 from ...jobs.run import check_alone
-from ...jobs.store import LocalStore
+from ...options import Place
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
 from ...scorers.references import Reference, load_reference
@@ -21,7 +21,7 @@ from ...shards.reader import Bench, open_bench
 from ...shards.schema import digest
 from ...shards.stream import prefetch
 from .options import ScoreOptions
-from .parts import Parts
+from .parts import Parts, write_part
 from .score import ByProducts, ShardScorer
 
 
@@ -36,7 +36,7 @@ class OpenScorer:
         here: bench and scorer, for this process.
     """
 
-    bench: str
+    bench: Place
     model: str | Reference | None
     fingerprint: str
     elsewhere: bool
@@ -89,17 +89,15 @@ class ScoreMaker:
         Raises:
             JobError: the scorer cannot be used, or the bench is damaged.
         """
-        by_products, parts = ByProducts(embeddings={} if self.of.embeds else None), Parts(folder)
+        by_products = ByProducts(embeddings={} if self.of.embeds else None)
         batches, ahead = self.scorer.batches(index), self.of.options.ahead
         try:
             table = self.scorer.table(prefetch(batches, ahead) if ahead else batches, self.context.advance, by_products)
         except NbenchError as error:
             raise JobError(str(error)) from None
-        if by_products.embeddings is not None:
-            parts.write_embeddings(index, self.of.positions, by_products.embeddings)
-        parts.write(index, table, dict(self.of.key))
-        files = {path.name: (path, _sha256(path)) for path in parts.files(index)}
-        return Unit(files, {"score_seconds": by_products.seconds})
+        key, embeddings = dict(self.of.key), by_products.embeddings
+        paths = write_part(folder, index, table, key, self.of.positions, embeddings)
+        return Unit({path.name: (path, _sha256(path)) for path in paths}, {"score_seconds": by_products.seconds})
 
     def close(self) -> None:
         """Nothing is open."""
@@ -109,10 +107,10 @@ class ScoreJob:
     """The scores of `shards` of a bench, as their driver sees them; parts with the same key are kept."""
 
     def __init__(self, parts: Parts, title: str, bench: Bench, shards: Sequence[int], of: OpenScorer) -> None:
-        self.store, self.title, self.open = LocalStore(parts.folder), title, of
+        self.store, self.title, self.open = parts.store, title, of
         self.key = digest({"key": dict(of.key)})
         self._parts, self._bench, self._shards = parts, bench, shards
-        self._made_before = [shard for shard in shards if parts.has(shard, dict(of.key))]
+        self._made_before = parts.done(shards, dict(of.key))
 
     def discard_others(self, lease: float) -> None:
         """Remove parts of other scores, which an interrupted run has left.
@@ -120,8 +118,8 @@ class ScoreJob:
         Raises:
             NbenchError: somebody is at work on them.
         """
-        kept = {path.name for shard in self._made_before for path in self._parts.files(shard)}
-        if others := [path.name for path in self._parts.all_files() if path.name not in kept]:
+        kept = {name for shard in self._made_before for name in Parts.names_of(shard)}
+        if others := self._parts.names() - kept:
             check_alone(self.store, lease)
             self.store.remove(others)
 
@@ -139,9 +137,9 @@ class ScoreJob:
 
     def damaged(self, records: Mapping[int, Record]) -> dict[int, str]:
         """The shards whose part is not there."""
-        there = {path.name for path in self._parts.all_files()}
-        names = {shard: self._parts.files(shard)[-1].name for shard in records}
-        return {shard: name for shard, name in names.items() if name not in there}
+        there = self._parts.names()
+        tables = {shard: f"{shard:05d}.parquet" for shard in records}
+        return {shard: name for shard, name in tables.items() if name not in there}
 
     def rows(self, index: int) -> int:
         """Its trajectories."""

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ...console import TextConsole
 from ...errors import NbenchError
 from ...jobs.run import Run, check_alone, complete, run
-from ...jobs.store import LocalStore
+from ...options import Place
 from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
 from ...shards.atomic import writing_to
@@ -34,6 +34,11 @@ from .options import ScoreOptions
 from .parts import Parts
 from .score import nothing_to_score, score_metadata
 from .score_job import OpenScorer, ScoreJob
+
+
+def parts_beside(table: Path) -> Path:
+    """The folder with the scores of single shards until `table` is complete."""
+    return table.with_name(f".{table.stem}.parts")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Store:
         source: `source_digest` of the model's path or id; None if it has none.
         model: what `get_scorer` takes, for workers in other processes.
         how: who scores the shards.
-        elsewhere: workers are on other machines, with devices of their own.
+        parts_at: where the scores of single shards are kept; None: beside the table.
     """
 
     path: Path
@@ -66,7 +71,7 @@ class Store:
     source: str | None = None
     model: str | None = None
     how: Run = field(default_factory=Run)
-    elsewhere: bool = False
+    parts_at: Place | None = None
 
     def check_owner(self) -> None:
         """Refuse to replace scores of another bench or model with the same name.
@@ -149,7 +154,7 @@ class Store:
 
     @property
     def _parts(self) -> Parts:
-        return Parts(self.path.with_name(f".{self.path.stem}.parts"))
+        return Parts.of(self.parts_at or parts_beside(self.path))
 
     @property
     def _embeds(self) -> bool:
@@ -170,7 +175,7 @@ class Store:
         }
 
     def _forget(self) -> None:
-        check_alone(LocalStore(self._parts.folder), self.how.lease)
+        check_alone(self._parts.store, self.how.lease)
         with writing_to(self.path):
             for path in (self.path, self.path.with_suffix(".json")):
                 path.unlink(missing_ok=True)
@@ -293,12 +298,11 @@ class Store:
 
     def _job(self, missing: Sequence[int], shards: Sequence[int]) -> ScoreJob:
         key = self._origin | {"positions": list(missing), "captions": self.options.captions, "embeds": self._embeds}
-        place = self.bench.location.url
         of = OpenScorer(
-            place if self.bench.location.folder is None else str(self.bench.path.resolve()),
+            self.bench.location.absolute,
             self.model,
             self.scorer.fingerprint,
-            self.elsewhere,
+            self.how.engine.elsewhere,
             missing,
             self.options,
             key,

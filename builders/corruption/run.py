@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...progress import BuildProgress
+from ...console import say
+from ...jobs.engine import Here
+from ...jobs.run import Run, complete
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS
-from ..prompts.choose import Prompt, load_prompts
-from .answers import AnswerFile
-from .change import Change, Engine
+from ..prompts.choose import load_prompts
+from .answers import gather_answers
 from .config import CorruptConfig
-from .endpoint import Endpoint
-from .llm import ChatModel, LlmEngine
-from .local import LocalModel
-from .rules import RulesEngine
-from .wordnet import CoHyponyms
-from .world import WorldEngine
+from .job import CorruptJob, row_line
 
 _ROWS = 1024
 _TEXTS = pa.list_(pa.string())
@@ -46,93 +40,59 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CorruptReport:
-    """What was written: number of near misses by kind and status ("ok", "not applicable", "failed")."""
+    """What was written: number of near misses by kind and status ("ok", "not applicable", "failed").
+
+    left: parts that others have not finished yet; then nothing is written.
+    """
 
     out: Path
     rows: int
     engine: str
     counts: dict[str, dict[str, int]]
     errors: dict[str, int]
+    left: int = 0
 
 
-def corrupt(config: CorruptConfig, progress: bool = True) -> CorruptReport:
+def corrupt(config: CorruptConfig, progress: bool = True, how: Run | None = None) -> CorruptReport:
     """Write a row per prompt: id, prompt, tags, corruptions by kind (or null), and the changes behind them.
 
-    The file appears when it is complete. A language model's answers are saved to `<out>.answers.jsonl` as they come.
+    The file appears when it is complete; until then finished parts are in a hidden folder beside it. A language model's
+    answers are saved to `<out>.answers.jsonl` as they come, those of several processes to a file each until the end.
 
     Raises:
         NbenchError: prompts that cannot be read, an engine that cannot start, an endpoint that does not answer.
     """
+    how = replace(how or Run(), shown=progress, retry_failed=True)
+    alone = how.share is None and isinstance(how.engine, Here)
     prompt_set = load_prompts(config.prompts, kind="ncc")
+    for note in prompt_set.notes if progress else ():
+        say(note, error=True)
     kinds = [kind for kind in CORRUPTION_KINDS if kind in config.kinds]
-    counts = {kind: Counter[str]() for kind in kinds}
-    errors = Counter[str]()
-    with writing_to(config.out), ExitStack() as stack:
+    counts, errors = {kind: Counter[str]() for kind in kinds}, Counter[str]()
+    with writing_to(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        engine = _engine(config, stack)
-        bar = stack.enter_context(BuildProgress("corrupt", len(prompt_set.prompts), shown=progress))
-        for note in prompt_set.notes:
-            bar.say(note)
-        rows = _rows(prompt_set.prompts, engine, kinds, counts, errors, bar)
-        (_write_parquet if config.out.suffix == ".parquet" else _write_jsonl)(config.out, rows)
+        job = CorruptJob(config, prompt_set.prompts, alone)
+        if not alone:
+            job.store.probe()
+        job.discard_others(how.lease)
+        summary, records = complete(job, how)
+        summary.check(job)
+        for record in records.values():
+            errors.update(record.result["errors"])
+            for kind in kinds:
+                counts[kind].update(record.result["counts"][kind])
+        if how.share is None:
+            (_write_parquet if config.out.suffix == ".parquet" else _write_jsonl)(config.out, job.all_rows())
+            gather_answers(config.out)
+            job.remove()
     by_status = {kind: dict(count) for kind, count in counts.items()}
-    return CorruptReport(config.out, len(prompt_set.prompts), engine.name, by_status, dict(errors))
-
-
-def _engine(config: CorruptConfig, stack: ExitStack) -> Engine:
-    seed = config.prompts.seed
-    if config.chosen == "world":
-        return WorldEngine(seed)
-    if config.chosen == "rules":
-        return RulesEngine(seed, config.spacy_model, CoHyponyms(config.wordnet) if config.wordnet else None)
-    assert config.model is not None
-    model: ChatModel
-    if config.endpoint is None:
-        model = LocalModel(config.model, config.revision)
-    else:
-        model = Endpoint(config.endpoint, config.model, config.key_name, config.timeout_s)
-    answers = stack.enter_context(AnswerFile(config.out.with_name(config.out.name + ".answers.jsonl")))
-    return LlmEngine(model, answers, seed, config.concurrency, config.retry_failed)
-
-
-def _rows(
-    prompts: list[Prompt],
-    engine: Engine,
-    kinds: list[str],
-    counts: dict[str, Counter[str]],
-    errors: Counter[str],
-    bar: BuildProgress,
-) -> Iterator[dict[str, Any]]:
-    changed = engine.changes([prompt.text for prompt in prompts], kinds)
-    for prompt, changes in zip(prompts, changed, strict=True):
-        for change in changes:
-            counts[change.kind][change.status] += 1
-            if change.error:
-                errors[change.error] += 1
-        yield _row(prompt, changes, engine.name)
-        bar.advance(1)
-
-
-def _row(prompt: Prompt, changes: list[Change], engine: str) -> dict[str, Any]:
-    near = dict.fromkeys(CORRUPTION_KINDS) | {change.kind: change.caption for change in changes}
-    details = [
-        {
-            "kind": change.kind,
-            "engine": engine,
-            "status": change.status,
-            "before": change.before,
-            "after": change.after,
-            "error": change.error,
-        }
-        for change in changes
-    ]
-    return {"id": prompt.id, "prompt": prompt.text, "tags": prompt.tags, "corruptions": near, "changes": details}
+    return CorruptReport(config.out, len(prompt_set.prompts), config.chosen, by_status, dict(errors), summary.left)
 
 
 def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     with temporary(path).open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(row_line(row))
     commit(path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ...errors import MOST_STEPS, NbenchError, check_range
-from ...options import Argument, Option, panel
+from ...options import Argument, Option, Place, panel
 from ...shards.positions import parse_positions
 from ...shards.storage import is_same
 
@@ -25,7 +25,7 @@ class ImportConfig:
     """
 
     folder: Annotated[Path, Argument("Folder with a .pt file and a PNG per candidate.")]
-    out: Annotated[Path, Option("Output folder.")]
+    out: Annotated[Place, Option("Output folder or URL.")]
     prompts: Annotated[Path, _files("Prompt file; its ids are those in the file names.")]
     kind: Annotated[Literal["genai-bench", "ncc"], Option("A bench to evaluate on, or a data set to train on.")] = (
         "genai-bench"
@@ -54,6 +54,6 @@ class ImportConfig:
     def __post_init__(self) -> None:
         check_range("--steps", self.steps, high=MOST_STEPS)
         check_range("--rows-per-shard", self.rows_per_shard)
-        if is_same(self.out, self.folder):
+        if is_same(Path(self.out), self.folder):
             raise NbenchError(f"--out {self.out} is the folder of the files to import: give another")
         parse_positions(self.positions, self.steps)  # refuses positions beyond the run

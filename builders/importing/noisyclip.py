@@ -13,15 +13,17 @@ import pyarrow as pa
 from PIL import Image
 
 from ...errors import NbenchError
+from ...jobs.job import Context
+from ...jobs.run import Run
+from ...options import Place
 from ...pipelines.aliases import ALIASES
-from ...progress import BuildProgress
 from ...shards.dataset import DatasetFolder
+from ...shards.dataset_job import DatasetJob, RowsMaker, make_dataset, take_up
 from ...shards.fingerprint import fingerprint
-from ...shards.formats import shard_writer
 from ...shards.positions import parse_positions
 from ...shards.reader import open_bench
 from ...shards.rows import to_arrow
-from ...shards.schema import DatasetInfo, PositionInfo, PreviewMap, ShardRecord, TrajectoryBatch
+from ...shards.schema import DatasetInfo, PositionInfo, PreviewMap, TrajectoryBatch
 from ...shards.stream import prefetch
 from ..candidates import as_kept, not_finite
 from ..corruption.world import corrupt_prompts
@@ -54,7 +56,7 @@ class ImportReport:
     `unused` prompts of the prompt file have no files.
     """
 
-    out: Path
+    out: Place
     rows: int
     imported: int
     failed: int
@@ -78,15 +80,19 @@ def import_noisyclip(config: ImportConfig, progress: bool = True) -> ImportRepor
     stored = _stored(config, form[0])
     work = _Import(config, layout, form, tuple(positions[k] for k in stored))
     spec = _spec(config, layout, stated, stored)
-    with DatasetFolder(config.out) as folder:
-        if not folder.take_up(fingerprint(spec), spec, config.fresh):
-            folder.create(work.begin(spec))
-        info, missing = folder.info, folder.missing()
-        todo = sum(len(info.shard_rows(index)) for index in missing)
-        with BuildProgress("import", info.rows, info.rows - todo, progress) as shown:
-            for index in missing:
-                folder.commit_shard(index, work.shard(info, index, shown))
-    return ImportReport(config.out, info.rows, todo, open_bench(config.out).n_failed, layout.unused)
+    folder, how = DatasetFolder(config.out), Run(shown=progress)
+    folder.check_writable()
+    take_up(folder, spec, config.fresh, how)
+    if not folder.started:
+        folder.create(work.begin(spec))
+    info = folder.info
+
+    def open_files(context: Context) -> RowsMaker:
+        return RowsMaker(info, lambda index: prefetch(work.rows(info, index), _AHEAD), context)
+
+    job = DatasetJob(folder.store, fingerprint(spec), "import", open_files)
+    imported = make_dataset(job, how).rows
+    return ImportReport(config.out, info.rows, imported, open_bench(config.out).n_failed, layout.unused)
 
 
 def _form(config: ImportConfig, layout: Layout) -> Form:
@@ -155,12 +161,7 @@ class _Import:
         preview = ALIASES["sdxl"].preview if self.form[1] == _SDXL_SHAPE else self._fitted_preview()
         return empty_dataset(spec, (channels, height, width), size, self.positions, preview)
 
-    def shard(self, info: DatasetInfo, index: int, progress: BuildProgress) -> ShardRecord:
-        """Write and commit shard `index`."""
-        rows = prefetch(self._rows(info, index), _AHEAD)
-        return shard_writer(self.config.out, info, index).write_all(rows, progress.advance)
-
-    def _rows(self, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
+    def rows(self, info: DatasetInfo, index: int) -> Iterator[pa.RecordBatch]:
         for number in info.shard_rows(index):
             path, prompt = self.layout.files[number], self.layout.prompts[number // info.candidates]
             latents, png, error = self._content(path, info)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...pipelines.find import resolve_pipeline
 from ...shards.dataset import DatasetFolder
-from ..candidates import Candidates, Plan
+from ..candidates import Candidates, Plan, Resolve
 from ..config import BuildConfig
 from ..planning.counts import Count
 from ..planning.timing import Timing
@@ -49,8 +50,8 @@ class Process(Protocol):
     def choose(self) -> PromptSet:
         """The prompts, or the captions of the images."""
 
-    def plan(self, chosen: PromptSet) -> Plan:
-        """The rows of a build of `chosen`, and its spec."""
+    def plan(self, chosen: PromptSet, resolve: Resolve = resolve_pipeline) -> Plan:
+        """The rows of a build of `chosen`, and its spec; `resolve` finds the pipeline."""
 
     def load(self, plan: Plan) -> LoadedProcess:
         """The models that make the rows of `plan`."""

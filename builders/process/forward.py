@@ -19,7 +19,7 @@ from ...pipelines.quiet import quieten_diffusers
 from ...pipelines.sizes import image_size, read_json
 from ...shards.dataset import DatasetFolder
 from ...shards.schema import PositionInfo
-from ..candidates import Candidates, Plan
+from ..candidates import Candidates, Plan, Resolve
 from ..config import BuildConfig
 from ..images.given import given_images, on_hub, write_ratings
 from ..images.source import ChosenImages, load_image
@@ -97,7 +97,10 @@ class Forward:
 
     @cached_property
     def _entry(self) -> PipelineEntry:
-        entry = resolve_pipeline(self.config.pipeline, self.config.options, _FILES)
+        return self._found(resolve_pipeline)
+
+    def _found(self, resolve: Resolve) -> PipelineEntry:
+        entry = resolve(self.config.pipeline, self.config.options, _FILES)
         if entry.checkpoint:
             raise NbenchError("--process forward reads the VAE of a folder, not of a single file: give a folder")
         return entry
@@ -106,18 +109,19 @@ class Forward:
         """The selected captions."""
         return self._captions_and_images[0]
 
-    def plan(self, chosen: PromptSet) -> Plan:
+    def plan(self, chosen: PromptSet, resolve: Resolve = resolve_pipeline) -> Plan:
         """Each caption with its images; the spec leaves out the arguments of the denoiser, which does not run."""
         images = self._captions_and_images[1]
         images = replace(images, numbers=images.numbers[: len(chosen.prompts)])
-        config, size = replace(self.config, candidates=images.candidates), image_size(self._entry)
-        spec = build_spec(config, self._entry, chosen.prompts, chosen.source) | {
+        config, entry = replace(self.config, candidates=images.candidates), self._found(resolve)
+        size = image_size(entry)
+        spec = build_spec(config, entry, chosen.prompts, chosen.source) | {
             "guidance": None,
             "call_kwargs": {},
             "process": "forward",
             "images": {**images.spec(), "size": list(size), "fit": "cover, centre", "encoded": "mean"},
         }
-        return Plan(config, self._entry, chosen.prompts, spec)
+        return Plan(config, entry, chosen.prompts, spec)
 
     def load(self, plan: Plan) -> LoadedAutoencoder:
         """The autoencoder and the images."""

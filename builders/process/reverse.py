@@ -10,7 +10,7 @@ from ...errors import NbenchError
 from ...pipelines.aliases import WORLD_PIPELINES
 from ...pipelines.find import load_pipeline, resolve_pipeline, scheduler_spec
 from ...shards.dataset import DatasetFolder
-from ..candidates import Candidates, Plan
+from ..candidates import Candidates, Plan, Resolve
 from ..config import BuildConfig
 from ..planning.counts import PNG_SHARE, WORLD_PNG_SHARE, Count, count_known, count_read, published_prompts
 from ..planning.timing import Timing, time_steps
@@ -61,9 +61,9 @@ class Reverse:
         """The selected prompts."""
         return load_prompts(self.config.prompt_request, self.config.kind)
 
-    def plan(self, chosen: PromptSet) -> Plan:
+    def plan(self, chosen: PromptSet, resolve: Resolve = resolve_pipeline) -> Plan:
         """Each prompt with its candidates."""
-        entry = resolve_pipeline(self.config.pipeline, self.config.options)
+        entry = resolve(self.config.pipeline, self.config.options)
         spec = build_spec(self.config, entry, chosen.prompts, chosen.source)
         return Plan(self.config, entry, chosen.prompts, spec)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...benchmarks.metrics import Array, mean_over_prompts, recovered_gain, retention
 from ...benchmarks.metrics.statistics import bootstrap_means
+from ...console import table_text
 from ...errors import NbenchError
 from ..policy import Policy, PolicyFile, PolicyStage, parse_policy, write_policy
 from ..waves import stages_of
@@ -60,7 +61,7 @@ class ReplayRow:
     affords: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """A replay: its rows, and what they were computed from.
 
@@ -80,6 +81,11 @@ class Replay:
     exact: bool
     rows: tuple[ReplayRow, ...]
     budget: float | None = None
+
+    def __repr__(self) -> str:
+        from .terminal import replay_table
+
+        return table_text(replay_table(self))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: estimates as value, low, high."""

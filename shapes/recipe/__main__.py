@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ...benchmarks.scoring.references import build
+from ...benchmarks.build import build
 from ...builders.config import BuildConfig
 from ...training.config import LatentCLIPConfig, TrainConfig
 from ...training.noisyclip import train as train_noisyclip

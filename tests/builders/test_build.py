@@ -157,7 +157,7 @@ KILLED = (
     + """
 import sys
 from pathlib import Path
-from nbench.benchmarks.scoring.references import build
+from nbench.benchmarks.build import build
 from nbench.builders.config import BuildConfig
 from nbench.jobs.records import Records
 from nbench.shards.parquet import ParquetShardWriter
@@ -228,7 +228,7 @@ def test_bad_input(tmp_path: Path, change: Callable[[Path], dict[str, Any]], mes
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from nbench.benchmarks.scoring.references import build
+from nbench.benchmarks.build import build
 from nbench.builders.config import BuildConfig
 build(BuildConfig("genai-bench", out=Path(sys.argv[1]), pipeline=sys.argv[2], limit=int(sys.argv[3]), candidates=1,
                   steps=20, batch_size=8, rows_per_shard=100, references=()), progress=False)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nbench.benchmarks.build import build as build_with_references
 from nbench.benchmarks.report.trajectories import trajectories
-from nbench.benchmarks.scoring.references import build as build_with_references
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError

@@ -17,7 +17,9 @@ from nbench.builders import shard_maker as make_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.jobs.store import LocalStore
 from nbench.progress import BuildProgress
+from nbench.shards import dataset_job
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
@@ -68,6 +70,38 @@ def test_what_never_fits_is_a_failed_row_that_can_be_tried_again(undisturbed: Pa
     assert (again.failed, again.built) == (0, 8)
     np.testing.assert_allclose(latents(out), latents(undisturbed), atol=0.02)
     assert verify(out).defects == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "retry", "left"),
+    [
+        (make_module.Maker, "failed_again", False, 8),
+        (make_module.Maker, "failed_again", True, 0),
+        (LocalStore, "move", False, 0),
+        (dataset_job, "merge", False, 0),
+    ],
+)
+def test_a_retry_that_is_interrupted_leaves_a_data_set_that_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, retry: bool, left: int
+) -> None:
+    """The next run, which may retry rows or not, finds old shards, new ones beside them, or new ones in their place."""
+    out = tmp_path / "bench"
+    build(replace(TINY, out=out), progress=False, process=fitting(TINY, 0))
+    original, calls = getattr(place, name), itertools.count(0 if name != "merge" else -1)
+
+    def stopped(*arguments: Any) -> Any:
+        if next(calls) >= 0:  # the first merge closes a data set that is whole
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(replace(TINY, out=out, retry_failed=True), progress=False)
+    report = build(replace(TINY, out=out, retry_failed=retry), progress=False)
+    assert (report.rows, report.failed) == (8, left)
+    assert verify(out).defects == ()
+    assert not (out / "remade").exists()
 
 
 def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:

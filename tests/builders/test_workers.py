@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nbench.benchmarks.scoring.references import build
+from nbench.benchmarks.build import build
+from nbench.benchmarks.scoring.references import add_references
+from nbench.benchmarks.scoring.references_config import AddConfig
 from nbench.builders.config import BuildConfig
 from nbench.builders.merge import merge_parts
 from nbench.errors import NbenchError
 from nbench.jobs.options import EngineOptions
+from nbench.shards.convert import convert
+from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.verify import verify
 
 from .test_build import files
@@ -45,6 +51,39 @@ def test_parts_are_merged_when_all_are_there(alone: Path, tmp_path: Path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [EngineOptions(workers=2), EngineOptions(engine="ray", workers=2)])
 def test_workers_make_the_same_bytes(alone: Path, tmp_path: Path, workers: EngineOptions) -> None:
-    build(replace(SMALL, out=tmp_path / "ncc"), False, workers)
+    """Those that one process makes: of a build with its references, a conversion, and references added later."""
+    bench = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "alone")
+    outs, by_one = [tmp_path / "alone", tmp_path / "shared"], EngineOptions()
+    for out, who in zip(outs, (by_one, workers), strict=True):
+        build(replace(bench, out=out), False, who)
+        add_references(AddConfig(out, ("judge=image:clip",)), workers=who)
+        tars = tmp_path / f"{out.name}-tars"
+        convert(ConvertConfig(str(out), str(tars), format="webdataset", rows_per_shard=1), who.run())
+    assert files(outs[1]) == files(outs[0])
+    assert files(tmp_path / "shared-tars") == files(tmp_path / "alone-tars")
+    assert len(files(outs[0])) == 1 + 3 + 2
+    assert verify(outs[1], workers.run()) == verify(outs[0])
+
+
+LIGHT = """
+import sys
+from nbench.cli import main
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        print(sorted({"torch", "diffusers", "transformers"} & {name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.slow
+def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "light.py").write_text(LIGHT)
+    build = [sys.executable, str(tmp_path / "light.py"), "build", "ncc", "--limit", "6", "--candidates", "1"]
+    build += ["--steps", "2", "--rows-per-shard", "2", "--workers", "2", "--out", str(tmp_path / "ncc")]
+    done = subprocess.run(build, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
     assert files(tmp_path / "ncc") == files(alone)
-    assert verify(tmp_path / "ncc").defects == ()
+    refused = subprocess.run([*build, "--fresh", "--scheduler", "Heun"], check=False, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "[]\n")
+    assert "Heun" in refused.stderr

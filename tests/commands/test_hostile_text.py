@@ -101,10 +101,10 @@ def broken(root: Path) -> Path:
     if not folder.exists():
         shutil.copytree(root / "bench", folder)
         info = open_bench(folder).info
-        with DatasetFolder(folder) as data_set:
-            from dataclasses import replace
+        data_set = DatasetFolder(folder)
+        from dataclasses import replace
 
-            data_set.extend(replace(info, spec=info.spec | {"seed": 3}))
+        data_set.extend(replace(info, spec=info.spec | {"seed": 3}))
     return folder
 
 

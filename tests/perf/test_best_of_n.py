@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import nbench
+from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
-from nbench.benchmarks.scoring.references import build
 from nbench.builders.config import BuildConfig
 from nbench.sampling.policy import parse_policy
 

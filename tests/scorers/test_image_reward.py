@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from nbench.errors import NbenchError
 from nbench.scorers.image_reward import NativeImageRewardScorer
@@ -27,12 +26,16 @@ def test_equals_the_package(folder: Path) -> None:
     torch.testing.assert_close(scores, EXPECTED, rtol=1e-5, atol=1e-6)  # rewards pass through 0
 
 
-def test_pickles_and_half_a_model_are_refused(folder: Path) -> None:
+def test_the_published_pickle_is_read_and_half_a_model_is_refused(folder: Path) -> None:
+    (folder / "ImageReward.safetensors").unlink()
+    torch.save(tensors(), folder / "ImageReward.pt")
+    (image, *_), scorer = images(), NativeImageRewardScorer(folder)
+    torch.testing.assert_close(scorer.score(image, PROMPTS[:1]), EXPECTED[0, :1], rtol=1e-5, atol=1e-6)
     kept = tensors()
     del kept["mlp.layers.2.bias"], kept["blip.text_encoder.encoder.layer.1.output.dense.weight"]
-    save_file(kept, folder / "ImageReward.safetensors")
+    torch.save(kept, folder / "ImageReward.pt")
     with pytest.raises(NbenchError, match="lacks 2 of the model's tensors"):
         NativeImageRewardScorer(folder).load()
-    (folder / "ImageReward.safetensors").rename(folder / "ImageReward.pt")
-    with pytest.raises(NbenchError, match="pickles are not read: convert"):
-        NativeImageRewardScorer(folder)
+    torch.save({"model": Path("code")}, folder / "ImageReward.pt")
+    with pytest.raises(NbenchError, match="no pickle is run"):
+        NativeImageRewardScorer(folder).load()

@@ -47,7 +47,7 @@ def test_there_and_back_is_lossless(bench_folder: Path, tmp_path: Path, per_shar
 
 
 def test_positions_are_dropped_but_never_the_last_of_a_bench(bench_folder: Path, tmp_path: Path) -> None:
-    info = convert(config(bench_folder, tmp_path / "few", positions="10,20"))
+    info, _ = convert(config(bench_folder, tmp_path / "few", positions="10,20"))
     assert info.stored == (10, 20, 50)
     assert table(tmp_path / "few")["latent_20"].equals(table(bench_folder)["latent_20"])
     with pytest.raises(NbenchError, match="latents 25 not in this bench"):
@@ -85,7 +85,7 @@ def test_references_come_along(bench_folder: Path, tmp_path: Path) -> None:
     scores = pa.table(dict(zip(SCORE_SCHEMA.names, columns, strict=True)))
     old = {"scorer": "clip", "scorer_fingerprint": "s", "bench_fingerprint": "f" * 64}
     write_scores(reference_path(bench_folder, "clip"), scores, old)
-    info = convert(config(bench_folder, tmp_path / "tars", format="webdataset"))
+    info, _ = convert(config(bench_folder, tmp_path / "tars", format="webdataset"))
     moved = open_bench(tmp_path / "tars").references["clip"]
     assert moved.select(SCORE_SCHEMA.names).equals(scores.cast(SCORE_SCHEMA))
     assert scores_metadata(moved) == old | {"bench_fingerprint": info.fingerprint}
@@ -120,9 +120,8 @@ def test_an_interrupted_conversion_is_resumed(
             convert(config(bench_folder, out, format="webdataset"))
     with pytest.raises(NbenchError, match=r"half built \(1 of 3 shards\)"):
         open_bench(out)
-    written: list[int] = []
-    convert(config(bench_folder, out, format="webdataset"), written.append)
-    assert sum(written) == 7  # the first shard's five rows were written before
+    _, summary = convert(config(bench_folder, out, format="webdataset"))
+    assert summary.rows == 7  # the first shard's five rows were written before
     assert table(out).equals(table(bench_folder))
     with pytest.raises(NbenchError, match=r"another build \(rows_per_shard 5 there, 3 now\)"):
         convert(config(bench_folder, out, format="webdataset", rows_per_shard=3))

@@ -9,11 +9,12 @@ import pytest
 
 from nbench.errors import NbenchError
 from nbench.shards.dataset import DatasetFolder, read_info
+from nbench.shards.dataset_job import repair
 from nbench.shards.parquet import ParquetShardWriter
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
-from ..dataset_info import build
+from ..dataset_info import build, commit_shard, missing
 from .conftest import rows
 
 
@@ -26,27 +27,28 @@ def test_record_round_trip(info: DatasetInfo) -> None:
 def test_half_built_is_not_readable_and_can_be_finished(info: DatasetInfo, tmp_path: Path) -> None:
     whole = build(tmp_path / "whole", info, lambda numbers: [rows(numbers)])
     part = tmp_path / "part"
-    with DatasetFolder(part) as folder:
-        folder.create(info)
-        writer = ParquetShardWriter(part, info, 1)
-        writer.write(rows(info.shard_rows(1)))
-        folder.commit_shard(1, writer.commit())
+    folder = DatasetFolder(part)
+    folder.create(info)
+    writer = ParquetShardWriter(part, info, 1)
+    writer.write(rows(info.shard_rows(1)))
+    commit_shard(folder, 1, writer.commit())
     with pytest.raises(NbenchError, match=r"half built \(1 of 3 shards\): run the same `nbench build` command"):
         open_bench(part)
-    with DatasetFolder(part) as folder:
-        assert folder.missing() == [0, 2]
-        for index in folder.missing():
-            writer = ParquetShardWriter(part, info, index)
-            writer.write(rows(info.shard_rows(index)))
-            folder.commit_shard(index, writer.commit())
+    folder = DatasetFolder(part)
+    assert missing(folder) == [0, 2]
+    for index in missing(folder):
+        writer = ParquetShardWriter(part, info, index)
+        writer.write(rows(info.shard_rows(index)))
+        commit_shard(folder, index, writer.commit())
     assert (part / "dataset.json").read_bytes() == (whole / "dataset.json").read_bytes()
     assert read_info(part).complete
 
 
 def test_a_lost_shard_is_missing_again(bench_folder: Path) -> None:
     (bench_folder / "data/test-00002-of-00003.parquet").unlink()
-    with DatasetFolder(bench_folder) as folder:
-        assert folder.missing() == [2]
+    folder = DatasetFolder(bench_folder)
+    repair(folder.store)
+    assert missing(folder) == [2]
 
 
 def test_discarded_shards_leave_nothing(info: DatasetInfo, tmp_path: Path) -> None:
@@ -57,27 +59,20 @@ def test_discarded_shards_leave_nothing(info: DatasetInfo, tmp_path: Path) -> No
 
 
 def test_another_spec_is_refused_by_name(info: DatasetInfo, tmp_path: Path) -> None:
-    with DatasetFolder(tmp_path / "bench") as folder:
-        folder.create(info)
-        folder.check(info.fingerprint, info.spec)
-        with pytest.raises(NbenchError, match=r"another build \(guidance 1\.5 there, 3\.0 now\).*--fresh"):
-            folder.check("e" * 64, {**info.spec, "guidance": 3.0})
-        with pytest.raises(NbenchError, match=r"pipeline\.content c there, d now"):
-            folder.check("e" * 64, {**info.spec, "pipeline": {"name": "shapes", "content": "d"}})
-
-
-def test_one_builder_at_a_time(info: DatasetInfo, tmp_path: Path) -> None:
-    with DatasetFolder(tmp_path / "bench"), pytest.raises(NbenchError, match="another build is writing"):
-        DatasetFolder(tmp_path / "bench").__enter__()
-    with DatasetFolder(tmp_path / "bench") as folder:
-        folder.create(info)
+    folder = DatasetFolder(tmp_path / "bench")
+    folder.create(info)
+    folder.check(info.fingerprint, info.spec)
+    with pytest.raises(NbenchError, match=r"another build \(guidance 1\.5 there, 3\.0 now\).*--fresh"):
+        folder.check("e" * 64, {**info.spec, "guidance": 3.0})
+    with pytest.raises(NbenchError, match=r"pipeline\.content c there, d now"):
+        folder.check("e" * 64, {**info.spec, "pipeline": {"name": "shapes", "content": "d"}})
 
 
 @pytest.mark.parametrize("out", ["file/bench", "/proc/bench"])
 def test_unwritable(out: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NbenchError, match=r"cannot write to .*choose another --out"):
-        DatasetFolder(tmp_path / out).__enter__()
+        DatasetFolder(tmp_path / out).check_writable()
 
 
 def test_clear_removes_only_what_nbench_made(bench_folder: Path, info: DatasetInfo) -> None:
@@ -85,10 +80,10 @@ def test_clear_removes_only_what_nbench_made(bench_folder: Path, info: DatasetIn
         (bench_folder / name).parent.mkdir(exist_ok=True)
         (bench_folder / name).write_text("mine")
     (bench_folder / "scores/clip.parquet").write_text("ours")
-    with DatasetFolder(bench_folder) as folder:
-        folder.clear()
-        assert not folder.started
-        folder.create(replace(info, fingerprint="0" * 64))
-        assert folder.missing() == [0, 1, 2]
+    folder = DatasetFolder(bench_folder)
+    folder.clear()
+    assert not folder.started
+    folder.create(replace(info, fingerprint="0" * 64))
+    assert missing(folder) == [0, 1, 2]
     left = {str(path.relative_to(bench_folder)) for path in bench_folder.rglob("*") if path.is_file()}
     assert left == {"notes.txt", "data/mine.parquet", "data/test.csv", "scores/notes.txt", "dataset.json"}

@@ -130,7 +130,7 @@ def test_verify_sees_every_signal(info: DatasetInfo, tmp_path: Path, form: Any) 
 
 
 def test_convert_keeps_signals(full: Path, tmp_path: Path) -> None:
-    kept = convert(ConvertConfig(str(full), str(tmp_path / "few"), positions="20", rows_per_shard=7))
+    kept, _ = convert(ConvertConfig(str(full), str(tmp_path / "few"), positions="20", rows_per_shard=7))
     assert kept.signals == SIGNALS
     names = pq.read_table(tmp_path / "few" / "data").column_names
     assert [name for name in names if name.startswith(("x0", "act", "cfg"))] == [

@@ -15,6 +15,9 @@ import pyarrow as pa
 import pytest
 
 from nbench.errors import NbenchError
+from nbench.jobs.processes import Processes
+from nbench.jobs.run import Run
+from nbench.jobs.status import at_work
 from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.dataset import DatasetFolder
@@ -26,7 +29,7 @@ from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
 from nbench.shards.seeds import candidate_seed
 from nbench.shards.verify import verify
 
-from ..dataset_info import build
+from ..dataset_info import build, commit_shard
 from .conftest import rows
 
 Format = Literal["parquet", "webdataset"]
@@ -53,10 +56,11 @@ def shard(path: Path, index: int) -> Path:
 
 
 def test_a_sound_one_has_no_defects(sound: Path) -> None:
-    looked: list[int] = []
-    report = verify(sound, looked.append)
+    before = sorted(sound.rglob("*"))
+    report = verify(sound)
     assert report.defects == ()
-    assert (report.rows, report.shards, sum(looked)) == (12, 3, 12)
+    assert (report.rows, report.shards, report.left) == (12, 3, 0)
+    assert sorted(sound.rglob("*")) == before
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
@@ -73,6 +77,41 @@ def test_one_flipped_bit_anywhere_is_found(sound: Path) -> None:
         broken[place] ^= 1 << int(place) % 8
         path.write_bytes(broken)
         assert any(path.name in line and "SHA-256" in line for line in defects_of(sound))
+
+
+def test_several_processes_share_a_check(sound: Path) -> None:
+    """Prompts of three candidates go on in the next shard of five rows; what is wrong there only all shards show."""
+    folder = DatasetFolder(sound)
+    second, third = true_rows(range(5, 10)), true_rows(range(10, 12))
+    for index, batch in (
+        (1, replace(second, prompts=["other", *second.prompts[1:]])),
+        (2, replace(third, prompt_ids=["p0", "p0"])),
+    ):
+        writer = shard_writer(sound, folder.info, index)
+        writer.write(batch)
+        commit_shard(folder, index, writer.commit())
+    alone = verify(sound)
+    texts = "\n".join(map(str, alone.defects))
+    assert "row p1/2: belongs to prompt p1, but is among the candidates of p1" in texts
+    assert "row p0/1: belongs to prompt p0, but is among the candidates of p3" in texts
+    first = verify(sound, Run(share=(0, 2), shown=False))
+    assert first.left == 1
+    assert {defect.file for defect in first.defects} < {defect.file for defect in alone.defects}
+    (status,) = at_work(sound)
+    assert (status.title, status.done, status.units) == ("verify", 2, 3)
+    assert verify(sound, Run(share=(1, 2), shown=False)).left == 0
+    both = verify(sound)
+    assert sorted(map(str, both.defects)) == sorted(map(str, alone.defects))
+    assert at_work(sound) == []
+    verify(sound, Run(share=(0, 2), shown=False))
+    shard(sound, 0).unlink()  # the record of its check does not count any more
+    assert any("is missing" in line for line in defects_of(sound))
+
+
+@pytest.mark.slow
+def test_processes_find_the_same(sound: Path) -> None:
+    shard(sound, 1).write_bytes(b"")
+    assert verify(sound, Run(Processes((None, None)), shown=False)) == verify(sound)
 
 
 def test_truncated_missing_and_foreign_files(sound: Path) -> None:
@@ -175,18 +214,18 @@ def _latent(batch: TrajectoryBatch, value: float) -> TrajectoryBatch:
 def test_wrong_rows(sound: Path, case: str) -> None:
     """Written anew with a true record, so that only a look at the rows themselves can tell."""
     change, what = WRONG[case]
-    with DatasetFolder(sound) as folder:
-        writer = shard_writer(sound, folder.info, 1)
-        writer.write(change(true_rows(range(5, 10))))
-        folder.commit_shard(1, writer.commit())
+    folder = DatasetFolder(sound)
+    writer = shard_writer(sound, folder.info, 1)
+    writer.write(change(true_rows(range(5, 10))))
+    commit_shard(folder, 1, writer.commit())
     assert re.search(what, "\n".join(defects_of(sound)))
 
 
 def test_too_few_rows(sound: Path) -> None:
-    with DatasetFolder(sound) as folder:
-        writer = shard_writer(sound, folder.info, 1)
-        writer.write(true_rows(range(5, 9)))
-        folder.commit_shard(1, replace(writer.commit(), rows=5))
+    folder = DatasetFolder(sound)
+    writer = shard_writer(sound, folder.info, 1)
+    writer.write(true_rows(range(5, 9)))
+    commit_shard(folder, 1, replace(writer.commit(), rows=5))
     assert any("has 4 rows, not 5" in line for line in defects_of(sound))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -16,17 +15,21 @@ from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, CLIPM
 import nbench
 from nbench.benchmarks.scoring.references import add_references, list_references
 from nbench.benchmarks.scoring.references_config import AddConfig
-from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
+from nbench.benchmarks.scoring.score import score_bench, score_metadata
+from nbench.benchmarks.scoring.score_job import ScoreMaker
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.jobs.job import Unit
+from nbench.jobs.options import EngineOptions
+from nbench.jobs.status import at_work
 from nbench.scorers.placement import Placement
 from nbench.scorers.references import load_reference, parse_reference
 from nbench.shards.dataset import DatasetFolder, read_info
 from nbench.shards.formats import shard_writer
-from nbench.shards.lock import locked
 from nbench.shards.reader import Bench, open_bench
-from nbench.shards.scores import read_scores, reference_parts, reference_path, scores_at, scores_metadata, write_scores
+from nbench.shards.scores import read_scores, reference_path, scores_at, scores_metadata, write_scores
 
+from ...dataset_info import commit_shard
 from ...scorers.tiny_models import save_clip, save_llava
 from ...small_bench import CANDIDATES, PROMPTS, STEPS, make_bench
 
@@ -94,10 +97,10 @@ def fail_first_row(folder: Path) -> None:
     """Make the first row of a data set a failed one, in its shard and in its reference tables."""
     bench = open_bench(folder)
     batch = next(bench.batches(bench.info.stored, images=True, batch_size=bench.info.rows_per_shard))
-    with DatasetFolder(folder) as data_set:
-        writer = shard_writer(folder, bench.info, 0)
-        writer.write(replace(batch, errors=["out of memory", *batch.errors[1:]]))
-        data_set.commit_shard(0, writer.commit())
+    data_set = DatasetFolder(folder)
+    writer = shard_writer(folder, bench.info, 0)
+    writer.write(replace(batch, errors=["out of memory", *batch.errors[1:]]))
+    commit_shard(data_set, 0, writer.commit())
     for path in (folder / "scores").glob("*.parquet"):
         table = read_scores(path)
         write_scores(path, table.slice(1), scores_metadata(table))
@@ -118,13 +121,13 @@ def test_rows_that_are_made_again_are_added_to_the_scores(
     fail_first_row(tmp_path / "bench")
     listed = list_references(open_bench(tmp_path / "bench"))
     assert [(row.name, row.n_unscored) for row in listed] == [("clip", 1), ("light", 1)]
-    shards: list[int] = []
+    shards, make = list[int](), ScoreMaker.make
 
-    def spy(*arguments: Any) -> Any:
-        shards.extend(arguments[-1])
-        return score_shards(*arguments)
+    def spy(self: ScoreMaker, index: int, payload: object, folder: Path) -> Unit:
+        shards.append(index)
+        return make(self, index, payload, folder)
 
-    monkeypatch.setattr("nbench.benchmarks.scoring.references.score_shards", spy)
+    monkeypatch.setattr(ScoreMaker, "make", spy)
     report = nbench.build(replace(config, retry_failed=True))
     assert (report.built, report.failed) == (1, 0)
     err = capsys.readouterr().err
@@ -148,7 +151,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def add(bench: Bench, *references: str, replace: bool = False) -> list[str]:
-    return add_references(AddConfig(bench.path, references, replace, Placement()))
+    return add_references(AddConfig(bench.path, references, replace, Placement())).names
 
 
 def test_added_are_the_worlds_own(bench: Bench) -> None:
@@ -233,20 +236,34 @@ def test_what_was_interrupted_goes_on_after_the_last_shard(bench: Bench, monkeyp
         add(bench, "clip")
     assert shards == [0, 1, 2]
     assert not reference_path(bench.path, "clip").exists()
-    assert [path.name for path in reference_parts(bench.path, "clip").iterdir()] == ["0.parquet"]
+    parts = bench.path / "scores/.clip.parts"
+    assert sorted(path.name for path in parts.glob("*.parquet")) == ["00000.parquet", "00001.parquet"]
     shards, most = [], 3
     add(bench, "clip")
-    assert shards == [1, 2]
+    assert shards == [2]
     assert reference_path(bench.path, "clip").read_bytes() == whole
-    assert not reference_parts(bench.path, "clip").exists()
+    assert not parts.exists()
 
 
-def test_one_writes_at_a_time(bench: Bench) -> None:
-    with locked(bench.path, ""), pytest.raises(NbenchError, match="another command is writing to"):
-        add(bench, "clip")
+def test_several_share_the_shards(bench: Bench) -> None:
+    add(bench, "clip")
+    path = reference_path(bench.path, "clip")
+    whole = path.read_bytes()
+    path.unlink()
+    config = AddConfig(bench.path, ("clip",), False, Placement())
+    assert add_references(config, workers=EngineOptions(rank="0", world_size=2)).left == 1
+    assert [status.done for status in at_work(bench.path)] == [2]
+    assert add_references(config, workers=EngineOptions(units="1")).left == 0
+    assert not path.exists()
+    assert add_references(config).names == ["clip"]
+    assert path.read_bytes() == whole
+    assert at_work(bench.path) == []
+
+
+def test_references_at_a_url(bench: Bench) -> None:
     remote = replace(AddConfig("memory://remote", ("a=clip",)), placement=Placement())
     fsspec.filesystem("memory").put(f"{bench.path}/", "/remote/", recursive=True)
-    assert add_references(remote) == add(bench, "a=clip") == ["a"]
+    assert add_references(remote).names == add(bench, "a=clip") == ["a"]
     assert open_bench("memory://remote").references["a"].equals(open_bench(bench.path).references["a"])
 
 
@@ -254,6 +271,6 @@ def test_data_sets_without_the_finished_latent_have_finished_images(tmp_path: Pa
     config = BuildConfig("ncc", out=tmp_path / "ncc", limit=3, steps=3, positions="1")
     nbench.build(config, progress=False)
     assert 3 not in open_bench(tmp_path / "ncc").info.stored
-    assert add_references(AddConfig(tmp_path / "ncc", ("clip",))) == ["clip"]
+    assert add_references(AddConfig(tmp_path / "ncc", ("clip",))).names == ["clip"]
     (row,) = list_references(open_bench(tmp_path / "ncc"))
     assert (row.n_scored, row.n_unscored, row.flaw) == (3, 0, "")

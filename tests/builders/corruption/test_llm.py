@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from nbench.builders.corruption.answers import AnswerFile
+from nbench.builders.corruption.answers import AnswerFile, answer_files
 from nbench.builders.corruption.config import CorruptConfig
 from nbench.builders.corruption.endpoint import Endpoint
 from nbench.builders.corruption.judge import Unfit, judged
@@ -26,6 +26,7 @@ from nbench.builders.corruption.run import corrupt
 from nbench.builders.prompts.choose import load_prompts
 from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
+from nbench.jobs.run import Run
 
 CAPTION = "two black dogs in the park"
 GOOD = {
@@ -242,6 +243,19 @@ def test_killed_and_gone_on_with(chat: Chat, prompts: Path) -> None:
     chat.delay, requests = 0.0, len(chat.requests)
     assert corrupt(config(chat, prompts, "cut.jsonl")).out.read_bytes() == whole
     assert len(chat.requests) - requests == 48 - lines
+
+
+def test_the_answers_of_several_processes_become_one_file(chat: Chat, prompts: Path) -> None:
+    once = config(chat, prompts, "n.jsonl")
+    assert corrupt(once, how=Run(share=(0, 1), shown=False)).left == 0
+    (own,) = answer_files(once.out)
+    assert own.name != "n.jsonl.answers.jsonl"
+    saved, requests = own.read_bytes(), len(chat.requests)
+    corrupt(once)
+    (whole,) = answer_files(once.out)
+    assert (whole.name, whole.read_bytes()) == ("n.jsonl.answers.jsonl", saved)
+    corrupt(once)
+    assert len(chat.requests) == requests
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from nbench.builders.corruption.run import corrupt
 from nbench.builders.prompts.choose import load_prompts
 from nbench.builders.prompts.request import PromptRequest
 from nbench.errors import NbenchError
+from nbench.jobs.run import Run
+from nbench.jobs.status import at_work
 from nbench.shapes.grammar import parse
 from nbench.shards.reader import open_bench
 
@@ -45,6 +47,21 @@ def test_the_world_is_exact_and_a_build_reads_it(tmp_path: Path, name: str) -> N
 def test_formats_agree(tmp_path: Path) -> None:
     lines, table = (corrupt(CorruptConfig(SHAPES, tmp_path / f"n.{kind}")).out for kind in ("jsonl", "parquet"))
     assert [json.loads(line) for line in lines.read_text().splitlines()] == pq.read_table(table).to_pylist()
+
+
+def test_parts_of_several_processes_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbench.builders.corruption.job._PROMPTS", 3)
+    whole = corrupt(CorruptConfig(SHAPES, tmp_path / "whole.parquet")).out.read_bytes()
+    config = CorruptConfig(SHAPES, tmp_path / "near.parquet")
+    assert corrupt(config, how=Run(share=(1, 2))).left == 1
+    (status,) = at_work(tmp_path)
+    assert (status.title, status.done, status.units, status.rows) == ("corrupt", 1, 2, 4)
+    corrupt(CorruptConfig(PromptRequest(limit=5), config.out), how=Run(share=(0, 2)))  # discards what is of others
+    assert corrupt(config, how=Run(share=(1, 2))).left == 1
+    report = corrupt(config, how=Run(lease=1))
+    assert report.counts["colour"] == {"ok": 4}
+    assert report.out.read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.parquet", "near.parquet"}
 
 
 def test_a_caption_of_another_world(tmp_path: Path) -> None:

@@ -21,13 +21,16 @@ from nbench.builders.importing.config import ImportConfig
 from nbench.builders.importing.noisyclip import ImportReport, import_noisyclip
 from nbench.builders.importing.scheduler_file import schedule
 from nbench.errors import NbenchError
+from nbench.jobs.places import store_at
+from nbench.options import Place
 from nbench.pipelines.aliases import ALIASES
-from nbench.shards.dataset import DatasetFolder, read_info
+from nbench.shards.dataset import read_info
 from nbench.shards.fingerprint import fingerprint
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import CORRUPTION_KINDS, PositionInfo, TrajectoryBatch
 from nbench.shards.verify import verify
 
+from ...s3_servers import S3Folder
 from ..conftest import DIES, run_python
 
 STEPS = 4
@@ -98,7 +101,7 @@ def broken(source: ImportConfig, tmp_path: Path) -> ImportConfig:
     return replace(source, folder=folder, out=tmp_path / "bench")
 
 
-def sound(out: Path, failed: int = 0) -> list[TrajectoryBatch]:
+def sound(out: Place, failed: int = 0) -> list[TrajectoryBatch]:
     """The rows that succeeded, one by one, of a data set without defects; `failed` others did not."""
     assert verify(out).defects == ()
     bench = open_bench(out)
@@ -132,6 +135,13 @@ def test_rows_are_the_raw_latents_of_the_run(source: ImportConfig, tmp_path: Pat
             step = np.abs(true).max((1, 2), keepdims=True) / 127 if dtype == "int8" else 0
             # float16 rounds twice, once when the input was stored
             assert np.all(np.abs(row.latents[k][0] - true) <= 2e-3 * np.abs(true) + 1e-3 + 0.51 * step)
+
+
+def test_to_a_bucket(source: ImportConfig, tmp_path: Path, s3: S3Folder) -> None:
+    do(source, out=tmp_path / "bench")
+    do(source, out=f"{s3.url}/bench")
+    store = store_at(f"{s3.url}/bench")
+    assert dict(store.read_all(store.list(""))) == files(tmp_path / "bench")
 
 
 def test_what_the_record_says(source: ImportConfig, tmp_path: Path) -> None:
@@ -356,20 +366,20 @@ def test_images_that_are_none(broken: ImportConfig) -> None:
     check_bad(broken, path, "is 24x24, the first candidate's image 16x16")
     for number, (content, message) in enumerate(((b"GIF89a", "is no PNG"), (whole[:200], "cannot be decoded"))):
         path.write_bytes(content)
-        check_bad(replace(broken, out=broken.out.with_name(str(number))), path, message)
+        check_bad(replace(broken, out=Path(broken.out).with_name(str(number))), path, message)
 
 
 def test_a_bad_first_file_decides_nothing(broken: ImportConfig) -> None:
     (broken.folder / "7_3.pt").write_bytes(b"")
     with pytest.raises(NbenchError, match=r"7_3\.pt .*damaged"):
         do(broken)
-    assert not broken.out.exists()
+    assert not Path(broken.out).exists()
     assert do(broken, skip_bad=True).failed == 1
     assert len(sound(broken.out, failed=1)) == 5
     for path in broken.folder.glob("*.pt"):
         path.write_bytes(b"")
     with pytest.raises(NbenchError, match="no candidate that can be read"):
-        do(broken, out=broken.out.with_name("other"), skip_bad=True)
+        do(broken, out=Path(broken.out).with_name("other"), skip_bad=True)
 
 
 def test_a_latent_that_is_not_finite_fails_its_row_alone(broken: ImportConfig) -> None:
@@ -378,7 +388,7 @@ def test_a_latent_that_is_not_finite_fails_its_row_alone(broken: ImportConfig) -
     torch.save(inputs, broken.folder / "7_10.pt")
     assert do(broken).failed == 1
     assert len(sound(broken.out, failed=1)) == 5
-    errors = [error for rows in open_bench(broken.out).rows(["error"], 10) for error in rows["error"].to_pylist()]
+    errors = [error for rows in open_bench(Path(broken.out)).rows(["error"], 10) for error in rows["error"].to_pylist()]
     assert errors[1] == "latent not finite from position 3"
 
 
@@ -412,7 +422,7 @@ def test_what_is_missing_is_known_before_the_work(
     change(broken.folder)
     with pytest.raises(NbenchError, match=message):
         do(broken, **options)
-    assert not broken.out.exists()
+    assert not Path(broken.out).exists()
 
 
 def test_prompts_that_names_do_not_tell_apart(broken: ImportConfig, tmp_path: Path) -> None:
@@ -434,11 +444,11 @@ import sys
 from pathlib import Path
 from nbench.builders.importing.config import ImportConfig
 from nbench.builders.importing.noisyclip import import_noisyclip
-from nbench.shards.dataset import DatasetFolder
+from nbench.jobs.store import LocalStore
 from nbench.shards.parquet import ParquetShardWriter
 folder, out, prompts, where, calls = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 
-dies(DatasetFolder if where == "commit_shard" else ParquetShardWriter, where, calls)
+dies(LocalStore if where == "put" else ParquetShardWriter, where, calls)
 import_noisyclip(ImportConfig(folder, out, prompts, steps=4, rows_per_shard=4))
 """
 )
@@ -447,7 +457,7 @@ import_noisyclip(ImportConfig(folder, out, prompts, steps=4, rows_per_shard=4))
 @pytest.mark.slow
 def test_killed_at_any_point_the_same_command_gives_the_same_bytes(source: ImportConfig, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-    for where, calls in (("write_rows", 2), ("commit_shard", 0), ("write_rows", 5)):
+    for where, calls in (("write_rows", 2), ("put", 0), ("write_rows", 5)):
         assert run_python(KILLED, source.folder, killed, source.prompts, where, calls).returncode == -9
         with pytest.raises(NbenchError, match="half built"):
             open_bench(killed)
@@ -458,15 +468,13 @@ def test_killed_at_any_point_the_same_command_gives_the_same_bytes(source: Impor
 
 def test_resume(broken: ImportConfig) -> None:
     do(broken)
-    first = files(broken.out)
+    first = files(Path(broken.out))
     assert do(broken).imported == 0
     with pytest.raises(NbenchError, match=r"another build \(latent_dtype float16 there, int8 now\)"):
         do(broken, latent_dtype="int8")
     with pytest.raises(NbenchError, match=r"another build \(scheduler"):
         do(broken, scheduler="none")
-    assert files(broken.out) == first
-    with DatasetFolder(broken.out), pytest.raises(NbenchError, match="another build is writing"):
-        do(broken)
+    assert files(Path(broken.out)) == first
     torch.save([each.float() for each in run(5)[1]], broken.folder / "7_3.pt")
     torch.save([each.float() for each in run(5)[1]], broken.folder / "7_10.pt")
     with pytest.raises(NbenchError, match=r"another build \(other pipeline"):

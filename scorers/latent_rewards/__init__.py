@@ -1,0 +1,1 @@
+"""Published reward models that read noisy latents: they share a generator's latent space and know the noise level."""
