@@ -21,7 +21,7 @@ _MODULES = {
     "BuildConfig": "builders.config",
     "Engine": "sampling",
     "NbenchError": "errors",
-    "build": "benchmarks.scoring.references",
+    "build": "benchmarks.build",
     "compare": "api",
     "evaluate": "api",
     "leaderboard": "api",

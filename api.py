@@ -93,13 +93,20 @@ def leaderboard(results: Path | str = "results", sort: str = "spearman", **choic
 
 
 def replay(
-    policy: str, bench: Place | Bench, model: str, *, n: int = 6, budget: float | None = None, **source: Any
+    policy: str,
+    bench: Place | Bench,
+    model: str,
+    *,
+    n: int = 6,
+    budget: float | None = None,
+    results: Path | str = "results",
+    **source: Any,
 ) -> Replay:
     """What a pruning policy selects and costs by recorded scores, as `nbench replay`.
 
     Args:
         policy: "10:3,20:1", or a policy file.
-        model: its results are those of `evaluate`; source: results, reference, yardstick.
+        model: its results are those of `evaluate` under `results`; source: reference, yardstick.
         budget: denoiser calls per prompt; None: n candidates.
 
     Raises:
@@ -111,16 +118,25 @@ def replay(
     from .sampling.policy import parse_policy
 
     parsed = parse_policy(policy)
-    scores = ScoreSource(bench=_url(bench), model=model, **source)
+    scores = ScoreSource(bench=_url(bench), model=model, results=Path(results), **source)
     recorded = read_recorded(scores, [stage.position for stage in parsed.stages])
     costs = CostOptions().of(recorded)
     return replay(recorded, parsed, n, costs) if budget is None else replay_budget(recorded, parsed, budget, costs)
 
 
 def tune(
-    bench: Place | Bench, model: str, budget: float, *, n: int = 6, positions: str = "all", **source: Any
+    bench: Place | Bench,
+    model: str,
+    budget: float,
+    *,
+    n: int = 6,
+    positions: Positions = "all",
+    results: Path | str = "results",
+    **source: Any,
 ) -> Tuned:
     """The pruning policy that selects best at a share `budget` of full Best-of-n, as `nbench tune`.
+
+    Its `.policy` goes to `BestOfN` and `Engine`. source: reference, yardstick.
 
     Raises:
         NbenchError: no such scores, or no policy within the budget.
@@ -129,7 +145,8 @@ def tune(
     from .sampling.offline.recorded_scores import read_recorded
     from .sampling.offline.tune import tune
 
-    recorded = read_recorded(ScoreSource(bench=_url(bench), model=model, **source)).only(positions)
+    scores = ScoreSource(bench=_url(bench), model=model, results=Path(results), **source)
+    recorded = read_recorded(scores).only(_positions(positions))
     config = replace(TuneConfig(n=n, budget=budget), costs=CostOptions().of(recorded))
     recorded = recorded.selectable(config.costs.calls_per_score)
     return tune(recorded, config)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,13 @@ def print_table(table: RenderableType, wide: bool = False) -> None:
     if wide:
         console.width = max(console.width, TextConsole(width=1000).measure(table).maximum)
     console.print(table)
+
+
+def table_text(table: RenderableType) -> str:
+    """What `print_table` prints, in 80 columns and without colours: for `repr`."""
+    text = io.StringIO()
+    TextConsole(file=text, width=80, color_system=None, force_jupyter=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def stacked(tables: Sequence[RenderableType]) -> Group:

@@ -51,10 +51,12 @@ class BuildProgress:
     def advance(self, count: float) -> None:
         """Count `count` more trajectories, or a share of some."""
         before, self._done = self._done, round(self._done + count, 6)
-        self._bar.advance(self._task, count)
+        if self._console.is_terminal:
+            self._bar.advance(self._task, count)
+            return
         now = time.monotonic()
         crossed_tenth = before * _LINES // self._total < self._done * _LINES // self._total
-        if (crossed_tenth or now - self._last_line > _SECONDS) and not self._console.is_terminal:
+        if crossed_tenth or now - self._last_line > _SECONDS:
             self._last_line = now
             rate = (self._done - self._start) / max(now - self._began, 1e-9)
             seconds_left = (self._total - self._done) / max(rate, 1e-9)

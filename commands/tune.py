@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import plain_table, print_table, say, stacked
-from ..errors import NbenchError
+from ..console import print_table, say
+from ..errors import NbenchError, check_range
 from ..options import Argument, Option
-from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
+from ..sampling.offline.config import BudgetOptions, CostOptions, MeasureOptions, ScoreSource, TuneConfig
 from .configured import AsJson, Wide, command
 from .panels import SAMPLE
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..sampling.offline.recorded_scores import Recorded
-    from ..sampling.offline.replay import Replay
-    from ..sampling.offline.tune import Tuned
 
 tune_app = typer.Typer()
 
@@ -56,6 +52,7 @@ def replay_command(
 
     from ..sampling.offline.recorded_scores import read_recorded
     from ..sampling.offline.replay import replay, replay_budget, save_replayed
+    from ..sampling.offline.terminal import replay_table
     from ..sampling.policy import parse_policy
 
     _check_out(out, source)
@@ -70,7 +67,7 @@ def replay_command(
     if as_json:
         print(json.dumps(result.to_dict()))
         return
-    print_table(_replay_table(result), wide)
+    print_table(replay_table(result), wide)
     if out is not None:
         say("written:", out)
 
@@ -80,6 +77,7 @@ def tune_command(
     source: ScoreSource,
     costs: CostOptions,
     config: TuneConfig,
+    measuring: MeasureOptions,
     positions: Annotated[str, Option("Positions allowed for stages: all, 20,30 or 0:50:5.")] = "all",
     out: Annotated[Path | None, Option("JSON file for the policy; `replay` and `sample` read it.")] = None,
     frontier: Annotated[bool, Option("Show the best policy at other budgets too.")] = False,
@@ -93,16 +91,24 @@ def tune_command(
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 
     `nbench tune scores.parquet reference.parquet --score-cost 0.2 --frontier`
+
+    `nbench tune --bench data/small --model noisyclip --measure --cost-file costs.json --budget 0.35`
     """
     import json
 
     from ..sampling.offline.recorded_scores import read_recorded
+    from ..sampling.offline.terminal import tuned_tables
     from ..sampling.offline.tune import FRONTIER, save, tune
 
     _check_out(out, source)
+    check_range("--at-once", measuring.at_once)
+    if measuring.measure and (source.model is None or costs.cost_file is None):
+        raise NbenchError("--measure needs a bench, --model, and --cost-file, where to write what it measured")
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)
+    if measuring.measure:
+        _measure(source, costs.cost_file, measuring, config.n)
     config = replace(config, costs=costs.of(recorded))
     recorded = recorded.selectable(config.costs.calls_per_score)
     best, *others = tune(recorded, config, FRONTIER if frontier else ())
@@ -112,9 +118,38 @@ def tune_command(
         result = best.to_dict()
         print(json.dumps(result | {"frontier": [other.to_dict() for other in others]} if frontier else result))
         return
-    print_table(stacked([_replay_table(best.in_sample), _tuned_table([best, *others], config.n)]), wide)
+    print_table(tuned_tables([best, *others]), wide)
     if out is not None:
         say("written:", out)
+
+
+def _measure(source: ScoreSource, path: Path | None, options: MeasureOptions, n: int) -> None:
+    """Run the pipeline of the bench and write the cost file."""
+    from ..builders.spec import call_arguments, maker_of
+    from ..pipelines.find import load_pipeline
+    from ..pipelines.quiet import quieten_diffusers
+    from ..sampling.offline.cost_file import write_costs
+    from ..sampling.offline.measure import measure
+    from ..sampling.offline.recorded_scores import DEFAULT_BENCH
+    from ..scorers.registry import get_scorer
+    from ..shards.reader import open_bench
+
+    assert source.model is not None
+    assert path is not None
+    quieten_diffusers()
+    bench = open_bench(source.bench or DEFAULT_BENCH)
+    spec, prompts = bench.info.spec, [prompt.prompt for prompt in bench.prompts[: options.at_once]]
+    if len(prompts) < options.at_once:
+        raise NbenchError(f"--at-once {options.at_once}: the bench has {len(prompts)} prompts; give fewer")
+    scorer = get_scorer(options.scorer or source.model, bench.info)
+    pipe = load_pipeline(maker_of(spec), spec["dtype"])
+    costs = measure(pipe, call_arguments(spec), scorer, prompts, n, bench.info.preview)
+    write_costs(path, costs)
+    seconds, share = costs.step_seconds[-1] * len(prompts), costs.step_seconds[0] / costs.step_seconds[-1]
+    say(
+        f"a step of {n} candidates takes {seconds:.3g} s, of 1 candidate {share:.2f} of that; written: {path}",
+        error=True,
+    )
 
 
 def _check_out(out: Path | None, source: ScoreSource) -> None:
@@ -128,44 +163,3 @@ def _check_out(out: Path | None, source: ScoreSource) -> None:
 def _note(recorded: Recorded) -> None:
     if recorded.note:
         say(recorded.note, error=True)
-
-
-def _replay_table(result: Replay) -> Table:
-
-    title = f"{result.policy} by {result.model}, {result.reference}: {result.n_prompts} prompts x {result.recorded}"
-    title += f", {result.left_out} left out" if result.left_out else ""
-    title += "" if result.exact else ", subsets sampled"
-    title += f", budget {result.budget:g} calls" if result.budget is not None else ""
-    caption = f"gain: share of what final-image selection ({result.yardstick}) gains over random; 95 % intervals"
-    table = plain_table(
-        "", "seen", "calls", "share", "selected", "gain", "oracle", title=title, caption=caption, left=("",)
-    )
-    for row in result.rows:
-        figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
-        candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
-        table.add_row(row.way, candidates, f"{row.calls:g}", f"{row.share:.3f}", *figures)
-    return table
-
-
-def _tuned_table(results: list[Tuned], n: int) -> Table:
-
-    extent = "all within the budget" if results[0].exhaustive else "a beam search"
-    caption = (
-        "in-sample gain is optimistic; held-out gain is of policies chosen on other prompts; "
-        f"{results[0].met} policies compared: {extent}"
-    )
-    columns = ("budget", "policy", "share", "in-sample", "held-out")
-    table = plain_table(*columns, title=f"best policies from {n} candidates", caption=caption, left=("policy",))
-    for tuned in results:
-        row = tuned.in_sample.rows[0]
-        figures = _number(row.recovered_gain.value), _interval(*tuned.held_out["recovered_gain"])
-        table.add_row(f"{tuned.budget:g}", str(tuned.policy), f"{row.share:.3f}", *figures)
-    return table
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:z.3f}"
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"

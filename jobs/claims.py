@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from uuid import uuid4
@@ -69,7 +69,7 @@ class Claim:
 
     def to_json(self) -> bytes:
         """The content of its file."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps({**vars(self), "owner": vars(self.owner)}).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Claim:

@@ -211,8 +211,11 @@ class LocalStore:
     def _unfinished(self, content: bytes) -> Path:
         """A new file with `content`, in the folder that `remove_folder(ATTEMPTS)` clears."""
         path = self.root / ATTEMPTS / uuid4().hex
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return path
 
     @contextmanager

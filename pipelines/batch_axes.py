@@ -14,6 +14,7 @@ from .batch_rows import BatchAxes, Call, batch_axes
 from .calling import RunEnded, call_pipeline
 from .denoisers import denoisers
 from .options import as_called
+from .quiet import no_progress_bar
 
 _PROMPTS = ("red", "red red red")
 _HOOK = "nbench_first_call"
@@ -60,7 +61,8 @@ def _first_call(pipe: Any, count: int, arguments: Mapping[str, Any]) -> Call:
     called = as_called(pipe, dict(arguments), count)
     hooked = [Hooked(module, _End(), _HOOK) for module in denoisers(pipe)]
     try:
-        call_pipeline(pipe, prompt=prompts, generator=generators, **called)
+        with no_progress_bar(pipe):
+            call_pipeline(pipe, prompt=prompts, generator=generators, **called)
     except _Called as ended:
         return ended.call
     finally:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -151,10 +151,13 @@ def seaweed_server() -> Iterator[S3Server]:
 
 
 @contextmanager
-def careless_server() -> Iterator[S3Server]:
-    """A server that stores and lists objects but ignores If-None-Match, as some small servers do."""
-    objects: dict[str, tuple[bytes, dict[str, str]]] = {}
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Careless,), {"objects": objects}))
+def small_server(conditions: Sequence[str] = ()) -> Iterator[S3Server]:
+    """A server that stores objects; one with a header of `conditions` only unless it is there (some servers have none).
+
+    Clients of Google Cloud Storage and Azure can talk to it, too.
+    """
+    own = {"objects": dict[str, tuple[bytes, dict[str, str]]](), "conditions": conditions}
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Small,), own))
     http.daemon_threads = True
     threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     try:
@@ -164,8 +167,9 @@ def careless_server() -> Iterator[S3Server]:
         http.server_close()
 
 
-class _Careless(BaseHTTPRequestHandler):
+class _Small(BaseHTTPRequestHandler):
     objects: dict[str, tuple[bytes, dict[str, str]]]
+    conditions: Sequence[str]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
@@ -173,9 +177,11 @@ class _Careless(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        metadata = {name: value for name, value in self.headers.items() if name.lower().startswith("x-amz-meta-")}
+        if self.path in self.objects and any(name in self.headers for name in self.conditions):
+            return self._answer(412, b"", {})
+        metadata = {name: value for name, value in self.headers.items() if "-meta-" in name.lower()}
         self.objects[self.path] = body, metadata
-        self._answer(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+        return self._answer(201, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
 
     def do_GET(self) -> None:
         if self.path not in self.objects:

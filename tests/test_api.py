@@ -56,7 +56,14 @@ def test_functions_and_scorers_are_evaluated_like_names(bench: Bench, tmp_path: 
     assert [row.position for row in again.rows] == [8, STEPS]
     board = nbench.leaderboard(tmp_path, position=8)
     assert board.lines[0].model in ("brightest", "brightness")
-    assert nbench.compare("small/brightness", "small/random", bench, results=tmp_path).note == ""
+    comparison = nbench.compare("small/brightness", "small/random", bench, results=tmp_path)
+    assert comparison.note == ""
+    tuned = nbench.tune(bench, "brightness", 0.9, n=4, positions=[0, 8], results=str(tmp_path))
+    replayed = nbench.replay("8:1", bench, "brightness", n=4, results=str(tmp_path))
+    outcomes: dict[str, Any] = {"brightest": board, "A = brightness": comparison, "held-out": tuned, "8:1": replayed}
+    for name, outcome in outcomes.items():
+        assert name in repr(outcome)  # the table of the command
+        assert max(map(len, repr(outcome).splitlines())) <= 80
 
 
 def test_a_report_is_short_and_has_tables_and_figures(bench: Bench, tmp_path: Path) -> None:
@@ -70,6 +77,7 @@ def test_a_report_is_short_and_has_tables_and_figures(bench: Bench, tmp_path: Pa
     assert report._repr_html_().count("<td>random</td>") == 2
     figure = report.plot(tmp_path / "plot.svg")
     assert len(figure.axes) == 2
+    assert figure._repr_png_().startswith(b"\x89PNG")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
     lines = repr(bench).splitlines()
     assert (len(lines), f"{PROMPTS} prompts x {CANDIDATES}" in lines[1]) == (5, True)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from nbench.jobs.object_store import ObjectStore
+from nbench.jobs.places import store_at
+from nbench.jobs.records import Record, Records
+from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 
 from .conftest import Run
+from .dataset_info import build as make
+from .dataset_info import dataset_info
 from .fault_proxy import Fault
 from .s3_servers import S3Folder
+from .shards.conftest import POSITIONS, SHAPE, rows
 
 BUILD = ["build", "genai-bench", "--limit", "3", "--candidates", "2", "--steps", "4", "--rows-per-shard", "2"]
 BUILD += ["--references", "clip"]
@@ -58,6 +65,22 @@ def test_a_bench_in_a_bucket_is_that_of_a_folder(real_s3: S3Folder, run: Run, tm
     }
     assert run(*BUILD, "--out", url, "--fresh").code == 0
     assert stored(url) == contents(local)
+
+
+def test_parts_in_a_bucket_are_merged(s3: S3Folder, run: Run, tmp_path: Path) -> None:
+    info = dataset_info(n_prompts=4, candidates=3, steps=50, rows_per_shard=5, stored=POSITIONS, latent_shape=SHAPE)
+    info = replace(info, image_size=(16, 16))
+    whole, url = read_info(make(tmp_path / "whole", info, lambda numbers: [rows(numbers)])), f"{s3.url}/parts"
+    store = store_at(url)
+    store.create("dataset.json", info.to_json())
+    for index, record in enumerate(whole.shards):
+        assert record is not None
+        missing = run("merge", url)
+        assert (missing.code, f"lacks {3 - index} of 3 shards: {index}" in missing.err) == (2, True)
+        store.put(record.path, tmp_path / "whole" / record.path, record.sha256)
+        Records(store, info.fingerprint).add(index, Record(info.fingerprint, asdict(record)))
+    assert run("merge", url).out.startswith(f"{url}: 12 trajectories in 3 shards\n")
+    assert stored(url) == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...console import table_text
 from ...errors import NbenchError
 from ...shards.reader import Bench
 from ...shards.references import no_reference
@@ -46,7 +47,7 @@ class Difference:
     p_holm: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelComparison:
     """Model `a` against `b` on `bench`; note: why there are no intervals, "" if there are."""
 
@@ -55,6 +56,11 @@ class ModelComparison:
     b: str
     rows: tuple[Difference, ...]
     note: str = ""
+
+    def __repr__(self) -> str:
+        from .terminal import digest_table
+
+        return "\n".join([table_text(digest_table(self)), *([self.note] if self.note else [])])
 
 
 def find_result(name: str, results: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...console import table_text
 from ...errors import NbenchError
 from ..metrics.catalogue import ROW_FIGURES
 from ..metrics.model_figures import YARDSTICK
@@ -36,7 +37,7 @@ class Line:
     group: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Leaderboard:
     """Lines per bench, best first; left_out: which files have no line, and why; notes: what readers should know.
 
@@ -53,6 +54,11 @@ class Leaderboard:
     def columns(self) -> list[str]:
         """The figures that at least one line has."""
         return [name for name in ROW_FIGURES if any(name in line.figures for line in self.lines)]
+
+    def __repr__(self) -> str:
+        from .terminal import board_tables
+
+        return "\n".join([table_text(board_tables(self)), *self.notes])
 
 
 def leaderboard(

@@ -110,13 +110,14 @@ def report_figure(report: EvaluationReport, style: str = "screen") -> Figure:
         NbenchError: there is no such style.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
+
+    from .notebook_figure import NotebookFigure
 
     _check_style(style)
     references = sorted(report.yardsticks, reverse=True)  # vqascore, the independent reference, before clip
     width, height = _WIDTHS[style]
     with rc_context(_settings(style)):
-        figure = Figure(figsize=(width, 0.25 * height + height * len(references)), layout="constrained")
+        figure = NotebookFigure(figsize=(width, 0.25 * height + height * len(references)), layout="constrained")
         figure.suptitle(
             f"{_plain(report.bench)}: {report.n_prompts} prompts, Best-of-{report.n_candidates}", color=_INK
         )

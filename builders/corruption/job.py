@@ -135,7 +135,7 @@ class CorruptJob:
 
     def payload(self, index: int) -> Sequence[Prompt]:
         """Its prompts."""
-        return self._prompts[index * _PROMPTS : (index + 1) * _PROMPTS]
+        return list(self._prompts[index * _PROMPTS : (index + 1) * _PROMPTS])
 
     @staticmethod
     def name(index: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ...shapes import grammar
 from ..prompts.rows import Prompt
+from ..prompts.spill import kept
 from .change import Change
 
 
@@ -28,9 +29,9 @@ class WorldEngine:
                 yield [Change.between(kind, text, near[kind]) for kind in kinds]
 
 
-def corrupt_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
+def corrupt_prompts(prompts: Iterable[Prompt]) -> Sequence[Prompt]:
     """Give each prompt its corruptions: its own, else those of the world's grammar, else none."""
-    return [prompt if prompt.corruptions else _corrupt(prompt) for prompt in prompts]
+    return kept(prompt if prompt.corruptions else _corrupt(prompt) for prompt in prompts)
 
 
 def _corrupt(prompt: Prompt) -> Prompt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,7 @@ from .files import SUFFIXES, file_table, stdin_table
 from .hub import NAMES, hub_table, is_hub_name
 from .request import WORLD, PromptRequest
 from .rows import Prompt, Table, table_prompts, unread_note
+from .spill import kept
 
 __all__ = [
     "WORLD",
@@ -38,9 +39,9 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts, the name of their source in a build's spec, and notes for the user."""
+    """The prompts (`spill.kept`), the name of their source in a build's spec, and notes for the user."""
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     source: str
     notes: tuple[str, ...] = ()
 
@@ -82,7 +83,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises:
         NbenchError: the file is unreadable or empty, lacks a column or prompt, repeats an id or has a malformed value.
     """
-    return load_prompts(PromptRequest(Path(path))).prompts
+    return list(load_prompts(PromptRequest(Path(path))).prompts)
 
 
 def world_prompts(kind: str, limit: int | None = None, seed: int = 0) -> list[Prompt]:
@@ -146,7 +147,7 @@ class _Choice:
     def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
         """The selected prompts; `source` is their name in a spec."""
         wanted = self._wanted(prompts)
-        chosen = list(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
+        chosen = kept(wanted) if self.request.sample is None else _drawn(wanted, self.request.sample, self.request.seed)
         if bad := self._bad():
             problem = f"{self.place}: {bad}"
             if not self.request.skip_bad:

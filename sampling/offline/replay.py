@@ -15,6 +15,7 @@ import numpy as np
 
 from ...benchmarks.metrics import Array, mean_over_prompts, recovered_gain, retention
 from ...benchmarks.metrics.statistics import bootstrap_means
+from ...console import table_text
 from ...errors import NbenchError
 from ..policy import Policy, PolicyFile, PolicyStage, parse_policy, write_policy
 from ..waves import stages_of
@@ -24,6 +25,7 @@ from .expectation import expected_best, expected_selection, is_exact
 from .outcomes import Played, play, played
 from .recorded_scores import Recorded
 
+_SLACK = 1e-9
 _RESAMPLED_PROMPTS = 200_000_000  # bootstrap draws x prompts: takes seconds
 
 
@@ -59,7 +61,7 @@ class ReplayRow:
     affords: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """A replay: its rows, and what they were computed from.
 
@@ -79,6 +81,11 @@ class Replay:
     exact: bool
     rows: tuple[ReplayRow, ...]
     budget: float | None = None
+
+    def __repr__(self) -> str:
+        from .terminal import replay_table
+
+        return table_text(replay_table(self))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: estimates as value, low, high."""
@@ -211,7 +218,7 @@ def _adaptive_budget(recorded: Recorded, policy: Policy, budget: float, costs: C
     for count in range(least, n_recorded + 1):
         drawn = _of(policy, count)
         outcomes = policy_outcomes(recorded, drawn, count, costs)
-        if not mean_cost(outcomes) <= budget + 1e-9:
+        if not mean_cost(outcomes) <= budget + _SLACK:
             break
         best = count, drawn, outcomes
     if best is None:
@@ -299,14 +306,18 @@ def _usable(recorded: Recorded, policy: Policy, n: int) -> Recorded:
 
 
 def _most(cost: Callable[[int], float], least: int, budget: float) -> int:
-    """The most candidates that the budget pays for; each costs the same."""
-    per_candidate = cost(least + 1) - cost(least)
-    if per_candidate <= 0:
+    """The most candidates that the budget pays for."""
+    if cost(least + 1) <= cost(least):
         raise NbenchError(
             "candidates cost nothing under this policy, as its first stage is at 0 and scores are free: move the stage "
             "or give --score-cost"
         )
-    return least + int((budget - cost(least)) / per_candidate + 1e-9)
+    most, step = least, 1
+    while cost(most + step) <= budget + _SLACK:
+        most, step = most + step, 2 * step
+    while step := step // 2:
+        most += step * (cost(most + step) <= budget + _SLACK)
+    return most
 
 
 def _report(

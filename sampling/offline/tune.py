@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...console import table_text
 from ...errors import NbenchError, check_range
 from ..policy import Policy, PolicyFile, PolicyStage, write_policy
 from .calibration import calibrated, folds_of
@@ -23,7 +24,7 @@ FRONTIER = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Budgets for which `nbench tune --frontier` shows the best policy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
     """The best policy within a budget.
 
@@ -41,6 +42,11 @@ class Tuned:
     fold_policies: tuple[str, ...]
     met: int
     exhaustive: bool
+
+    def __repr__(self) -> str:
+        from .terminal import tuned_tables
+
+        return table_text(tuned_tables([self]))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

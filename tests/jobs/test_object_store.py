@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import signal
@@ -21,7 +22,7 @@ from nbench.jobs.object_store import ObjectStore
 from nbench.jobs.records import Record, Records
 
 from ..fault_proxy import Fault
-from ..s3_servers import S3Folder, careless_server, s3_folder
+from ..s3_servers import S3Folder, s3_folder, small_server
 
 
 @pytest.fixture(autouse=True)
@@ -157,8 +158,30 @@ def test_without_credentials(s3: S3Folder, monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_store_that_ignores_conditions_is_refused() -> None:
     refusal = r"lets a second writer overwrite a file \(it ignores If-None-Match\)"
-    with careless_server() as server, s3_folder(server) as folder, pytest.raises(NbenchError, match=refusal):
+    with small_server() as server, s3_folder(server) as folder, pytest.raises(NbenchError, match=refusal):
         ObjectStore(folder.url).probe()
+
+
+@pytest.mark.parametrize("scheme", ["gs", "gcs", "az"])
+def test_google_and_azure_create_once_too(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """With the conditions that their services document."""
+    with small_server(["x-goog-if-generation-match", "If-None-Match"]) as server:
+        google = {"gcs_base_url": server.endpoint, "disable_oauth": True}
+        google |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        for name, value in {
+            "NO_PROXY": "127.0.0.1",
+            "AZURE_STORAGE_ACCOUNT_NAME": "account",
+            "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
+            "AZURE_STORAGE_ENDPOINT": server.endpoint,
+            "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(google),
+        }.items():
+            monkeypatch.setenv(name, value)
+        object_store._client.cache_clear()
+        store = ObjectStore(f"{scheme}://bucket/folder")
+        assert store.create("a", b"first")
+        assert not store.create("a", b"second")
+        assert store.read("a") == b"first"
+        object_store._client.cache_clear()
 
 
 def test_parts_are_not_sent_to_a_server_that_would_overwrite(s3: S3Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from nbench.errors import NbenchError
+from nbench.pipelines.batch_axes import axes_of
 from nbench.pipelines.batch_rows import Call, batch_axes, rows_of, scatter
 
 
@@ -92,3 +95,13 @@ def test_scatter_undoes_cut_with_zeros_for_the_rest() -> None:
         whole = scatter(output, [1, 2], 4)
         assert type(whole) is type(output)
         assert torch.equal(whole[0], batch * torch.tensor([0, 1, 1, 0])[:, None])
+
+
+def test_trial_calls_show_no_progress_bar(sd15_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pipe = DiffusionPipeline.from_pretrained(sd15_folder)
+    pipe.set_progress_bar_config(desc="mine", disable=False)
+    capfd.readouterr()
+    axes_of(pipe, {"num_inference_steps": 2})
+    assert capfd.readouterr().err == ""
+    pipe("red", num_inference_steps=2, output_type="latent")
+    assert "mine" in capfd.readouterr().err  # the user's own setting is back

@@ -29,6 +29,8 @@ from nbench.benchmarks.scoring.store import Store
 from nbench.builders.extension import extended
 from nbench.errors import NbenchError
 from nbench.jobs.options import EngineOptions
+from nbench.jobs.places import beneath, store_at
+from nbench.jobs.status import at_work
 from nbench.scorers.registry import get_scorer
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.fingerprint import fingerprint
@@ -38,6 +40,7 @@ from nbench.shards.schema import DatasetInfo, TrajectoryBatch
 from nbench.shards.scores import read_scores, reference_path, scores_metadata, write_scores
 
 from ...dataset_info import commit_shard, dataset_info, missing
+from ...s3_servers import S3Folder
 from ...small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
 from ..signals_bench import make_signals_bench
 from .test_score import Brightness
@@ -226,17 +229,35 @@ def test_scores_of_other_processes_are_those_of_one(
     assert not (tmp_path / "out/small/.brightness.parts").exists()
 
 
-def test_shares_are_scored_apart_and_measured_together(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
-    scorer, out = Counted(tmp_path), tmp_path / "out"
-    config = scorer.config(bench[0], "0,5", out)
+@pytest.mark.parametrize("in_bucket", [False, True])
+def test_shares_are_scored_apart_and_measured_together(
+    bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder, in_bucket: bool
+) -> None:
+    scorer, out = Counted(tmp_path), f"{s3.url}/out" if in_bucket else tmp_path / "out"
+    config, store = replace(scorer.config(bench[0], "0,5", tmp_path), out=out), store_at(beneath(out, "small"))
     left = [score_share(config, EngineOptions(rank=str(rank), world_size=2)) for rank in range(2)]
     assert left == [1, 0]
     assert scorer.taken() == 3 * ROWS
+    assert [status.done for status in at_work(beneath(out, "small"))] == [3]
     evaluate(config)
     assert scorer.taken() == 0
     evaluate(replace(config, out=tmp_path / "calm"))
-    one, other = (folder / "small/brightness.parquet" for folder in (out, tmp_path / "calm"))
-    assert one.read_bytes() == other.read_bytes()
+    assert store.read("brightness.parquet") == (tmp_path / "calm/small/brightness.parquet").read_bytes()
+    assert not [name for name in store.list("") if name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_an_evaluation_at_a_url_that_was_killed_goes_on(
+    bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder
+) -> None:
+    scorer = Counted(tmp_path)
+    config = replace(scorer.config(bench[0], "0,5", tmp_path), out=f"{s3.url}/out")
+    run, environment = command(config), os.environ | s3.environment
+    done = subprocess.run(run, env=environment | {"KILL_AFTER": "4"}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert scorer.taken() > 3 * 59
+    subprocess.run(run, env=environment, capture_output=True, check=True)
+    assert scorer.taken() == 3 * (ROWS - 59)
 
 
 def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: Path) -> None:

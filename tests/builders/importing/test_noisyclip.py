@@ -21,6 +21,7 @@ from nbench.builders.importing.config import ImportConfig
 from nbench.builders.importing.noisyclip import ImportReport, import_noisyclip
 from nbench.builders.importing.scheduler_file import schedule
 from nbench.errors import NbenchError
+from nbench.jobs.places import store_at
 from nbench.options import Place
 from nbench.pipelines.aliases import ALIASES
 from nbench.shards.dataset import read_info
@@ -29,6 +30,7 @@ from nbench.shards.reader import open_bench
 from nbench.shards.schema import CORRUPTION_KINDS, PositionInfo, TrajectoryBatch
 from nbench.shards.verify import verify
 
+from ...s3_servers import S3Folder
 from ..conftest import DIES, run_python
 
 STEPS = 4
@@ -133,6 +135,13 @@ def test_rows_are_the_raw_latents_of_the_run(source: ImportConfig, tmp_path: Pat
             step = np.abs(true).max((1, 2), keepdims=True) / 127 if dtype == "int8" else 0
             # float16 rounds twice, once when the input was stored
             assert np.all(np.abs(row.latents[k][0] - true) <= 2e-3 * np.abs(true) + 1e-3 + 0.51 * step)
+
+
+def test_to_a_bucket(source: ImportConfig, tmp_path: Path, s3: S3Folder) -> None:
+    do(source, out=tmp_path / "bench")
+    do(source, out=f"{s3.url}/bench")
+    store = store_at(f"{s3.url}/bench")
+    assert dict(store.read_all(store.list(""))) == files(tmp_path / "bench")
 
 
 def test_what_the_record_says(source: ImportConfig, tmp_path: Path) -> None:
