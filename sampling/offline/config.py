@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .recorded_scores import Recorded
 
 _tables, _costs, _budget = panel("Without a bench"), panel("Costs"), panel("Budget")
+_measure = panel("Measuring costs")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,11 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostOptions:
-    """Costs given by the user; None: as recorded with the scores."""
+    """Costs given by the user; None: as recorded with the scores.
+
+    Raises:
+        NbenchError: a cost file and costs beside it.
+    """
 
     score_cost: Annotated[
         float | None,
@@ -122,11 +127,40 @@ class CostOptions:
             flag="--reads-x0/--no-reads-x0",
         ),
     ] = None
+    cost_file: Annotated[
+        Path | None,
+        _costs("File of `nbench tune --measure`: what batches of each size take, so that shares are of seconds."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.cost_file is not None and (self.score_cost is not None or self.decode_cost):
+            raise NbenchError("--cost-file has the costs of scores and decodes: leave out --score-cost, --decode-cost")
 
     def of(self, recorded: Recorded) -> Costs:
-        """The costs of a run with the scorer of `recorded`."""
+        """The costs of a run with the scorer of `recorded`.
+
+        Raises:
+            NbenchError: no such cost file.
+        """
         calls = recorded.calls_per_score if self.reads_x0 is None else int(self.reads_x0)
+        if self.cost_file is not None:
+            from .cost_file import read_costs
+
+            return read_costs(self.cost_file).costs(calls)
         return Costs(recorded.score_cost if self.score_cost is None else self.score_cost, self.decode_cost, calls)
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What `nbench tune --measure` measures: the pipeline of the bench, and a scorer."""
+
+    measure: Annotated[
+        bool, _measure("Measure first what batches of each size take here, and write it to --cost-file.")
+    ] = False
+    scorer: Annotated[
+        str | None, _measure("Scorer to measure, if --model is not its name (x0-preview:vqascore:FOLDER).")
+    ] = None
+    at_once: Annotated[int, _measure("Prompts at a time: more of them fill the batches of the survivors.")] = 1
 
 
 @dataclass(frozen=True)
@@ -152,6 +186,8 @@ class BudgetOptions:
             return self.budget, costs
         if self.budget is not None or self.step_flops is None or self.step_flops <= 0 or costs.score_cost:
             raise NbenchError("--flops needs --step-flops, and cannot be used with --budget or --score-cost")
+        if costs.cost_file is not None:
+            raise NbenchError("--flops cannot be used with --cost-file, which counts seconds: give --budget")
         return self.flops / self.step_flops, replace(costs, score_cost=self.score_flops / self.step_flops)
 
 

@@ -27,7 +27,7 @@ from ...shards.reader import open_bench
 from ...shards.scores import read_scores
 from .config import ScoreSource
 
-_DEFAULT_BENCH, _DEFAULT_REFERENCES = "data/noisy-genai-bench", ("vqascore", YARDSTICK)
+DEFAULT_BENCH, _DEFAULT_REFERENCES = "data/noisy-genai-bench", ("vqascore", YARDSTICK)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_recorded(source: ScoreSource, positions: Sequence[int] | None = None) -
     if source.scores is not None and source.reference_table is not None:
         return from_tables(source.scores, source.reference_table, source.steps, positions)
     assert source.model is not None  # ScoreSource checks this
-    bench = source.bench or _DEFAULT_BENCH
+    bench = source.bench or DEFAULT_BENCH
     return from_bench(bench, source.model, source.results, source.reference, positions, source.yardstick)
 
 
