@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Rows:
 
 
 class JoinedCalls:
-    """Runs calls of `module`, those of equal shapes in one batch of at most `most_rows` rows.
+    """Runs calls of `module`, those of a kind in one batch of at most `most_rows` rows; several threads may.
 
     Each row keeps its own timestep. Arguments without a batch axis must be equal; a timestep of the whole call is
     repeated for each of its rows. When calls of a kind first meet, they are run both alone and joined. Unless the
@@ -55,32 +56,24 @@ class JoinedCalls:
         self._names = list(inspect.signature(type(inner).forward).parameters)[1:]
         self._exact: dict[tuple[Hashable, bool], bool] = {}
         self._digests: Any = WeakTensorKeyDictionary()
+        self._counting = threading.Lock()
 
-    def run(self, waiting: Sequence[Rows]) -> list[Any]:
-        """The output of each call, or the exception that it raised."""
-        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
-        for number, rows in enumerate(waiting):
-            groups[self._kind(rows)].append(number)
-        outputs: dict[int, Any] = {}
-        for kind, numbers in groups.items():
-            outputs |= self._group(kind, {number: waiting[number] for number in numbers}, len(waiting) > 1)
-        self.calls += len(waiting)
-        return [outputs[number] for number in range(len(waiting))]
-
-    def _group(self, kind: Hashable, waiting: Mapping[int, Rows], crowd: bool) -> dict[int, Any]:
-        """Calls whose shapes are equal."""
-        outputs: dict[int, Any] = {}
+    def run(self, kind: Hashable, calls: Sequence[Rows], misfit: bool = False) -> list[Any]:
+        """The output of each call of a `kind`, or the exception that it raised; `misfit`: calls of others wait."""
+        waiting, outputs = dict(enumerate(calls)), dict[int, Any]()
         if self._exact.get((kind, True), True):
             for part in self._parts(waiting):
-                outputs |= self._joined(kind, part, MISFIT if crowd and len(waiting) == 1 else None)
-            return outputs
-        by_time: defaultdict[Hashable, dict[int, Rows]] = defaultdict(dict)
-        for number, rows in waiting.items():
-            by_time[self._time(rows)][number] = rows
-        for same in by_time.values():
-            for part in self._parts(same):
-                outputs |= self._joined(kind, part, INEXACT if len(same) == 1 else None)
-        return outputs
+                outputs |= self._joined(kind, part, MISFIT if misfit and len(waiting) == 1 else None)
+        else:
+            by_time: defaultdict[Hashable, dict[int, Rows]] = defaultdict(dict)
+            for number, rows in waiting.items():
+                by_time[self._time(rows)][number] = rows
+            for same in by_time.values():
+                for part in self._parts(same):
+                    outputs |= self._joined(kind, part, INEXACT if len(same) == 1 else None)
+        with self._counting:
+            self.calls += len(waiting)
+        return [outputs[number] for number in waiting]
 
     def _parts(self, waiting: Mapping[int, Rows]) -> Iterator[dict[int, Rows]]:
         """The calls in parts of at most `most_rows` rows; one that is larger runs as it is."""
@@ -96,7 +89,7 @@ class JoinedCalls:
         waiting = list(part.values())
         if len(part) == 1:
             if reason:
-                self.alone[reason] += 1
+                self._count_alone(reason, 1)
             return dict(zip(part, self._each(waiting), strict=True))
         mixed = self._exact.get((kind, True), False) or len(set(map(self._time, waiting))) > 1
         exact = self._exact.get((kind, mixed))
@@ -108,7 +101,7 @@ class JoinedCalls:
         if exact and (together := self._together(waiting)) is not None:
             self._count(sum(map(len, waiting)))
             return dict(zip(part, together, strict=True))
-        self.alone[FAILED if exact else INEXACT] += len(part)
+        self._count_alone(FAILED if exact else INEXACT, len(part))
         return dict(zip(part, self._each(waiting), strict=True))
 
     def _each(self, waiting: Sequence[Rows]) -> list[Any]:
@@ -144,7 +137,12 @@ class JoinedCalls:
             return None
 
     def _count(self, rows: int) -> None:
-        self.batches, self.rows = self.batches + 1, self.rows + rows
+        with self._counting:
+            self.batches, self.rows = self.batches + 1, self.rows + rows
+
+    def _count_alone(self, reason: str, calls: int) -> None:
+        with self._counting:
+            self.alone[reason] += calls
 
     def _is_time(self, path: Path, value: torch.Tensor) -> bool:
         """Whether an argument is the timestep of a whole call."""
@@ -161,7 +159,7 @@ class JoinedCalls:
             if isinstance(value, torch.Tensor) and (name == "t" or name.startswith("timestep"))
         )
 
-    def _kind(self, rows: Rows) -> Hashable:
+    def kind(self, rows: Rows) -> Hashable:
         """Calls of equal kind may be joined: equal shapes beside the batch, all else equal but for the timestep."""
         args, kwargs = rows.call
         items = [((i,), value) for i, value in enumerate(args)] + [((name,), kwargs[name]) for name in sorted(kwargs)]

@@ -11,7 +11,9 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class _Compute:
+class Compute:
+    """A question whose answer is that of `function()`."""
+
     function: Callable[[], Any]
 
 
@@ -40,11 +42,11 @@ class Turn:
         return answer
 
     def compute(self, function: Callable[[], Any]) -> Any:
-        """In the function: `function()`, run in the thread that grants the turns.
+        """In the function: `function()`, run in a thread that computes for several turns.
 
         Each thread that computes would start as many threads of OpenMP as there are cores.
         """
-        return self.ask(_Compute(function))
+        return self.ask(Compute(function))
 
     def run(self, function: Callable[[Turn], None]) -> None:
         self._go.acquire()
@@ -56,16 +58,9 @@ class Turn:
 
     def advance(self, answer: Any = None) -> None:
         """Let it run until it asks something or ends; `answer` is that of its question."""
-        while True:
-            self.question, self._answer = None, answer
-            self._go.release()
-            self._back.acquire()
-            if not isinstance(self.question, _Compute):
-                return
-            try:
-                answer = self.question.function()
-            except BaseException as error:
-                answer = error
+        self.question, self._answer = None, answer
+        self._go.release()
+        self._back.acquire()
 
 
 class Turns:

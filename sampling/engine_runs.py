@@ -55,6 +55,14 @@ class Request:
         return replace(self, task=fresh, alone=True)
 
 
+@dataclass(frozen=True)
+class Denoise:
+    """The question of a run for the output of `module`, a denoiser, for `rows`."""
+
+    module: torch.nn.Module
+    rows: Rows
+
+
 class Place:
     """A view of the pipeline for one call at a time. Without a turn its models compute at once."""
 
@@ -67,7 +75,7 @@ class Place:
         def forward(*args: Any, **kwargs: Any) -> Any:
             assert self.turn is not None
             assert self.axes is not None
-            return self.turn.ask((module, Rows((args, kwargs), self.axes)))
+            return self.turn.ask(Denoise(module, Rows((args, kwargs), self.axes)))
 
         return forward
 

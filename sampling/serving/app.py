@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 
 from ...errors import NbenchError
 from ..bestofn import BestOfNResult
-from ..engine import Engine, QueueFull
+from ..engine import Engine
+from ..engine_queue import QueueFull
 from .metrics import Metrics
 from .protocol import ImageRequest, Refused, answer, completed_events, parsed, progress_event, sent
 

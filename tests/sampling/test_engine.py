@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import CancelledError, wait
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 import nbench
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN, BestOfNResult
-from nbench.sampling.engine import ACTIVATIONS, Engine, QueueFull
+from nbench.sampling.engine import Engine
+from nbench.sampling.engine_loop import ACTIVATIONS
+from nbench.sampling.engine_queue import QueueFull
 from nbench.sampling.pruned_batch import Progress
 
 from ..tiny_pipelines import Family
@@ -61,6 +64,29 @@ def test_requests_of_every_family_get_what_each_gets_alone(family: Family, famil
 @pytest.fixture
 def tiny(sd15_folder: Path) -> tuple[Any, dict[str, Any]]:
     return opened(sd15_folder)
+
+
+def test_two_batches_at_a_time_give_the_same(tiny: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two batches wait for each other; the requests, each a call of its own, then share both lanes."""
+    pipe, arguments = tiny
+    alone = [BestOfN(pipe, Mean(), 3, POLICY, seed=i).best(PROMPT, **arguments) for i in range(6)]
+    forward, both, first = type(pipe.unet).forward, threading.Barrier(2), iter(range(2))
+
+    @functools.wraps(forward)
+    def waits(*args: Any, **kwargs: Any) -> Any:
+        if next(first, None) is not None:
+            both.wait(60)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(type(pipe.unet), "forward", waits)
+    monkeypatch.setattr("nbench.sampling.engine_loop.lanes_of", lambda *_: 2)
+    with Engine(pipe, Mean(), POLICY, n=3, max_batch=18, **arguments) as engine:
+        with engine._loop.changed:
+            futures = [engine.submit(PROMPT, seed=seed, eta=seed / 1e9) for seed in range(6)]
+        for future, expected in zip(futures, alone, strict=True):
+            assert_same(future.result(), expected)
+    assert engine.stats.rows == sum(future.result().denoiser_rows for future in futures)
+    assert engine.stats.batches < engine.stats.calls
 
 
 def test_the_next_prompts_take_the_rows_of_what_is_dropped(tiny: tuple[Any, dict[str, Any]]) -> None:
@@ -118,7 +144,7 @@ def test_what_fails_or_is_cancelled_harms_no_other(tiny: tuple[Any, dict[str, An
 
     listeners = {2: cancels, 3: fails}
     with Engine(pipe, Picky(), POLICY, n=3, max_batch=15, **arguments) as engine:
-        with engine._state:  # so that all are submitted before the first begins
+        with engine._loop.changed:  # so that all are submitted before the first begins
             futures += [engine.submit(prompt, "p", progress=listeners.get(i)) for i, prompt in enumerate(prompts)]
             futures[4].cancel()
         wait(futures)
@@ -151,7 +177,7 @@ def test_progress_tells_each_position(tiny: tuple[Any, dict[str, Any]]) -> None:
 def test_the_queue_is_bounded_and_a_closed_engine_refuses(tiny: tuple[Any, dict[str, Any]]) -> None:
     pipe, arguments = tiny
     with Engine(pipe, Mean(), POLICY, n=3, max_batch=3, queue=2, **arguments) as engine:
-        with engine._state:
+        with engine._loop.changed:
             futures = [engine.submit(PROMPT) for _ in range(2)]
             with pytest.raises(QueueFull, match="2 requests are waiting, as many as the queue holds"):
                 engine.submit(PROMPT)
@@ -170,7 +196,7 @@ def test_an_error_in_the_block_cancels_what_is_left(tiny: tuple[Any, dict[str, A
     futures: list[Any] = []
 
     def breaks(engine: Engine) -> None:
-        with engine, engine._state:
+        with engine, engine._loop.changed:
             futures.extend(engine.submit(PROMPT) for _ in range(9))
             raise ZeroDivisionError
 
@@ -228,7 +254,7 @@ def test_activations_are_read_from_one_call_at_a_time(tiny: tuple[Any, dict[str,
     pipe, arguments = tiny
     alone = [BestOfN(pipe, Mean("activations:mid_block"), 3, POLICY).best(p, **arguments) for p in PROMPTS]
     with Engine(pipe, Mean("activations:mid_block"), POLICY, n=3, **arguments) as engine:
-        with engine._state:
+        with engine._loop.changed:
             futures = [engine.submit(prompt, guidance_scale=7.5 + i / 1e6) for i, prompt in enumerate(PROMPTS)]
         for future, expected in zip(futures, alone, strict=True):
             assert future.result().seeds == expected.seeds
@@ -236,13 +262,13 @@ def test_activations_are_read_from_one_call_at_a_time(tiny: tuple[Any, dict[str,
     assert engine.stats.calls == engine.stats.batches
 
 
-@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "image"])
+@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "x0@2", "image"])
 def test_signals_and_decoded_images(tiny: tuple[Any, dict[str, Any]], reads: Any) -> None:
     pipe, arguments = tiny
     policy = f"{STEPS}:1" if reads == "image" else POLICY
     alone = [BestOfN(pipe, Mean(reads), 3, policy).best(prompt, **arguments) for prompt in PROMPTS[:2]]
     with Engine(pipe, Mean(reads), policy, n=3, **arguments) as engine:
-        with engine._state:
+        with engine._loop.changed:
             futures = [engine.submit(prompt, eta=i / 1e9) for i, prompt in enumerate(PROMPTS[:2])]  # two calls
         for future, expected in zip(futures, alone, strict=True):
             assert_same(future.result(), expected)

@@ -186,8 +186,8 @@ def test_a_full_queue_and_a_client_that_goes_away(served: Served) -> None:
     assert raised.value.response.headers["retry-after"] == "1"
     for connection in connections:
         connection.close()
-    futures = [request.future for run in served.engine._runs for request in run.requests]
-    futures += [request.future for request in served.engine._queue]
+    futures = [request.future for run in served.engine._loop._runs for request in run.requests]
+    futures += [request.future for request in served.engine._loop._queue]
     while not all(future.cancelled() for future in futures):
         threading.Event().wait(0.01)
     served.scorer.open.set()
