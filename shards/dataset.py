@@ -176,6 +176,7 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    numbers = isinstance(value, list) and all(isinstance(item, int) for item in value)
-    text = "not set" if value is None else describe_positions(value) if numbers else str(value)
+    text = "not set" if value is None else str(value)
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        text = describe_positions(value)
     return text if len(text) <= 32 else f"{text[:29]}..."
