@@ -46,7 +46,7 @@ test-envs: $(READY) ## make the environments of scorer packages (nbench env) and
 	$(BIN)/nbench env t2v_metrics $(ARGS)
 	$(BIN)/nbench env image-reward $(ARGS)
 	$(BIN)/python tests/scorers/recorded/compare.py
-	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_image_reward.py
+	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_llava.py tests/scorers/test_image_reward.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check
@@ -72,7 +72,7 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
 
-EXPERIMENTS = heat-map objectives processes estimates rows generators judge captions
+EXPERIMENTS = heat-map objectives processes estimates rows generators judge captions frontier
 experiments: $(READY) ## run the experiments of docs/experiments.md that were not run yet, and write the page
 	$(BIN)/python -m nbench.experiments $(ARGS)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import print_table, say
-from ..errors import NbenchError
+from ..errors import NbenchError, check_range
 from ..options import Argument, Option
-from ..sampling.offline.config import BudgetOptions, CostOptions, ScoreSource, TuneConfig
+from ..sampling.offline.config import BudgetOptions, CostOptions, MeasureOptions, ScoreSource, TuneConfig
 from .configured import AsJson, Wide, command
 from .panels import SAMPLE
 
@@ -77,6 +77,7 @@ def tune_command(
     source: ScoreSource,
     costs: CostOptions,
     config: TuneConfig,
+    measuring: MeasureOptions,
     positions: Annotated[str, Option("Positions allowed for stages: all, 20,30 or 0:50:5.")] = "all",
     out: Annotated[Path | None, Option("JSON file for the policy; `replay` and `sample` read it.")] = None,
     frontier: Annotated[bool, Option("Show the best policy at other budgets too.")] = False,
@@ -90,6 +91,8 @@ def tune_command(
     `nbench tune --bench data/small --model noisyclip --budget 0.35 --out policy.json`
 
     `nbench tune scores.parquet reference.parquet --score-cost 0.2 --frontier`
+
+    `nbench tune --bench data/small --model noisyclip --measure --cost-file costs.json --budget 0.35`
     """
     import json
 
@@ -98,9 +101,14 @@ def tune_command(
     from ..sampling.offline.tune import FRONTIER, save, tune
 
     _check_out(out, source)
+    check_range("--at-once", measuring.at_once)
+    if measuring.measure and (source.model is None or costs.cost_file is None):
+        raise NbenchError("--measure needs a bench, --model, and --cost-file, where to write what it measured")
     recorded = read_recorded(source)
     _note(recorded)
     recorded = recorded.only(positions)
+    if measuring.measure:
+        _measure(source, costs.cost_file, measuring, config.n)
     config = replace(config, costs=costs.of(recorded))
     recorded = recorded.selectable(config.costs.calls_per_score)
     best, *others = tune(recorded, config, FRONTIER if frontier else ())
@@ -113,6 +121,35 @@ def tune_command(
     print_table(tuned_tables([best, *others]), wide)
     if out is not None:
         say("written:", out)
+
+
+def _measure(source: ScoreSource, path: Path | None, options: MeasureOptions, n: int) -> None:
+    """Run the pipeline of the bench and write the cost file."""
+    from ..builders.spec import call_arguments, maker_of
+    from ..pipelines.find import load_pipeline
+    from ..pipelines.quiet import quieten_diffusers
+    from ..sampling.offline.cost_file import write_costs
+    from ..sampling.offline.measure import measure
+    from ..sampling.offline.recorded_scores import DEFAULT_BENCH
+    from ..scorers.registry import get_scorer
+    from ..shards.reader import open_bench
+
+    assert source.model is not None
+    assert path is not None
+    quieten_diffusers()
+    bench = open_bench(source.bench or DEFAULT_BENCH)
+    spec, prompts = bench.info.spec, [prompt.prompt for prompt in bench.prompts[: options.at_once]]
+    if len(prompts) < options.at_once:
+        raise NbenchError(f"--at-once {options.at_once}: the bench has {len(prompts)} prompts; give fewer")
+    scorer = get_scorer(options.scorer or source.model, bench.info)
+    pipe = load_pipeline(maker_of(spec), spec["dtype"])
+    costs = measure(pipe, call_arguments(spec), scorer, prompts, n, bench.info.preview)
+    write_costs(path, costs)
+    seconds, share = costs.step_seconds[-1] * len(prompts), costs.step_seconds[0] / costs.step_seconds[-1]
+    say(
+        f"a step of {n} candidates takes {seconds:.3g} s, of 1 candidate {share:.2f} of that; written: {path}",
+        error=True,
+    )
 
 
 def _check_out(out: Path | None, source: ScoreSource) -> None:

@@ -20,22 +20,30 @@ from ..shards.reader import open_bench
 from ..training.config import TrainConfig
 from ..training.noisyclip import train
 from .data import SEEDS, Data
+from .frontier import run_frontier
+from .frontier_page import FRONTIER
 from .measure import YARDSTICK, figures, references, score, unseen
 from .page import RESULTS, write_page
 from .plans import EXPERIMENTS, Experiment, Run
 
+NAMES = (*EXPERIMENTS, FRONTIER)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make experiments", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(EXPERIMENTS)} (all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} (all)")
     parser.add_argument("--work", type=Path, default=Path("data/experiments"), help="data sets, models and scores")
+    parser.add_argument("--scorer", action="append", default=[], help="further scorers of the frontier (nbench models)")
     parser.add_argument("--page", action="store_true", help="only write the page again")
     options = parser.parse_args()
-    if unknown := sorted(set(options.names) - set(EXPERIMENTS)):
-        parser.error(f"no experiment {unknown[0]}: there are {', '.join(EXPERIMENTS)}")
+    if unknown := sorted(set(options.names) - set(NAMES)):
+        parser.error(f"no experiment {unknown[0]}: there are {', '.join(NAMES)}")
     if not options.page:
-        for name in options.names or EXPERIMENTS:
-            run_experiment(name, EXPERIMENTS[name], options.work)
+        for name in options.names or NAMES:
+            if name == FRONTIER:
+                run_frontier(options.work, RESULTS, options.scorer)
+            else:
+                run_experiment(name, EXPERIMENTS[name], options.work)
     write_page()
 
 

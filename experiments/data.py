@@ -18,10 +18,14 @@ from ..shapes.grammar import parse
 from ..shapes.truth import matches
 from ..shards.dataset import read_info
 from ..shards.reader import open_bench
+from ..training.config import X0VQAConfig
+from ..training.x0vqa import train
 
+EARLY = "0:17,20,25,30,35,40,45,50"
 POSITIONS = "5,8,10,15,20,25,30,35,40,45,50"
 PROMPTS = 300
 GENERATED, GENERATED_CANDIDATES = 400, 4
+X0_ROWS, X0_EPOCHS = 2400, 8
 SEEDS = 3
 """Trainings per model; also the folds of prompts where a model is trained on the others' images."""
 SHARES = (0, 50, 100)
@@ -50,6 +54,25 @@ def _bench(data: Data, out: Path, pipeline: str) -> None:
             "genai-bench", pipeline or "shapes", out, limit=PROMPTS, positions=POSITIONS, signals=signals
         )
         build(config, progress=False)
+
+
+def _early(data: Data, out: Path, pipeline: str) -> None:
+    """The same, with all early positions."""
+    if not _complete(out):
+        signals = ("latent", "x0", "image")
+        build(BuildConfig("genai-bench", out=out, limit=PROMPTS, positions=EARLY, signals=signals), progress=False)
+
+
+def _x0vqa(data: Data, out: Path, argument: str) -> None:
+    """The VQA model of docs/scorers.md, trained on x0 estimates of other prompts."""
+    if (out / "config.json").is_file():
+        return
+    examples = data.folder / "x0-examples"
+    if not _complete(examples):
+        signals = ("latent", "x0", "image")
+        config = BuildConfig("ncc", out=examples, limit=X0_ROWS, positions="1:13", signals=signals, seed=11)
+        build(config, progress=False)
+    train(X0VQAConfig(examples, out=out, epochs=X0_EPOCHS), shown=False)
 
 
 def _scenes(data: Data, out: Path, argument: str) -> None:
@@ -120,6 +143,8 @@ def _complete(out: Path) -> bool:
 
 _MAKERS: dict[str, Callable[[Data, Path, str], None]] = {
     "bench": _bench,
+    "early": _early,
+    "x0vqa": _x0vqa,
     "scenes": _scenes,
     "generated": _generated,
     "share": _share,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import SEEDS
+from .frontier_page import FRONTIER, cell_text, frontier_section
 from .plans import EXPERIMENTS, Experiment
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,7 +28,8 @@ world draws 32x32 scenes of shapes: expect the order of methods, not the numbers
 
 def write_page() -> None:
     """Write the page."""
-    PAGE.write_text("\n".join([_HEAD, *(_section(name, experiment) for name, experiment in EXPERIMENTS.items())]))
+    sections = [_section(name, experiment) for name, experiment in EXPERIMENTS.items()]
+    PAGE.write_text("\n".join([_HEAD, *sections, frontier_section(RESULTS / f"{FRONTIER}.json")]))
 
 
 def _section(name: str, experiment: Experiment) -> str:
@@ -55,12 +57,5 @@ def _table(rows: list[dict[str, Any]], reference: str, positions: tuple[int, ...
     for row in rows:
         cells = {cell["position"]: cell[figure] for cell in row["cells"] if cell["reference"] == reference}
         label = row["row"] if row["seeds"] in (0, SEEDS) else f"{row['row']} ({row['seeds']} of {SEEDS} seeds)"
-        lines.append(f"| {label} | " + " | ".join(_cell(cells.get(position)) for position in positions) + " |")
+        lines.append(f"| {label} | " + " | ".join(cell_text(cells.get(position)) for position in positions) + " |")
     return "\n".join(lines)
-
-
-def _cell(figure: list[float] | None) -> str:
-    if figure is None:
-        return ""
-    mean, low, high = (f"{value:.2f}".replace("0.", ".", 1) for value in figure)
-    return f"{mean} ({low} to {high})"

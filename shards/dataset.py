@@ -16,7 +16,7 @@ from ..errors import NbenchError, reason_of
 from ..jobs.places import store_at
 from ..jobs.records import Records
 from ..jobs.store import LocalStore, Store
-from ..options import Place
+from ..options import RECIPE_FILE, Place
 from .features import FEATURES_FILE, features_file
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
@@ -161,7 +161,7 @@ class DatasetFolder:
         shards = [f"data/{split}-*-of-*.{suffix}" for split in ("test", "train") for suffix in SUFFIXES.values()]
         names, patterns = [*self.store.list("scores"), *self.store.list("data")], ["scores/*.parquet", *shards]
         self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
-        self.store.remove([FEATURES_FILE, INFO_FILE])
+        self.store.remove([FEATURES_FILE, RECIPE_FILE, INFO_FILE])
         self._info = None
 
 

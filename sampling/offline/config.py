@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ...errors import NbenchError
 from ...options import Argument, Option, panel
+from ...shards.signals import extra_calls
 
 if TYPE_CHECKING:
     from ..policy import Policy
     from .recorded_scores import Recorded
 
 _tables, _costs, _budget = panel("Without a bench"), panel("Costs"), panel("Budget")
+_measure = panel("Measuring costs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Costs:
     """Costs of a run besides its denoiser calls, in units of one call of one candidate.
 
     score: scoring one candidate once; decode: decoding one finished latent; calls_per_score: 1 for scorers that read
-    the x0 estimate, else 0. To count seconds, give score = scorer seconds / step seconds.
+    the x0 estimate, L for a look-ahead of L calls, else 0. To count seconds, give score = scorer seconds / step
+    seconds.
 
     Raises:
         NbenchError: a value out of range.
@@ -65,8 +68,8 @@ class Costs:
     calls_per_score: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score in (0, 1)):
-            raise NbenchError("costs out of range: score and decode must be 0 or more, calls_per_score 0 or 1")
+        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score >= 0):
+            raise NbenchError("costs out of range: score and decode and calls_per_score must be 0 or more")
 
     def steps(self, rows: Any) -> Any:
         """Cost of a step of `rows` candidates, a number or an array of them."""
@@ -85,8 +88,9 @@ class Costs:
         policy.check(n, steps)
         cost, done = 0.0, 0
         for alive, stage in zip(policy.alive(n), policy.stages, strict=True):
-            due = min(stage.position + self.calls_per_score, steps)
-            cost += self.steps(alive) * (due - done) + self.scores(alive)
+            due = min(stage.position + min(self.calls_per_score, 1), steps)
+            ahead = extra_calls(self.calls_per_score, stage.position, steps)
+            cost += self.steps(alive) * (due - done + ahead) + self.scores(alive)
             done = due
         last = policy.stages[-1].keep
         return float(cost + self.steps(last) * (steps - done) + self.decodes(last))
@@ -102,7 +106,11 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostOptions:
-    """Costs given by the user; None: as recorded with the scores."""
+    """Costs given by the user; None: as recorded with the scores.
+
+    Raises:
+        NbenchError: a cost file and costs beside it.
+    """
 
     score_cost: Annotated[
         float | None,
@@ -119,11 +127,40 @@ class CostOptions:
             flag="--reads-x0/--no-reads-x0",
         ),
     ] = None
+    cost_file: Annotated[
+        Path | None,
+        _costs("File of `nbench tune --measure`: what batches of each size take, so that shares are of seconds."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.cost_file is not None and (self.score_cost is not None or self.decode_cost):
+            raise NbenchError("--cost-file has the costs of scores and decodes: leave out --score-cost, --decode-cost")
 
     def of(self, recorded: Recorded) -> Costs:
-        """The costs of a run with the scorer of `recorded`."""
+        """The costs of a run with the scorer of `recorded`.
+
+        Raises:
+            NbenchError: no such cost file.
+        """
         calls = recorded.calls_per_score if self.reads_x0 is None else int(self.reads_x0)
+        if self.cost_file is not None:
+            from .cost_file import read_costs
+
+            return read_costs(self.cost_file).costs(calls)
         return Costs(recorded.score_cost if self.score_cost is None else self.score_cost, self.decode_cost, calls)
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What `nbench tune --measure` measures: the pipeline of the bench, and a scorer."""
+
+    measure: Annotated[
+        bool, _measure("Measure first what batches of each size take here, and write it to --cost-file.")
+    ] = False
+    scorer: Annotated[
+        str | None, _measure("Scorer to measure, if --model is not its name (x0-preview:vqascore:FOLDER).")
+    ] = None
+    at_once: Annotated[int, _measure("Prompts at a time: more of them fill the batches of the survivors.")] = 1
 
 
 @dataclass(frozen=True)
@@ -149,6 +186,8 @@ class BudgetOptions:
             return self.budget, costs
         if self.budget is not None or self.step_flops is None or self.step_flops <= 0 or costs.score_cost:
             raise NbenchError("--flops needs --step-flops, and cannot be used with --budget or --score-cost")
+        if costs.cost_file is not None:
+            raise NbenchError("--flops cannot be used with --cost-file, which counts seconds: give --budget")
         return self.flops / self.step_flops, replace(costs, score_cost=self.score_flops / self.step_flops)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...benchmarks.metrics import Array
+from ...shards.signals import extra_calls
 from ..policy import Policy, Stage
 from ..waves import stages_of
 from .config import Costs
@@ -46,16 +47,18 @@ def play(
     costs: Costs,
     steps: int,
     weights: Mapping[int, Array] | None = None,
+    most_orders: int = _MOST_ORDERS,
 ) -> Played:
     """Play `policy` with every run of `n` of the recorded candidates, each as likely as the others.
 
     Args:
         weights: by position, those of each prompt in place of the stage's own: float [P, J].
+        most_orders: where the order matters and there are more, some are drawn.
     """
     policy = Policy(stages_of(policy, steps, keep=1), policy.drawn)
     places = [stage.position for stage in policy.stages]
     usable = np.isfinite(reference) & np.logical_and.reduce([np.isfinite(scores[place]) for place in places])
-    runs, exact = _runs([scores[place] for place in places], policy, n)
+    runs, exact = _runs([scores[place] for place in places], policy, n, most_orders)
     picked, cost = np.full(len(reference), np.nan), np.full(len(reference), np.nan)
     chunk = max(1, _CHUNK_CELLS // runs.size)
     for start in range(0, len(reference), chunk):
@@ -69,17 +72,17 @@ def play(
     return Played(picked, cost, exact)
 
 
-def _runs(scores: Sequence[Array], policy: Policy, n: int) -> tuple[Indices, bool]:
+def _runs(scores: Sequence[Array], policy: Policy, n: int, most_orders: int) -> tuple[Indices, bool]:
     """Candidates in the order drawn, [D, n]: all orders, or all sets where the order does not matter, or draws."""
     n_candidates = scores[0].shape[1]
     drawn = n if policy.restarts else policy.of(n)
     ordered = policy.restarts or any((np.diff(np.sort(values, axis=-1)) == 0).any() for values in scores)
     if not ordered and few_sets(n_candidates, drawn, ()):
         return sets(n_candidates, drawn), True
-    if perm(n_candidates, drawn) <= _MOST_ORDERS:
+    if perm(n_candidates, drawn) <= most_orders:
         return np.array(list(permutations(range(n_candidates), drawn)), np.intp), True
     rng = np.random.default_rng(0)
-    return np.argsort(rng.random((_DRAWS, n_candidates)), axis=-1)[:, :drawn], False
+    return np.argsort(rng.random((min(_DRAWS, most_orders), n_candidates)), axis=-1)[:, :drawn], False
 
 
 def played(
@@ -103,12 +106,15 @@ def played(
         alive = np.repeat(running[..., None], size, -1)
         done, seen = 0, list[Array]()
         for stage in policy.stages:
-            due = min(stage.position + costs.calls_per_score, steps)
+            due = min(stage.position + min(costs.calls_per_score, 1), steps)
+            ahead = extra_calls(costs.calls_per_score, stage.position, steps)
             count = alive.sum(-1)
             seen.append(np.nan_to_num(scores[stage.position][:, columns], nan=-np.inf))
             # one that is left alone by chance is not scored again
             undecided = (count > 1) | (stage.restart is not None) | (not policy.by_chance)
-            cost += costs.steps(count) * (due - done) + np.where(undecided, costs.scores(count), 0.0)
+            cost += costs.steps(count) * (due - done) + np.where(
+                undecided, costs.scores(count) + costs.steps(count) * ahead, 0.0
+            )
             done = due
             if stage.restart is not None and wave < waves - 1:
                 alive &= np.where(alive, seen[-1], -np.inf).max(-1, keepdims=True) >= stage.restart

@@ -6,9 +6,9 @@ prompt is played with chances that were calibrated on the other folds of prompts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from .outcomes import play
 from .recorded_scores import Recorded
 from .search import Problem
 
-LEVELS = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Chances below which candidates leave a race."""
-_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_MOST_POSITIONS = 12
+_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_MOST_POSITIONS = 8
+_ORDERS = 60
 _SLACK = 1e-9
 
 
@@ -59,10 +60,21 @@ class Races:
 
 def search_races(problem: Problem, recorded: Recorded) -> Races:
     """All races and restarts of the grid that some budget up to the limit of `problem` may pay for."""
+    return played_all((*races(problem), *restarts(problem)), problem, recorded)
+
+
+def played_all(candidates: Iterable[Policy], problem: Problem, recorded: Recorded) -> Races:
+    """Those of `candidates` whose mean cost is within the limit of `problem`, as they fare on each prompt."""
     policies, picked, cost = list[Policy](), list[Array](), list[Array]()
-    for policy in (*_races(problem), *_restarts(problem)):
-        weights = held_out_weights(recorded, policy, problem.folds)
-        outcomes = play(problem.scores, problem.reference, policy, problem.n, problem.costs, problem.steps, weights)
+    calibrations: dict[tuple[int, ...], dict[int, Array]] = {}  # by positions: levels and draws do not change them
+    for policy in candidates:
+        places = tuple(stage.position for stage in policy.stages)
+        if places not in calibrations:
+            calibrations[places] = held_out_weights(recorded, policy, problem.folds)
+        weights = calibrations[places]
+        outcomes = play(
+            problem.scores, problem.reference, policy, problem.n, problem.costs, problem.steps, weights, _ORDERS
+        )
         if outcomes.cost.mean() <= problem.limit + _SLACK:
             policies.append(policy)
             picked.append(outcomes.picked)
@@ -70,33 +82,42 @@ def search_races(problem: Problem, recorded: Recorded) -> Races:
     return Races(policies, np.array(picked), np.array(cost))
 
 
-def _races(problem: Problem) -> Iterator[Policy]:
+def races(problem: Problem) -> Iterator[Policy]:
     """Of 2 to n candidates: at each stage but the last, all whose chance is high enough continue, then the best one."""
     costs = problem.costs
     for drawn in problem.draws:
         for count in range(2, problem.max_stages + 1):
             for places in combinations(_thinned(problem), count):
-                end = min(places[0] + costs.calls_per_score, problem.steps)
+                end = min(places[0] + min(costs.calls_per_score, 1), problem.steps)
                 more = (costs.steps(drawn) - costs.steps(1)) * end + costs.scores(drawn)
                 if costs.one(problem.steps) + more > problem.limit:
                     continue
-                for level in (level for level in LEVELS if level < 1 / 2):
+                for level in LEVELS:
                     stages = [Stage(place, drawn, level) for place in places[:-1]]
                     yield Policy((*stages, Stage(places[-1], 1)), None if drawn == problem.n else drawn)
 
 
-def _restarts(problem: Problem) -> Iterator[Policy]:
-    """One or two candidates at a time; below a score, which is a quantile of those recorded, others are drawn."""
+def restarts(problem: Problem) -> Iterator[Policy]:
+    """One or two candidates at a time; at one or two stages, others are drawn below a quantile of the scores there."""
+    places = _thinned(problem)
+    levels = {place: _levels(problem.scores[place]) for place in places}
     for drawn in range(1, min(2, problem.n - 1) + 1):
-        for place in _thinned(problem):
-            values = problem.scores[place]
-            levels = np.unique(np.quantile(values[np.isfinite(values)], _QUANTILES))
-            for level in levels:
-                yield Policy((Stage(place, 1, restart=float(f"{level:.4g}")),), drawn)
+        for place in places:
+            for level in levels[place]:
+                yield Policy((Stage(place, 1, restart=level),), drawn)
+        if problem.max_stages > 1:
+            for first, last in combinations(places, 2):
+                for low, high in product(levels[first][::2], levels[last][1::2]):
+                    yield Policy((Stage(first, drawn, restart=low), Stage(last, 1, restart=high)), drawn)
+
+
+def _levels(scores: Array) -> list[float]:
+    levels = np.unique(np.quantile(scores[np.isfinite(scores)], _QUANTILES))
+    return sorted({float(f"{level:.4g}") for level in levels})
 
 
 def _thinned(problem: Problem) -> list[int]:
-    """At most twelve positions, evenly spaced among those allowed."""
+    """At most eight positions, evenly spaced among those allowed."""
     positions = problem.positions
     if len(positions) <= _MOST_POSITIONS:
         return list(positions)

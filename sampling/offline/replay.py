@@ -25,6 +25,7 @@ from .expectation import expected_best, expected_selection, is_exact
 from .outcomes import Played, play, played
 from .recorded_scores import Recorded
 
+_SLACK = 1e-9
 _RESAMPLED_PROMPTS = 200_000_000  # bootstrap draws x prompts: takes seconds
 
 
@@ -217,7 +218,7 @@ def _adaptive_budget(recorded: Recorded, policy: Policy, budget: float, costs: C
     for count in range(least, n_recorded + 1):
         drawn = _of(policy, count)
         outcomes = policy_outcomes(recorded, drawn, count, costs)
-        if not mean_cost(outcomes) <= budget + 1e-9:
+        if not mean_cost(outcomes) <= budget + _SLACK:
             break
         best = count, drawn, outcomes
     if best is None:
@@ -305,14 +306,18 @@ def _usable(recorded: Recorded, policy: Policy, n: int) -> Recorded:
 
 
 def _most(cost: Callable[[int], float], least: int, budget: float) -> int:
-    """The most candidates that the budget pays for; each costs the same."""
-    per_candidate = cost(least + 1) - cost(least)
-    if per_candidate <= 0:
+    """The most candidates that the budget pays for."""
+    if cost(least + 1) <= cost(least):
         raise NbenchError(
             "candidates cost nothing under this policy, as its first stage is at 0 and scores are free: move the stage "
             "or give --score-cost"
         )
-    return least + int((budget - cost(least)) / per_candidate + 1e-9)
+    most, step = least, 1
+    while cost(most + step) <= budget + _SLACK:
+        most, step = most + step, 2 * step
+    while step := step // 2:
+        most += step * (cost(most + step) <= budget + _SLACK)
+    return most
 
 
 def _report(

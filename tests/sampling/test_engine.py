@@ -262,7 +262,7 @@ def test_activations_are_read_from_one_call_at_a_time(tiny: tuple[Any, dict[str,
     assert engine.stats.calls == engine.stats.batches
 
 
-@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "image"])
+@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "x0@2", "image"])
 def test_signals_and_decoded_images(tiny: tuple[Any, dict[str, Any]], reads: Any) -> None:
     pipe, arguments = tiny
     policy = f"{STEPS}:1" if reads == "image" else POLICY
