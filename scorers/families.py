@@ -89,6 +89,12 @@ def _open_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     return OpenCLIPScorer(name, weights, f"open_clip-{file_name(model)}", placement=placement)
 
 
+def _attention(layer: str, space: LatentSpace, placement: Placement) -> Scorer:
+    from .baselines import AttentionFocusScorer
+
+    return AttentionFocusScorer(layer)
+
+
 def _probe(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .probe import ProbeScorer
 
@@ -143,6 +149,14 @@ FAMILIES = {
     ),
     "probe-select": Family(
         _probe_select, "folder", "latent", "0..1", "ProbeSelect: a head on a block of SD3.5", "arXiv 2603.02829"
+    ),
+    "attention": Family(
+        _attention,
+        "LAYER",
+        "attention:LAYER",
+        "-1..0",
+        "focus of a layer's attention to the prompt's tokens, without a model",
+        "after arXiv 2604.20354",
     ),
     "probe": Family(
         _probe,
