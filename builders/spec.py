@@ -48,6 +48,7 @@ def build_spec(
         # only where set: a default adds nothing to the fingerprint
         **{name: value for name, value in parts.items() if value is not None},
         **({"loras": [_lora_spec(lora) for lora in entry.loras]} if entry.loras else {}),
+        **({} if config.int8_encoding == "plain" else {"int8_encoding": config.int8_encoding}),
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
 
@@ -85,6 +86,7 @@ def empty_dataset(
         preview=preview,
         shards=(),
         signals=signals,
+        int8_encoding=spec.get("int8_encoding", "plain"),
     )
     # a prompt's candidates stay together
     default_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ...shards.encoding import Int8Encoding
 from ...shards.row_columns import array_columns, column_bytes
 from ...shards.schema import DatasetInfo, PositionInfo
 from ...shards.signals import ArrayColumn, activations_of
@@ -22,6 +23,8 @@ SHARES = {"float16": 0.85, "float32": 0.83, "int8": 1.33}
 Gaussian ones (0.847, 0.842, 1.346). Parquet stores an int8 as 4 bytes, of which zstd leaves more than one."""
 X0_SHARES = {"float16": 0.78, "float32": 0.78, "int8": 1.24}
 """The same for x0 estimates, which are smoother."""
+DICTIONARY_SHARE = 0.98
+"""The same for int8 latents and x0 estimates that are encoded by dictionaries."""
 TEXT_SHARE = 0.18
 """The same for texts as JSON."""
 _FOOTER_BYTES, _TEXT_COLUMNS = 400, 15
@@ -139,7 +142,7 @@ def _columns(info: DatasetInfo, count: Count) -> Iterable[ColumnCost]:
     arrays, tar, text_bytes = array_columns(info), info.format == "webdataset", count.text_bytes
     for name, column in arrays.items():
         raw = _numbers(column)
-        stored = _tar_bytes(column) if tar else round(raw * _share(name, column))
+        stored = _tar_bytes(column) if tar else round(raw * _share(name, column, info.int8_encoding))
         yield ColumnCost(name, raw * info.rows, stored * info.rows)
     pixels = 3 * math.prod(info.image_size)
     png = round(pixels * count.png_share)
@@ -154,9 +157,11 @@ def _numbers(column: ArrayColumn) -> int:
     return 4 * math.prod(column.shape) if column.scale else column_bytes([column])
 
 
-def _share(name: str, column: ArrayColumn) -> float:
+def _share(name: str, column: ArrayColumn, int8_encoding: Int8Encoding) -> float:
     if column.scale or name == "cfg_gap":
         return 1.0
+    if column.element == "int8" and int8_encoding == "dictionary":
+        return DICTIONARY_SHARE
     if name.startswith("x0_"):
         return X0_SHARES[column.element]
     return SHARES[column.element]
