@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported, here and in workers
+# before torch is imported, here and in workers; Ray's have the priority of others
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RAY_worker_niceness": "0"}
 
 from nbench.benchmarks.scoring.options import ScoreOptions
 from nbench.benchmarks.scoring.parts import Parts

@@ -162,7 +162,7 @@ def _share(name: str, column: ArrayColumn, int8_encoding: Int8Encoding) -> float
         return 1.0
     if column.element == "int8" and int8_encoding == "dictionary":
         return DICTIONARY_SHARE
-    if name.startswith("x0_"):
+    if name.startswith(("x0_", "x0at")):
         return X0_SHARES[column.element]
     return SHARES[column.element]
 

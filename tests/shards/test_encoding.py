@@ -79,7 +79,7 @@ def test_duckdb_and_polars_read_every_number(folders: dict[str, Path], name: str
     wanted = np.concatenate([gaussian(range(start, min(start + 5, 12))).latents[20] for start in (0, 5, 10)])
     wanted = np.delete(wanted.astype(np.float32), 4, 0)
     query = f"SELECT latent_20 FROM '{shards}' WHERE status = 'ok' ORDER BY prompt_id, candidate"
-    by_duckdb = np.array([row[0] for row in duckdb.sql(query).fetchall()]).reshape(wanted.shape)
+    by_duckdb = np.array([row[0] for row in duckdb.connect().execute(query).fetchall()]).reshape(wanted.shape)
     frame = pl.read_parquet(shards).filter(pl.col("status") == "ok")
     by_polars = np.stack(frame["latent_20"].to_list()).reshape(wanted.shape)
     np.testing.assert_array_equal(by_duckdb, by_polars)
