@@ -47,9 +47,9 @@ class BuildConfig(PromptSelection):
     """
 
     kind: Annotated[Literal["genai-bench", "ncc"], Argument("A bench to evaluate on, or a data set to train on.")]
-    pipeline: Annotated[str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder or a Hub id.")] = (
-        "shapes"
-    )
+    pipeline: Annotated[
+        str, Option("Pipeline: a name (`nbench pipelines`), a diffusers folder, a Hub id or http://HOST#MODEL.")
+    ] = "shapes"
     out: Annotated[
         Place | None, Option("Output: folder or URL (s3://bucket/...). [default: data/noisy-genai-bench, data/ncc]")
     ] = None

@@ -26,14 +26,21 @@ SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
 
 
 def build_spec(
-    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
+    config: BuildConfig,
+    entry: PipelineEntry,
+    prompts: Sequence[Prompt],
+    source: str = "shapes",
+    scheduler: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides the output of a build, as plain JSON: no paths, devices or batch size."""
+    """All that decides the output of a build, as plain JSON: no paths, devices or batch size.
+
+    scheduler: its class and configuration; None reads them from the pipeline's folder.
+    """
     parts = {name: getattr(entry, name) for name in ("quantize", "attention", "vae_dtype", "variant")}
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
-        "scheduler": scheduler_spec(entry),
+        "scheduler": scheduler_spec(entry) if scheduler is None else dict(scheduler),
         "steps": config.n_steps,
         "guidance": entry.guidance if config.options.guidance is None else config.options.guidance,
         "call_kwargs": entry.call_kwargs,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ...errors import NbenchError
 from ...shards.encoding import Int8Encoding
 from ...shards.row_columns import array_columns, column_bytes
 from ...shards.schema import DatasetInfo, PositionInfo
@@ -14,6 +15,7 @@ from ...shards.signals import ArrayColumn, activations_of
 from ..config import BuildConfig
 from ..first_look import first_look_rows
 from ..process import process_of
+from ..process.served import is_served
 from ..spec import empty_dataset
 from .counts import Count
 from .pipeline_config import read_setup
@@ -93,6 +95,8 @@ def estimate_costs(config: BuildConfig) -> Costs:
         NbenchError: the configuration of the pipeline, the prompts or the images cannot be read, or cannot be
             counted without fetching them.
     """
+    if is_served(config.pipeline):
+        raise NbenchError("what a server makes is not known before it is asked: plan with the name of its pipeline")
     process, setup = process_of(config), read_setup(config.pipeline, config.options)
     count = process.count(setup.image_size)
     spec = {
