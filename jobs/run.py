@@ -47,6 +47,11 @@ class Run:
     retry_failed: bool = False
     shown: bool = True
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes work in the same store."""
+        return self.share is not None or not isinstance(self.engine, Here)
+
     def own(self, units: Collection[int]) -> list[int]:
         """The units of this driver's share."""
         if isinstance(self.share, tuple):

@@ -100,7 +100,7 @@ class Bench:
         absent = [position for position in positions if position not in self.info.stored]
         if absent:
             has = describe_positions(self.info.stored)
-            raise NbenchError(f"latents {', '.join(map(str, absent))} not in this bench: it has {has}")
+            raise NbenchError(f"latents {one_line(describe_positions(absent), 60)} not in this bench: it has {has}")
 
     def require_signals(self, names: Sequence[str]) -> None:
         """Check that all signals in `names` are stored; activations are named `activations:LAYER`, attention likewise.

@@ -142,7 +142,7 @@ class Store:
 
     def _kept_and_missing(self, positions: Sequence[int]) -> tuple[pa.Table | None, EvaluationResult | None, list[int]]:
         """The existing table and result that can be kept, and the positions that they lack."""
-        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        needed = readable(self.scorer, positions, self.bench.info.steps)
         if not needed:
             raise nothing_to_score(self.bench, self.scorer, positions)
         old, result = self._kept()
@@ -278,7 +278,7 @@ class Store:
         if not missing:
             return 0
         job = self._job(missing, range(len(self.bench.info.shards)))
-        job.discard_others(self.how.lease)
+        job.prepare(self.how)
         summary = run(job, replace(self.how, shown=shown))
         summary.check(job)
         return summary.left
@@ -289,7 +289,7 @@ class Store:
         None if others, who shared the work, have finished it and removed the parts.
         """
         job = self._job(missing, range(len(self.bench.info.shards)) if shards is None else shards)
-        job.discard_others(self.how.lease)
+        job.prepare(self.how)
         summary, records = complete(job, replace(self.how, shown=shown))
         summary.check(job)
         if summary.over:

@@ -131,8 +131,8 @@ def _refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:
 def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
     if file.sha256 != recorded:
         raise NbenchError(
-            f"shard {folder / file.path} was changed (SHA-256 {file.sha256[:12]}, recorded {recorded[:12]}): "
-            "remove it and run the same `nbench build` command to repair it"
+            f"shard {folder / file.path} was changed since it was recorded: remove it and run the same "
+            "`nbench build` command to repair it"
         )
 
 
