@@ -76,9 +76,7 @@ class Server:
         except urllib.error.HTTPError:
             return  # it answers, and lists none
         except (OSError, ValueError) as error:
-            raise NbenchError(
-                f"no server answers at {self.url} ({reason_of(error)}): start it, or fix the URL"
-            ) from None
+            raise NbenchError(f"no server answers at {self.url} ({_reason(error)}): start it, or fix the URL") from None
         entries = listed.get("data") if isinstance(listed, dict) else None
         names = [str(each.get("id")) for each in entries or [] if isinstance(each, dict)]
         if names and self.model not in names:
@@ -105,7 +103,7 @@ class Server:
                     ) from None
                 failure = _FailedError(f"the server answers {error.code}: {detail}")
             except (OSError, EOFError) as error:
-                failure = NbenchError(f"{self.url} cannot be reached ({reason_of(error)}): run the same command again")
+                failure = NbenchError(f"{self.url} cannot be reached ({_reason(error)}): run the same command again")
         assert failure is not None
         raise failure from None
 
@@ -301,6 +299,12 @@ def _check(config: BuildConfig) -> None:
         raise NbenchError("--dtype is the server's: leave it out")
     if config.signals != DEFAULT_SIGNALS:
         raise NbenchError("--signals other than latent and image need a pipeline that runs here: leave them out")
+
+
+def _reason(error: Exception) -> str:
+    """Why a server cannot be reached; urllib wraps the reason."""
+    inner = getattr(error, "reason", None)
+    return reason_of(inner if isinstance(inner, BaseException) else error)
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -191,7 +191,7 @@ def test_other_answers_are_refused(build: Callable[..., Outcome], asked: Asked, 
     [
         ("{url}", (), "does not name the server's model"),
         ("{url}#other/model", (), f"runs {MODEL}, not other/model"),
-        ("http://127.0.0.1:9#m", (), "no server answers at http://127.0.0.1:9"),
+        ("http://127.0.0.1:9#m", (), "no server answers at http://127.0.0.1:9 (Connection refused)"),
         ("{url}#m", ("--scheduler", "DDIM"), "--scheduler is for pipelines that run here"),
         ("{url}#m", ("--dtype", "float16"), "--dtype is the server's"),
         ("{url}#m", ("--signals", "latent,x0,image"), "--signals other than latent and image"),
