@@ -42,11 +42,12 @@ ORACLE_PLACES = (1, 2, 3, 4, 6, 8, 10, 15, 20)
 
 @dataclass(frozen=True)
 class Way:
-    """A family of policies by one scorer; `policies`: of a problem, None: all fixed ones."""
+    """A family of policies by one scorer; `policies`: of a problem, None: all fixed ones; `latest`: position."""
 
     row: str
     scorer: str
     policies: Callable[[Problem], Iterable[Policy]] | None = None
+    latest: int | None = None
 
 
 def _few(stage: str) -> Callable[[Problem], Iterable[Policy]]:
@@ -59,8 +60,8 @@ def ways_of(scorers: Sequence[str]) -> list[Way]:
     best = "x0-vqa" if "x0-vqa" in scorers else scorers[-1]
     return [
         *(Way(f"fixed keeps, {name}", name) for name in scorers),
-        Way(f"race, {best}", best, races),
-        Way(f"restart below a threshold (2512.08985), {best}", best, restarts),
+        Way(f"race, {best}", best, races, 16),
+        Way(f"restart below a threshold (2512.08985), {best}", best, restarts, 16),
         Way(f"one cut at 20 % of the run (2603.02829), {best}", best, _few("10:1")),
         Way("the paper's 20:1, noisyclip", "noisyclip", _few("20:1")),
     ]
@@ -84,7 +85,9 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
     full = _costs(work, bench, "clip", "image:clip").best_of(6, recorded["noisyclip"].steps)
     rows = []
     for way in ways_of([*models]):
-        cells = frontier(recorded[way.scorer], judges, costs[way.scorer], full, way.policies)
+        table = recorded[way.scorer]
+        table = table.at_positions([place for place in table.scores if place <= (way.latest or table.steps)])
+        cells = frontier(table, judges, costs[way.scorer], full, way.policies)
         rows.append({"row": way.row, "cells": cells})
         print(f"frontier: {way.row}", flush=True)
     rows.append({"row": "plain Best-of-n", "cells": _plain(judges)})

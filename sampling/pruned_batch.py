@@ -87,6 +87,7 @@ class Batch:
         self._pruner = Pruner(pipe, len(self.rows), arguments)
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
+        self._copies: dict[int, int] = {}  # of the last step, by row
 
     @property
     def living(self) -> int:
@@ -146,6 +147,7 @@ class Batch:
             task = self.rows[row][0]
             task.waves.spent += 1
             self._calls[id(task)] += 1
+        self._check_copies(latents)
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
         cancelled = {id(task) for task, _ in self._waves if task.cancelled()}
@@ -197,11 +199,32 @@ class Batch:
             if own:
                 stay = task.decide(index, own, position)
                 kept += [row for row in living if self.rows[row][0] is task and self.rows[row][1] in stay]
+                if stages[index].resample is not None and stay:
+                    self._resample(task, index, stay)
         pictures = signal if signal.ndim == 4 else latents[living]  # gaps and activations cannot be drawn
         for (task, number), row, picture in zip(candidates, living, pictures, strict=True):
             if row not in kept:
                 self._keep_picture(task, number, picture)
         self._keep(kept)
+
+    def _resample(self, task: Task, index: int, stay: Sequence[int]) -> None:
+        """Let the candidates of `task` that stay go on as copies of those that were drawn."""
+        drawn = np.random.default_rng([task.seed_of(0), index]).random()
+        row_of = {number: row for row, (other, number) in enumerate(self.rows) if other is task}
+        ancestors = task.waves.ancestors(index, stay, drawn)
+        copies = {row_of[number]: row_of[ancestor] for number, ancestor in ancestors.items() if number != ancestor}
+        if copies:
+            self._watch.copy(copies)
+            self._copies |= copies
+
+    def _check_copies(self, latents: torch.Tensor) -> None:
+        """A step after candidates were copied: noise must have told them apart."""
+        copies, self._copies = self._copies, {}
+        if any(torch.equal(latents[row], latents[source]) for row, source in copies.items() if source not in copies):
+            raise NbenchError(
+                f"{type(self._pipe.scheduler).__name__} draws no noise, so copies of a candidate stay equal: use a "
+                "stochastic scheduler (--scheduler FlowMatchLCM for flow models, EulerAncestral for others)"
+            )
 
     def _keep_picture(self, task: Task, number: int, picture: torch.Tensor) -> None:
         if self._live.reads_images:
