@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument(
         "--plain", type=int, action="append", default=[], help="also plain Best-of-N of so many by CLIP"
     )
+    parser.add_argument("--scheduler", help="of policies that resample, as FlowMatchLCM")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts per batch (20)")
     parser.add_argument("--engine", type=int, help="run each batch of prompts in an engine of so many candidates")
