@@ -73,6 +73,7 @@ def ways_of(bench: Bench, pipe: Any, names: Sequence[str], scheduler: str | None
     """Best-of-N by each SCORER@POLICY; each scorer is loaded once. `scheduler`: of policies that resample."""
     info, scorers = bench.info, dict[str, Scorer]()
     other = pipe if scheduler is None else type(pipe)(**{**pipe.components, "scheduler": swapped(pipe, scheduler)})
+    other.set_progress_bar_config(disable=True)
     ways = {}
     for name in names:
         scorer, _, policy = name.rpartition("@")
