@@ -90,12 +90,12 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
         cells = frontier(table, judges, costs[way.scorer], full, way.policies)
         rows.append({"row": way.row, "cells": cells})
         print(f"frontier: {way.row}", flush=True)
-    rows.append({"row": "plain Best-of-n", "cells": _plain(judges)})
+    rows.append({"row": "plain Best-of-n", "cells": plain_cells(judges)})
     content = {
         "prompts": len(judges[YARDSTICK]),
         "candidates": judges[YARDSTICK].shape[1],
         "rows": rows,
-        "oracle": _oracle(judges, costs["noisyclip"], full, recorded["noisyclip"].steps),
+        "oracle": oracle_rows(judges, costs["noisyclip"], full, recorded["noisyclip"].steps),
     }
     results.mkdir(exist_ok=True)
     (results / "frontier.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -175,7 +175,7 @@ def _cell(share: float, judge: str, gain: Estimate, spent: float) -> dict[str, A
     }
 
 
-def _plain(judges: dict[str, Array]) -> list[dict[str, Any]]:
+def plain_cells(judges: dict[str, Array]) -> list[dict[str, Any]]:
     """Best-of-m by CLIP on finished images, of as many as the budget pays for."""
     n = judges[YARDSTICK].shape[1]
     cells = []
@@ -189,7 +189,7 @@ def _plain(judges: dict[str, Array]) -> list[dict[str, Any]]:
     return cells
 
 
-def _oracle(judges: dict[str, Array], costs: Costs, full: float, steps: int) -> list[dict[str, Any]]:
+def oracle_rows(judges: dict[str, Array], costs: Costs, full: float, steps: int) -> list[dict[str, Any]]:
     """By position: the gain of one that sees the final score and keeps the best of m there, m as the budget allows."""
     n = judges[YARDSTICK].shape[1]
     free = replace(costs, score=0.0, calls_per_score=0)
