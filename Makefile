@@ -46,7 +46,7 @@ test-envs: $(READY) ## make the environments of scorer packages (nbench env) and
 	$(BIN)/nbench env t2v_metrics $(ARGS)
 	$(BIN)/nbench env image-reward $(ARGS)
 	$(BIN)/python tests/scorers/recorded/compare.py
-	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_image_reward.py
+	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_llava.py tests/scorers/test_image_reward.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

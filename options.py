@@ -67,6 +67,18 @@ class Option:
 
 Argument = partial(Option, argument=True)
 
+RECIPE_FILE = "recipe.yaml"
+"""The options of a build, in its data set."""
+
+
+def option_name(field: str, option: Option) -> str:
+    """The name of a field's option without its dashes, or of its argument.
+
+    >>> option_name("save_every", Option("...")), option_name("fresh", Option("...", flag="--fresh/--resume"))
+    ('save-every', 'fresh')
+    """
+    return (option.flag or field.replace("_", "-")).partition("/")[0].removeprefix("--")
+
 
 def panel(name: str) -> partial[Option]:
     """A constructor of options of one panel."""

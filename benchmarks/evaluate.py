@@ -133,8 +133,6 @@ def _checked(
         source = None if model is None else source_digest(model)
         options = replace(config.options, placement=placement)
         stores[name] = Store(path, bench, scorer, options, config.retrieval, source, model, how, parts_at)
-        if how.share is not None or not isinstance(how.engine, Here):
-            store_at(parts_at).probe()
     for model in sorted(stores):
         if not config.fresh:
             stores[model].check_owner()

@@ -11,7 +11,7 @@ from ..console import say
 from ..jobs.engine import Here
 from ..jobs.processes import aside
 from ..jobs.run import Run
-from ..options import Place
+from ..options import RECIPE_FILE, Place
 from ..pipelines.find import resolve_pipeline
 from ..shards.dataset import DatasetFolder
 from ..shards.dataset_job import make_dataset, take_out, take_up
@@ -21,6 +21,7 @@ from .config import BuildConfig
 from .corruption.world import corrupt_prompts
 from .extension import taken_up
 from .process import process_of
+from .recipe import recipe_of
 from .shard_job import LastStep, ShardJob
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def build(
         n_captions = len(chosen.prompts)
         note = f"{n_bare} of {n_captions} captions have no corruptions: neither given nor by the grammar"
         say(note, error=True)
+    store.write(RECIPE_FILE, recipe_of(config))
     job = ShardJob(plan, process, store, last, progress)
     summary = make_dataset(job, how, _AGAIN)
     if summary.left or how.share is not None:

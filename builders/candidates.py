@@ -66,8 +66,12 @@ class Plan:
             layer: {k: as_kept(values, "float16") for k, values in places.items()}
             for layer, places in trajectories.activations.items()
         }
+        ahead = {
+            signal: {k: as_kept(latent, kind) for k, latent in places.items()}
+            for signal, places in trajectories.ahead.items()
+        }
         gap = None if trajectories.cfg_gap is None else as_kept(trajectories.cfg_gap, "float32")
-        signals = {"latent": latents, "x0": x0, **activations, "cfg_gap": {} if gap is None else {0: gap}}
+        signals = {"latent": latents, "x0": x0, **ahead, **activations, "cfg_gap": {} if gap is None else {0: gap}}
         value_errors = [
             next(filter(None, (not_finite({k: v[i] for k, v in at.items()}, name) for name, at in signals.items())), "")
             for i in range(len(prompts))
@@ -85,6 +89,7 @@ class Plan:
             x0=x0,
             cfg_gap=gap,
             activations=activations,
+            ahead=ahead,
         )
 
 

@@ -84,8 +84,9 @@ class BuildConfig(PromptSelection):
     signals: Annotated[
         tuple[str, ...],
         _data_set(
-            "Stored at each position: latent, image, x0 (estimate of the finished latent), cfg_gap (norm of "
-            "conditional minus unconditional prediction), activations:LAYER[:DIM]; repeatable. [default: latent,image]",
+            "Stored at each position: latent, image, x0 (estimate of the finished latent), x0@L (that of L denoiser "
+            "calls), cfg_gap (norm of conditional minus unconditional prediction), activations:LAYER[:DIM], "
+            "attention:LAYER (mass and spread per prompt token); repeatable. [default: latent,image]",
             text=list[str] | None,
             parse=words,
         ),

@@ -13,7 +13,7 @@ from ..console import say
 from ..errors import NbenchError
 from ..pipelines.generate import Trajectories
 from ..shards.schema import DatasetInfo, PreviewMap
-from ..shards.signals import DEFAULT_SIGNALS, Activations, activations_of
+from ..shards.signals import DEFAULT_SIGNALS, activations_of
 from .candidates import Plan
 from .out_of_memory import ONE_DOES_NOT_FIT, halved_note, unless_out_of_memory
 from .spec import empty_dataset
@@ -89,8 +89,7 @@ def _make(plan: Plan, process: LoadedProcess, cells: list[tuple[int, int]], show
 def _with_widths(signals: tuple[str, ...], trajectories: Trajectories) -> tuple[str, ...]:
     """The signals, those of activations with the width of their layer."""
     widths = {
-        layer.name: (layer.layer, places[0].shape[1])
+        layer.name: replace(layer, width=trajectories.activations[layer.key][0].shape[1]).name
         for layer in activations_of(signals)
-        for places in [trajectories.activations[layer.layer]]
     }
-    return tuple(Activations(*widths[name]).name if name in widths else name for name in signals)
+    return tuple(widths.get(name, name) for name in signals)

@@ -101,7 +101,11 @@ def _differences(
 
 def _other_differences(stored: TrajectoryBatch, regenerated: Trajectories, bench: Bench) -> list[str]:
     """The first signal that differs from the stored one, relative to its own size, since x0 grows with the noise."""
-    pairs = [(f"x0 at {k}", stored.x0[k], values) for k, values in regenerated.x0.items()]
+    pairs = [
+        (f"{signal} at {k}", stored.estimates(signal)[k], values)
+        for signal, places in {"x0": regenerated.x0, **regenerated.ahead}.items()
+        for k, values in places.items()
+    ]
     for layer, places in regenerated.activations.items():
         pairs += [(f"{layer} at {k}", stored.activations[layer][k], values) for k, values in places.items()]
     if regenerated.cfg_gap is not None and stored.cfg_gap is not None:

@@ -94,10 +94,10 @@ class ShardMaker:
         plan = replace(self._of.plan, prompts=payload.prompts)
         maker = Maker(plan, self._loaded, self._info, self._batch_size, self._context)
         writer = shard_writer(folder, self._info, index)
-        again = plan.config.retry_failed and self._info.shard_path(index) in self._of.store.list("data")
+        there = Location.of(self._of.store.url, hub_ids=False)
+        again = plan.config.retry_failed and there.size(self._info.shard_path(index)) is not None
         if again:
-            bench = Bench(self._info, Location.of(self._of.store.url, hub_ids=False))
-            record = maker.failed_again(bench, index, writer, self._pool)
+            record = maker.failed_again(Bench(self._info, there), index, writer, self._pool)
         else:
             record = maker.shard(index, writer, self._pool)
         self._batch_size = maker.batch_size

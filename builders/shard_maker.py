@@ -19,7 +19,7 @@ from ..shards.reader import Bench
 from ..shards.row_columns import arrow_schema
 from ..shards.rows import to_arrow
 from ..shards.schema import DatasetInfo, ShardRecord
-from ..shards.signals import activations_of
+from ..shards.signals import activations_of, estimates_of
 from ..shards.writer import ShardWriter
 from .candidates import Candidates, Plan
 from .out_of_memory import OUT_OF_MEMORY, halved_note, unless_out_of_memory
@@ -144,5 +144,6 @@ def _nothing(info: DatasetInfo) -> Trajectories:
         (OUT_OF_MEMORY,),
         dict.fromkeys(before, latent) if "x0" in info.signals else {},
         torch.zeros(1, info.steps) if "cfg_gap" in info.signals else None,
-        {each.layer: dict.fromkeys(before, torch.zeros(1, each.width or 0)) for each in activations_of(info.signals)},
+        {each.key: dict.fromkeys(before, torch.zeros(1, each.width or 0)) for each in activations_of(info.signals)},
+        {signal: dict.fromkeys(before, latent) for signal in estimates_of(info.signals) if signal != "x0"},
     )

@@ -13,6 +13,7 @@ from ..jobs.options import EngineOptions
 from ..options import Fields, Option
 from .configured import AsJson, command
 from .panels import BUILD
+from .yaml_options import ConfigFile
 
 if TYPE_CHECKING:
     from ..builders.planning.costs import Costs
@@ -25,6 +26,7 @@ build_app = typer.Typer()
 def build(
     config: BuildConfig,
     workers: EngineOptions,
+    options: ConfigFile = None,
     dry_run: Annotated[bool, Option("Show what would be built, and build nothing.")] = False,
 ) -> None:
     """Generate trajectories: per prompt the latents of every step, the final images and, in a bench, their scores.
@@ -34,6 +36,8 @@ def build(
     `nbench build ncc --pipeline sdxl --prompts captions.jsonl --positions 20:30 --out data/ncc-sdxl`
 
     `nbench build ncc --pipeline sdxl --prompts captions.jsonl --devices 0,1,2,3 --out data/ncc-sdxl`
+
+    `nbench build --config ncc.yaml --out data/ncc`
 
     `nbench build genai-bench --pipeline flux --height 768 --width 1024 --compile --out data/flux`
 
@@ -60,6 +64,7 @@ def build(
 @command(build_app, panel=BUILD, no_args_is_help=True)
 def plan(
     config: Annotated[BuildConfig, Fields(without=("out", "fresh", "retry_failed", "extend"))],
+    options: ConfigFile = None,
     devices: Annotated[int, Option("Number of devices in parallel.", min=1)] = 1,
     price: Annotated[float | None, Option("Price of one device per hour.", min=0)] = None,
     timing: Annotated[

@@ -1,4 +1,4 @@
-"""The commands that inspect, verify, convert, publish and import data sets."""
+"""The commands that inspect, verify, convert and publish data sets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ..builders.importing.config import ImportConfig
 from ..console import print_table, print_text, say
 from ..errors import NbenchError
 from ..jobs.options import EngineOptions
 from ..options import Argument, Option
 from ..shards.convert_config import ConvertConfig
 from ..shards.hub.config import PublishConfig
-from .configured import AsJson, Group, command
+from .configured import AsJson, command
+from .imports import import_app
 from .panels import BUILD, DATA
 
 data_app = typer.Typer()
-import_app = typer.Typer(cls=Group, no_args_is_help=True, help="Import trajectories that other tools recorded.")
 data_app.add_typer(import_app, name="import", rich_help_panel=BUILD)
 
 DataSet = Annotated[str, Argument("Data set: folder, URL or Hub id.")]
@@ -146,22 +145,3 @@ def publish(config: PublishConfig) -> None:
         return
     upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
     say(f"{report.url}: {upload}, commit {report.commit}")
-
-
-@import_app.callback()
-def _import() -> None:
-    """Import trajectories that other tools recorded."""  # without a callback, typer drops the name of a single command
-
-
-@command(import_app, "noisyclip-pt", no_args_is_help=True)
-def noisyclip_pt(config: ImportConfig) -> None:
-    """Import latents in the format of NoisyCLIP's authors: per candidate a list of tensors and a PNG.
-
-    `nbench import noisyclip-pt latents --prompts prompts.jsonl --out data/theirs`
-    """
-    from ..builders.importing.noisyclip import import_noisyclip
-
-    report = import_noisyclip(config)
-    failed = f", {report.failed} failed" if report.failed else ""
-    unused = f"; prompts without files: {report.unused}" if report.unused else ""
-    say(f"{report.out}: {report.rows} trajectories{failed}, {report.imported} imported now{unused}")

@@ -13,6 +13,7 @@ from ..jobs.options import EngineOptions
 from ..options import Option
 from .configured import AsJson, Wide, command
 from .panels import MEASURE
+from .yaml_options import ConfigFile
 
 evaluate_app = typer.Typer()
 
@@ -21,6 +22,7 @@ evaluate_app = typer.Typer()
 def evaluate(
     config: EvaluateConfig,
     workers: EngineOptions,
+    options: ConfigFile = None,
     plot: Annotated[Path | None, Option("File for a plot: .png, .pdf or .svg.", panel="Results")] = None,
     plot_style: Annotated[str, Option("Style of the plot: screen or paper.", panel="Results")] = "screen",
     wide: Wide = False,

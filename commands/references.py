@@ -9,12 +9,13 @@ from ..console import say
 from ..jobs.options import EngineOptions
 from .configured import AsJson, command
 from .panels import MEASURE
+from .yaml_options import ConfigFile
 
 references_app = typer.Typer()
 
 
 @command(references_app, panel=MEASURE, no_args_is_help=True)
-def references(config: AddConfig, workers: EngineOptions, as_json: AsJson = False) -> None:
+def references(config: AddConfig, workers: EngineOptions, options: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the references of a data set (the scores that figures are measured against), or add new ones.
 
     `nbench references data/small`

@@ -8,12 +8,13 @@ from ..console import say
 from ..sampling.config import SampleConfig
 from .configured import AsJson, command
 from .panels import SAMPLE
+from .yaml_options import ConfigFile
 
 sample_app = typer.Typer()
 
 
 @command(sample_app, panel=SAMPLE)
-def sample(config: SampleConfig, as_json: AsJson = False) -> None:
+def sample(config: SampleConfig, options: ConfigFile = None, as_json: AsJson = False) -> None:
     """Generate several candidates and keep the best: the candidates that score lowest are dropped early, and only the
     survivors are decoded.
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from ..console import say
 from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
-from .yaml_options import read_options
+from .yaml_options import ConfigFile
 
 train_app = typer.Typer(cls=Group, no_args_is_help=True, help="Train a scorer.")
-
-ConfigFile = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        help="YAML file with options by name, such as `batch_size: 32`; options on the command line win.",
-        callback=read_options,
-        is_eager=True,
-        expose_value=True,
-    ),
-]
 
 
 @command(train_app)

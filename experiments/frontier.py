@@ -82,7 +82,10 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
         recorded[name] = _recorded(work, bench, name, spec, judges)
         costs[name] = _costs(work, bench, name, spec)
         print(f"frontier: {name} is scored", flush=True)
-    full = _costs(work, bench, "clip", "image:clip").best_of(6, recorded["noisyclip"].steps)
+    # full Best-of-6 is the same for all, and so is a decode
+    clip = _costs(work, bench, "clip", "image:clip")
+    full = clip.best_of(6, recorded["noisyclip"].steps)
+    costs = {name: replace(each, decode=clip.decode) for name, each in costs.items()}
     rows = []
     for way in ways_of([*models]):
         table = recorded[way.scorer]
@@ -94,6 +97,8 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
     content = {
         "prompts": len(judges[YARDSTICK]),
         "candidates": judges[YARDSTICK].shape[1],
+        "score_costs": {name: round(each.score, 3) for name, each in costs.items()},
+        "decode_cost": round(clip.decode, 3),
         "rows": rows,
         "oracle": oracle_rows(judges, costs["noisyclip"], full, recorded["noisyclip"].steps),
     }
@@ -229,17 +234,19 @@ def _recorded(work: Path, bench: Path, name: str, model: str, judges: dict[str, 
 
 
 def _costs(work: Path, bench: Path, name: str, model: str) -> Costs:
-    """What batches of 20 prompts take, measured once and kept in a file."""
+    """In denoiser calls, with scores and decodes by their seconds in full batches of 20 prompts, measured once and kept
+    in a file."""
     file = work / "costs" / f"{_slug(name)}.json"
     opened = open_bench(bench)
     scorer = get_scorer(model, opened.info)
     if not file.is_file():
-        spec, prompts = opened.info.spec, [prompt.prompt for prompt in opened.prompts[:AT_ONCE]]
-        pipe = load_pipeline(maker_of(spec), spec["dtype"])
-        write_costs(
-            file, measure(pipe, call_arguments(spec), scorer, prompts, opened.info.candidates, opened.info.preview)
-        )
-    return read_costs(file).costs(calls_per_score(scorer.reads))
+        info, prompts = opened.info, [prompt.prompt for prompt in opened.prompts[:AT_ONCE]]
+        pipe = load_pipeline(maker_of(info.spec), info.spec["dtype"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_costs(file, measure(pipe, call_arguments(info.spec), scorer, prompts, info.candidates, info.preview))
+    seconds = read_costs(file)
+    step = seconds.step_seconds[-1]
+    return Costs(seconds.score_seconds[-1] / step, seconds.decode_seconds[-1] / step, calls_per_score(scorer.reads))
 
 
 def _slug(name: str) -> str:

@@ -12,8 +12,8 @@ _TITLE = "The frontier: gain at a cost"
 _QUESTION = """How much of Best-of-6's gain is kept at 17 to 50 % of its cost, by which way to stop?
 
 Full Best-of-6 finishes and decodes six images and scores them with CLIP. Policies are chosen on four fifths of the
-prompts by `vqascore` and measured on the rest. The cost counts scores and decodes, as measured for 20 prompts at a time
-(`nbench tune --measure`). Empty: no policy of this kind fits the budget."""
+prompts by `vqascore` and measured on the rest. Costs are denoiser calls, with scores and decodes counted by their
+seconds in full batches (`nbench tune --measure`). Empty: no policy of this kind fits the budget."""
 _FINDING = ""
 
 

@@ -17,10 +17,12 @@ from typing import Any, ClassVar
 from ..errors import NbenchError, reason_of
 from .engine import Hear, Report, Team
 from .job import Context
-from .worker import Assignment, Task, Worker
+from .worker import Assignment, Outcome, Task, Worker
 
 _RESTARTING = 0.2
 """Seconds between two pings of an actor that is coming back."""
+_SECONDS = [0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+"""Bounds of the histogram of seconds per row."""
 _QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
 
 
@@ -64,10 +66,38 @@ class RayEngine:
                 ray.shutdown()
 
 
+class _Metrics:
+    """What Ray's metrics show of the workers, by job: rows and bytes made, failed attempts, seconds per row."""
+
+    def __init__(self, job: str) -> None:
+        from ray.util.metrics import Counter, Histogram
+
+        def counter(name: str, what: str) -> Any:
+            return Counter(f"nbench_{name}", what, ("job",))
+
+        self._rows, self._bytes = counter("rows", "Rows made."), counter("bytes", "Bytes of finished shards.")
+        self._failures = counter("failures", "Attempts at a unit that failed.")
+        self._seconds = Histogram("nbench_row_seconds", "Seconds per row.", _SECONDS, ("job",))
+        for metric in (self._rows, self._bytes, self._failures, self._seconds):
+            metric.set_default_tags({"job": job})
+
+    def note(self, outcome: Outcome, rows: float, seconds: float) -> None:
+        if outcome.state == "failed":
+            self._failures.inc()
+        if outcome.state != "done":
+            return
+        if outcome.bytes:
+            self._bytes.inc(outcome.bytes)
+        if rows:
+            self._rows.inc(rows)
+            self._seconds.observe(seconds / rows)
+
+
 class _Remote:
     """A worker in an actor."""
 
     def __init__(self, assignment: Assignment) -> None:
+        self._metrics = _Metrics(assignment.title)
         self._reports = list[Report]()
         context = Context(
             say=lambda text: self._reports.append(Report(self._worker.name, note=text)),
@@ -81,8 +111,10 @@ class _Remote:
     def run(self, task: Task) -> list[Report]:
         """Make a unit: what was said and counted, then the outcome."""
         self._reports.clear()
-        outcome = Report(self._worker.name, self._worker.run(task))
-        return [*self._reports, outcome]
+        began = time.monotonic()
+        outcome = self._worker.run(task)
+        self._metrics.note(outcome, sum(report.rows for report in self._reports), time.monotonic() - began)
+        return [*self._reports, Report(self._worker.name, outcome)]
 
 
 @dataclass

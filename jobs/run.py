@@ -47,6 +47,11 @@ class Run:
     retry_failed: bool = False
     shown: bool = True
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes work in the same store."""
+        return self.share is not None or not isinstance(self.engine, Here)
+
     def own(self, units: Collection[int]) -> list[int]:
         """The units of this driver's share."""
         if isinstance(self.share, tuple):
@@ -225,7 +230,7 @@ class _Dispatch:
         """Have units made; on return each is made, by whomever, or has failed."""
         if self._team is None:
             job, how = self._job, self._how
-            assignment = Assignment(job.store, job.key, job.open, how.lease)
+            assignment = Assignment(job.store, job.key, job.open, how.lease, job.title)
             self._team = self._closing.enter_context(how.engine.team(assignment, self._hear))
         self._queue.extend(indices)
         while self._queue or self._at_work or self._taken:

@@ -31,12 +31,14 @@ class Outcome:
         state: done; present: somebody else has finished it; taken: somebody else is at it; failed: may be tried again;
             fatal: no other unit would fare better.
         error: the reason of a failure.
+        bytes: size of the unit's file, where it has one.
         claim: name and token of the claim of whoever has taken it.
     """
 
     index: int
     state: Literal["done", "present", "taken", "failed", "fatal"]
     error: str = ""
+    bytes: int = 0
     claim: tuple[str, str] = ("", "")
 
 
@@ -48,6 +50,7 @@ class Assignment:
     key: str
     open: Open
     lease: float = LEASE
+    title: str = ""
 
 
 class Worker:
@@ -127,7 +130,7 @@ class Worker:
         if self._store.read(JOB_FILE) is None:  # the job was finished meanwhile by those who took this worker for dead
             self._records.forget([index])
             return Outcome(index, "present")
-        return Outcome(index, "done" if is_first else "present")
+        return Outcome(index, "done" if is_first else "present", bytes=int(result.get("bytes", 0)))
 
     def _put(self, unit: Unit) -> dict[str, Any]:
         """Store the files; the result, with size and hash of the file that is there now."""

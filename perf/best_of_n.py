@@ -278,12 +278,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts per batch (20)")
     parser.add_argument("--engine", type=int, help="run each batch of prompts in an engine of so many candidates")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch")
     parser.add_argument("--cpu-time", action="store_true", help="processor seconds, without those of other processes")
     parser.add_argument("--results", type=Path, help="results folder of nbench evaluate, to replay its scores")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     quieten_diffusers()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     bench = open_bench(options.bench)
     prompts = bench.prompts[: options.prompts]
     ids = pa.array([prompt.prompt_id for prompt in prompts])

@@ -2,7 +2,7 @@
 
 The same prompts arrive at the same times for each way. Plain Best-of-N and pruning in turn serve one prompt after the
 other. Latency counts from a prompt's arrival, throughput from the first arrival to the last answer. `--endure` then
-sends as many requests to an engine, one in forty of which is cancelled and one in forty fails, and counts what is lost.
+sends so many requests to an engine, one in forty of which is cancelled and one in forty fails, and counts what is lost.
 
 python perf/engine.py --threads 2 --prompts 50 --json engine.json
 python perf/engine.py --prompts 0 --endure 500 --steps 8 --policy 2:1 --n 3
@@ -90,8 +90,11 @@ def by_engine(engine: Engine, prompts: Sequence[str], arrivals: Sequence[float])
     return run, lambda: sum(future.result().denoiser_calls for future in futures)
 
 
-def endure(engine: Engine, count: int) -> dict[str, int]:
-    """The outcomes of `count` requests, some of which are cancelled or fail."""
+def endure(engine: Engine, count: int, patience: float = 1800) -> dict[str, int]:
+    """The outcomes of `count` requests: one in forty is cancelled, most while they run, and one in forty fails.
+
+    Lost are those without an outcome after `patience` seconds.
+    """
 
     def fails(_: Any) -> None:
         raise LookupError("a listener that fails")
@@ -99,14 +102,18 @@ def endure(engine: Engine, count: int) -> dict[str, int]:
     futures = [
         engine.submit(PROMPTS[i % len(PROMPTS)], str(i), progress=fails if i % 40 == 1 else None) for i in range(count)
     ]
-    for i in range(0, count, 40):
-        futures[i].cancel()
-    wait(futures)
+    for i in range(0, count, 40):  # when the request before it ends
+        futures[max(0, i - 1)].add_done_callback(lambda _, i=i: futures[i].cancel())
+    wait(futures, patience)
     cancelled = [future.cancelled() for future in futures]
-    failed = [not gone and future.exception() is not None for gone, future in zip(cancelled, futures, strict=True)]
-    answered = sum(not gone and not bad for gone, bad in zip(cancelled, failed, strict=True))
-    lost = sum(not future.done() for future in futures)
-    return {"answered": answered, "cancelled": sum(cancelled), "failed": sum(failed), "lost": lost}
+    ended = [future for future in futures if future.done() and not future.cancelled()]
+    failed = sum(future.exception() is not None for future in ended)
+    return {
+        "answered": len(ended) - failed,
+        "cancelled": sum(cancelled),
+        "failed": failed,
+        "lost": count - len(ended) - sum(cancelled),
+    }
 
 
 def main() -> None:

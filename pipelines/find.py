@@ -62,7 +62,7 @@ def _find(name: str, options: PipelineOptions, parts: Sequence[str] | None) -> P
         kind = "folder" if folder.is_dir() else "file"
         raise NbenchError(f"pipeline {name} is a {kind}, which has no revisions: leave --revision out")
     if options.config is not None and not folder.is_file():
-        raise NbenchError(f"--config is for single-file checkpoints, and {name} is none: leave it out")
+        raise NbenchError(f"--pipeline-config is for single-file checkpoints, and {name} is none: leave it out")
     if folder.is_dir():
         return _from_folder(entry, folder)
     if folder.is_file():

@@ -34,6 +34,7 @@ class Trajectories:
     x0: dict[int, torch.Tensor] = field(default_factory=dict)
     cfg_gap: torch.Tensor | None = None
     activations: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
+    ahead: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
 
 
 def generate(
@@ -95,6 +96,7 @@ def _generate(
         recorder.x0,
         recorder.cfg_gap,
         recorder.activations,
+        recorder.ahead,
     )
 
 
@@ -118,4 +120,5 @@ def _merged(parts: Sequence[Trajectories], numbers: Sequence[int]) -> Trajectori
         by_position([part.x0 for part in parts]),
         rows(gaps) if gaps else None,
         {layer: by_position([part.activations[layer] for part in parts]) for layer in parts[0].activations},
+        {signal: by_position([part.ahead[signal] for part in parts]) for signal in parts[0].ahead},
     )

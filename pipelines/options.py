@@ -84,7 +84,10 @@ class PipelineOptions:
     ] = None
     config: Annotated[
         str | None,
-        _option("Configuration of a single-file checkpoint: FOLDER or Hub id. [default: beside it, or by its layout]"),
+        _option(
+            "Configuration of a single-file checkpoint: FOLDER or Hub id. [default: beside it, or by its layout]",
+            flag="--pipeline-config",
+        ),
     ] = None
     scheduler: Annotated[
         str | None, _option("First-order scheduler of diffusers: Euler, DDIM, UniPC. [default: the pipeline's]")

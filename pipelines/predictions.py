@@ -1,4 +1,4 @@
-"""What the denoiser itself gives at a step: its predictions with and without the prompt, and activations of layers."""
+"""What the denoiser itself gives at a step: its predictions with and without the prompt, and what its layers give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
-from ..shards.signals import Activations
+from ..shards.signals import ATTENTION, Activations
+from .attention import reads_text, tap_attention
 from .denoisers import DENOISERS, denoisers
 
 _PROJECTION_SEED = 0
@@ -36,25 +37,41 @@ class PredictionWatch:
                 if layer.layer not in modules:
                     near = get_close_matches(layer.layer, modules, 3) or list(modules)[1:4]
                     raise NbenchError(f"no layer {layer.layer!r} in {type(model).__name__}: near it {', '.join(near)}")
+                if layer.prefix == ATTENTION and not reads_text(modules[layer.layer]):
+                    names = [name for name, module in modules.items() if reads_text(module)]
+                    near = get_close_matches(layer.layer, names, 3) or names[:3] or ["none"]
+                    raise NbenchError(
+                        f"layer {layer.layer!r} of {type(model).__name__} does not attend to the prompt: those that do "
+                        f"are {', '.join(near)}"
+                    )
         self._predictions: list[torch.Tensor] = []
-        self._pooled: dict[str, list[torch.Tensor]] = {layer.layer: [] for layer in layers}
+        self._pooled: dict[str, list[torch.Tensor]] = {layer.key: [] for layer in layers}
         self._layers, self._projections = layers, dict[str, torch.Tensor]()
         self._conditional: int | None = None
-        self._handles = [model.register_forward_hook(self._predicted) for model in models]
+        self._undo = [model.register_forward_hook(self._predicted).remove for model in models]
         for layer, modules in itertools.product(layers, named):
+            if layer.prefix == ATTENTION:
+                self._undo.append(tap_attention(modules[layer.layer], layer.layer, self._attended(layer)))
+                continue
             masks: dict[tuple[int, int], torch.Tensor] = {}
             around = [modules[name] for name in _around(layer.layer) if name in modules]
-            self._handles += [module.register_forward_pre_hook(_masked(masks), with_kwargs=True) for module in around]
-            self._handles.append(modules[layer.layer].register_forward_hook(self._activated(layer, masks)))
+            self._undo += [
+                module.register_forward_pre_hook(_masked(masks), with_kwargs=True).remove for module in around
+            ]
+            self._undo.append(modules[layer.layer].register_forward_hook(self._activated(layer, masks)).remove)
 
     def close(self) -> None:
         """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
+        for undo in reversed(self._undo):
+            undo()
 
     def restart(self) -> None:
         """A new run begins: which half of a batch has the prompt is to be found out anew."""
         self._conditional = None
+
+    def discard(self) -> None:
+        """Forget the calls since the last `take`, which belong to no step of the run."""
+        self._predictions, self._pooled = [], {name: [] for name in self._pooled}
 
     def take(
         self, guided: torch.Tensor, count: int, gap: bool, computed: int | None = None
@@ -69,9 +86,8 @@ class PredictionWatch:
         """
         predictions = [each[:, : guided.shape[1]] for each in self._predictions]
         halves = [half for each in predictions for half in each.split(count)]
-        rows = sum(map(len, predictions))
-        self._predictions, pooled = [], self._pooled
-        self._pooled = {name: [] for name in pooled}
+        rows, pooled = sum(map(len, predictions)), self._pooled
+        self.discard()
         if rows not in (count, 2 * count) or (gap and rows == count):
             told = "one prediction" if rows == count else f"{rows / count:g} predictions"
             way = "raise --guidance where it guides at all, or do without cfg_gap" if gap else "do without activations"
@@ -100,9 +116,20 @@ class PredictionWatch:
             values = _rows(output)
             if not isinstance(values, torch.Tensor) or values.ndim < 2:
                 raise _unfit(layer.layer)
-            self._pooled[layer.layer].append(self._projected(layer, _pool(values.detach(), masks)))
+            self._pooled[layer.key].append(self._projected(layer, _pool(values.detach(), masks)))
 
         return hook
+
+    def _attended(self, layer: Activations) -> Any:
+        def take(statistics: torch.Tensor) -> None:
+            if layer.width not in (None, statistics.shape[1]):
+                raise NbenchError(
+                    f"layer {layer.layer} gives {statistics.shape[1]} numbers, not {layer.width}: name no DIM; prompts "
+                    "that are padded to the longest of a call have no fixed number of tokens"
+                )
+            self._pooled[layer.key].append(statistics)
+
+        return take
 
     def _projected(self, layer: Activations, pooled: torch.Tensor) -> torch.Tensor:
         channels = pooled.shape[1]

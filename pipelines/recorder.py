@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ..shards.schema import PositionInfo
-from ..shards.signals import activations_of
+from ..shards.signals import activations_of, calls_ahead, estimates_of
 from .latent_layout import LatentLayout
+from .look_ahead import LookAhead
 from .predictions import PredictionWatch
 from .step_tap import Step, tapped
 
@@ -22,7 +23,8 @@ class Recorder:
     last call's result. Calling the pipeline again starts over.
 
     Args:
-        signals: what to record besides latents: x0, cfg_gap, activations:LAYER[:DIM] (see `shards.signals`).
+        signals: what to record besides latents: x0, x0@L, cfg_gap, activations:LAYER[:DIM], attention:LAYER (see
+            `shards.signals`).
 
     Attributes:
         latents: by position, for `positions` only, [B, C, H, W] on the CPU in the run's dtype.
@@ -31,7 +33,9 @@ class Recorder:
         cfg_gap: float32 [B, T], the L2 norm of conditional minus unconditional prediction at every step (CFG-Rejection,
             arXiv 2505.23343); None until the run has ended.
         activations: by layer and position before the last, float32 [B, D], spatial means of the layer's output for
-            the prompt (ProbeSelect, arXiv 2603.02829).
+            the prompt (ProbeSelect, arXiv 2603.02829); under attention:LAYER, mass and spread of each prompt token
+            (see `attention.AttentionStatistics`).
+        ahead: by signal x0@L, as `x0`: estimates of L denoiser calls (see `look_ahead.LookAhead`).
 
     On CUDA the copies are complete only when the run has ended.
 
@@ -43,7 +47,9 @@ class Recorder:
         self._pipe, self._wanted = pipe, frozenset(positions)
         self._layout = LatentLayout(pipe, lambda noise: None)  # refuses what is no image's before the denoiser runs
         self._layers, self._x0, self._gap = activations_of(signals), "x0" in signals, "cfg_gap" in signals
+        self._estimates = [signal for signal in estimates_of(signals) if signal != "x0"]
         self._watch: PredictionWatch | None = None
+        self._look_ahead: LookAhead | None = None
         self._entered = contextlib.ExitStack()
         self._start()
 
@@ -51,6 +57,9 @@ class Recorder:
         with contextlib.ExitStack() as entered:
             entered.enter_context(tapped(self._pipe, self._before, self._after))
             entered.enter_context(self._layout)
+            if self._estimates:
+                self._look_ahead = LookAhead(self._pipe)
+                entered.callback(self._look_ahead.close)
             if self._gap or self._layers:
                 self._watch = PredictionWatch(self._pipe, self._layers)
                 entered.callback(self._watch.close)
@@ -65,7 +74,8 @@ class Recorder:
         self.positions: list[PositionInfo] = []
         self.x0: dict[int, torch.Tensor] = {}
         self.cfg_gap: torch.Tensor | None = None
-        self.activations: dict[str, dict[int, torch.Tensor]] = {layer.layer: {} for layer in self._layers}
+        self.activations: dict[str, dict[int, torch.Tensor]] = {layer.key: {} for layer in self._layers}
+        self.ahead: dict[str, dict[int, torch.Tensor]] = {signal: {} for signal in self._estimates}
         self._gaps: list[torch.Tensor] = []
         if self._watch is not None:
             self._watch.restart()
@@ -84,6 +94,13 @@ class Recorder:
             if position in self._wanted:
                 for layer, values in activations.items():
                     self.activations[layer][position] = to_host(values)
+        if self._look_ahead is not None:
+            self._look_ahead.begin_step(step)
+            if position in self._wanted:
+                for signal, places in self.ahead.items():
+                    self._keep(places, position, self._look_ahead.estimate(calls_ahead(signal)))
+                if self._watch is not None:
+                    self._watch.discard()
 
     def _after(self, step: Step, latent: torch.Tensor) -> None:
         if not step.is_last:

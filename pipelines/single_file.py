@@ -48,7 +48,9 @@ def configuration_of(file: Path, stated: str | None) -> Path:
             return beside
     elif Path(stated).is_dir():
         if not _configures(Path(stated)):
-            raise NbenchError(f"--config {stated} is no folder of a diffusers pipeline: it has no model_index.json")
+            raise NbenchError(
+                f"--pipeline-config {stated} is no folder of a diffusers pipeline: it has no model_index.json"
+            )
         return Path(stated)
     source = stated or _usual_configuration(file)
     from huggingface_hub import snapshot_download
@@ -59,7 +61,7 @@ def configuration_of(file: Path, stated: str | None) -> Path:
     except Exception as error:  # the Hub's client raises a dozen unrelated types
         raise NbenchError(
             f"the configuration of {file.name} is neither beside it nor can {source} be fetched from the Hub "
-            f"({reason_of(error)}): give a folder with its model_index.json by --config"
+            f"({reason_of(error)}): give a folder with its model_index.json by --pipeline-config"
         ) from None
 
 
@@ -105,7 +107,8 @@ def _check_prediction(entry: PipelineEntry, tensors: Collection[str]) -> None:
         zero = ' and "rescale_betas_zero_snr": true' if "ztsnr" in tensors else ""
         raise NbenchError(
             f"it predicts velocity (v_pred), and the scheduler of its configuration does not say so: write "
-            f'"prediction_type": "v_prediction"{zero} into scheduler/scheduler_config.json of a --config folder'
+            f'"prediction_type": "v_prediction"{zero} into scheduler/scheduler_config.json of a folder, named by '
+            "--pipeline-config"
         )
 
 
@@ -128,7 +131,8 @@ def _encoders_beside(
         folder = Path(entry.source) / name
         if not any(folder.glob("*.safetensors")):
             raise NbenchError(
-                f"neither it nor the folder of its configuration has the {name}, {kind}: give one that has by --config"
+                f"neither it nor the folder of its configuration has the {name}, {kind}: give one that has by "
+                "--pipeline-config"
             )
         parts[name] = getattr(transformers, kind).from_pretrained(folder, dtype=getattr(torch, dtype))
     return parts

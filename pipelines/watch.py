@@ -12,6 +12,7 @@ from ..shards.schema import PositionInfo
 from ..shards.signals import activations_of
 from .batch_rows import scatter
 from .latent_layout import LatentLayout, check_prepares
+from .look_ahead import LookAhead
 from .noise_levels import NoiseLevels
 from .predictions import PredictionWatch
 from .step_tap import Step, tapped
@@ -28,7 +29,7 @@ class Watch:
 
     The pipeline stays stock. What is known at k: the latent there and the guidance gaps [B, k] of the steps before it;
     of position k-1 the x0 estimates [B, C, h, w] and the activations [B, D] that step k-1 has made; at T the finished
-    latent in place of an estimate too.
+    latent in place of an estimate too. An estimate x0@L makes its L - 1 further denoiser calls when it is asked for.
 
     Args:
         begin: told the noise [B, C, h, w] of each run before its first step; says what is to be read, as
@@ -52,6 +53,7 @@ class Watch:
         self._begin, self._seen, self._computed = begin, seen, computed
         self._reads: str = "nothing"
         self._predictions: PredictionWatch | None = None
+        self._look_ahead: LookAhead | None = None
         self._gaps: list[torch.Tensor] = []
         self._activations = torch.empty(0)
         self._latent = torch.empty(0)
@@ -90,6 +92,8 @@ class Watch:
         self._levels = step.levels
         if self._predictions is not None:
             self._take(self._predictions, step.prediction)
+        if self._look_ahead is not None:
+            self._look_ahead.begin_step(step)
         self._latent = latent
         latents = self._layout.chw(latent).detach()
         self._seen(step.position + 1, latents, self._known(step, latents))
@@ -100,8 +104,18 @@ class Watch:
         layers = activations_of([self._reads])
         if layers or self._reads == "cfg_gap":
             self._predictions, self._gaps = PredictionWatch(self._pipe, layers), []
+        if self._calls_ahead > 1:
+            self._look_ahead = LookAhead(self._pipe)
+
+    @property
+    def _calls_ahead(self) -> int:
+        """L of x0@L, x0_preview@L and x0_image@L; 1 of what takes no look-ahead."""
+        return int(self._reads.partition("@")[2] or 1)
 
     def _unhook(self) -> None:
+        if self._look_ahead is not None:
+            self._look_ahead.close()
+            self._look_ahead = None
         if self._predictions is not None:
             self._predictions.close()
             self._predictions = None
@@ -117,12 +131,14 @@ class Watch:
 
     def _known(self, step: Step, latents: torch.Tensor) -> dict[int, Known]:
         def estimate() -> torch.Tensor:
+            if self._look_ahead is not None:
+                return self._layout.chw(self._look_ahead.estimate(self._calls_ahead))
             return self._layout.chw(step.levels.x0(step.position, step.sample, step.prediction))
 
         kind, reached = self._reads.partition(":")[0], step.position + 1
         if kind == "cfg_gap":
             return {reached: lambda: torch.stack(self._gaps, 1)}
-        if kind == "activations":
+        if kind in ("activations", "attention"):
             return {step.position: lambda: self._activations}
         if kind.startswith("x0"):
             return {step.position: estimate} | ({reached: lambda: latents} if step.is_last else {})

@@ -21,6 +21,7 @@ from ..scorers.function import as_scorer
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
+from ..shards.signals import LAYERED
 from .live_scorer import LiveScorer
 from .policy import Policy, parse_policy
 from .pruned_batch import Batch, Task
@@ -195,7 +196,7 @@ class BestOfN:
             self.accept,
             self.restart,
             self.budget,
-            lag=live.lag,
+            calls_per_score=live.calls,
             compiled=is_compiled(self.pipe),
             most=self.n if self.policy.restarts else None,
         )
@@ -210,7 +211,7 @@ class BestOfN:
     @property
     def pooled(self) -> bool:
         """Whether the scorer reads averages over tokens, to which masked padding counts."""
-        return self.live().reads.startswith("activations")
+        return self.live().reads.startswith(LAYERED)
 
     def _together(self, pairs: list[tuple[str, str]], rules: Rules, pipe_kwargs: dict[str, Any]) -> list[BestOfNResult]:
         start, live = time.perf_counter(), self.live()

@@ -12,10 +12,22 @@ from ..errors import NbenchError
 from ..pipelines.vae import decode
 from ..scorers.apply import AppliedScorer, Rows
 from ..scorers.decoders import Decoder, input_decoder, preview
-from ..scorers.protocols import Reads, Scorer, calls_per_score
+from ..scorers.protocols import Reads, Scorer, calls_per_score, input_kind
 from ..shards.schema import PositionInfo, PreviewMap
+from ..shards.signals import LAYERED
 
-_READS = ("latent", "preview", "x0", "x0_preview", "x0_image", "image", "cfg_gap", "activations", "nothing")
+_READS = (
+    "latent",
+    "preview",
+    "x0",
+    "x0_preview",
+    "x0_image",
+    "image",
+    "cfg_gap",
+    "activations",
+    "attention",
+    "nothing",
+)
 
 
 class LiveScorer:
@@ -31,7 +43,7 @@ class LiveScorer:
     """
 
     def __init__(self, scorer: Scorer, preview_map: PreviewMap | None, vae: Any = None) -> None:
-        if scorer.reads.partition(":")[0] not in _READS:
+        if input_kind(scorer.reads) not in _READS:
             raise NbenchError(
                 f"{scorer.name} reads {scorer.reads}, which a running pipeline does not have: "
                 f"use a scorer that reads one of {', '.join(_READS)}"
@@ -56,12 +68,12 @@ class LiveScorer:
                     f"{self.scorer.name} reads finished images, which position {position} does not have: "
                     f"score at {steps}"
                 )
-            if position == steps and self.reads.startswith("activations"):
+            if position == steps and self.reads.startswith(LAYERED):
                 raise NbenchError(
-                    f"{self.scorer.name} reads activations, which the finished position {steps} does not have: "
-                    "make the last selection earlier"
+                    f"{self.scorer.name} reads {input_kind(self.reads)}, which the finished position {steps} does not "
+                    "have: make the last selection earlier"
                 )
-            if position == 0 and not self.lag:
+            if position == 0 and not self.calls:
                 raise NbenchError("position 0 is pure noise, independent of the prompt: score at 1 or later")
 
     @property
@@ -81,8 +93,8 @@ class LiveScorer:
         return self.scorer.reads == "image"
 
     @property
-    def lag(self) -> int:
-        """1 if it reads an output of the step that starts at a position, so its score comes one step later; else 0."""
+    def calls(self) -> int:
+        """Denoiser calls of a score: 0 if it reads the latent; else its score comes a step later, L of a look-ahead."""
         return calls_per_score(self.scorer.reads)
 
     def score(self, rows: Rows, at: PositionInfo, signal: torch.Tensor) -> list[float]:

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from ..errors import NbenchError, reason_of
 from ..shards.atomic import write_out
+from ..shards.signals import extra_calls
 
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+
 _STAGE = re.compile(
     rf"(\d{{1,9}}):(\d{{1,9}})(?:p({_NUMBER})(?:w({_NUMBER}(?:\+{_NUMBER})*))?)?(?:r({_NUMBER}))?(?:s({_NUMBER}))?",
     re.ASCII,
@@ -163,17 +165,22 @@ class Policy:
         Where stages look at scores: without restarts, and with as many survivors as may continue.
 
         calls_per_score: 1 for scorers that read the x0 estimate: step k computes it for all candidates alive at k, so
-        the worst are dropped one step later. 0 for scorers that read the latent alone.
+        the worst are dropped one step later. 0 for scorers that read the latent alone. L for a look-ahead of L calls,
+        of which all candidates alive at k make L - 1 beside the run.
 
-        >>> parse_policy("20:1").rows(6, 50), parse_policy("20:1").rows(6, 50, calls_per_score=1)
-        (150, 155)
+        >>> [parse_policy("20:1").rows(6, 50, calls) for calls in (0, 1, 3)]
+        [150, 155, 167]
 
         Raises:
             NbenchError: the policy does not fit (`check`).
         """
         self.check(n, steps)
-        ends = [min(stage.position + calls_per_score, steps) for stage in self.stages]
-        rows, start = 0, 0
+        ends = [min(stage.position + min(calls_per_score, 1), steps) for stage in self.stages]
+        rows = sum(
+            alive * extra_calls(calls_per_score, stage.position, steps)
+            for alive, stage in zip(self.alive(n), self.stages, strict=True)
+        )
+        start = 0
         for alive, end in zip((*self.alive(n), self.stages[-1].keep), (*ends, steps), strict=True):
             rows += alive * (end - start)
             start = end

@@ -22,6 +22,7 @@ from ..scorers.apply import Rows
 from ..shards.inspect import preview_image
 from ..shards.scores import PROMPT
 from ..shards.seeds import candidate_seed
+from ..shards.signals import extra_calls
 from .live_scorer import LiveScorer
 from .waves import Waves
 
@@ -143,10 +144,7 @@ class Batch:
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
-        for row in self._computed():
-            task = self.rows[row][0]
-            task.waves.spent += 1
-            self._calls[id(task)] += 1
+        self._count(1)
         self._check_copies(latents)
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
@@ -157,6 +155,13 @@ class Batch:
                 living = tuple(self.rows[row][1] for row in self._pruner.living if self.rows[row][0] is task)
                 latest = {n: list(task.scores[n].values())[-1] for n in numbers if task.scores[n]}
                 task.progress(Progress(position, steps, living, latest))
+
+    def _count(self, calls: int) -> None:
+        """Note so many denoiser calls of each candidate that the denoiser computes."""
+        for row in self._computed():
+            task = self.rows[row][0]
+            task.waves.spent += calls
+            self._calls[id(task)] += calls
 
     def _keep(self, rows: Sequence[int]) -> None:
         if not rows:
@@ -192,7 +197,11 @@ class Batch:
         candidates = [self.rows[row] for row in living]
         prompts = [task.prompt for task, _ in candidates]
         rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
+        everyone = self._pruner.living
+        self._pruner.keep(living)  # a look-ahead calls the denoiser, for those who are scored
         signal = read_signal()[living]
+        self._count(extra_calls(self._live.calls, position, self.rows[0][0].waves.rules.steps))
+        self._pruner.keep(everyone)
         scores = self._live.score(rows, self._watch.at(position), signal)
         for task, _ in self._waves:
             own = {number: score for (other, number), score in zip(candidates, scores, strict=True) if other is task}

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 from ..errors import NbenchError
 from ..pipelines.padded_batch import padded
+from ..shards.signals import extra_calls
 from .policy import Policy, Stage
 
 
@@ -27,7 +28,8 @@ class Rules:
         accept: a score that is good enough; once `keep` candidates reach it, all others are dropped.
         restart: if the best score of a wave is below this at any stage, the wave ends and new candidates are drawn.
         budget: maximum number of denoiser calls (one step of one candidate is one call).
-        lag: steps from the position of a stage until its losers are dropped: 1 for scorers of what step k predicts.
+        calls_per_score: denoiser calls of a score; from 1 on losers are dropped one step after the position of a stage,
+            and all but the first are made beside the run.
         compiled: whether the denoiser's batch shrinks to a few sizes only.
     """
 
@@ -39,7 +41,7 @@ class Rules:
     accept: float | None = None
     restart: float | None = None
     budget: int | None = None
-    lag: int = 0
+    calls_per_score: int = 0
     compiled: bool = False
     most: int | None = None
 
@@ -77,8 +79,9 @@ class Rules:
         """Denoiser calls of a wave that does not end early."""
         calls, done, living = 0, 0, size
         for stage in self.stages:
-            until = min(stage.position + self.lag, self.steps)
-            calls += self._batch(living, size) * (until - done)
+            until = min(stage.position + min(self.calls_per_score, 1), self.steps)
+            extra = extra_calls(self.calls_per_score, stage.position, self.steps)
+            calls += self._batch(living, size) * (until - done + extra)
             done, living = until, min(living, stage.keep)
         return calls + self._batch(living, size) * (self.steps - done)
 

@@ -11,7 +11,7 @@ import torch
 from ..errors import failure_of
 from ..shards.schema import LatentSpace, PositionInfo, PreviewMap
 from .apply import answer_misfit, widths_misfit
-from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, score_pairs
+from .protocols import NameScorer, PairScorer, Scorer, TwinTower, embed_inputs, input_kind, score_pairs
 
 ROWS = 6
 PROMPTS = (
@@ -38,7 +38,7 @@ _CLOSE = 1e-3
 def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
     """Random inputs of the kind a scorer reads, in the shapes of a bench; 64 activations if the width is unknown."""
     draw = torch.Generator().manual_seed(0)
-    kind = scorer.reads.partition(":")[0]
+    kind = input_kind(scorer.reads)
     if kind in ("latent", "x0"):
         return torch.randn(ROWS, *space.latent_shape, generator=draw)
     if kind in ("x0_image", "image"):
@@ -48,7 +48,8 @@ def made_up_inputs(scorer: Scorer, space: LatentSpace) -> torch.Tensor:
     if kind == "reference":
         return torch.rand(ROWS, generator=draw, dtype=torch.float64)
     config = getattr(scorer, "config", None)
-    return torch.rand(ROWS, getattr(config, "dim", 64) if kind == "activations" else 25, generator=draw)
+    width = getattr(config, "dim", 64) if kind in ("activations", "attention") else 25
+    return torch.rand(ROWS, width, generator=draw)
 
 
 def check_scorer(scorer: Scorer, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> list[str]:

@@ -29,6 +29,7 @@ class CLIPFlanT5Scorer:
 
     Args:
         source: folder or Hub id in the layout of zhiqiulin/clip-flant5-xxl: T5, projector and the name of the CLIP.
+        end: False scores "Yes" alone, P("Yes").
 
     Raises:
         NbenchError: no such model, no weights, or its CLIP or tokenizer cannot be found.
@@ -36,7 +37,9 @@ class CLIPFlanT5Scorer:
 
     reads: Reads = "image"
 
-    def __init__(self, source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> None:
+    def __init__(
+        self, source: str | Path, name: str = "vqascore", placement: Placement = CPU, end: bool = True
+    ) -> None:
         self._folder = model_folder(source)
         if not has_weights(self._folder):
             raise NbenchError(
@@ -52,9 +55,10 @@ class CLIPFlanT5Scorer:
         texts = any(self._folder.glob("spiece.model")) or any(self._folder.glob("tokenizer.json"))
         self._texts = self._folder if texts else model_folder(TOKENIZER, weights=False)
         self.name, self._placement = name, placement
+        parts = ("clip-flant5", SYSTEM, QUESTION, *(() if end else ("yes",)))
         others = [folder_fingerprint(folder) for folder in (clip, self._texts)]
-        self.fingerprint = placement.mark(folder_fingerprint(self._folder, "clip-flant5", SYSTEM, QUESTION, *others))
-        self._clip = clip
+        self.fingerprint = placement.mark(folder_fingerprint(self._folder, *parts, *others))
+        self._clip, self._end = clip, end
         self._model: Any = None
 
     def load(self) -> None:
@@ -94,7 +98,7 @@ class CLIPFlanT5Scorer:
         # T5's matrices have more rows than the tokenizer has tokens; the package cuts them
         chances = logits[..., : len(self._tokenizer)].log_softmax(-1)
         each = chances.gather(-1, self._answer.expand(len(chances), -1)[..., None])
-        return each.mean((1, 2)).exp()
+        return each[:, : None if self._end else 1].mean((1, 2)).exp()
 
     def _tokens(self, text: str) -> torch.Tensor:
         """Tokens [L] of a text, with the end token."""

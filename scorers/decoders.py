@@ -15,7 +15,7 @@ from ..pipelines.vae import decode
 from ..pipelines.whole_parts import whole_parts
 from ..shards.schema import LatentSpace, PreviewMap
 from .placement import CPU, Placement
-from .protocols import Reads
+from .protocols import Reads, input_kind
 from .weights import folder_fingerprint, model_folder
 
 Decoder = Callable[[torch.Tensor], torch.Tensor]
@@ -40,9 +40,10 @@ def preview(latents: torch.Tensor, preview_map: PreviewMap) -> torch.Tensor:
 
 def input_decoder(reads: Reads, previews: Callable[[], Decoder], vae: Callable[[], Decoder]) -> Decoder | None:
     """The decoder that an input kind needs, loaded on demand; None if the input is not decoded."""
-    if reads in ("preview", "x0_preview"):
+    kind = input_kind(reads)
+    if kind in ("preview", "x0_preview"):
         return previews()
-    return vae() if reads == "x0_image" else None
+    return vae() if kind == "x0_image" else None
 
 
 def preview_decoder(space: LatentSpace, how: str = "linear", placement: Placement = CPU) -> Decoder:

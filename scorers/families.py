@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from ..errors import NbenchError
 from ..shards.schema import LatentSpace
@@ -53,7 +54,12 @@ def _any_vqa(model: str, space: LatentSpace, placement: Placement) -> Scorer:
         return EndpointVQAScorer(model)
     from .vqascore import vqa_scorer
 
-    return vqa_scorer(model, f"vqascore-{file_name(model)}", placement)
+    source, _, settings = model.partition("?")
+    options = dict(parse_qsl(settings, keep_blank_values=True))
+    if unknown := sorted(options.keys() - {"answer", "question"}):
+        raise NbenchError(f"vqascore has no option {unknown[0]}: there are ?answer=yes, ?answer=end and ?question=t2v")
+    name = "-".join(["vqascore", file_name(source), *options.values()])
+    return vqa_scorer(source, name, placement, **options)
 
 
 def _any_itm(model: str, space: LatentSpace, placement: Placement) -> Scorer:
@@ -148,10 +154,10 @@ FAMILIES = {
     ),
     "vqascore": Family(
         _any_vqa,
-        "folder or Hub id",
+        "MODEL[?answer=end]",
         "image",
         "0..1",
-        "P(yes) of any image-text-to-text or BLIP VQA model, or at URL#MODEL; CLIP-FlanT5's mean of Yes and end",
+        "P(yes) of any image-text-to-text or BLIP VQA model, or at URL#MODEL; ?answer=end: of Yes and end",
         "arXiv 2404.01291",
     ),
     "blip-itm": Family(

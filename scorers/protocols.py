@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import NbenchError
 from ..shards.schema import PositionInfo
+from ..shards.signals import MAX_LOOK_AHEAD, calls_ahead
 
 if TYPE_CHECKING:
     import torch
@@ -21,15 +22,18 @@ READS = {
     "x0": "the finished latent that the denoiser predicts from the position [B, C, h, w]",
     "x0_preview": "that estimate as RGB [B, 3, H, W] in 0..1, without the VAE",
     "x0_image": "that estimate decoded by the VAE, RGB [B, 3, H, W] in 0..1",
+    "x0@L": "the estimate of L coarse denoiser steps instead of one; x0_preview@L and x0_image@L likewise",
     "image": "the final image, RGB [B, 3, H, W] in 0..1; only at the final position",
     "cfg_gap": "per step before position k, the norm of conditional minus unconditional prediction [B, k]",
     "activations:LAYER": "pooled output of that layer of the denoiser [B, D]; not at the final position",
+    "attention:LAYER": "of each prompt token, mass and spread of that layer's attention to it [B, 2 N]; not at the end",
     "reference:NAME": "the final images' scores by that reference of the bench [B]",
     "nothing": "the names of prompts and candidates",
 }
 PICTURES = ("preview", "x0_preview", "x0_image", "image")
 """The RGB inputs: a scorer of one can score any other."""
-_NEED_A_STEP = ("x0", "x0_preview", "x0_image", "activations")
+_ESTIMATES = ("x0", "x0_preview", "x0_image")
+_LAYERED = ("activations", "attention")
 
 
 class Scorer(Protocol):
@@ -92,15 +96,29 @@ def _condition(scorer: Scorer, at: PositionInfo) -> tuple[PositionInfo, ...]:
     return (at,) if getattr(scorer, "conditioned", False) else ()
 
 
+def input_kind(reads: Reads) -> str:
+    """An input without its LAYER, NAME or L.
+
+    >>> input_kind("x0_preview@2"), input_kind("attention:blocks.3.attn"), input_kind("latent")
+    ('x0_preview', 'attention', 'latent')
+    """
+    return reads.partition(":")[0].partition("@")[0]
+
+
 def calls_per_score(reads: Reads) -> int:
-    """Denoiser calls that an input at position k costs beyond the first k calls."""
-    return int(reads.partition(":")[0] in _NEED_A_STEP)
+    """Denoiser calls that an input at position k costs beyond the first k calls; the first is the run's own next one.
+
+    >>> calls_per_score("latent"), calls_per_score("x0_image"), calls_per_score("x0_image@3")
+    (0, 1, 3)
+    """
+    kind = input_kind(reads)
+    return int(reads.partition("@")[2] or 1) if kind in _ESTIMATES else int(kind in _LAYERED)
 
 
 def has_input(reads: Reads, position: int, steps: int) -> bool:
     """Whether an input exists at a position: images only at the final one, activations only before it."""
-    kind = reads.partition(":")[0]
-    return {"image": position == steps, "activations": position < steps}.get(kind, True)
+    kind = input_kind(reads)
+    return position == steps if kind == "image" else position < steps or kind not in _LAYERED
 
 
 def checked_scorer(scorer: object, origin: str) -> Scorer:
@@ -114,12 +132,19 @@ def checked_scorer(scorer: object, origin: str) -> Scorer:
         raise NbenchError(f"{origin} is not a scorer: it has no {', no '.join(absent)} (a str)")
     if not isinstance(scorer, TwinTower | PairScorer | NameScorer):
         raise NbenchError(f"{origin} is not a scorer: give it embed_text and embed_inputs, or score, or score_names")
-    kind, _, argument = scorer.reads.partition(":")
-    if scorer.reads not in READS and (kind not in ("activations", "reference") or not argument):
+    if not _exists(scorer.reads):
         raise NbenchError(f"{origin} reads {scorer.reads!r}, which does not exist: there are {', '.join(READS)}")
-    if kind == "nothing" and not isinstance(scorer, NameScorer):
+    if scorer.reads == "nothing" and not isinstance(scorer, NameScorer):
         raise NbenchError(f"{origin} reads nothing: give it score_names")
     return _of_tensors(scorer) if getattr(scorer, "arrays", "torch") == "numpy" else scorer
+
+
+def _exists(reads: Reads) -> bool:
+    kind, _, argument = reads.partition(":")
+    estimate, look_ahead, calls = reads.partition("@")
+    if look_ahead:
+        return estimate in _ESTIMATES and 2 <= calls_ahead(f"x0@{calls}") <= MAX_LOOK_AHEAD
+    return reads in READS or (kind in (*_LAYERED, "reference") and bool(argument))
 
 
 def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
@@ -128,9 +153,24 @@ def reread(scorer: Scorer, reads: Reads, name: str) -> Scorer:
     Raises:
         NbenchError: it does not read images.
     """
-    if scorer.reads not in PICTURES:
+    if input_kind(scorer.reads) not in PICTURES:
         raise NbenchError(f"{scorer.name} reads {scorer.reads}, so it cannot read {reads}: name a scorer of images")
     return changed(scorer, name=name, reads=reads, fingerprint=f"{scorer.fingerprint}-{reads}")
+
+
+def looking_ahead(scorer: Scorer, calls: int) -> Scorer:
+    """Make a scorer of x0 estimates read those of `calls` denoiser calls; its name and fingerprint end in @calls.
+
+    Raises:
+        NbenchError: it does not read x0 estimates.
+    """
+    if scorer.reads not in _ESTIMATES:
+        raise NbenchError(
+            f"{scorer.name} reads {scorer.reads}, of which there is no look-ahead: name a scorer of x0 estimates, such "
+            f"as x0-clip@{calls} or x0-image@{calls}:SCORER"
+        )
+    ends = {name: f"{getattr(scorer, name)}@{calls}" for name in ("name", "reads", "fingerprint")}
+    return changed(scorer, **ends)
 
 
 def changed(scorer: Scorer, **attributes: str) -> Scorer:

@@ -15,7 +15,7 @@ from ..shards.scores import PROMPT
 from .apply import AppliedScorer, Rows
 from .builtin import BUILTIN
 from .placement import Placement
-from .protocols import PICTURES, Scorer, reread
+from .protocols import PICTURES, Scorer, input_kind, reread
 from .registry import get_scorer, scorer_names, unknown
 from .weights import file_name
 
@@ -105,7 +105,7 @@ def load_reference(
     """
     for_images = f"image:{reference.scorer}"
     scorer = get_scorer(for_images if for_images in BUILTIN else reference.scorer, info, placement, load)
-    if scorer.reads not in PICTURES:
+    if input_kind(scorer.reads) not in PICTURES:
         raise NbenchError(
             f"{reference.scorer} reads {scorer.reads}, but a reference scores finished images: name a scorer of "
             "images (nbench models)"

@@ -14,14 +14,17 @@ from typing import Any
 
 from ..errors import NbenchError, failure_of
 from ..shards.schema import DatasetInfo, LatentSpace
+from ..shards.signals import MAX_LOOK_AHEAD
 from .builtin import BUILTIN
 from .families import FAMILIES, REREADINGS
 from .placement import Placement
-from .protocols import Scorer, changed, checked_scorer, reread
+from .protocols import Scorer, changed, checked_scorer, looking_ahead, reread
 from .weights import file_name
 
 GROUP = "nbench.scorers"
 """The entry-point group of scorers in installed packages: a class, or a function that returns one."""
+_LOOK_AHEAD = re.compile(r"(x0-[a-z]+)@(\d{1,9})(:.+)?")
+"""A scorer of x0 estimates that take several denoiser calls: x0-clip@2, x0-preview@3:SCORER."""
 
 
 def scorer_names() -> list[str]:
@@ -36,7 +39,8 @@ def get_scorer(
 
     In this order: a name of `nbench models`; FAMILY:MODEL, as in vqascore:HUB-ID; READS:SCORER, as in x0-image:siglip,
     to make a scorer of images read another kind; FILE.py:CLASS or PACKAGE.MODULE:CLASS; the folder or Hub id of any
-    transformers model with an image and a text tower.
+    transformers model with an image and a text tower. A name that begins with x0- may say how many denoiser calls an
+    estimate takes, as x0-clip@2 or x0-image@3:siglip.
 
     Args:
         load: False leaves weights on disk until `loaded`, or the first score: enough for name, inputs and fingerprint.
@@ -66,6 +70,11 @@ def loaded(scorer: Scorer) -> Scorer:
 
 
 def _find(name: str, info: DatasetInfo | LatentSpace, placement: Placement) -> Scorer:
+    if match := _LOOK_AHEAD.fullmatch(name):
+        calls = int(match[2])
+        if not 2 <= calls <= MAX_LOOK_AHEAD:
+            raise NbenchError(f"model {name}: @{match[2]} is not 2 to {MAX_LOOK_AHEAD} denoiser calls; @1 is no suffix")
+        return looking_ahead(_find(match[1] + (match[3] or ""), info, placement), calls)
     space = info.latent_space if isinstance(info, DatasetInfo) else info
     installed = plugins()
     if name in BUILTIN:

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from transformers import BlipForQuestionAnswering
 
     from .clip_flant5 import CLIPFlanT5Scorer
+    from .llava import LlavaScorer
 
 Inputs = dict[str, torch.Tensor]
 """Arguments of a model's forward."""
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
+T2V_QUESTIONS = {
+    "qwen2_vl": 'Does this image show "{prompt}"?',
+    "qwen2_5_vl": 'Does this image show "{prompt}"?',
+    "mllama": 'Does this image show "{prompt}"? Answer the question with Yes or No',
+    "internvl": 'Does this figure show "{prompt}"? Please answer Yes or No.',
+}
+"""What t2v_metrics 3.0 asks models of these types instead."""
 
 
 class VQAScorer:
@@ -92,16 +100,29 @@ class ChatVQAScorer:
     Each image and its question go through the model's processor (and chat template, if any) alone; rows of equal
     shapes are then batched. Nothing is padded, and no answer depends on other rows.
 
+    Args:
+        end: score "Yes" and the end of the answer: the root of both probabilities' product, as CLIP-FlanT5 does.
+        question: with {prompt} in it.
+
     Raises:
         NbenchError: transformers cannot open it; from `score`: it does not accept an image with a question.
     """
 
     reads: Reads = "image"
 
-    def __init__(self, source: str | Path, name: str = "vqascore", placement: Placement = CPU) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        name: str = "vqascore",
+        placement: Placement = CPU,
+        end: bool = False,
+        question: str = QUESTION,
+    ) -> None:
         self._folder = model_folder(source)
         self.name, self._source, self._placement, self._device = name, source, placement, placement.device
-        self.fingerprint = placement.mark(folder_fingerprint(self._folder, "vqascore", QUESTION))
+        self._end, self._question = end, question
+        parts = ("vqascore", question, *(("end",) if end else ()))
+        self.fingerprint = placement.mark(folder_fingerprint(self._folder, *parts))
         self._model: Any = None
 
     def load(self) -> None:
@@ -131,7 +152,7 @@ class ChatVQAScorer:
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        """P("Yes") float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
+        """Scores float32 [B] of RGB images [B, 3, H, W] in 0..1, each with its own prompt."""
         self.load()
         images = map(Image.fromarray, to_8_bits(inputs).permute(0, 2, 3, 1).cpu().numpy())
         scores = torch.empty(len(prompts), device=self._device)
@@ -139,7 +160,7 @@ class ChatVQAScorer:
             rows = [self._inputs(*row) for row in zip(images, prompts, strict=True)]
             for group in _of_equal_shapes(rows):
                 batch = {key: torch.cat([rows[row][key] for row in group]) for key in rows[group[0]]}
-                scores[group] = self._first_logits(batch).softmax(-1)[:, self._yes]
+                scores[group] = self._answered(batch)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # processors and models raise many unrelated types
@@ -148,7 +169,7 @@ class ChatVQAScorer:
 
     def _inputs(self, image: Image.Image, prompt: str) -> Inputs:
         """The model's inputs for one image and its question, a batch of one."""
-        question = QUESTION.format(prompt=prompt)
+        question = self._question.format(prompt=prompt)
         if getattr(self._processor, "chat_template", None):
             content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
             # tokenized in this call: the template already writes the special tokens
@@ -175,17 +196,42 @@ class ChatVQAScorer:
             return False
         return bool((ids == self._processor.tokenizer.convert_tokens_to_ids(str(token))).any())
 
-    def _first_logits(self, batch: Inputs) -> torch.Tensor:
-        """Logits float32 [B, V] of the first answer token."""
+    def _answered(self, batch: Inputs) -> torch.Tensor:
+        """P("Yes") [B], or the root of P("Yes") P(end | "Yes")."""
+        yes, *after = (logits.float().softmax(-1) for logits in self._logits(batch))
+        if not after:
+            return yes[:, self._yes]
+        return (yes[:, self._yes] * after[0][:, self._ends].sum(-1)).sqrt()
+
+    @property
+    def _ends(self) -> list[int]:
+        """The tokens that end an answer."""
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            raise NbenchError(f"{self._source} has no token that ends an answer: leave ?answer=end out")
+        return [ends] if isinstance(ends, int) else list(ends)
+
+    def _logits(self, batch: Inputs) -> tuple[torch.Tensor, ...]:
+        """Logits [B, V] of the first answer token, and, if the end counts, of the one after "Yes"."""
         dtype = self._model.dtype
         inputs = {
             key: value.to(self._device, dtype if value.is_floating_point() else None) for key, value in batch.items()
         }
         answer = self._model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, num_beams=1, output_logits=True, return_dict_in_generate=True
+            **inputs,
+            max_new_tokens=1 + self._end,
+            logits_processor=[self._only_yes],
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,  # as the model gives them
+            return_dict_in_generate=True,
         )
-        logits: torch.Tensor = answer.logits[0]
-        return logits.float()
+        logits: tuple[torch.Tensor, ...] = answer.logits
+        return logits
+
+    def _only_yes(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Let the model go on with "Yes", whatever it would have said."""
+        return torch.full_like(logits, float("-inf")).index_fill(1, logits.new_tensor([self._yes]).long(), 0.0)
 
     def _refusal(self, error: Exception) -> NbenchError:
         reason = reason_of(error)
@@ -197,16 +243,44 @@ class ChatVQAScorer:
 
 
 def vqa_scorer(
-    source: str | Path, name: str = "vqascore", placement: Placement = CPU
-) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer:
-    """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, or image-text-to-text."""
-    from .clip_flant5 import CLIPFlanT5Scorer
+    source: str | Path,
+    name: str = "vqascore",
+    placement: Placement = CPU,
+    answer: str | None = None,
+    question: str | None = None,
+) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer | LlavaScorer:
+    """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, LLaVA-1.5, or image-text-to-text.
 
+    Args:
+        answer: "yes" scores the first token alone, "end" also the end of the answer; None: the model's usual one, which
+            is "end" for CLIP-FlanT5 and "yes" for others.
+        question: "t2v" asks as t2v_metrics asks models of this type, see `T2V_QUESTIONS`; None: `QUESTION`.
+
+    Raises:
+        NbenchError: another `answer` or `question`, or none of such a model.
+    """
+    from .clip_flant5 import CLIPFlanT5Scorer
+    from .llava import LlavaScorer
+
+    if answer not in (None, "yes", "end"):
+        raise NbenchError(f"?answer={answer} is unknown: there are yes (the first token alone) and end (also the end)")
     config = read_config(model_folder(source))
-    if config.get("model_type") == "clip_t5":
-        return CLIPFlanT5Scorer(source, name, placement)
-    blip = "BlipForQuestionAnswering" in (config.get("architectures") or ())
-    return (VQAScorer if blip else ChatVQAScorer)(source, name, placement)
+    kind = str(config.get("model_type"))
+    if question is not None and (question != "t2v" or kind not in T2V_QUESTIONS):
+        raise NbenchError(
+            f"?question={question} is not for {source} ({kind}): there is t2v, for {', '.join(T2V_QUESTIONS)}; "
+            "others are asked the same by t2v_metrics"
+        )
+    if kind == "clip_t5":
+        return CLIPFlanT5Scorer(source, name, placement, end=answer != "yes")
+    if "BlipForQuestionAnswering" in (config.get("architectures") or ()):
+        if answer == "end":
+            raise NbenchError(f"{source} is a BLIP, scored by the first token of its answer: leave ?answer=end out")
+        return VQAScorer(source, name, placement)
+    text = config.get("text_config")
+    if answer == "end" and kind == "llava" and (text or {}).get("model_type", "llama") == "llama":
+        return LlavaScorer(source, name, placement)
+    return ChatVQAScorer(source, name, placement, answer == "end", T2V_QUESTIONS[kind] if question else QUESTION)
 
 
 def heed_question_mask(model: BlipForQuestionAnswering) -> None:

@@ -127,4 +127,4 @@ def source_digest(model: str) -> str:
 def file_name(text: str) -> str:
     """The name of result files for a folder, Hub id or class."""
     parts = [part for part in re.split(r"[/\\]", text.rstrip("/\\")) if part]
-    return re.sub(r"[^\w.-]", "-", parts[-1] if parts else text).strip(".") or "model"
+    return re.sub(r"[^\w.@-]", "-", parts[-1] if parts else text).strip(".") or "model"

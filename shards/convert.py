@@ -27,10 +27,11 @@ from .row_columns import arrow_schema, latent_column
 from .rows import latents_of, latents_to_arrow
 from .schema import DatasetInfo
 from .scores import reference_path, scores_metadata, write_scores
+from .signals import estimates_of
 from .storage import Location
 
 _BATCH_BYTES = 64 * 2**20
-_OF_LATENT_DTYPE = ("latent_", "scale_", "x0_")
+_OF_LATENT_DTYPE = ("latent_", "scale_", "x0_", "x0at")
 """Prefixes of the columns that `latent_dtype` changes."""
 
 
@@ -130,7 +131,7 @@ def _change(rows: pa.RecordBatch, old: DatasetInfo, info: DatasetInfo, plain: li
     failed = pc.not_equal(rows["status"], "ok").to_numpy(zero_copy_only=False)
     sound, arrays = rows.filter(pc.equal(rows["status"], "ok")), {name: rows[name] for name in plain}
     for position in info.stored:
-        for signal in ("latent", "x0"):
+        for signal in ("latent", *estimates_of(info.signals)):
             if latent_column(position, signal) in schema.names:
                 latents = np.zeros((len(rows), *old.latent_shape), np.float32)
                 latents[~failed] = latents_of(sound, old, position, signal)

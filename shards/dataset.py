@@ -16,8 +16,9 @@ from ..errors import NbenchError, reason_of
 from ..jobs.places import store_at
 from ..jobs.records import Records
 from ..jobs.store import LocalStore, Store
-from ..options import Place
+from ..options import RECIPE_FILE, Place
 from .features import FEATURES_FILE, features_file
+from .positions import describe_positions
 from .schema import SUFFIXES, DatasetInfo, ShardRecord
 from .storage import Location
 
@@ -45,7 +46,7 @@ def _near(location: Location) -> str:
     if location.folder is None:
         return ""
     folders = [
-        info.parent for place in (location.folder.parent, Path("data"), Path()) for info in place.glob(f"*/{INFO_FILE}")
+        info.parent for place in (Path("data"), Path(), location.folder.parent) for info in place.glob(f"*/{INFO_FILE}")
     ]
     near = difflib.get_close_matches(location.folder.name, [folder.name for folder in folders], 1)
     return next((f" (did you mean {folder}?)" for folder in folders if [folder.name] == near), "")
@@ -161,7 +162,7 @@ class DatasetFolder:
         shards = [f"data/{split}-*-of-*.{suffix}" for split in ("test", "train") for suffix in SUFFIXES.values()]
         names, patterns = [*self.store.list("scores"), *self.store.list("data")], ["scores/*.parquet", *shards]
         self.store.remove([name for name in names if any(fnmatch(name, pattern) for pattern in patterns)])
-        self.store.remove([FEATURES_FILE, INFO_FILE])
+        self.store.remove([FEATURES_FILE, RECIPE_FILE, INFO_FILE])
         self._info = None
 
 
@@ -171,9 +172,11 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
     elif old != new:
         digests = any(re.fullmatch(r"[0-9a-f]{16,}", str(value)) for value in (old, new))
-        yield f"other {name}" if digests else f"{name} {_short(old)} there, {_short(new)} now"
+        yield f"other {name.removesuffix('.sha256')}" if digests else f"{name} {_short(old)} there, {_short(new)} now"
 
 
 def _short(value: object) -> str:
     text = "not set" if value is None else str(value)
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        text = describe_positions(value)
     return text if len(text) <= 32 else f"{text[:29]}..."

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import NbenchError, StorageError
-from ..jobs.engine import Here
 from ..jobs.job import Context, JobError, Open, Unit
 from ..jobs.records import Record
 from ..jobs.run import Run, Summary, check_alone, clear, complete
@@ -114,7 +113,7 @@ def take_up(folder: DatasetFolder, spec: dict[str, Any], fresh: bool, how: Run) 
     Raises:
         NbenchError: the folder holds another data set, somebody is at work there, or its store cannot be shared.
     """
-    if how.share is not None or not isinstance(how.engine, Here):
+    if how.is_shared:
         folder.store.probe()
     if not folder.started:
         return

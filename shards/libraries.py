@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import check_range
-from .row_columns import arrow_schema
+from .row_columns import arrow_schema, latent_column
 from .rows import columns_of
 from .schema import TrajectoryBatch
 from .stream import Order
@@ -112,7 +112,8 @@ def _samples(batch: TrajectoryBatch, place: str) -> Iterator[dict[str, Any]]:
         if batch.images is not None:
             sample["image.png"] = batch.images[row]
         sample |= {f"x{position:02d}.npy": values[row] for position, values in batch.latents.items()}
-        sample |= {f"x0_{position:02d}.npy": values[row] for position, values in batch.x0.items()}
+        for signal, places in {"x0": batch.x0, **batch.ahead}.items():
+            sample |= {f"{latent_column(position, signal)}.npy": values[row] for position, values in places.items()}
         if batch.cfg_gap is not None:
             sample["cfg_gap.npy"] = batch.cfg_gap[row]
         yield sample

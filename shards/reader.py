@@ -100,10 +100,10 @@ class Bench:
         absent = [position for position in positions if position not in self.info.stored]
         if absent:
             has = describe_positions(self.info.stored)
-            raise NbenchError(f"latents {', '.join(map(str, absent))} not in this bench: it has {has}")
+            raise NbenchError(f"latents {one_line(describe_positions(absent), 60)} not in this bench: it has {has}")
 
     def require_signals(self, names: Sequence[str]) -> None:
-        """Check that all signals in `names` are stored; activations are named `activations:LAYER`.
+        """Check that all signals in `names` are stored; activations are named `activations:LAYER`, attention likewise.
 
         Raises:
             NbenchError: some are not; the message names them and the stored ones.
@@ -133,8 +133,8 @@ class Bench:
         Args:
             order: shuffled or as stored, the whole or a part, from the start or from a given row.
             ahead: batches that a thread reads in advance.
-            signals: what to read at the positions: latent, x0, cfg_gap (of all steps), activations:LAYER; "image" is
-                the same as `images=True`.
+            signals: what to read at the positions: latent, x0, x0@L, cfg_gap (of all steps), activations:LAYER,
+                attention:LAYER; "image" is the same as `images=True`.
 
         Raises:
             NbenchError: a position or signal is not stored, or there are more readers than shards.

@@ -11,17 +11,22 @@ from typing import Any
 import pyarrow as pa
 
 from .schema import BYTES, CORRUPTION_KINDS, SKILL_LEVELS, DatasetInfo
-from .signals import DEFAULT_SIGNALS, Activations, ArrayColumn, activations_of
+from .signals import ATTENTION, DEFAULT_SIGNALS, Activations, ArrayColumn, activations_of, calls_ahead, estimates_of
 
 
 def latent_column(position: int, signal: str = "latent") -> str:
-    """The column of the latents, or of "x0", at a position."""
-    return f"{signal}_{position:02d}"
+    """The column of the latents, or of an estimate, at a position.
+
+    >>> latent_column(5), latent_column(5, "x0"), latent_column(5, "x0@2")
+    ('latent_05', 'x0_05', 'x0at2_05')
+    """
+    return f"{signal.replace('@', 'at')}_{position:02d}"
 
 
 def scale_column(position: int, signal: str = "latent") -> str:
-    """The column of the scales of int8 latents, or of "x0", at a position."""
-    return f"{'' if signal == 'latent' else f'{signal}_'}scale_{position:02d}"
+    """The column of the scales of int8 latents, or of an estimate, at a position."""
+    prefix = "" if signal == "latent" else f"{signal.replace('@', 'at')}_"
+    return f"{prefix}scale_{position:02d}"
 
 
 def scale_of(column: str) -> str:
@@ -39,9 +44,9 @@ def array_columns(info: DatasetInfo) -> dict[str, ArrayColumn]:
     """The numeric columns, in order."""
     columns = dict[str, ArrayColumn]()
     for k in info.stored:
-        for signal in ("latent", "x0"):
+        for signal in ("latent", *estimates_of(info.signals)):
             if signal in info.signals and (signal == "latent" or k < info.steps):  # x0 at T is the latent itself
-                member = f"x{k:02d}.npy" if signal == "latent" else f"x0_{k:02d}.npy"
+                member = f"x{k:02d}.npy" if signal == "latent" else f"{latent_column(k, signal)}.npy"
                 columns[latent_column(k, signal)] = ArrayColumn(signal, k, info.latent_dtype, info.latent_shape, member)
                 if info.latent_dtype == "int8":
                     columns[scale_column(k, signal)] = ArrayColumn(signal, k, "float32", info.latent_shape[:1])
@@ -92,8 +97,14 @@ def column_groups(info: DatasetInfo) -> tuple[ColumnGroup, ...]:
 
 
 def _content(signal: str, scale: bool, dtype: str) -> str:
-    text = _SIGNAL_TEXT.get(signal) or f"pooled activations of `{Activations.parse(signal).layer}` at a position"
-    if signal not in ("latent", "x0"):
+    if calls := calls_ahead(signal):
+        text = _SIGNAL_TEXT["x0"] if calls == 1 else f"{_SIGNAL_TEXT['x0']}, by {calls} denoiser calls"
+    elif (text := _SIGNAL_TEXT.get(signal, "")) == "":
+        layer = Activations.parse(signal)
+        attention = layer.prefix == ATTENTION
+        what = "mass of the attention to each prompt token, then spread, in" if attention else "pooled activations of"
+        text = f"{what} `{layer.layer}` at a position"
+    if signal != "latent" and not calls:
         return text
     if scale:
         return f"int8 scales of the {text}, one per channel"

@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import NbenchError, one_line, reason_of
 from .row_columns import activation_column, array_columns, arrow_schema, latent_column, scale_column
 from .schema import DatasetInfo, TrajectoryBatch
-from .signals import activations_of
+from .signals import activations_of, estimates_of
 
 NAMES = ("prompt_id", "prompt", "candidate", "seed", "tags", "corruptions", "status")
 """Columns that are read whatever positions are selected."""
@@ -56,8 +56,8 @@ def to_arrow(batch: TrajectoryBatch, info: DatasetInfo) -> pa.RecordBatch:
         ) from None
     for position in info.stored:
         arrays |= latents_to_arrow(batch.latents[position], info, position, failed)
-        if latent_column(position, "x0") in schema.names:
-            arrays |= latents_to_arrow(batch.x0[position], info, position, failed, "x0")
+        for signal in estimates_of(info.signals) if position < info.steps else ():
+            arrays |= latents_to_arrow(batch.estimates(signal)[position], info, position, failed, signal)
     for name, values in _others(batch, info):
         arrays[name] = _fixed_lists(values.astype(_DTYPES[array_columns(info)[name].element]), failed)
     return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
@@ -69,7 +69,7 @@ def latents_to_arrow(
     """The columns of one position, from latents [B, C, H, W]; rows that are `missing` (bool [B]) become null.
 
     int8 stores round(latent / scale), and per channel the scale: largest magnitude / 127.
-    `signal` "x0" gives the columns of x0 estimates, which are stored like latents.
+    `signal` "x0" or "x0@L" gives the columns of x0 estimates, which are stored like latents.
 
     Raises:
         NbenchError: a latent exceeds the float16 range (readers return float16 unless the data set is float32).
@@ -98,7 +98,7 @@ def _others(batch: TrajectoryBatch, info: DatasetInfo) -> Iterator[tuple[str, np
     if "cfg_gap" in info.signals and batch.cfg_gap is not None:
         yield "cfg_gap", batch.cfg_gap
     for layer in activations_of(info.signals):
-        for position, values in batch.activations[layer.layer].items():
+        for position, values in batch.activations[layer.key].items():
             if position in info.stored:
                 yield activation_column(layer.stem, position), values
 
@@ -123,6 +123,10 @@ def from_arrow(
         rows = rows.filter(pc.equal(rows["status"], "ok"))
     names = {name: rows[name].to_pylist() for name in NAMES}
     latents, gap = "latent" in signals, "cfg_gap" in signals
+    estimates = {
+        signal: {k: latents_of(rows, info, k, _stored_as(k, info, signal)) for k in positions}
+        for signal in estimates_of(signals)
+    }
     return TrajectoryBatch(
         prompt_ids=names["prompt_id"],
         prompts=names["prompt"],
@@ -134,12 +138,13 @@ def from_arrow(
         latents={k: latents_of(rows, info, k) for k in positions} if latents else {},
         images=images_of(rows, info.image_size) if images else None,
         failed=failed,
-        x0={k: latents_of(rows, info, k, _stored_as(k, info)) for k in positions} if "x0" in signals else {},
+        x0=estimates.pop("x0", {}),
         cfg_gap=_numbers(rows, "cfg_gap").reshape(rows.num_rows, info.steps) if gap else None,
         activations={
             layer: {k: _numbers(rows, name).reshape(rows.num_rows, -1) for k, name in columns.items()}
             for layer, columns in _activation_columns(info, positions, signals).items()
         },
+        ahead=estimates,
     )
 
 
@@ -201,25 +206,25 @@ def columns_of(
     """The columns that `from_arrow` needs."""
     columns = {*NAMES, *(["image"] if images else []), *(["cfg_gap"] if "cfg_gap" in signals else [])}
     kinds = {(k, "latent") for k in positions if "latent" in signals}
-    kinds |= {(k, _stored_as(k, info)) for k in positions if "x0" in signals}
+    kinds |= {(k, _stored_as(k, info, signal)) for k in positions for signal in estimates_of(signals)}
     columns |= {column(k, kind) for k, kind in kinds for column in (latent_column, scale_column)}
     for by_position in _activation_columns(info, positions, signals).values():
         columns |= {*by_position.values()}
     return [name for name in arrow_schema(info).names if name in columns]
 
 
-def _stored_as(position: int, info: DatasetInfo) -> str:
-    """The signal that stores the x0 estimate of a position; at the final position that is the latent."""
-    return "x0" if position < info.steps else "latent"
+def _stored_as(position: int, info: DatasetInfo, signal: str) -> str:
+    """The signal that stores the estimate `signal` of a position; at the final position that is the latent."""
+    return signal if position < info.steps else "latent"
 
 
 def _activation_columns(
     info: DatasetInfo, positions: Sequence[int], signals: Sequence[str]
 ) -> dict[str, dict[int, str]]:
     """The columns of the activations in `signals`, by layer and position."""
-    wanted, places = {each.layer for each in activations_of(signals)}, [k for k in positions if k < info.steps]
-    layers = [each for each in activations_of(info.signals) if each.layer in wanted]
-    return {each.layer: {k: activation_column(each.stem, k) for k in places} for each in layers}
+    wanted, places = {each.key for each in activations_of(signals)}, [k for k in positions if k < info.steps]
+    layers = [each for each in activations_of(info.signals) if each.key in wanted]
+    return {each.key: {k: activation_column(each.stem, k) for k in places} for each in layers}
 
 
 def count_failed(rows: pa.RecordBatch) -> int:

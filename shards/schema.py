@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from ..errors import NbenchError, one_line
-from .signals import DEFAULT_SIGNALS, activations_of, normal_signals
+from .signals import DEFAULT_SIGNALS, activations_of, estimates_of, normal_signals
 
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
 SKILL_LEVELS = ("basic", "advanced")
@@ -269,7 +269,7 @@ class DatasetInfo:
         layers = activations_of(self.signals)
         if any(layer.width is None for layer in layers):
             raise ValueError("a layer's activations have no width")
-        per_position = math.prod(self.latent_shape) * (1 + ("x0" in self.signals))
+        per_position = math.prod(self.latent_shape) * (1 + len(estimates_of(self.signals)))
         per_position += sum(layer.width or 0 for layer in layers)
         return per_position * len(self.positions) + self.steps * ("cfg_gap" in self.signals)
 
@@ -317,7 +317,8 @@ class TrajectoryBatch:
     """B trajectories: ids, texts, latents by position [B, C, H, W], and final images, uint8 [B, H, W, 3].
 
     x0: x0 estimates by position, [B, C, H, W]. cfg_gap: float32 [B, T], per step the L2 norm of conditional minus
-    unconditional prediction. activations: by layer and position, [B, D].
+    unconditional prediction. activations: by layer and position, [B, D]; attention to the prompt's tokens is there as
+    attention:LAYER. ahead: by signal x0@L and position, the estimates of L denoiser calls, [B, C, H, W].
 
     A non-empty error marks a failed candidate, whose latents and image are undefined. Readers return only candidates
     that succeeded; `failed` is the number they left out.
@@ -336,6 +337,11 @@ class TrajectoryBatch:
     x0: dict[int, np.ndarray] = field(default_factory=dict)
     cfg_gap: np.ndarray | None = None
     activations: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    ahead: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+
+    def estimates(self, signal: str) -> dict[int, np.ndarray]:
+        """The estimates of the finished latent by position: "x0" or "x0@L"."""
+        return self.x0 if signal == "x0" else self.ahead[signal]
 
     def __len__(self) -> int:
         return len(self.prompt_ids)

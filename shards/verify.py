@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import NbenchError, one_line, reason_of
-from ..jobs.job import Context, JobFile, Unit
+from ..jobs.job import JOB_FILE, Context, Unit
 from ..jobs.places import beneath, store_at
 from ..jobs.records import Record, Records
-from ..jobs.run import QUIET, Run, clear, complete
+from ..jobs.run import QUIET, Run, complete
 from ..jobs.scratch import scratch_folder
 from ..jobs.store import LocalStore, Store
 from ..options import Place
@@ -171,19 +171,17 @@ def verify(where: Place, how: Run = QUIET) -> Verification:
         if how.share is None:
             defects = [*_record(location, info), *defects, *_prompts(info, checked)]
             defects += _scores(Bench(info, location), all(defect.file == INFO_FILE for defect in defects))
-            clear(store)
+            store.remove_folder("")
     return Verification(info.rows, len(info.shards), tuple(defects), summary.left)
 
 
 def _store(location: Location, how: Run, stack: ExitStack) -> Store:
     """Where the records of a check go: a temporary folder if only processes here are at it."""
     is_shared = how.share is not None or how.engine.elsewhere
-    if location.writable:
-        store = store_at(beneath(location.absolute, CHECKS))
-        if is_shared or JobFile.read(store) is not None:
-            return store
-    elif is_shared:
+    if is_shared and not location.writable:
         raise NbenchError(f"{location.url} cannot be written, so only processes of one machine can share its check")
+    if is_shared or location.size(f"{CHECKS}/{JOB_FILE}") is not None:
+        return store_at(beneath(location.absolute, CHECKS))
     return LocalStore(stack.enter_context(scratch_folder()))
 
 

@@ -1,8 +1,8 @@
 """Shards as WebDataset: a tar in which consecutive members with one key are a trajectory.
 
-`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`, and for other signals `.x0_20.npy`, `.cfg_gap.npy`,
-`.act_LAYER_20.npy`. The key is the row number, so that no name from the data becomes a path. The decoders of the
-`webdataset` package read all members.
+`00000012.meta.json`, `00000012.image.png`, `00000012.x20.npy`, and for other signals `.x0_20.npy`, `.x0at2_20.npy`,
+`.cfg_gap.npy`, `.act_LAYER_20.npy`, `.att_LAYER_20.npy`. The key is the row number, so that no name from the data
+becomes a path. The decoders of the `webdataset` package read all members.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from .schema import DatasetInfo
 from .signals import ArrayColumn
 from .writer import ShardWriter
 
-_MEMBER = re.compile(r"(\d{8,12})\.(meta\.json|image\.png|(?:x|x0_|act_[A-Za-z0-9_]{1,72}_)\d{2,6}\.npy|cfg_gap\.npy)")
+_MEMBER = re.compile(
+    r"(\d{8,12})\.(meta\.json|image\.png|(?:x|x0_|x0at\d{1,2}_|a(?:ct|tt)_[A-Za-z0-9_]{1,72}_)\d{2,6}\.npy|cfg_gap\.npy)"
+)
 _MAX_META, _MAX_IMAGE = 64 * 2**20, 256 * 2**20
 _NPY_HEADER = 4096
 

@@ -69,6 +69,24 @@ def test_each_command_explains_itself_with_an_example(run: Run, command: list[st
     assert f"nbench {' '.join(command)} " in outcome.out.partition("--help")[0].replace("Usage: nbench", "")
 
 
+COMPLETED = """
+source <(_NBENCH_COMPLETE=source_bash nbench)
+for line in 'nbench ev' 'nbench evaluate --lat' 'nbench build --format '; do
+    IFS=' ' read -ra COMP_WORDS <<< "$line"
+    [ "${line: -1}" = ' ' ] && COMP_WORDS+=('')
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _nbench_completion nbench
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+def test_bash_completes_commands_options_and_values() -> None:
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", COMPLETED], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["evaluate", "--latents", "parquet webdataset"], done.stderr
+
+
 def test_version(run: Run) -> None:
     assert run("--version").out == f"nbench {__version__}\n"
 

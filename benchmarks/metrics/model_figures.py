@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import NbenchError
 from ...shards.schema import Tags
+from ...shards.signals import extra_calls
 from .agreement import calibrated_pairs
 from .arrays import Array, Indices, at_once, paired
 from .catalogue import METRICS
@@ -191,8 +192,10 @@ class Part:
         return Summary.model_validate({"model": self.model, "reference": self.label, "earliest": reached} | figures)
 
     def _cost(self, n: int, position: int) -> int:
-        calls = min(position + self.setting.calls_per_score.get(self.model, 0), self.setting.steps)
-        return cost_steps(n, calls, self.setting.steps, self.setting.calls_per_position)
+        setting, calls = self.setting, self.setting.calls_per_score.get(self.model, 0)
+        reached = min(position + min(calls, 1), setting.steps)
+        ahead = n * extra_calls(calls, position, setting.steps) * setting.calls_per_position
+        return cost_steps(n, reached, setting.steps, setting.calls_per_position) + ahead
 
 
 def _sizes(n: int) -> list[int]:

@@ -11,11 +11,12 @@ from ...builders.spec import maker_of
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
-from ...scorers.protocols import Reads, Scorer, has_input
+from ...scorers.protocols import Reads, Scorer, calls_per_score, has_input, input_kind
 from ...shards.reader import Bench
 from ...shards.references import finished_scores
 from ...shards.schema import TrajectoryBatch
 from ...shards.scores import scores_at
+from ...shards.signals import activations_of
 from .options import ScoreOptions
 
 
@@ -37,9 +38,13 @@ class BenchInputs:
 
     def __init__(self, bench: Bench, reads: Reads) -> None:
         self._info = bench.info
-        self._kind, _, self._of = reads.partition(":")
+        self._kind, self._of = input_kind(reads), reads.partition(":")[2]
         self.images = self._kind == "image"
-        self.signals = (reads,) if self._kind == "activations" else _SIGNALS.get(self._kind, ())
+        calls = calls_per_score(reads)
+        if self._kind in ("activations", "attention"):
+            self.signals: Sequence[str] = (reads,)
+        else:
+            self.signals = (f"x0@{calls}",) if calls > 1 else _SIGNALS.get(self._kind, ())
         extra = [signal for signal in self.signals if signal != "latent"]
         if extra:
             bench.require_signals(extra)
@@ -51,7 +56,7 @@ class BenchInputs:
 
     def row_bytes(self, positions: Sequence[int]) -> int:
         """Approximate size of one row in memory."""
-        arrays = len(positions) if {"latent", "x0"} & set(self.signals) else 0
+        arrays = len(positions) if self._kind in _SIGNALS and self._kind != "cfg_gap" else 0
         pixels = 3 * int(np.prod(self._info.image_size)) * self.images
         return max(1, 4 * (pixels + int(np.prod(self._info.latent_shape)) * arrays))
 
@@ -63,12 +68,14 @@ class BenchInputs:
         if self._kind == "cfg_gap":
             assert batch.cfg_gap is not None
             return torch.tensor(batch.cfg_gap[rows, :position], dtype=torch.float32)
-        if self._kind == "activations":
-            return torch.tensor(batch.activations[self._of][position][rows], dtype=torch.float32)
+        if self._kind in ("activations", "attention"):
+            (layer,) = activations_of(self.signals)
+            return torch.tensor(batch.activations[layer.key][position][rows], dtype=torch.float32)
         if self._kind == "reference":
             names = zip(batch.prompt_ids[rows], batch.candidates[rows], strict=True)
             return torch.tensor([self._reference.get(name, float("nan")) for name in names], dtype=torch.float64)
-        source = batch.x0 if "x0" in self.signals else batch.latents
+        (signal,) = self.signals
+        source = batch.latents if signal == "latent" else batch.estimates(signal)
         return torch.tensor(source[position][rows], dtype=torch.float32)
 
 

@@ -124,9 +124,7 @@ def score_reference(
         (bench, scorer),
     )  # fmt: skip
     job = ScoreJob(parts, f"reference {reference.name}", bench, shards, of)
-    if how.share is not None or not isinstance(how.engine, Here):
-        job.store.probe()
-    job.discard_others(how.lease)
+    job.prepare(how)
     summary, _ = complete(job, how)
     summary.check(job)
     if summary.over or how.share is not None:

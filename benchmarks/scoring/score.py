@@ -16,7 +16,7 @@ import torch
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
 from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import NameScorer, Scorer
+from ...scorers.protocols import NameScorer, Scorer, input_kind
 from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
@@ -153,7 +153,7 @@ def _batches(bench: Bench, inputs: BenchInputs, positions: Sequence[int], shard:
 
 def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
     """The provenance of a score table."""
-    sees_pixels = scorer.reads in ("preview", "x0_preview", "x0_image")
+    sees_pixels = input_kind(scorer.reads) in ("preview", "x0_preview", "x0_image")
     decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if sees_pixels else ""
     return {
         "scorer": scorer.name,

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import NbenchError
 from ...jobs.job import Context, JobError, Unit
 from ...jobs.records import Record
-from ...jobs.run import check_alone
+from ...jobs.run import Run, check_alone
 from ...options import Place
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
@@ -112,15 +112,17 @@ class ScoreJob:
         self._parts, self._bench, self._shards = parts, bench, shards
         self._made_before = parts.done(shards, dict(of.key))
 
-    def discard_others(self, lease: float) -> None:
+    def prepare(self, how: Run) -> None:
         """Remove parts of other scores, which an interrupted run has left.
 
         Raises:
-            NbenchError: somebody is at work on them.
+            NbenchError: somebody is at work on them, or several processes are to share a store that cannot be shared.
         """
+        if how.is_shared:
+            self.store.probe()
         kept = {name for shard in self._made_before for name in Parts.names_of(shard)}
         if others := self._parts.names() - kept:
-            check_alone(self.store, lease)
+            check_alone(self.store, how.lease)
             self.store.remove(others)
 
     def begun(self) -> bool:

@@ -278,7 +278,7 @@ class Store:
         if not missing:
             return 0
         job = self._job(missing, range(len(self.bench.info.shards)))
-        job.discard_others(self.how.lease)
+        job.prepare(self.how)
         summary = run(job, replace(self.how, shown=shown))
         summary.check(job)
         return summary.left
@@ -289,7 +289,7 @@ class Store:
         None if others, who shared the work, have finished it and removed the parts.
         """
         job = self._job(missing, range(len(self.bench.info.shards)) if shards is None else shards)
-        job.discard_others(self.how.lease)
+        job.prepare(self.how)
         summary, records = complete(job, replace(self.how, shown=shown))
         summary.check(job)
         if summary.over:

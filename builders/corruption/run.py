@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...console import say
-from ...jobs.engine import Here
 from ...jobs.run import Run, complete
 from ...shards.atomic import commit, temporary, writing_to
 from ...shards.schema import CORRUPTION_KINDS, SKILL_LEVELS
@@ -63,7 +62,6 @@ def corrupt(config: CorruptConfig, progress: bool = True, how: Run | None = None
         NbenchError: prompts that cannot be read, an engine that cannot start, an endpoint that does not answer.
     """
     how = replace(how or Run(), shown=progress, retry_failed=True)
-    alone = how.share is None and isinstance(how.engine, Here)
     prompt_set = load_prompts(config.prompts, kind="ncc")
     for note in prompt_set.notes if progress else ():
         say(note, error=True)
@@ -71,8 +69,8 @@ def corrupt(config: CorruptConfig, progress: bool = True, how: Run | None = None
     counts, errors = {kind: Counter[str]() for kind in kinds}, Counter[str]()
     with writing_to(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        job = CorruptJob(config, prompt_set.prompts, alone)
-        if not alone:
+        job = CorruptJob(config, prompt_set.prompts, not how.is_shared)
+        if how.is_shared:
             job.store.probe()
         job.discard_others(how.lease)
         summary, records = complete(job, how)

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...errors import NbenchError, reason_of
 from ..prompts.choose import Prompt
+from .record import BadFileError
 
 DEFAULT_PATTERN = r"(?:.*?/)??[A-Za-z_-]*(?P<prompt>\d+)(?:[_/-][A-Za-z_-]*(?P<candidate>\d+))?"
 """Matches `12_3`, `prompt_12_seed_3`, `00012-3`, `12/3`, `latents/12_3`; `12` is the only candidate of its prompt."""
@@ -23,14 +24,6 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Form = tuple[int, tuple[int, ...], tuple[int, int]]
 """What all candidates must share: the number of latents, their shape [C, H, W], and the image's height and width."""
-
-
-class BadFileError(Exception):
-    """A file does not fit the layout; the message is `path` and `reason`."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} {reason}")
-        self.path, self.reason = path, reason
 
 
 @dataclass(frozen=True)
@@ -62,19 +55,23 @@ class Candidate:
         return len(self.latents), tuple(self.latents[0].shape), self.image_size
 
 
-def scan(folder: Path, pattern: str, prompts: Sequence[Prompt]) -> Layout:
+def scan(
+    folder: Path, pattern: str, prompts: Sequence[Prompt], files_are: str = "*.pt", image: str | None = ".png"
+) -> Layout:
     """List the candidates by file names alone, and check that none is missing.
 
     Args:
         pattern: matches the whole path of each .pt file in `folder`, without .pt; its group `prompt` is a prompt's id,
             leading zeros aside, `candidate` a number. A prompt's candidates become 0..N-1 in the order of their
             numbers.
+        files_are: glob of the files; image: what the name of an image has in the place of their suffix, None if there
+            are no images beside them.
 
     Raises:
         NbenchError: no files, a name that does not match, two files of one candidate, or a missing prompt, candidate or
             image.
     """
-    files_of = _find(folder, pattern)
+    files_of = _find(folder, pattern, files_are)
     prompt_of: dict[str, Prompt] = {}
     for prompt in prompts:
         if (other := prompt_of.setdefault(_key(prompt.id), prompt)) is not prompt:
@@ -90,21 +87,21 @@ def scan(folder: Path, pattern: str, prompts: Sequence[Prompt]) -> Layout:
     if gaps:
         raise NbenchError(f"{folder} has no {_first(gaps)}, which other prompts have: all need the same candidates")
     files = tuple(files_of[key][number] for key in wanted for number in numbers)
-    missing = [image_path(path) for path in files if not image_path(path).is_file()]
-    if missing:
-        raise NbenchError(f"no image {_first(missing)}: every .pt file needs a PNG of the same name beside it")
+    images = [] if image is None else [image_path(path, image) for path in files]
+    if missing := [path for path in images if not path.is_file()]:
+        raise NbenchError(f"no image {_first(missing)}: every {files[0].suffix} file needs a PNG of its name beside it")
     total = hashlib.sha256()
     for row, path in enumerate(files):
-        sizes = path.stat().st_size, image_path(path).stat().st_size
+        sizes = path.stat().st_size, images[row].stat().st_size if images else 0
         named = f"{wanted[row // len(numbers)]}/{row % len(numbers)} {path.relative_to(folder).as_posix()}"
         total.update(f"{named} {sizes[0]} {sizes[1]}\n".encode())
     chosen = tuple(prompt_of[key] for key in wanted)
     return Layout(chosen, len(numbers), files, total.hexdigest(), len(prompt_of) - len(chosen))
 
 
-def image_path(path: Path) -> Path:
-    """The path of the image that belongs to a .pt file."""
-    return path.with_suffix(".png")
+def image_path(path: Path, suffix: str = ".png") -> Path:
+    """The path of the image that belongs to a file."""
+    return path.with_name(path.stem + suffix)
 
 
 def read_candidate(path: Path, steps: int) -> Candidate:
@@ -161,8 +158,8 @@ def _check_size(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> N
         raise BadFileError(path, f"is {size[1]}x{size[0]}, the first candidate's image {wanted[1]}x{wanted[0]}")
 
 
-def _find(folder: Path, pattern: str) -> dict[str, dict[int, Path]]:
-    """The .pt files by prompt and candidate number."""
+def _find(folder: Path, pattern: str, files_are: str) -> dict[str, dict[int, Path]]:
+    """The files by prompt and candidate number."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -170,7 +167,7 @@ def _find(folder: Path, pattern: str) -> dict[str, dict[int, Path]]:
     if "prompt" not in expression.groupindex:
         raise NbenchError(f"--pattern {pattern!r} has no group (?P<prompt>...): name the prompt's id so")
     files: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.rglob("*.pt")):
+    for path in sorted(folder.rglob(files_are)):
         match = expression.fullmatch(path.relative_to(folder).with_suffix("").as_posix())
         named = match.groupdict() if match else {}
         number = named.get("candidate") or "0"
@@ -182,7 +179,7 @@ def _find(folder: Path, pattern: str) -> dict[str, dict[int, Path]]:
         if (other := candidates.setdefault(int(number), path)) is not path:
             raise NbenchError(f"{other} and {path} are the same candidate by --pattern {pattern!r}: fix it")
     if not files:
-        raise NbenchError(f"no .pt files in {folder}: give the folder that holds them")
+        raise NbenchError(f"no {files_are.removeprefix('*')} files in {folder}: give the folder that holds them")
     return files
 
 

@@ -157,7 +157,7 @@ def _numbers(column: ArrayColumn) -> int:
 def _share(name: str, column: ArrayColumn) -> float:
     if column.scale or name == "cfg_gap":
         return 1.0
-    if name.startswith("x0_"):
+    if name.startswith(("x0_", "x0at")):
         return X0_SHARES[column.element]
     return SHARES[column.element]
 

@@ -20,7 +20,7 @@ PAGES = {
     "docs/quickstart.ipynb": "quickstart.md",
 }
 """Files of the repository by the page that shows them."""
-_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
+_LINK = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)#"\s]+)')
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -39,8 +39,8 @@ def linked(markdown: str, name: str) -> str:
     """The Markdown of the file `name` with links to other files as links between pages."""
 
     def page_of(link: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link[1]))
-        return f"]({PAGES.get(target, target.removeprefix('docs/'))}"
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link[2]))
+        return f"{link[1]}{PAGES.get(target, target.removeprefix('docs/'))}"
 
     return _LINK.sub(page_of, markdown)
 

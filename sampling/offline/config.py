@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ...errors import NbenchError
 from ...options import Argument, Option, panel
+from ...shards.signals import extra_calls
 
 if TYPE_CHECKING:
     from ..policy import Policy
@@ -55,7 +56,8 @@ class Costs:
     """Costs of a run besides its denoiser calls, in units of one call of one candidate.
 
     score: scoring one candidate once; decode: decoding one finished latent; calls_per_score: 1 for scorers that read
-    the x0 estimate, else 0. To count seconds, give score = scorer seconds / step seconds.
+    the x0 estimate, L for a look-ahead of L calls, else 0. To count seconds, give score = scorer seconds / step
+    seconds.
 
     Raises:
         NbenchError: a value out of range.
@@ -66,8 +68,8 @@ class Costs:
     calls_per_score: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score in (0, 1)):
-            raise NbenchError("costs out of range: score and decode must be 0 or more, calls_per_score 0 or 1")
+        if not (0 <= self.score < math.inf and 0 <= self.decode < math.inf and self.calls_per_score >= 0):
+            raise NbenchError("costs out of range: score and decode and calls_per_score must be 0 or more")
 
     def steps(self, rows: Any) -> Any:
         """Cost of a step of `rows` candidates, a number or an array of them."""
@@ -86,8 +88,9 @@ class Costs:
         policy.check(n, steps)
         cost, done = 0.0, 0
         for alive, stage in zip(policy.alive(n), policy.stages, strict=True):
-            due = min(stage.position + self.calls_per_score, steps)
-            cost += self.steps(alive) * (due - done) + self.scores(alive)
+            due = min(stage.position + min(self.calls_per_score, 1), steps)
+            ahead = extra_calls(self.calls_per_score, stage.position, steps)
+            cost += self.steps(alive) * (due - done + ahead) + self.scores(alive)
             done = due
         last = policy.stages[-1].keep
         return float(cost + self.steps(last) * (steps - done) + self.decodes(last))

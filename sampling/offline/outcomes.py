@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...benchmarks.metrics import Array
+from ...shards.signals import extra_calls
 from ..policy import Policy, Stage
 from ..waves import stages_of
 from .config import Costs
@@ -105,12 +106,15 @@ def played(
         alive = np.repeat(running[..., None], size, -1)
         done, seen = 0, list[Array]()
         for stage in policy.stages:
-            due = min(stage.position + costs.calls_per_score, steps)
+            due = min(stage.position + min(costs.calls_per_score, 1), steps)
+            ahead = extra_calls(costs.calls_per_score, stage.position, steps)
             count = alive.sum(-1)
             seen.append(np.nan_to_num(scores[stage.position][:, columns], nan=-np.inf))
             # one that is left alone by chance is not scored again
             undecided = (count > 1) | (stage.restart is not None) | (not policy.by_chance)
-            cost += costs.steps(count) * (due - done) + np.where(undecided, costs.scores(count), 0.0)
+            cost += costs.steps(count) * (due - done) + np.where(
+                undecided, costs.scores(count) + costs.steps(count) * ahead, 0.0
+            )
             done = due
             if stage.restart is not None and wave < waves - 1:
                 alive &= np.where(alive, seen[-1], -np.inf).max(-1, keepdims=True) >= stage.restart

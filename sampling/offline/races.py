@@ -88,7 +88,7 @@ def races(problem: Problem) -> Iterator[Policy]:
     for drawn in problem.draws:
         for count in range(2, problem.max_stages + 1):
             for places in combinations(_thinned(problem), count):
-                end = min(places[0] + costs.calls_per_score, problem.steps)
+                end = min(places[0] + min(costs.calls_per_score, 1), problem.steps)
                 more = (costs.steps(drawn) - costs.steps(1)) * end + costs.scores(drawn)
                 if costs.one(problem.steps) + more > problem.limit:
                     continue

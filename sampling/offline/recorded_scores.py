@@ -36,8 +36,8 @@ class Recorded:
 
     reference: scores of the final images to measure against; final: scores used for final-image selection, named by
     `yardstick`; note: a message for the user about them.
-    calls_per_score: 1 where the scorer reads the x0 estimate, else 0; score_cost: cost of scoring a candidate once, in
-    denoiser calls; 0 where it was not measured.
+    calls_per_score: 1 where the scorer reads the x0 estimate, L of a look-ahead, else 0; score_cost: cost of scoring a
+    candidate once, in denoiser calls; 0 where it was not measured.
     """
 
     model: str
@@ -190,7 +190,7 @@ def _join(
         by_position = {position: by_position[position] for position in sorted({*positions, steps} & set(by_position))}
     if not any((np.isfinite(array) & np.isfinite(references)).any() for array in by_position.values()):
         raise nothing_shared(scores, truth, layout.column)
-    calls = int(scores.metadata.get("calls_per_score") == 1)
+    calls = int(scores.metadata.get("calls_per_score") or 0)
     return Recorded(model, by_position, references, name, final, yardstick, steps, calls_per_score=calls)
 
 

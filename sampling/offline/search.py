@@ -18,6 +18,7 @@ from math import comb
 import numpy as np
 
 from ...benchmarks.metrics import Array
+from ...shards.signals import extra_calls
 from ..policy import Policy, Stage
 from .config import Costs
 from .expectation import Transition, expected_selection, few_sets, set_means, start_weights, transition
@@ -122,7 +123,9 @@ def search(problem: Problem) -> SearchResult:
 class _Grid:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.result = problem, SearchResult(problem)
-        self.ends = [min(k + problem.costs.calls_per_score, problem.steps) for k in problem.positions]
+        calls = problem.costs.calls_per_score
+        self.ends = [min(k + min(calls, 1), problem.steps) for k in problem.positions]
+        self.ahead = [extra_calls(calls, k, problem.steps) for k in problem.positions]
         self.weights = cache(lambda drawn: start_weights(np.isfinite(problem.reference), drawn))
         self.transition = cache(self._transition)
         self.firsts = cache(self._firsts)
@@ -148,8 +151,9 @@ class _Grid:
         """
         n, costs, limit = self.problem.n, self.problem.costs, self.problem.limit + _SLACK
         for drawn in range(alive + 1, n + 1):
-            more = costs.steps(drawn) - costs.steps(alive)
-            whole = [tail + costs.scores(drawn) + more * end for end in self.ends[:upto]]
+            more, score, step = costs.steps(drawn) - costs.steps(alive), costs.scores(drawn), costs.steps(drawn)
+            ends = zip(self.ends[:upto], self.ahead, strict=False)
+            whole = [tail + score + step * ahead + more * end for end, ahead in ends]
             places = [place for place, cost in enumerate(whole) if cost <= limit]
             if places:
                 self._finish(values, drawn, alive, places, whole, suffix)
@@ -157,10 +161,11 @@ class _Grid:
             return
         for before in range(alive + 1, n):
             for place in range(1, upto):
-                longer = tail + costs.scores(before) + (costs.steps(before) - costs.steps(alive)) * self.ends[place]
+                longer = tail + costs.scores(before) + costs.steps(before) * self.ahead[place]
+                longer += (costs.steps(before) - costs.steps(alive)) * self.ends[place]
                 more = costs.steps(before + 1) - costs.steps(before)
                 if longer + costs.scores(before + 1) + more * self.ends[0] > limit:
-                    break  # later places cost more
+                    continue
                 stage = (self.problem.positions[place], alive)
                 self._grow(
                     self.transition(place, before, alive).before(values), before, place, longer, (stage, *suffix)

@@ -31,7 +31,7 @@ from .messages import (
     reply_array,
     reply_bytes,
 )
-from .process import TIMEOUT, timeout_seconds
+from .pipes import TIMEOUT, timeout_seconds
 
 _AT_ONCE = 2
 """Requests per server: one is transferred while the scorer works on another."""

@@ -64,7 +64,7 @@ def _fetched(file: PublishedFile, path: Path) -> PublishedFile:
             copy.write(piece)
     if digest.hexdigest() != file.sha256:
         raise NbenchError(
-            f"shard {location.url}/{file.path} was changed (SHA-256 {digest.hexdigest()[:12]}, recorded "
-            f"{file.sha256[:12]}): remove it and run the same `nbench build` command to repair it"
+            f"shard {location.url}/{file.path} was changed since it was recorded: remove it and run the same "
+            "`nbench build` command to repair it"
         )
     return replace(file, source=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import NbenchError, reason_of
+from ...options import RECIPE_FILE
 from ..dataset import INFO_FILE
 from ..reader import open_bench
 from ..storage import Location
@@ -19,6 +21,7 @@ from .card import dataset_card, model_card, results_card
 
 CARD = "README.md"
 Kind = Literal["data set", "model", "results"]
+_LOCAL_PATH = re.compile(r"""(?:^|[\s'",=\[])(?:[/~]|[A-Za-z]:[\\/])""")
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 _RESULT, _PROVENANCE = {"bench", "model", "rows"}, {"nbench_version", "provenance"}
 """A JSON file is an evaluation result if it has all fields of the first set and one of the second."""
@@ -87,6 +90,8 @@ def pack(folder: Path, repo_id: str, num_workers: int) -> Package:
         info = open_bench(folder).info
         recorded = {record.path: record.sha256 for record in info.shards if record}
         own = {name: path for name, path in own.items() if name in recorded or not name.startswith("data/")}
+        if RECIPE_FILE in own and _LOCAL_PATH.search(own[RECIPE_FILE].read_text("utf-8", "replace")):
+            del own[RECIPE_FILE]  # it would show the folders of this machine
         if lost := sorted(recorded.keys() - own.keys()):
             raise NbenchError(f"shard {folder / lost[0]} is missing: run the same `nbench build` command to repair it")
         kind, card = "data set", partial(dataset_card, info, repo_id)
@@ -126,8 +131,8 @@ def _refuse_links_out(folder: Path, paths: Iterable[Path]) -> None:
 def _check(folder: Path, file: PublishedFile, recorded: str) -> None:
     if file.sha256 != recorded:
         raise NbenchError(
-            f"shard {folder / file.path} was changed (SHA-256 {file.sha256[:12]}, recorded {recorded[:12]}): "
-            "remove it and run the same `nbench build` command to repair it"
+            f"shard {folder / file.path} was changed since it was recorded: remove it and run the same "
+            "`nbench build` command to repair it"
         )
 
 

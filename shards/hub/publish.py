@@ -108,10 +108,7 @@ def _same(file: PublishedFile, remote: RepoFile | None) -> bool:
 
 
 def _difference(file: PublishedFile, remote: RepoFile | None) -> str:
-    if remote is None:
-        return f"{file.path} is missing"
-    local, other = (file.sha256, remote.lfs.sha256) if remote.lfs else (file.git_blob(), remote.blob_id)
-    return f"{file.path} has hash {other[:12]}, here {local[:12]}"
+    return f"{file.path} is missing" if remote is None else f"{file.path} differs from the file here"
 
 
 def _batches(files: Sequence[PublishedFile]) -> Iterator[list[PublishedFile]]:

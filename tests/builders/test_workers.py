@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nbench.benchmarks.build import build
-from nbench.benchmarks.scoring.references import add_references
-from nbench.benchmarks.scoring.references_config import AddConfig
+from nbench.benchmarks.evaluate import evaluate
+from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.builders.config import BuildConfig
 from nbench.builders.merge import merge_parts
 from nbench.errors import NbenchError
@@ -20,6 +21,7 @@ from nbench.shards.convert import convert
 from nbench.shards.convert_config import ConvertConfig
 from nbench.shards.verify import verify
 
+from ..conftest import Run
 from .test_build import files
 
 SMALL = BuildConfig("ncc", limit=6, candidates=1, steps=2, rows_per_shard=2)
@@ -51,17 +53,24 @@ def test_parts_are_merged_when_all_are_there(alone: Path, tmp_path: Path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [EngineOptions(workers=2), EngineOptions(engine="ray", workers=2)])
 def test_workers_make_the_same_bytes(alone: Path, tmp_path: Path, workers: EngineOptions) -> None:
-    """Those that one process makes: of a build with its references, a conversion, and references added later."""
+    """Those that one process makes: of a build with its references, of a conversion, and of scores."""
     bench = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "alone")
     outs, by_one = [tmp_path / "alone", tmp_path / "shared"], EngineOptions()
     for out, who in zip(outs, (by_one, workers), strict=True):
         build(replace(bench, out=out), False, who)
-        add_references(AddConfig(out, ("judge=image:clip",)), workers=who)
         tars = tmp_path / f"{out.name}-tars"
         convert(ConvertConfig(str(out), str(tars), format="webdataset", rows_per_shard=1), who.run())
     assert files(outs[1]) == files(outs[0])
     assert files(tmp_path / "shared-tars") == files(tmp_path / "alone-tars")
-    assert len(files(outs[0])) == 1 + 3 + 2
+    assert len(files(outs[0])) == 1 + 3 + 1
+    config = EvaluateConfig(outs[0], ("clip",), "0,1")
+    for name, who in (("by-one", by_one), ("by-two", workers)):
+        evaluate(replace(config, out=tmp_path / name), workers=who)
+    tables = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.parquet")} for name in ("by-one", "by-two")
+    ]
+    assert tables[0].keys() == {"clip.parquet"}
+    assert tables[1] == tables[0]
     assert verify(outs[1], workers.run()) == verify(outs[0])
 
 
@@ -87,3 +96,25 @@ def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(alone
     refused = subprocess.run([*build, "--fresh", "--scheduler", "Heun"], check=False, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "[]\n")
     assert "Heun" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_recipes_for_slurm_and_for_containers_work(
+    alone: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of the document, in small, with the variables that are set there."""
+    text = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    script = re.search(r"#!/bin/bash\n(?:#SBATCH .*\n)+(nbench .*)", text)
+    merge = re.search(r'--wrap "(nbench merge) /shared/ncc"', text)
+    assert script
+    assert merge
+    small = ["--pipeline", "shapes", "--prompts", "shapes", "--positions", "all", "--limit", "6", "--candidates", "1"]
+    small += ["--steps", "2", "--rows-per-shard", "2"]
+    for out, rank, size in (("slurm", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"), ("hf", "RANK", "WORLD_SIZE")):
+        with monkeypatch.context() as patch:
+            patch.setenv(size, "2")
+            for number in ("0", "1"):
+                patch.setenv(rank, number)
+                assert run(*script[1].split()[1:], *small, "--out", tmp_path / out).code == 0
+        assert run(*merge[1].split()[1:], tmp_path / out).code == 0
+        assert files(tmp_path / out) == files(alone)

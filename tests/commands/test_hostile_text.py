@@ -29,6 +29,7 @@ CONTROL = "\x1b[31m\x1b]0;title\x07\x9b2J\r\x08\u202e\u2066\u200b\ud83d"
 TEXT = f"=1+1[red]x[/nope]<b>&:smile:|`$x_${CONTROL}".replace("\ud83d", "")
 SILENT = {
     *("build", "plan", "corrupt", "import noisyclip-pt", "sample", "env", "serve", "serve-scorer", "models new"),
+    *("import sglang", "import vllm-omni", "import generic"),
     *("train noisyclip", "train latentclip", "train x0-vqa", "train probe"),
 }
 """They show no text of others, apart from errors and the notes and progress of `BuildProgress`, tested below."""

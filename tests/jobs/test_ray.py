@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from nbench.jobs.claims import Claim
 from nbench.jobs.job import BEGIN
-from nbench.jobs.ray_engine import RayEngine
-from nbench.jobs.run import Run, complete
+from nbench.jobs.ray_engine import RayEngine, _Remote
+from nbench.jobs.run import Run, complete, run
 from nbench.jobs.store import LocalStore
 from nbench.jobs.trial import TrialJob
+from nbench.jobs.worker import Assignment, Task
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +50,30 @@ def owner(store: LocalStore) -> int:
 def check(job: TrialJob, records: dict[int, Any]) -> None:
     assert sorted(records) == list(job.units())
     assert all(job.store.read(job.name(index)) == job.content(index) for index in job.units())
+
+
+def test_what_is_made_and_fails_is_in_rays_metrics(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where an actor hands it to Ray, which serves it only with packages of its dashboard."""
+    from ray.util import metrics
+
+    noted = defaultdict[tuple[str, str], float](float)
+
+    def inc(self: Any, value: float = 1.0, tags: Any = None) -> None:
+        noted[self.info["name"], self.info["default_tags"]["job"]] += value
+
+    monkeypatch.setattr(metrics.Counter, "inc", inc)
+    monkeypatch.setattr(metrics.Histogram, "observe", inc)
+    job = TrialJob(LocalStore(tmp_path), 4, seconds=0.01, bad=2)
+    run(job, Run(share=range(2), shown=False))
+    job.store.remove(["records/0/0.json"])
+    actor = _Remote(Assignment(job.store, job.key, job.open, title=job.title))
+    states = [outcome and outcome.state for outcome in (actor.run(Task(index))[-1].outcome for index in range(4))]
+    assert states == ["done", "present", "failed", "done"]
+    seconds = noted.pop(("nbench_row_seconds", "trial"))
+    assert seconds >= 2 * 0.01
+    assert noted == {("nbench_rows", "trial"): 2, ("nbench_bytes", "trial"): 2, ("nbench_failures", "trial"): 1}
 
 
 def test_a_killed_actor_comes_back_and_its_unit_is_made_again(cluster: Any, tmp_path: Path) -> None:

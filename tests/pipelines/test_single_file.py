@@ -82,14 +82,16 @@ def test_without_a_configuration_one_line_says_what_is_missing(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     alone = shutil.copy(checkpoint, tmp_path / "alone.safetensors")
-    with pytest.raises(NbenchError, match=r"stable-diffusion-v1-5 be fetched .* with its model_index.json by --config"):
+    with pytest.raises(
+        NbenchError, match=r"stable-diffusion-v1-5 be fetched .* with its model_index.json by --pipeline-config"
+    ):
         resolve_pipeline(str(alone))
     with pytest.raises(NbenchError, match="is no folder of a diffusers pipeline"):
         resolve_pipeline(str(alone), PipelineOptions(config=str(tmp_path)))
 
 
 def test_what_does_not_go_with_a_file(checkpoint: Path, sd15_folder: Path) -> None:
-    with pytest.raises(NbenchError, match="--config is for single-file checkpoints"):
+    with pytest.raises(NbenchError, match="--pipeline-config is for single-file checkpoints"):
         resolve_pipeline(str(sd15_folder), PipelineOptions(config=str(sd15_folder)))
     entry = resolve_pipeline(str(checkpoint), PipelineOptions(variant="fp16"))
     with pytest.raises(NbenchError, match="--variant is for folders of weights"):

@@ -262,7 +262,7 @@ def test_activations_are_read_from_one_call_at_a_time(tiny: tuple[Any, dict[str,
     assert engine.stats.calls == engine.stats.batches
 
 
-@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "image"])
+@pytest.mark.parametrize("reads", ["cfg_gap", "x0_image", "x0@2", "image"])
 def test_signals_and_decoded_images(tiny: tuple[Any, dict[str, Any]], reads: Any) -> None:
     pipe, arguments = tiny
     policy = f"{STEPS}:1" if reads == "image" else POLICY
@@ -284,11 +284,16 @@ def test_the_embedded_world_by_name(world: Any) -> None:
     assert 0 < first.scorer_seconds < first.seconds
 
 
-@pytest.mark.slow
-def test_of_500_requests_none_is_lost(tiny: tuple[Any, dict[str, Any]]) -> None:
-    """From four threads, with one in twenty cancelled at a random moment and one in twenty failing."""
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_request_is_lost(
+    tiny: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, count: int, lanes: int
+) -> None:
+    """From four threads, with one in twenty cancelled when another one ends and one in twenty failing."""
     pipe, arguments = tiny
-    kinds = np.random.default_rng(0).choice(["good", "bad", "cancelled"], 500, p=[0.9, 0.05, 0.05])
+    monkeypatch.setattr("nbench.sampling.engine_loop.lanes_of", lambda *_: lanes)
+    kinds = np.random.default_rng(0).choice(["good", "bad", "cancelled"], count, p=[0.9, 0.05, 0.05])
+    assert set(kinds) == {"good", "bad", "cancelled"}
     futures: dict[int, Any] = {}
 
     def submits(first: int, engine: Engine) -> None:
@@ -296,9 +301,9 @@ def test_of_500_requests_none_is_lost(tiny: tuple[Any, dict[str, Any]]) -> None:
             prompt = f"one {'bad' if kinds[i] == 'bad' else 'red'} circle"
             futures[i] = engine.submit(prompt, str(i))
             if kinds[i] == "cancelled":
-                threading.Timer(0.05 * (i % 7), futures[i].cancel).start()
+                futures[max(first, i - 4)].add_done_callback(lambda _, i=i: futures[i].cancel())
 
-    with Engine(pipe, Picky(), POLICY, n=3, max_batch=12, queue=500, **arguments) as engine:
+    with Engine(pipe, Picky(), POLICY, n=3, max_batch=12, queue=count, **arguments) as engine:
         threads = [threading.Thread(target=submits, args=(first, engine)) for first in range(4)]
         for thread in threads:
             thread.start()
@@ -312,5 +317,5 @@ def test_of_500_requests_none_is_lost(tiny: tuple[Any, dict[str, Any]]) -> None:
         elif kind == "bad":
             assert isinstance(outcome, NbenchError)
     stats = engine.stats
-    assert (stats.finished + stats.failed + stats.cancelled, stats.running, stats.waiting) == (500, 0, 0)
+    assert (stats.finished + stats.failed + stats.cancelled, stats.running, stats.waiting) == (count, 0, 0)
     assert stats.failed == (kinds == "bad").sum()

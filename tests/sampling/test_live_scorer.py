@@ -120,6 +120,37 @@ def test_activations_of_the_living_of_every_family(family: Family, family_folder
     assert result.seeds == [result.candidates[living[order[0]]].seed]
 
 
+@pytest.mark.parametrize("name", ["world", "sd15"])
+def test_look_ahead_of_the_living_costs_its_calls(name: str, sd15_folder: Path) -> None:
+    pipe, arguments = opened("shapes" if name == "world" else sd15_folder)
+    scorer = Mean("x0@3")
+    policy = parse_policy("1:3,3:1")
+    result = BestOfN(pipe, scorer, n=4, policy=policy).best(PROMPT, "p1", **arguments)
+    # to 1 and the step there, twice beside the run; 3 to the step at 3, where one step is left to look ahead by
+    assert result.denoiser_calls == 4 * 2 + 4 * 2 + 3 * 2 + 3 * 1 + 1 == policy.rows(4, STEPS, 3)
+    assert result.denoiser_rows == 2 * result.denoiser_calls
+    assert result.full_denoiser_rows == 2 * 4 * STEPS
+    ahead = recorded(pipe, [each.seed for each in result.candidates], arguments, "x0@3").ahead["x0@3"]
+    living = [i for i, candidate in enumerate(result.candidates) if 3 in candidate.scores]
+    for read, expected in zip(scorer.batches, (ahead[1], ahead[3][living]), strict=True):
+        torch.testing.assert_close(read, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    plain_run = plain(pipe, [result.seeds[0]], arguments, output_type="np")
+    assert abs(np.asarray(result.images[0]) / 255 - plain_run[0]).max() < 0.02  # the run itself is untouched
+
+
+def test_look_ahead_and_attention_of_a_monitor_are_those_recorded() -> None:
+    pipe, arguments = opened("shapes")
+    for reads in ("x0@2", "attention:transformer_blocks.1.attn"):
+        recorder = recorded(pipe, [1, 2], arguments, reads)
+        places = (recorder.ahead or recorder.activations)[reads]
+        scorer = Mean(reads)
+        with AlignmentMonitor(pipe, scorer, PROMPT) as monitor:
+            plain(pipe, [1, 2], arguments)
+        assert list(monitor.scores)[:STEPS] == list(places) == list(range(STEPS))
+        for read, expected in zip(scorer.batches, places.values(), strict=False):
+            torch.testing.assert_close(read, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", ["cfg-gap", "random", "probe"])
 @pytest.mark.parametrize("policy", ["4:1", "3:3,6:1", "2:4,5:2,8:1"])
 def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path, name: str, policy: str) -> None:

@@ -25,7 +25,9 @@ def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
         for position in range(1, rules.steps + 1):
             waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
             for index, stage in enumerate(rules.stages):
-                if living and min(stage.position + rules.lag, rules.steps) == position:
+                if living and min(stage.position + (rules.calls_per_score > 0), rules.steps) == position:
+                    ahead = min(rules.calls_per_score, rules.steps - stage.position)  # the first is the run's own
+                    waves.spent += max(0, ahead - 1) * len(living)
                     living = waves.decide(index, {candidate: scores(candidate, stage.position) for candidate in living})
             if not living:
                 break
@@ -42,11 +44,11 @@ def test_one_wave_is_the_policy() -> None:
 
 
 @pytest.mark.parametrize("policy", ["4:1", "3:4,7:2", "10:1"])
-@pytest.mark.parametrize("lag", [0, 1])
-def test_costs_are_the_policys(policy: str, lag: int) -> None:
-    wave_rules = rules(policy, keep=parse_policy(policy).stages[-1].keep, lag=lag)
+@pytest.mark.parametrize("calls", [0, 1, 4])
+def test_costs_are_the_policys(policy: str, calls: int) -> None:
+    wave_rules = rules(policy, keep=parse_policy(policy).stages[-1].keep, calls_per_score=calls)
     waves, _ = run(wave_rules, lambda candidate, _: candidate)
-    assert waves.spent == wave_rules.cost(6) == parse_policy(policy).rows(6, 10, calls_per_score=lag)
+    assert waves.spent == wave_rules.cost(6) == parse_policy(policy).rows(6, 10, calls_per_score=calls)
 
 
 def test_survivors_beyond_keep_are_scored_at_the_end() -> None:

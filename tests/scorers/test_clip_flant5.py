@@ -41,6 +41,22 @@ def test_equals_the_package(scorer: CLIPFlanT5Scorer) -> None:
     torch.testing.assert_close(scores(scorer), EXPECTED, rtol=1e-5, atol=0)
 
 
+def test_yes_alone_is_the_chance_of_the_first_token(model: Path) -> None:
+    (image, *_), firsts = images(), []
+    scorer = CLIPFlanT5Scorer(model, end=False)
+    scorer.load()
+    answers, yes = scorer._model.answer_logits, scorer._tokenizer("Yes").input_ids[0]
+
+    def seen(*inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = answers(*inputs)
+        firsts.append(logits[:, 0, : len(scorer._tokenizer)].softmax(-1)[:, yes])
+        return logits
+
+    scorer._model.answer_logits = seen
+    torch.testing.assert_close(scorer.score(image, PROMPTS[:1]), firsts[0], rtol=1e-5, atol=0)
+    assert vqa_scorer(model, answer="yes").fingerprint == scorer.fingerprint != vqa_scorer(model).fingerprint
+
+
 def test_a_checkpoint_without_clip_takes_the_one_it_names(model: Path, tmp_path: Path) -> None:
     bare = save_tokenizer(save_clip_t5(tmp_path / "model", model.parent / "clip", with_tower=False))
     torch.testing.assert_close(scores(CLIPFlanT5Scorer(bare)), EXPECTED, rtol=1e-5, atol=0)

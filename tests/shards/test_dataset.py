@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_another_spec_is_refused_by_name(info: DatasetInfo, tmp_path: Path) -> N
         folder.check("e" * 64, {**info.spec, "guidance": 3.0})
     with pytest.raises(NbenchError, match=r"pipeline\.content c there, d now"):
         folder.check("e" * 64, {**info.spec, "pipeline": {"name": "shapes", "content": "d"}})
+    settings = {"positions": list(range(51)), "prompts": {"sha256": "a" * 64}}
+    with pytest.raises(NbenchError, match=r"\(positions 0\.\.50 there, 0\.\.50 \(every 5th\) now; other prompts\)"):
+        folder.check_same({"positions": list(range(0, 51, 5)), "prompts": {"sha256": "b" * 64}}, settings)
+
+
+def test_a_bench_with_a_similar_name_is_hinted_at(
+    bench_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bench_folder, tmp_path / "data" / "small")
+    with pytest.raises(NbenchError, match=r"no bench at data/smal \(did you mean data/small\?\)"):
+        open_bench("data/smal")
 
 
 @pytest.mark.parametrize("out", ["file/bench", "/proc/bench"])

@@ -102,6 +102,7 @@ def test_several_processes_share_a_check(sound: Path) -> None:
     assert verify(sound, Run(share=(1, 2), shown=False)).left == 0
     both = verify(sound)
     assert sorted(map(str, both.defects)) == sorted(map(str, alone.defects))
+    assert not (sound / ".verify").exists()
     assert at_work(sound) == []
     verify(sound, Run(share=(0, 2), shown=False))
     shard(sound, 0).unlink()  # the record of its check does not count any more

@@ -201,7 +201,12 @@ def test_options_from_yaml(config: TrainConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("epoch: 3", "has epoch: `--help` lists"), ("- 3", "is not a list"), ("a: [", "cannot read")]
+    ("text", "message"),
+    [
+        ("epoch: 3", "did you mean epochs?"),
+        ("- 3", "is not a list"),
+        ("a: [", "cannot read"),
+    ],
 )
 def test_a_yaml_file_that_does_not_fit(tmp_path: Path, text: str, message: str) -> None:
     options = tmp_path / "options.yaml"

@@ -43,15 +43,16 @@ def run_by_hand(record: Recorded, text: str, prompt: int, order: tuple[int, ...]
     policy, n = parse_policy(text), len(order)
     stages = stages_of(policy, STEPS, 1)
     most = n if policy.restarts else None
-    waves = Waves(Rules(stages, STEPS, policy.of(n), lag=costs.calls_per_score, most=most))
+    waves = Waves(Rules(stages, STEPS, policy.of(n), calls_per_score=costs.calls_per_score, most=most))
     cost = 0.0
     while numbers := waves.next():
         living = list(numbers)
         for position in range(STEPS + 1):
             for index, stage in enumerate(stages):
-                due = min(stage.position + costs.calls_per_score, STEPS)
+                due = min(stage.position + (costs.calls_per_score > 0), STEPS)
                 if due == position and living and waves.undecided(index, living):
-                    cost += costs.score * len(living)
+                    beside = max(0, min(costs.calls_per_score, STEPS - stage.position) - 1)
+                    cost += (costs.score + beside) * len(living)
                     values = record.scores[stage.position][prompt]
                     living = waves.decide(index, {number: float(values[order[number]]) for number in living})
             cost += len(living) * (position < STEPS)
@@ -60,9 +61,9 @@ def run_by_hand(record: Recorded, text: str, prompt: int, order: tuple[int, ...]
 
 
 @pytest.mark.parametrize("text", ADAPTIVE)
-@pytest.mark.parametrize("ties", [False, True])
-def test_all_runs_at_once_are_each_run_by_itself(text: str, ties: bool) -> None:
-    record, costs = recorded(4, 5, POSITIONS, STEPS, ties), Costs(score=0.25, decode=2.5, calls_per_score=1)
+@pytest.mark.parametrize(("ties", "calls"), [(False, 1), (True, 1), (False, 3)])
+def test_all_runs_at_once_are_each_run_by_itself(text: str, ties: bool, calls: int) -> None:
+    record, costs = recorded(4, 5, POSITIONS, STEPS, ties), Costs(score=0.25, decode=2.5, calls_per_score=calls)
     outcomes = play(record.scores, record.reference, parse_policy(text), 5, costs, STEPS)
     assert outcomes.exact
     for prompt in range(4):

@@ -39,7 +39,9 @@ def grid(n: int, max_stages: int) -> list[Policy]:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize(("n", "budget", "costs"), [(5, 0.5, Costs()), (4, 0.6, DEAR), (5, 1.0, DEAR)])
+@pytest.mark.parametrize(
+    ("n", "budget", "costs"), [(5, 0.5, Costs()), (4, 0.6, DEAR), (5, 1.0, DEAR), (4, 0.9, Costs(calls_per_score=3))]
+)
 def test_the_best_of_all_is_found(n: int, budget: float, costs: Costs, ties: bool) -> None:
     record = recorded(20, 5, POSITIONS, STEPS, ties)
     [tuned] = tune(record, TuneConfig(n, budget, 3, 2, costs))

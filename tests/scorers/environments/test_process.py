@@ -18,7 +18,7 @@ import torch
 from nbench.errors import NbenchError
 from nbench.scorers.apply import AppliedScorer, Rows
 from nbench.scorers.check import PROMPTS, WORLD, check_scorer, made_up_inputs
-from nbench.scorers.environments import process
+from nbench.scorers.environments import pipes
 from nbench.scorers.protocols import score_pairs
 from nbench.scorers.registry import get_scorer
 from nbench.shards.schema import PositionInfo
@@ -120,14 +120,14 @@ def test_what_a_scorer_prints_is_passed_on_and_breaks_nothing(capfd: pytest.Capt
 
 
 def test_silence_ends_a_scorer_with_a_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(pipes, "_POLL_SECONDS", 0.05)
     scorer = remote("Hangs")
     scorer._transport._timeout = 0.5
     started = tmp_path / "started"
     with pytest.raises(NbenchError, match=r"did not answer for 0.5 seconds .* smaller --batch-size, or set NBENCH_SC"):
         scorer.score(torch.ones(1, 1), [str(started)])
     assert not Path(f"/proc/{started.read_text()}").exists()
-    monkeypatch.setenv(process.TIMEOUT, "soon")
+    monkeypatch.setenv(pipes.TIMEOUT, "soon")
     with pytest.raises(NbenchError, match="NBENCH_SCORER_TIMEOUT=soon is not a number of seconds"):
         remote("Hangs")
 
@@ -253,7 +253,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, folder: Path, *writes: str) -> Callabl
         + "".join(f"os.read(requests, 10**6)\nos.write(replies, {write})\n" for write in writes)
         + "time.sleep(60)\n"
     )
-    monkeypatch.setattr(process, "worker", SimpleNamespace(__file__=str(program)))
+    monkeypatch.setattr(pipes, "worker", SimpleNamespace(__file__=str(program)))
     return lambda: remote("Sums")
 
 
@@ -302,7 +302,7 @@ def test_replies_of_another_protocol_are_refused(
 
 
 def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "LONGEST_LINE", 30_000)
+    monkeypatch.setattr(pipes, "LONGEST_LINE", 30_000)
     scorer = fake(monkeypatch, tmp_path, repr(HELLO.encode()), "b'x' * 60_000")()
     with pytest.raises(NbenchError, match="broke the protocol with a line of more than 30000 bytes"):
         score_pairs(scorer, torch.ones(1, 1), [""], AT)

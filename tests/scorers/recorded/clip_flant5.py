@@ -188,14 +188,18 @@ def package_scores() -> list[list[float]]:
         return [scorer.score(image.repeat(len(PROMPTS), 1, 1, 1), PROMPTS).tolist() for image in images()]
 
 
-if __name__ == "__main__":
-    scores = package_scores()
+def record_or_check(scores: list[list[float]], file: Path, packages: tuple[str, ...]) -> None:
+    """Record scores with the versions of packages, or, with --check, compare with the recorded ones."""
     if "--check" in sys.argv:
-        recorded = np.array(json.loads(RECORDED.read_text())["scores"])
+        recorded = np.array(json.loads(file.read_text())["scores"])
         difference = float(np.abs(np.array(scores) / recorded - 1).max())
         print(f"largest relative difference to the recorded scores: {difference:.1e}")
         sys.exit(difference > 1e-5)
     from importlib.metadata import version
 
-    versions = {name: version(name) for name in ("t2v-metrics", "transformers", "torch")}
-    RECORDED.write_text(json.dumps({"scores": scores, "versions": versions}, indent=2) + "\n")
+    versions = {name: version(name) for name in packages}
+    file.write_text(json.dumps({"scores": scores, "versions": versions}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    record_or_check(package_scores(), RECORDED, ("t2v-metrics", "transformers", "torch"))

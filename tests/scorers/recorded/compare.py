@@ -6,11 +6,11 @@ from pathlib import Path
 
 from nbench.scorers.environments.packages import python_of
 
-SCRIPTS = {"t2v_metrics": "clip_flant5.py", "image-reward": "image_reward.py"}
+SCRIPTS = {"clip_flant5.py": "t2v_metrics", "llava.py": "t2v_metrics", "image_reward.py": "image-reward"}
 
 if __name__ == "__main__":
     codes = []
-    for name, script in SCRIPTS.items():
-        print(f"{name}: ", end="", flush=True)
+    for script, name in SCRIPTS.items():
+        print(f"{script} in {name}: ", end="", flush=True)
         codes.append(subprocess.call([python_of(name), Path(__file__).parent / script, "--check"]))
     sys.exit(any(codes))
