@@ -61,7 +61,7 @@ def ways_of(scorers: Sequence[str]) -> list[Way]:
     return [
         *(Way(f"fixed keeps, {name}", name) for name in scorers),
         Way(f"race, {best}", best, races, 16),
-        Way(f"restart below a threshold (2512.08985), {best}", best, restarts, 16),
+        *(Way(f"restart below a threshold (2512.08985), {name}", name, restarts, 16) for name in scorers),
         Way(f"one cut at 20 % of the run (2603.02829), {best}", best, _few("10:1")),
         Way("the paper's 20:1, noisyclip", "noisyclip", _few("20:1")),
     ]
