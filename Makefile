@@ -45,6 +45,7 @@ test-all: $(READY) ## run all tests (ARGS)
 test-envs: $(READY) ## make the environments of scorer packages (nbench env) and compare our scores with theirs (ARGS)
 	$(BIN)/nbench env t2v_metrics $(ARGS)
 	$(BIN)/nbench env image-reward $(ARGS)
+	$(BIN)/nbench env hpsv3 $(ARGS)
 	$(BIN)/python tests/scorers/recorded/compare.py
 	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_llava.py tests/scorers/test_image_reward.py
 

@@ -35,6 +35,7 @@ from .results.result_file import EvaluationReport, EvaluationResult, result_path
 from .score_tables.bench import bench_layout, final_references
 from .score_tables.layout import by_caption
 from .score_tables.table import ScoreTable
+from .scoring.inputs import BenchInputs
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store, parts_beside
 
@@ -137,8 +138,10 @@ def _checked(
         if not config.fresh:
             stores[model].check_owner()
     for store in stores.values():
-        if isinstance(how.engine, Here) and (config.fresh or store.missing(positions)):
-            loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
+        if config.fresh or store.missing(positions):
+            BenchInputs(bench, store.scorer.reads)  # refuses a bench that lacks what the scorer reads
+            if isinstance(how.engine, Here):
+                loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
     return stores
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..errors import NbenchError
 from ..pipelines.generate import Trajectories
+from ..shards.check_shard import Defect
 from ..shards.reader import Bench
 from ..shards.rows import columns_of, from_arrow
 from ..shards.schema import TrajectoryBatch
-from ..shards.verify import Defect
 from .candidates import Candidates
 from .process import PROCESSES
 

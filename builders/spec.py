@@ -26,14 +26,21 @@ SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 600
 
 
 def build_spec(
-    config: BuildConfig, entry: PipelineEntry, prompts: Sequence[Prompt], source: str = "shapes"
+    config: BuildConfig,
+    entry: PipelineEntry,
+    prompts: Sequence[Prompt],
+    source: str = "shapes",
+    scheduler: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides the output of a build, as plain JSON: no paths, devices or batch size."""
+    """All that decides the output of a build, as plain JSON: no paths, devices or batch size.
+
+    scheduler: its class and configuration; None reads them from the pipeline's folder.
+    """
     parts = {name: getattr(entry, name) for name in ("quantize", "attention", "vae_dtype", "variant")}
     return {
         "kind": config.kind,
         "pipeline": {"name": entry.name, "content": entry.content},
-        "scheduler": scheduler_spec(entry),
+        "scheduler": scheduler_spec(entry) if scheduler is None else dict(scheduler),
         "steps": config.n_steps,
         "guidance": entry.guidance if config.options.guidance is None else config.options.guidance,
         "call_kwargs": entry.call_kwargs,
@@ -48,6 +55,7 @@ def build_spec(
         # only where set: a default adds nothing to the fingerprint
         **{name: value for name, value in parts.items() if value is not None},
         **({"loras": [_lora_spec(lora) for lora in entry.loras]} if entry.loras else {}),
+        **({} if config.int8_encoding == "plain" else {"int8_encoding": config.int8_encoding}),
         **({} if config.signals == DEFAULT_SIGNALS else {"signals": list(config.signals)}),
     }
 
@@ -85,6 +93,7 @@ def empty_dataset(
         preview=preview,
         shards=(),
         signals=signals,
+        int8_encoding=spec.get("int8_encoding", "plain"),
     )
     # a prompt's candidates stay together
     default_rows = max(1, min(SHARD_ROWS, SHARD_BYTES // info.row_bytes) // candidates) * candidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..console import say
-from ..training.config import LatentCLIPConfig, ProbeTraining, TrainConfig, X0VQAConfig
+from ..training.config import LatentCLIPConfig, NoisePriorConfig, ProbeTraining, StackTraining, TrainConfig, X0VQAConfig
 from .configured import Group, command
 from .yaml_options import ConfigFile
 
@@ -66,3 +66,29 @@ def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
     from ..training.probe import train_probe
 
     say("written:", train_probe(config))
+
+
+@command(train_app)
+def stack(config: StackTraining, options: ConfigFile = None) -> None:
+    """Weigh the scores of several scorers at several positions by how they foretell a reference.
+
+    `nbench train stack --data data/bench --models x0-clip,x0-image --positions 3,5,8 --out data/stack`
+
+    `nbench evaluate --bench data/bench --model stack:data/stack --latents 3:10`
+    """
+    from ..training.stack import train_stack
+
+    say("written:", train_stack(config))
+
+
+@command(train_app, "noise-prior")
+def noise_prior(config: NoisePriorConfig, options: ConfigFile = None) -> None:
+    """Train a dual encoder that scores a prompt and the initial noise, before any denoiser call.
+
+    `nbench train noise-prior --data data/ncc-six --out data/noise-prior`
+    """
+    from ..pipelines.quiet import quieten_transformers
+    from ..training.noisyclip import train
+
+    quieten_transformers()
+    say("written:", train(config))

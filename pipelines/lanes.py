@@ -16,8 +16,8 @@ _LANES = 2
 class Lanes(Generic[Tag]):
     """Runs jobs, at most `count` at a time; with one lane in the thread that starts them.
 
-    The threads of one operation wait for each other at its end, so that a processor computes two batches by half of its
-    threads each in less time than both as one. Meanwhile the calls that wait for neither take their steps.
+    Threads that share an operation wait for each other at its end; threads with a batch each do not. Meanwhile the
+    calls that wait for neither take their steps.
     """
 
     def __init__(self, count: int) -> None:

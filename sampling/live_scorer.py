@@ -13,6 +13,7 @@ from ..pipelines.vae import decode
 from ..scorers.apply import AppliedScorer, Rows
 from ..scorers.decoders import Decoder, input_decoder, preview
 from ..scorers.protocols import Reads, Scorer, calls_per_score, input_kind
+from ..scorers.stack import AppliedStack, StackScorer
 from ..shards.schema import PositionInfo, PreviewMap
 from ..shards.signals import LAYERED
 
@@ -37,6 +38,9 @@ class LiveScorer:
         preview_map: the linear map from the pipeline's latents to RGB, for scorers that read previews.
         vae: the pipeline's VAE; it decodes x0 estimates for scorers that read "x0_image".
 
+    Attributes:
+        observes: positions at which it is to score all candidates of a run, whether they are compared there or not.
+
     Raises:
         NbenchError: not a scorer, it reads a signal that a running pipeline does not have, or it needs a preview map or
             a VAE that is missing.
@@ -49,8 +53,8 @@ class LiveScorer:
                 f"use a scorer that reads one of {', '.join(_READS)}"
             )
         self.scorer, self.preview_map = scorer, preview_map
-        decode = input_decoder(scorer.reads, partial(_previews, scorer, preview_map), partial(_images, scorer, vae))
-        self._applied = AppliedScorer(scorer, decode)
+        self._applied = _applied(scorer, preview_map, vae)
+        self.observes = frozenset(scorer.positions) if isinstance(scorer, StackScorer) else frozenset[int]()
 
     def check(self, positions: Sequence[int], steps: int | None) -> None:
         """Check that the scorer can score at `positions` of a run of `steps` steps (None: not known yet).
@@ -63,6 +67,8 @@ class LiveScorer:
         if steps is not None and wanted != steps:
             raise NbenchError(f"{self.scorer.name} was opened for runs of {wanted} steps, not {steps}: open it again")
         for position in positions:
+            if position < self.first:
+                raise NbenchError(f"{self.scorer.name} scores from position {self.first} on, not at {position}")
             if self.reads_images and steps is not None and position < steps:
                 raise NbenchError(
                     f"{self.scorer.name} reads finished images, which position {position} does not have: "
@@ -75,6 +81,11 @@ class LiveScorer:
                 )
             if position == 0 and not self.calls:
                 raise NbenchError("position 0 is pure noise, independent of the prompt: score at 1 or later")
+
+    @property
+    def first(self) -> int:
+        """The first position at which it can score: that of a stack, else 0."""
+        return min(self.observes, default=0)
 
     @property
     def seconds(self) -> float:
@@ -107,6 +118,13 @@ class LiveScorer:
             torch.cuda.synchronize(signal.device)  # so that pending denoiser work is not timed here
         (scores,) = self._applied.score(rows, at, lambda part: signal[part]).by_caption.values()
         return scores.tolist()
+
+
+def _applied(scorer: Scorer, preview_map: PreviewMap | None, vae: Any) -> AppliedScorer:
+    if isinstance(scorer, StackScorer):
+        return AppliedStack(scorer, [_applied(part, preview_map, vae) for part in scorer.parts])
+    decode = input_decoder(scorer.reads, partial(_previews, scorer, preview_map), partial(_images, scorer, vae))
+    return AppliedScorer(scorer, decode)
 
 
 def _previews(scorer: Scorer, preview_map: PreviewMap | None) -> Decoder:

@@ -122,9 +122,13 @@ class AlignmentMonitor:
         return self._live.reads
 
     def _reported(self, position: int, latents: torch.Tensor, signals: Mapping[int, Known]) -> None:
+        live = self._live
+        assert live is not None
         for at, read_signal in signals.items():
-            if self._positions is None or at in self._positions:
+            if (self._positions is None or at in self._positions) and at >= live.first:
                 self._score(at, read_signal())
+            elif at in live.observes:
+                live.score(self._rows(len(latents)), self._watch.at(at), read_signal())
 
     def _score(self, position: int, signal: torch.Tensor) -> None:
         assert self._live is not None

@@ -181,6 +181,10 @@ class Batch:
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
         if index is None:
+            if position in self._live.observes:
+                self._live.score(
+                    self._scored(self._pruner.living), self._watch.at(position), read_signal()[self._pruner.living]
+                )
             return
         remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
         for row in self._pruner.living:
@@ -195,8 +199,7 @@ class Batch:
             return
         kept = [row for row in self._pruner.living if row not in living]
         candidates = [self.rows[row] for row in living]
-        prompts = [task.prompt for task, _ in candidates]
-        rows = Rows([task.prompt_id for task, _ in candidates], [number for _, number in candidates], {PROMPT: prompts})
+        rows = self._scored(living)
         everyone = self._pruner.living
         self._pruner.keep(living)  # a look-ahead calls the denoiser, for those who are scored
         signal = read_signal()[living]
@@ -234,6 +237,12 @@ class Batch:
                 f"{type(self._pipe.scheduler).__name__} draws no noise, so copies of a candidate stay equal: use a "
                 "stochastic scheduler (--scheduler FlowMatchLCM for flow models, EulerAncestral for others)"
             )
+
+    def _scored(self, rows: Sequence[int]) -> Rows:
+        """The trajectories of some rows of the batch."""
+        tasks, numbers = zip(*(self.rows[row] for row in rows), strict=True)
+        prompts = {PROMPT: [task.prompt for task in tasks]}
+        return Rows([task.prompt_id for task in tasks], numbers, prompts, [id(task) for task in tasks])
 
     def _keep_picture(self, task: Task, number: int, picture: torch.Tensor) -> None:
         if self._live.reads_images:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,11 +24,20 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Rows:
-    """B trajectories to score. `texts`: by kind of caption (PROMPT is one), one per row or None."""
+    """B trajectories to score. `texts`: by kind of caption (PROMPT is one), one per row or None.
+
+    `of` tells apart trajectories with the same ids: one value per row, such as the number of a request.
+    """
 
     prompt_ids: Sequence[str]
     candidates: Sequence[int]
     texts: Mapping[str, Sequence[str | None]]
+    of: Sequence[Hashable] | None = None
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """What identifies each trajectory."""
+        return list(zip(self.of or self.prompt_ids, self.candidates, strict=True))
 
     def __len__(self) -> int:
         return len(self.prompt_ids)

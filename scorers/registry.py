@@ -19,6 +19,7 @@ from .builtin import BUILTIN
 from .families import FAMILIES, REREADINGS
 from .placement import Placement
 from .protocols import Scorer, changed, checked_scorer, looking_ahead, reread
+from .stack import StackScorer
 from .weights import file_name
 
 GROUP = "nbench.scorers"
@@ -83,6 +84,8 @@ def _find(name: str, info: DatasetInfo | LatentSpace, placement: Placement) -> S
         return _construct(_load(installed[name]), name, info, placement)
     family, colon, rest = name.partition(":")
     if colon and rest:
+        if family == "stack":
+            return StackScorer(rest, file_name(rest), lambda model: _find(model, info, placement))
         if family in FAMILIES:
             return checked_scorer(FAMILIES[family].load(rest, space, placement), name)
         if family in REREADINGS:

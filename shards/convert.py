@@ -21,6 +21,7 @@ from ..options import Place
 from .convert_config import ConvertConfig
 from .dataset import DatasetFolder
 from .dataset_job import DatasetJob, RowsMaker, dataset_info, make_dataset, take_up
+from .encoding import check_int8_encoding
 from .fingerprint import fingerprint
 from .reader import Bench, open_bench
 from .row_columns import arrow_schema, latent_column
@@ -86,10 +87,17 @@ def _converted(source: Bench, config: ConvertConfig) -> DatasetInfo:
         "latent_dtype": config.latent_dtype or old.latent_dtype,
         "rows_per_shard": per_shard,
     }
+    check_int8_encoding(config.int8_encoding, change["format"], change["latent_dtype"])
+    encoding = config.int8_encoding or old.int8_encoding
+    if (change["format"], change["latent_dtype"]) != ("parquet", "int8"):
+        encoding = "plain"
     spec = old.spec | change | {"positions": list(stored), "converted_from": old.fingerprint}
+    spec = {key: value for key, value in spec.items() if key != "int8_encoding"}
+    spec |= {} if encoding == "plain" else {"int8_encoding": encoding}
     info = replace(
         old,
         **change,
+        int8_encoding=encoding,
         fingerprint=fingerprint(spec),
         spec=spec,
         positions=tuple(place for place in old.positions if place.position in stored),

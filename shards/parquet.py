@@ -37,14 +37,18 @@ class ParquetShardWriter(ShardWriter):
         self._group_rows = max(1, ROW_GROUP_BYTES // info.row_bytes)
         self._waiting: list[pa.RecordBatch] = []
         numbers = {name: column for name, column in array_columns(info).items() if not column.scale}
+        # Parquet's smallest integer has 32 bits, but an index into 255 values has 8
+        dictionary = info.int8_encoding == "dictionary"
+        dictionaries = [name for name, column in numbers.items() if dictionary and column.element == "int8"]
         self._writer = pq.ParquetWriter(
             atomic.temporary(self._path),
             self._schema,
             compression="zstd",
-            use_dictionary=["prompt_id", "prompt", "status"],
+            use_dictionary=["prompt_id", "prompt", "status", *map(_element, dictionaries)],
             column_encoding={
-                f"{name}.list.element": "PLAIN" if column.element == "int8" else "BYTE_STREAM_SPLIT"
+                _element(name): "PLAIN" if column.element == "int8" else "BYTE_STREAM_SPLIT"
                 for name, column in numbers.items()
+                if name not in dictionaries
             },
             write_statistics=["id", "prompt_id", "candidate", "seed", "status"],
             write_page_index=True,
@@ -67,6 +71,10 @@ class ParquetShardWriter(ShardWriter):
         if table.num_rows:
             self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=rows)
         self._waiting = table.slice(rows).to_batches()
+
+
+def _element(column: str) -> str:
+    return f"{column}.list.element"
 
 
 def read_parquet(

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from ..errors import NbenchError, one_line
+from .encoding import Int8Encoding, check_int8_encoding
 from .signals import DEFAULT_SIGNALS, activations_of, estimates_of, normal_signals
 
 CORRUPTION_KINDS = ("subject", "colour", "quantity", "background")
@@ -113,6 +114,7 @@ class DatasetInfo:
     `positions` are the stored ones of 0..`steps`. `shards` has one entry per shard, None until it is committed.
     `signals` are in the order of `normal_signals`, activations with their width. `blocks` describe an extended data
     set: each adds candidates to all earlier prompts, or prompts with all earlier candidates; () is one block.
+    `int8_encoding` is how Parquet encodes int8 columns; every reader of Parquet knows both.
     """
 
     format_version: Literal[1]
@@ -134,6 +136,7 @@ class DatasetInfo:
     shards: tuple[ShardRecord | None, ...]
     signals: tuple[str, ...] = DEFAULT_SIGNALS
     blocks: tuple[Block, ...] = ()
+    int8_encoding: Int8Encoding = "plain"
 
     @property
     def all_blocks(self) -> tuple[Block, ...]:
@@ -246,6 +249,7 @@ class DatasetInfo:
             raise ValueError(f"positions are not some of 0..{self.steps} in order")
         if self.signals != normal_signals(self.signals):
             raise ValueError(f"signals {', '.join(self.signals)} are not in their order")
+        check_int8_encoding(self.int8_encoding, self.format, self.latent_dtype)
         pipeline = self.spec.get("pipeline")
         if not isinstance(pipeline, dict) or not all(isinstance(pipeline.get(key), str) for key in ("name", "content")):
             raise ValueError("spec does not state the pipeline's name and content")
@@ -280,6 +284,8 @@ class DatasetInfo:
             del content["signals"]  # the default stays unwritten: files of the first version have no such field
         if not self.blocks:
             del content["blocks"]
+        if self.int8_encoding == "plain":
+            del content["int8_encoding"]
         return (json.dumps(content | {"digest": digest(content)}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod

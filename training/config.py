@@ -219,4 +219,36 @@ class ProbeTraining:
     epochs: Annotated[int, _training("Passes over the data.")] = 100
     learning_rate: Annotated[float, _training("Learning rate of AdamW.")] = 1e-3
     hidden: Annotated[int, _training("Width of the hidden layer.")] = 64
+    objective: Annotated[
+        Literal["differences", "listwise", "lambdarank", "bradley-terry"],
+        _training("Learn the candidates' differences in the reference (squared error), or their order."),
+    ] = "differences"
     seed: Annotated[int, _training("Seed of the initial weights and of the order of the data.")] = 0
+
+
+@dataclass(frozen=True)
+class StackTraining:
+    """One training of a stack: weights for the scores of several models at several positions."""
+
+    data: Annotated[Place, Option("Bench with references, and the signal that the models read: folder, URL or Hub id.")]
+    models: Annotated[
+        tuple[str, ...],
+        Option("Scorers, comma-separated, as of `nbench evaluate --model`; all read latents, or all x0.", parse=words),
+    ]
+    positions: Annotated[str, Option("Positions whose scores add up: 3,5,8 or 2:8:2.")]
+    out: Annotated[Path, Option("Output folder; `nbench evaluate --model stack:FOLDER` takes it.")] = Path("data/stack")
+    reference: Annotated[str, Option("Reference to predict: clip, vqascore, ...")] = "vqascore"
+    folds: Annotated[int, _training("Cross-validation folds over prompts, for the figures in training.json.")] = 5
+    seed: Annotated[int, _training("Seed of the folds.")] = 0
+
+
+@dataclass(frozen=True)
+class NoisePriorConfig(TrainConfig):
+    """One training run of a dual encoder that reads the initial noise alone."""
+
+    out: Annotated[Path, Option("Output folder of the model; `nbench evaluate --model` takes it.")] = Path(
+        "data/noise-prior"
+    )
+    positions: Annotated[str, Option("Positions to train on; 0 is the initial noise.")] = "0"
+    input: Annotated[Input, _model("Input of the image tower at a position.")] = "latent"
+    objective: Annotated[str, _training("Losses, as of `nbench train noisyclip`.")] = "listwise"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,12 @@ from ..shards.reader import Bench, open_bench
 from ..shards.references import finished_scores
 from ..shards.scores import scores_at
 from .config import ProbeTraining
+from .ranking import LOSSES
 
 VALIDATION_SHARE = 10
 """One prompt in this many is held out."""
+_GROUPS = 128
+"""Prompts at a position whose order is compared at a time; a loss holds all pairs of their candidates."""
 
 
 class _Rows(NamedTuple):
@@ -33,7 +37,8 @@ class _Rows(NamedTuple):
 def train_probe(config: ProbeTraining) -> Path:
     """Train and write `config.json`, `model.safetensors` and `training.json` to `config.out`.
 
-    The head learns the differences between the candidates of a prompt at a position, which is what selection needs.
+    The head learns the differences between the candidates of a prompt at a position, which is what selection needs, or
+    their order (`config.objective`).
     Activations identify prompts, so a head soon memorizes its training prompts: the head written is that of the epoch
     with the lowest error on held-out prompts. `training.json` has the share of variance explained there.
 
@@ -61,20 +66,21 @@ def train_probe(config: ProbeTraining) -> Path:
     head.mean.copy_(training.activations.mean(0))
     head.std.copy_(training.activations.std(0).clamp(min=1e-6))
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=1e-2)
+    loss_of = _losses(training, config.objective)
     spread = _within(training.reference, training).pow(2).mean()
     if not spread > 0:
         raise NbenchError(
             f"{config.reference} gives all candidates of a prompt the same score: there is nothing to learn"
         )
-    selection = validation if len(validation.done) else training
+    held_out_loss = _losses(validation if len(validation.done) else training, config.objective)
     best, best_error = head.state_dict(), float("inf")
     for _ in range(config.epochs):
-        loss = _error(head, training) / spread
+        loss = loss_of(head)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         with torch.inference_mode():
-            error = float(_error(head, selection))
+            error = float(held_out_loss(head))
         if error < best_error:
             best, best_error = {name: values.clone() for name, values in head.state_dict().items()}, error
     head.load_state_dict(best)
@@ -92,16 +98,38 @@ def train_probe(config: ProbeTraining) -> Path:
     return config.out
 
 
+def _losses(rows: _Rows, objective: str) -> Callable[[ProbeHead], torch.Tensor]:
+    """The loss of a head on `rows`: error of the differences, or a loss on their order, over parts of whole groups."""
+    if objective == "differences":
+        return lambda head: _error(head, rows)
+    groups = _groups(rows)
+    order = torch.argsort(groups, stable=True)
+    parts = order.split(torch.bincount(groups[order] // _GROUPS).tolist())
+
+    def loss(head: ProbeHead) -> torch.Tensor:
+        scores = head(rows.activations, rows.done)
+        losses = [LOSSES[objective](scores[part], rows.reference[part], groups[part]) for part in parts]
+        sizes = torch.tensor([float(len(part)) for part in parts])
+        return (torch.stack(losses) * sizes).sum() / sizes.sum()
+
+    return loss
+
+
 def _error(head: ProbeHead, rows: _Rows) -> torch.Tensor:
     return _within(head(rows.activations, rows.done) - rows.reference, rows).pow(2).mean()
 
 
 def _within(values: torch.Tensor, rows: _Rows) -> torch.Tensor:
     """`values` [M] minus the mean of their prompt at their position."""
-    _, group = torch.unique(torch.stack([rows.prompts.double(), rows.done.double()]), dim=1, return_inverse=True)
+    group = _groups(rows)
     count = torch.bincount(group)
     means = torch.zeros(len(count)).index_add(0, group, values) / count
     return values - means[group]
+
+
+def _groups(rows: _Rows) -> torch.Tensor:
+    """Numbers [M] of the groups to compare within: a prompt's candidates at a position."""
+    return torch.unique(torch.stack([rows.prompts.double(), rows.done.double()]), dim=1, return_inverse=True)[1]
 
 
 def _read(bench: Bench, config: ProbeTraining) -> _Rows:

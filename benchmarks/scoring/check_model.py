@@ -28,7 +28,7 @@ def check_model(model: str, bench: str | None, position: int | None, placement: 
     scorer = get_scorer(model, opened.info, placement)
     inputs, run = BenchInputs(opened, scorer.reads), applied(opened, scorer, ScoreOptions(placement=placement))
     stored = opened.info.stored if position is None else [position]
-    positions = readable(scorer.reads, stored, opened.info.steps)
+    positions = readable(scorer, stored, opened.info.steps)
     if not positions:
         raise NbenchError(
             f"{scorer.name} reads {scorer.reads}, which position {position} does not have: give another position"

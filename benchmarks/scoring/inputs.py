@@ -12,6 +12,7 @@ from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer
 from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
 from ...scorers.protocols import Reads, Scorer, calls_per_score, has_input, input_kind
+from ...scorers.stack import AppliedStack, StackScorer
 from ...shards.reader import Bench
 from ...shards.references import finished_scores
 from ...shards.schema import TrajectoryBatch
@@ -20,9 +21,16 @@ from ...shards.signals import activations_of
 from .options import ScoreOptions
 
 
-def readable(reads: Reads, positions: Sequence[int], steps: int) -> list[int]:
-    """The `positions` that have what the scorer reads."""
-    return [position for position in positions if has_input(reads, position, steps)]
+def readable(scorer: Scorer, positions: Sequence[int], steps: int) -> list[int]:
+    """The `positions` that have what the scorer reads; a stack scores from its first position on."""
+    first = scorer.positions[0] if isinstance(scorer, StackScorer) else 0
+    return [position for position in positions if position >= first and has_input(scorer.reads, position, steps)]
+
+
+def observed(scorer: Scorer, positions: Sequence[int]) -> list[int]:
+    """The positions at which the scorer must read to score at `positions`: with a stack, also its own before them."""
+    own = scorer.positions if isinstance(scorer, StackScorer) else ()
+    return sorted({*positions, *(position for position in own if position <= max(positions, default=-1))})
 
 
 class BenchInputs:
@@ -85,6 +93,13 @@ def applied(bench: Bench, scorer: Scorer, options: ScoreOptions) -> AppliedScore
     Raises:
         NbenchError: the bench has no preview map, or the VAE of its pipeline cannot be loaded.
     """
+    if isinstance(scorer, StackScorer):
+        if scorer.run_steps != bench.info.steps:
+            raise NbenchError(
+                f"{scorer.name} was trained on runs of {scorer.run_steps} steps, not the {bench.info.steps} of this "
+                "bench: train another"
+            )
+        return AppliedStack(scorer, [applied(bench, part, options) for part in scorer.parts])
     space = bench.info.latent_space
 
     def previews() -> Decoder:

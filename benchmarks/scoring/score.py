@@ -21,7 +21,7 @@ from ...shards.reader import Bench
 from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
-from .inputs import BenchInputs, applied, readable
+from .inputs import BenchInputs, applied, observed, readable
 from .options import ScoreOptions
 
 Progress = Callable[[str, int], None]
@@ -110,17 +110,18 @@ class ShardScorer:
         self._bench, self._options = bench, options
         self._inputs, self._run = BenchInputs(bench, scorer.reads), applied(bench, scorer, options)
         # finished images exist whichever latents are stored
-        bench.require([k for k in positions if not (self._inputs.images and k == bench.info.steps)])
-        self._scored = readable(scorer.reads, positions, bench.info.steps)
+        self._scored = readable(scorer, positions, bench.info.steps)
+        read = observed(scorer, self._scored)
+        bench.require([k for k in {*positions, *read} if not (self._inputs.images and k == bench.info.steps)])
         if not self._scored:
             raise nothing_to_score(bench, scorer, positions)
         finished = PositionInfo(bench.info.steps, None, 0.0, 1.0)
         stored = {position.position: position for position in (finished, *bench.info.positions)}
-        self._at = [stored[position] for position in self._scored]
+        self._at = [stored[position] for position in read]
 
     def batches(self, shard: int) -> Iterator[TrajectoryBatch]:
         """The rows of a shard, with what the scorer reads."""
-        return _batches(self._bench, self._inputs, self._scored, shard)
+        return _batches(self._bench, self._inputs, [at.position for at in self._at], shard)
 
     def table(
         self,
@@ -132,7 +133,8 @@ class ShardScorer:
         tables = [SCORE_SCHEMA.empty_table()]
         for batch in batches:
             if len(batch):
-                tables += _tables(self._run, self._inputs, batch, self._at, self._options.captions, by_products)
+                scored = _tables(self._run, self._inputs, batch, self._at, self._options.captions, by_products)
+                tables += [table for position, table in scored if position in self._scored]
             if advance is not None:
                 advance(len(batch) + batch.failed)
         return pa.concat_tables(tables)
@@ -170,8 +172,8 @@ def _tables(
     at: Sequence[PositionInfo],
     captions: bool,
     by_products: ByProducts | None,
-) -> Iterator[pa.Table]:
-    """The score tables of a batch: by position, then by caption."""
+) -> Iterator[tuple[int, pa.Table]]:
+    """The score tables of a batch with their positions: by position, then by caption."""
     rows = Rows(batch.prompt_ids, batch.candidates, _captions(batch, captions))
     for position in at:
         scores = run.score(rows, position, partial(inputs.recorded, batch, position.position))
@@ -181,7 +183,7 @@ def _tables(
             by_products.note(position.position, scores)
         for kind, values in scores.by_caption.items():
             numbers = np.array([row for row, text in enumerate(rows.texts[kind]) if text is not None])
-            yield _table(batch, position.position, kind, numbers, values)
+            yield position.position, _table(batch, position.position, kind, numbers, values)
 
 
 def _captions(batch: TrajectoryBatch, corrupted: bool) -> dict[str, Sequence[str | None]]:

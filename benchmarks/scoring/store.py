@@ -142,7 +142,7 @@ class Store:
 
     def _kept_and_missing(self, positions: Sequence[int]) -> tuple[pa.Table | None, EvaluationResult | None, list[int]]:
         """The existing table and result that can be kept, and the positions that they lack."""
-        needed = readable(self.scorer.reads, positions, self.bench.info.steps)
+        needed = readable(self.scorer, positions, self.bench.info.steps)
         if not needed:
             raise nothing_to_score(self.bench, self.scorer, positions)
         old, result = self._kept()

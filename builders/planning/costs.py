@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ...errors import NbenchError
+from ...shards.encoding import Int8Encoding
 from ...shards.row_columns import array_columns, column_bytes
 from ...shards.schema import DatasetInfo, PositionInfo
 from ...shards.signals import ArrayColumn, activations_of
 from ..config import BuildConfig
 from ..first_look import first_look_rows
 from ..process import process_of
+from ..process.served import is_served
 from ..spec import empty_dataset
 from .counts import Count
 from .pipeline_config import read_setup
@@ -22,6 +25,8 @@ SHARES = {"float16": 0.85, "float32": 0.83, "int8": 1.33}
 Gaussian ones (0.847, 0.842, 1.346). Parquet stores an int8 as 4 bytes, of which zstd leaves more than one."""
 X0_SHARES = {"float16": 0.78, "float32": 0.78, "int8": 1.24}
 """The same for x0 estimates, which are smoother."""
+DICTIONARY_SHARE = 0.98
+"""The same for int8 latents and x0 estimates that are encoded by dictionaries."""
 TEXT_SHARE = 0.18
 """The same for texts as JSON."""
 _FOOTER_BYTES, _TEXT_COLUMNS = 400, 15
@@ -90,6 +95,8 @@ def estimate_costs(config: BuildConfig) -> Costs:
         NbenchError: the configuration of the pipeline, the prompts or the images cannot be read, or cannot be
             counted without fetching them.
     """
+    if is_served(config.pipeline):
+        raise NbenchError("what a server makes is not known before it is asked: plan with the name of its pipeline")
     process, setup = process_of(config), read_setup(config.pipeline, config.options)
     count = process.count(setup.image_size)
     spec = {
@@ -139,7 +146,7 @@ def _columns(info: DatasetInfo, count: Count) -> Iterable[ColumnCost]:
     arrays, tar, text_bytes = array_columns(info), info.format == "webdataset", count.text_bytes
     for name, column in arrays.items():
         raw = _numbers(column)
-        stored = _tar_bytes(column) if tar else round(raw * _share(name, column))
+        stored = _tar_bytes(column) if tar else round(raw * _share(name, column, info.int8_encoding))
         yield ColumnCost(name, raw * info.rows, stored * info.rows)
     pixels = 3 * math.prod(info.image_size)
     png = round(pixels * count.png_share)
@@ -154,9 +161,11 @@ def _numbers(column: ArrayColumn) -> int:
     return 4 * math.prod(column.shape) if column.scale else column_bytes([column])
 
 
-def _share(name: str, column: ArrayColumn) -> float:
+def _share(name: str, column: ArrayColumn, int8_encoding: Int8Encoding) -> float:
     if column.scale or name == "cfg_gap":
         return 1.0
+    if column.element == "int8" and int8_encoding == "dictionary":
+        return DICTIONARY_SHARE
     if name.startswith(("x0_", "x0at")):
         return X0_SHARES[column.element]
     return SHARES[column.element]

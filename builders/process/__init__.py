@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...errors import NbenchError
 from ...pipelines.find import resolve_pipeline
 from ...shards.dataset import DatasetFolder
 from ..candidates import Candidates, Plan, Resolve
@@ -15,6 +16,7 @@ from ..prompts.choose import PromptSet
 from ..prompts.rows import Prompt
 from .forward import Forward
 from .reverse import Reverse
+from .served import Served, is_served
 
 if TYPE_CHECKING:
     from ...pipelines.generate import Trajectories
@@ -73,9 +75,17 @@ class Process(Protocol):
         """The models that made the data set with this spec; `pipeline` and `loras` are where they are now."""
 
 
-PROCESSES: Mapping[str, type[Process]] = {"reverse": Reverse, "forward": Forward}
+PROCESSES: Mapping[str, type[Process]] = {"reverse": Reverse, "forward": Forward, "served": Served}
 
 
 def process_of(config: BuildConfig) -> Process:
-    """The process that `config` asks for."""
-    return PROCESSES[config.process](config)
+    """The process that `config` asks for.
+
+    Raises:
+        NbenchError: a server is to add noise to images.
+    """
+    if not is_served(config.pipeline):
+        return PROCESSES[config.process](config)
+    if config.process != "reverse":
+        raise NbenchError(f"--process {config.process} needs a pipeline that runs here: {config.pipeline} is a server")
+    return Served(config)

@@ -77,15 +77,21 @@ class ImageReward:
 
 
 class HPSv3:
-    """HPSv3 (Ma et al., arXiv 2508.03789): the mean of its predicted preference."""
+    """HPSv3 (Ma et al., arXiv 2508.03789): the mean of its predicted preference.
+
+    model: a folder with HPSv3.safetensors and HPSv3_7B.yaml, which names a Qwen2-VL (model_name_or_path).
+    """
 
     name = "hpsv3"
     reads = "image"
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, model: str = "") -> None:
         declare_torchvision_operators()
-        self._model = importlib.import_module("hpsv3").HPSv3RewardInferencer(device=device)
-        self.fingerprint = f"hpsv3-{version('hpsv3')}"
+        folder = Path(model)
+        files = {"config_path": "HPSv3_7B.yaml", "checkpoint_path": "HPSv3.safetensors"} if model else {}
+        paths = {argument: str(folder / file) for argument, file in files.items()}
+        self._model = importlib.import_module("hpsv3").HPSv3RewardInferencer(device=device, **paths)
+        self.fingerprint = f"hpsv3-{version('hpsv3')}" + (f"-{digest(folder)}" if model else "")
 
     @torch.no_grad()
     def score(self, inputs: torch.Tensor, prompts: list[str]) -> torch.Tensor:

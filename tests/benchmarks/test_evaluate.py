@@ -186,6 +186,14 @@ def test_all_means_the_stored_positions(bench: tuple[Bench, Quality], tmp_path: 
         evaluate(EvaluateConfig(bench[0].path, ("random",), "5:6", tmp_path))
 
 
+def test_a_model_that_the_bench_cannot_feed_is_refused_before_any_is_scored(
+    bench: tuple[Bench, Quality], tmp_path: Path
+) -> None:
+    with pytest.raises(NbenchError, match="x0 not in this bench"):
+        evaluate(EvaluateConfig(bench[0].path, ("random", "x0-image"), "5", tmp_path))
+    assert not list(tmp_path.rglob("random*"))
+
+
 def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Path) -> None:
     screen = TextConsole(file=StringIO(), width=80)
     screen.print(report_table(report))

@@ -224,7 +224,8 @@ def test_the_format_s_document_lists_every_column(info: DatasetInfo) -> None:
         for name in re.findall(r"`([^`]+)`", names)
     }
     for dtype in ("float16", "int8"):
-        schema = arrow_schema(replace(info, signals=SIGNALS, latent_dtype=dtype))
+        every = normal_signals((*SIGNALS, "x0@2", f"attention:{LAYER}:8"))
+        schema = arrow_schema(replace(info, signals=every, latent_dtype=dtype))
         for field in schema:
             kinds = [kind for pattern, kind in patterns.items() if re.fullmatch(pattern, field.name)]
             assert kinds, f"{field.name} is not in docs/format.md"

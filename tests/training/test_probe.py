@@ -71,3 +71,15 @@ def test_what_cannot_be_trained_on_is_refused(bench: Bench, tmp_path: Path) -> N
             train_probe(training(bench, tmp_path / "probe", **changed))
     with pytest.raises(NbenchError, match=r"activations:other not in this bench"):
         train_probe(ProbeTraining(bench.path, "other", tmp_path / "probe"))
+
+
+@pytest.mark.parametrize("objective", ["listwise", "lambdarank", "bradley-terry"])
+def test_a_probe_learns_the_order(
+    bench: Bench, tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbench.training.probe._GROUPS", 5)
+    out = train_probe(training(bench, tmp_path / "probe", objective=objective, epochs=150))
+    table = score_bench(bench, get_scorer(f"probe:{out}", bench.info), [5])
+    scores = np.array(table["score"].to_pylist()).reshape(PROMPTS, CANDIDATES)
+    reference = np.array(bench.references["clip"]["score"].to_pylist()).reshape(PROMPTS, CANDIDATES)
+    assert np.mean(scores.argmax(1) == reference.argmax(1)) > 0.75  # a third by chance

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from nbench.scorers.environments.packages import python_of
 
-SCRIPTS = {"clip_flant5.py": "t2v_metrics", "llava.py": "t2v_metrics", "image_reward.py": "image-reward"}
+SCRIPTS = {
+    "clip_flant5.py": "t2v_metrics",
+    "llava.py": "t2v_metrics",
+    "image_reward.py": "image-reward",
+    "hpsv3.py": "hpsv3",
+}
 
 if __name__ == "__main__":
     codes = []
