@@ -35,6 +35,24 @@ class OracleScorer:
         return inputs
 
 
+class AttentionFocusScorer:
+    """How focused a layer's attention to the prompt's tokens is; a PairScorer that needs no model (after HEaD+, arXiv
+    2604.20354).
+
+    Args:
+        layer: an attention to the prompt, as in `--signals attention:LAYER`.
+    """
+
+    fingerprint = "attention-focus-1"
+
+    def __init__(self, layer: str) -> None:
+        self.name, self.reads = f"attention-{layer}", f"attention:{layer}"
+
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Minus the mean spread of all tokens, -1..0: [B] of masses and spreads [B, 2 N]."""
+        return -inputs.chunk(2, 1)[1].mean(1)
+
+
 class GuidanceGapScorer:
     """CFG-Rejection (Wang et al., arXiv 2505.23343): the gap between conditional and unconditional predictions, summed
     over the steps before the position; a PairScorer that needs no model.

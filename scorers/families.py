@@ -89,6 +89,12 @@ def _open_clip(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     return OpenCLIPScorer(name, weights, f"open_clip-{file_name(model)}", placement=placement)
 
 
+def _attention(layer: str, space: LatentSpace, placement: Placement) -> Scorer:
+    from .baselines import AttentionFocusScorer
+
+    return AttentionFocusScorer(layer)
+
+
 def _probe(model: str, space: LatentSpace, placement: Placement) -> Scorer:
     from .probe import ProbeScorer
 
@@ -136,13 +142,31 @@ FAMILIES = {
         _latentclip, "folder or Hub id", "latent", "-1..1", "a CLIP whose first layer takes latents", "arXiv 2503.08455"
     ),
     "dina-lrm": Family(
-        _dina_lrm, "folder", "latent", "any", "DiNa-LRM: layers of SD3.5 Medium and a head", "arXiv 2602.11146"
+        _dina_lrm,
+        "folder or Hub id",
+        "latent",
+        "any",
+        "DiNa-LRM: layers of SD3.5 Medium and a head",
+        "arXiv 2602.11146",
     ),
     "lrm": Family(
-        _lrm, "folder", "latent", "cosine times scale", "LRM: the U-Net of SD 1.5 or SDXL as a CLIP", "arXiv 2502.01051"
+        _lrm,
+        "folder or Hub id",
+        "latent",
+        "cosine times scale",
+        "LRM: the U-Net of SD 1.5 or SDXL as a CLIP",
+        "arXiv 2502.01051",
     ),
     "probe-select": Family(
         _probe_select, "folder", "latent", "0..1", "ProbeSelect: a head on a block of SD3.5", "arXiv 2603.02829"
+    ),
+    "attention": Family(
+        _attention,
+        "LAYER",
+        "attention:LAYER",
+        "-1..0",
+        "focus of a layer's attention to the prompt's tokens, without a model",
+        "after arXiv 2604.20354",
     ),
     "probe": Family(
         _probe,

@@ -233,7 +233,11 @@ class StackTraining:
     data: Annotated[Place, Option("Bench with references, and the signal that the models read: folder, URL or Hub id.")]
     models: Annotated[
         tuple[str, ...],
-        Option("Scorers, comma-separated, as of `nbench evaluate --model`; all read latents, or all x0.", parse=words),
+        Option(
+            "Scorers, comma-separated, as of `nbench evaluate --model`; all read latents, or all x0.",
+            text=list[str],
+            parse=words,
+        ),
     ]
     positions: Annotated[str, Option("Positions whose scores add up: 3,5,8 or 2:8:2.")]
     out: Annotated[Path, Option("Output folder; `nbench evaluate --model stack:FOLDER` takes it.")] = Path("data/stack")

@@ -146,6 +146,11 @@ def test_look_ahead_and_attention_of_a_monitor_are_those_recorded() -> None:
         scorer = Mean(reads)
         with AlignmentMonitor(pipe, scorer, PROMPT) as monitor:
             plain(pipe, [1, 2], arguments)
+        if reads.startswith("attention"):
+            with AlignmentMonitor(pipe, reads, PROMPT) as focus:
+                plain(pipe, [1, 2], arguments)
+            spreads = places[3].numpy()[:, places[3].shape[1] // 2 :]
+            assert focus.scores[3] == pytest.approx((-spreads.mean(1)).tolist(), abs=TOLERANCE)
         assert list(monitor.scores)[:STEPS] == list(places) == list(range(STEPS))
         for read, expected in zip(scorer.batches, places.values(), strict=False):
             torch.testing.assert_close(read, expected, rtol=TOLERANCE, atol=TOLERANCE)

@@ -12,9 +12,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import is_torchvision_available
 
 from nbench.errors import NbenchError
+from nbench.scorers.chat_vqa import ChatVQAScorer
 from nbench.scorers.check import WORLD
 from nbench.scorers.registry import get_scorer
-from nbench.scorers.vqascore import T2V_QUESTIONS, ChatVQAScorer, vqa_scorer
+from nbench.scorers.vqascore import T2V_QUESTIONS, vqa_scorer
 
 from .tiny_chat_models import CHAT_MODELS, save_chat_model, tokenizer
 

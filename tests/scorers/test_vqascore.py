@@ -7,8 +7,9 @@ import torch
 from transformers import AutoTokenizer, BlipForQuestionAnswering
 
 from nbench.errors import NbenchError
+from nbench.scorers.chat_vqa import ChatVQAScorer
 from nbench.scorers.protocols import PairScorer
-from nbench.scorers.vqascore import ChatVQAScorer, VQAScorer, vqa_scorer
+from nbench.scorers.vqascore import VQAScorer, vqa_scorer
 
 from .tiny_models import save_clip, save_llava
 

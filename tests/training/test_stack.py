@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from nbench.benchmarks.scoring.score import score_bench
+from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
@@ -139,3 +141,9 @@ def test_what_does_not_add_up_is_refused(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(NbenchError, match="is not a stack"):
         get_scorer(f"stack:{tmp_path}", bench.info)
     assert not (tmp_path / "out").exists()
+
+
+def test_models_are_separated_by_commas_on_the_command_line(bench: Bench) -> None:
+    arguments = ["--data", str(bench.path), "--models", "x0-clip,noisyclip", "--positions", "5", "--reference", "clip"]
+    result = CliRunner().invoke(app, ["train", "stack", *arguments])
+    assert "a stack reads one signal" in str(result.exception)
