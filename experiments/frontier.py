@@ -42,11 +42,12 @@ ORACLE_PLACES = (1, 2, 3, 4, 6, 8, 10, 15, 20)
 
 @dataclass(frozen=True)
 class Way:
-    """A family of policies by one scorer; `policies`: of a problem, None: all fixed ones."""
+    """A family of policies by one scorer; `policies`: of a problem, None: all fixed ones; `latest`: position."""
 
     row: str
     scorer: str
     policies: Callable[[Problem], Iterable[Policy]] | None = None
+    latest: int | None = None
 
 
 def _few(stage: str) -> Callable[[Problem], Iterable[Policy]]:
@@ -59,8 +60,8 @@ def ways_of(scorers: Sequence[str]) -> list[Way]:
     best = "x0-vqa" if "x0-vqa" in scorers else scorers[-1]
     return [
         *(Way(f"fixed keeps, {name}", name) for name in scorers),
-        Way(f"race, {best}", best, races),
-        Way(f"restart below a threshold (2512.08985), {best}", best, restarts),
+        Way(f"race, {best}", best, races, 16),
+        *(Way(f"restart below a threshold (2512.08985), {name}", name, restarts, 16) for name in scorers),
         Way(f"one cut at 20 % of the run (2603.02829), {best}", best, _few("10:1")),
         Way("the paper's 20:1, noisyclip", "noisyclip", _few("20:1")),
     ]
@@ -81,18 +82,25 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
         recorded[name] = _recorded(work, bench, name, spec, judges)
         costs[name] = _costs(work, bench, name, spec)
         print(f"frontier: {name} is scored", flush=True)
-    full = _costs(work, bench, "clip", "image:clip").best_of(6, recorded["noisyclip"].steps)
+    # full Best-of-6 is the same for all, and so is a decode
+    clip = _costs(work, bench, "clip", "image:clip")
+    full = clip.best_of(6, recorded["noisyclip"].steps)
+    costs = {name: replace(each, decode=clip.decode) for name, each in costs.items()}
     rows = []
     for way in ways_of([*models]):
-        cells = frontier(recorded[way.scorer], judges, costs[way.scorer], full, way.policies)
+        table = recorded[way.scorer]
+        table = table.at_positions([place for place in table.scores if place <= (way.latest or table.steps)])
+        cells = frontier(table, judges, costs[way.scorer], full, way.policies)
         rows.append({"row": way.row, "cells": cells})
         print(f"frontier: {way.row}", flush=True)
-    rows.append({"row": "plain Best-of-n", "cells": _plain(judges)})
+    rows.append({"row": "plain Best-of-n", "cells": plain_cells(judges)})
     content = {
         "prompts": len(judges[YARDSTICK]),
         "candidates": judges[YARDSTICK].shape[1],
+        "score_costs": {name: round(each.score, 3) for name, each in costs.items()},
+        "decode_cost": round(clip.decode, 3),
         "rows": rows,
-        "oracle": _oracle(judges, costs["noisyclip"], full, recorded["noisyclip"].steps),
+        "oracle": oracle_rows(judges, costs["noisyclip"], full, recorded["noisyclip"].steps),
     }
     results.mkdir(exist_ok=True)
     (results / "frontier.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -172,7 +180,7 @@ def _cell(share: float, judge: str, gain: Estimate, spent: float) -> dict[str, A
     }
 
 
-def _plain(judges: dict[str, Array]) -> list[dict[str, Any]]:
+def plain_cells(judges: dict[str, Array]) -> list[dict[str, Any]]:
     """Best-of-m by CLIP on finished images, of as many as the budget pays for."""
     n = judges[YARDSTICK].shape[1]
     cells = []
@@ -186,7 +194,7 @@ def _plain(judges: dict[str, Array]) -> list[dict[str, Any]]:
     return cells
 
 
-def _oracle(judges: dict[str, Array], costs: Costs, full: float, steps: int) -> list[dict[str, Any]]:
+def oracle_rows(judges: dict[str, Array], costs: Costs, full: float, steps: int) -> list[dict[str, Any]]:
     """By position: the gain of one that sees the final score and keeps the best of m there, m as the budget allows."""
     n = judges[YARDSTICK].shape[1]
     free = replace(costs, score=0.0, calls_per_score=0)
@@ -226,17 +234,19 @@ def _recorded(work: Path, bench: Path, name: str, model: str, judges: dict[str, 
 
 
 def _costs(work: Path, bench: Path, name: str, model: str) -> Costs:
-    """What batches of 20 prompts take, measured once and kept in a file."""
+    """In denoiser calls, with scores and decodes by their seconds in full batches of 20 prompts, measured once and kept
+    in a file."""
     file = work / "costs" / f"{_slug(name)}.json"
     opened = open_bench(bench)
     scorer = get_scorer(model, opened.info)
     if not file.is_file():
-        spec, prompts = opened.info.spec, [prompt.prompt for prompt in opened.prompts[:AT_ONCE]]
-        pipe = load_pipeline(maker_of(spec), spec["dtype"])
-        write_costs(
-            file, measure(pipe, call_arguments(spec), scorer, prompts, opened.info.candidates, opened.info.preview)
-        )
-    return read_costs(file).costs(calls_per_score(scorer.reads))
+        info, prompts = opened.info, [prompt.prompt for prompt in opened.prompts[:AT_ONCE]]
+        pipe = load_pipeline(maker_of(info.spec), info.spec["dtype"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_costs(file, measure(pipe, call_arguments(info.spec), scorer, prompts, info.candidates, info.preview))
+    seconds = read_costs(file)
+    step = seconds.step_seconds[-1]
+    return Costs(seconds.score_seconds[-1] / step, seconds.decode_seconds[-1] / step, calls_per_score(scorer.reads))
 
 
 def _slug(name: str) -> str:

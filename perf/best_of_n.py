@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL.Image import Image
 
 from nbench.benchmarks.metrics import Array, statistics
 from nbench.benchmarks.metrics.model_figures import YARDSTICK
@@ -34,13 +35,17 @@ from nbench.pipelines.find import load_pipeline
 from nbench.pipelines.latent_layout import float32_noise
 from nbench.pipelines.options import as_called
 from nbench.pipelines.quiet import quieten_diffusers
+from nbench.pipelines.schedulers import swapped
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.engine import Engine
+from nbench.sampling.live_scorer import LiveScorer
 from nbench.sampling.offline.replay import foretold
+from nbench.sampling.policy import parse_policy
+from nbench.scorers.apply import Rows
 from nbench.scorers.protocols import Scorer
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, BenchPrompt, open_bench
-from nbench.shards.scores import read_scores, scores_metadata
+from nbench.shards.scores import PROMPT, read_scores, scores_metadata
 from nbench.shards.seeds import candidate_seed
 
 FULL = "full"
@@ -48,11 +53,14 @@ FULL = "full"
 
 @dataclass
 class Tally:
-    """One selection method: seconds of each batch, denoiser calls, and the selected candidate of each prompt."""
+    """One selection method: seconds of each batch, denoiser calls, and the selected candidate of each prompt; `count`:
+    candidates of plain Best-of-n; `judged`: scores of the selected images by reference, where no seed makes them."""
 
     seconds: list[float] = field(default_factory=list)
     calls: int = 0
     chosen: list[int] = field(default_factory=list)
+    count: int = 0
+    judged: dict[str, list[float]] = field(default_factory=dict)
 
 
 def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
@@ -61,17 +69,25 @@ def opened(bench: Bench) -> tuple[Any, dict[str, Any]]:
     return load_pipeline(maker_of(spec), spec["dtype"]), call_arguments(spec)
 
 
-def ways_of(bench: Bench, pipe: Any, names: Sequence[str]) -> dict[str, BestOfN]:
-    """Best-of-N by each SCORER@POLICY; each scorer is loaded once."""
+def ways_of(bench: Bench, pipe: Any, names: Sequence[str], scheduler: str | None = None) -> dict[str, BestOfN]:
+    """Best-of-N by each SCORER@POLICY; each scorer is loaded once. `scheduler`: of policies that resample."""
     info, scorers = bench.info, dict[str, Scorer]()
+    other = pipe if scheduler is None else type(pipe)(**{**pipe.components, "scheduler": swapped(pipe, scheduler)})
+    other.set_progress_bar_config(disable=True)
     ways = {}
     for name in names:
         scorer, _, policy = name.rpartition("@")
         if scorer not in scorers:
             scorers[scorer] = get_scorer(scorer, info)
-        way = BestOfN(pipe, scorers[scorer], info.candidates, policy, seed=info.spec["seed"], preview=info.preview)
+        own = other if parse_policy(policy).branches else pipe
+        way = BestOfN(own, scorers[scorer], info.candidates, policy, seed=info.spec["seed"], preview=info.preview)
         ways[name] = way
     return ways
+
+
+def plain_name(count: int) -> str:
+    """The row of plain Best-of-`count`."""
+    return f"plain best of {count}"
 
 
 def run(
@@ -83,45 +99,62 @@ def run(
     at_once: int,
     clock: Callable[[], float] = time.perf_counter,
     engine: int | None = None,
+    plain: Sequence[int] = (),
 ) -> dict[str, Tally]:
     """All methods, batch by batch; the first batch runs twice, once to warm up. `engine`: `max_batch` of an engine that
-    runs the prompts of a batch."""
+    runs the prompts of a batch; `plain`: numbers of candidates of plain Best-of-n beside the full number."""
     info, clip = bench.info, get_scorer("image:clip", bench.info)
-    tallies = {name: Tally() for name in (FULL, *ways)}
+    counts = {FULL: info.candidates} | {plain_name(count): count for count in plain}
+    tallies = {name: Tally(count=counts.get(name, 0)) for name in (*counts, *ways)}
     batches = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
 
-    def full(texts: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
-        generators = [torch.Generator().manual_seed(seed) for row in seeds for seed in row]
-        arguments = {**call, "num_images_per_prompt": info.candidates, "generator": generators, "output_type": "pt"}
+    def full(texts: list[str], seeds: list[list[int]], count: int) -> tuple[int, list[int]]:
+        generators = [torch.Generator().manual_seed(seed) for row in seeds for seed in row[:count]]
+        arguments = {**call, "num_images_per_prompt": count, "generator": generators, "output_type": "pt"}
         with float32_noise(pipe):
             images = pipe(texts, **as_called(pipe, arguments, len(texts))).images
-        repeated = [text for text in texts for _ in range(info.candidates)]
+        repeated = [text for text in texts for _ in range(count)]
         scores = (clip.embed_text(repeated) * clip.embed_inputs(images.float())).sum(-1)  # type: ignore[attr-defined]
         return info.steps * len(repeated), scores.view(len(texts), -1).argmax(1).tolist()
 
-    def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int]]:
+    def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int], Any]:
         if engine is None:
             selected = way.best_each(texts, ids, **call)
         else:
             settings = {"seed": way.seed, "preview": info.preview, "max_batch": engine, **call}
-            with Engine(pipe, way.scorer, way.policy, way.n, **settings) as running:
+            with Engine(way.pipe, way.scorer, way.policy, way.n, **settings) as running:
                 selected = list(running.map(texts, ids))
         chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, selected, strict=True)]
-        return sum(result.denoiser_calls for result in selected), chosen
+        pictures = [result.images[0] for result in selected] if way.policy.branches else None
+        return sum(result.denoiser_calls for result in selected), chosen, pictures
 
     for number, batch in enumerate([batches[0], *batches]):
         texts, ids = [prompt.prompt for prompt in batch], [prompt.prompt_id for prompt in batch]
         seeds = [[candidate_seed(info.spec["seed"], name, i) for i in range(info.candidates)] for name in ids]
         for name, tally in tallies.items():
-            start = clock()
-            calls, chosen = full(texts, seeds) if name == FULL else live(ways[name], texts, ids, seeds)
+            start, pictures = clock(), None
+            if name in counts:
+                calls, chosen = full(texts, seeds, counts[name])
+            else:
+                calls, chosen, pictures = live(ways[name], texts, ids, seeds)
             if number:
                 tally.seconds.append(clock() - start)
                 tally.calls += calls
                 tally.chosen += chosen
+                if pictures is not None:
+                    judge(bench, pictures, texts, tally.judged)
         if number:
             print(f"{min(number * at_once, len(prompts))}/{len(prompts)}", flush=True)
     return tallies
+
+
+def judge(bench: Bench, pictures: Sequence[Image], texts: list[str], judged: dict[str, list[float]]) -> None:
+    """Add the scores of images by each reference of the bench."""
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 255
+    for label in bench.references:
+        live = LiveScorer(get_scorer("image:clip" if label == YARDSTICK else label, bench.info), bench.info.preview)
+        rows = Rows(texts, [0] * len(texts), {PROMPT: texts})
+        judged.setdefault(label, []).extend(live.score(rows, bench.info.positions[-1], pixels))
 
 
 def predicted(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[int] | None:
@@ -131,6 +164,8 @@ def predicted(bench: Bench, way: BestOfN, results: Path, ids: pa.Array) -> list[
         NbenchError: the scores are of another build or another scorer.
     """
     assert not isinstance(way.scorer, str)
+    if way.policy.branches:
+        return None
     path = result_path(results, bench.name, way.scorer.name, ".parquet")
     if not path.is_file():
         return None
@@ -165,11 +200,11 @@ def report(
         rows.append(
             {
                 "way": name.rpartition("@")[0] or name,
-                "policy": "" if name == FULL else str(ways[name].policy),
-                "n": candidates if name == FULL else ways[name].policy.of(candidates),
+                "policy": str(ways[name].policy) if name in ways else "",
+                "n": ways[name].policy.of(candidates) if name in ways else tally.count or candidates,
                 "seconds": sum(tally.seconds) / sum(full.seconds),
                 "calls": tally.calls / full.calls,
-                "gains": _gains(references, lambda _, picked=tally.chosen: picked),  # type: ignore[misc]
+                "gains": _gains(references, lambda _, picked=tally.chosen: picked, tally.judged),  # type: ignore[misc]
                 "as_replayed": None if replay is None else int((np.array(replay) == tally.chosen).sum()),
                 "prompts": count,
             }
@@ -194,13 +229,20 @@ def report(
     return rows
 
 
-def _gains(references: dict[str, Array], choose: Callable[[Array], Sequence[int] | None]) -> dict[str, dict[str, Any]]:
-    """Recovered gain by reference of the chosen candidates; `choose` returns None for a random pick."""
+def _gains(
+    references: dict[str, Array],
+    choose: Callable[[Array], Sequence[int] | None],
+    judged: dict[str, list[float]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Recovered gain by reference of the chosen candidates, or of the images that were `judged`; `choose` returns None
+    for a random pick."""
     final, gain_of = references[YARDSTICK].argmax(1), {}
     for label, reference in references.items():
         prompts, chosen = np.arange(len(reference)), choose(reference)
         random = reference.mean(1)
         picked = random if chosen is None else reference[prompts, chosen]
+        if judged:
+            picked = np.array(judged[label])
         columns = np.stack([picked, random, reference[prompts, final]], 1)
         draws = np.vstack([columns.mean(0), statistics.bootstrap_means(columns)])
         gains = (draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1])
@@ -229,6 +271,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", type=Path)
     parser.add_argument("--policy", action="append", required=True, help="SCORER@POLICY")
+    parser.add_argument(
+        "--plain", type=int, action="append", default=[], help="also plain Best-of-N of so many by CLIP"
+    )
+    parser.add_argument("--scheduler", help="of policies that resample, as FlowMatchLCM")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=20, help="prompts per batch (20)")
     parser.add_argument("--engine", type=int, help="run each batch of prompts in an engine of so many candidates")
@@ -245,12 +291,12 @@ def main() -> None:
     prompts = bench.prompts[: options.prompts]
     ids = pa.array([prompt.prompt_id for prompt in prompts])
     pipe, call = opened(bench)
-    ways = ways_of(bench, pipe, options.policy)
+    ways = ways_of(bench, pipe, options.policy, options.scheduler)
     replays = (
         {name: predicted(bench, way, options.results, ids) for name, way in ways.items()} if options.results else {}
     )
     clock = time.process_time if options.cpu_time else time.perf_counter
-    tallies = run(bench, pipe, call, ways, prompts, options.at_once, clock, options.engine)
+    tallies = run(bench, pipe, call, ways, prompts, options.at_once, clock, options.engine, options.plain)
     rows = report(tallies, final_references(bench, Layout.of_bench(ids, bench.info.candidates)), ways, replays)
     print(table(rows, options.markdown))
     if options.json:

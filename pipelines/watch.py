@@ -56,6 +56,7 @@ class Watch:
         self._look_ahead: LookAhead | None = None
         self._gaps: list[torch.Tensor] = []
         self._activations = torch.empty(0)
+        self._latent = torch.empty(0)
         self._entered = contextlib.ExitStack()
         self._levels: NoiseLevels | None = None
 
@@ -68,6 +69,12 @@ class Watch:
         """What the scheduler says of a position of the run under way."""
         assert self._levels is not None
         return self._levels.at(position)
+
+    def copy(self, sources: Mapping[int, int]) -> None:
+        """In `seen`: the run goes on with the latents of other rows in these rows, by row."""
+        rows = torch.tensor(list(sources), device=self._latent.device)
+        others = torch.tensor(list(sources.values()), device=self._latent.device)
+        self._latent[rows] = self._latent[others]
 
     def __enter__(self) -> Watch:
         check_prepares(self._pipe)
@@ -87,6 +94,7 @@ class Watch:
             self._take(self._predictions, step.prediction)
         if self._look_ahead is not None:
             self._look_ahead.begin_step(step)
+        self._latent = latent
         latents = self._layout.chw(latent).detach()
         self._seen(step.position + 1, latents, self._known(step, latents))
 

@@ -17,9 +17,10 @@ from ..shards.signals import extra_calls
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 
 _STAGE = re.compile(
-    rf"(\d{{1,9}}):(\d{{1,9}})(?:p({_NUMBER})(?:w({_NUMBER}(?:\+{_NUMBER})*))?)?(?:r({_NUMBER}))?", re.ASCII
+    rf"(\d{{1,9}}):(\d{{1,9}})(?:p({_NUMBER})(?:w({_NUMBER}(?:\+{_NUMBER})*))?)?(?:r({_NUMBER}))?(?:s({_NUMBER}))?",
+    re.ASCII,
 )
-_TEXT = re.compile(r"\s*(?:\d[\d\s:,.prwe+-]*|[\s:,]+)", re.ASCII)
+_TEXT = re.compile(r"\s*(?:\d[\d\s:,.prswe+-]*|[\s:,]+)", re.ASCII)
 _FORMS = "write position:keep, as in 20:1 or 10:3,20:1"
 
 
@@ -32,6 +33,8 @@ class Stage:
             softmax over the remaining candidates of `weights` times a candidate's scores at the latest stages, this one
             last; then "best" means by this sum. No weights: not calibrated yet (`offline.calibration`).
         restart: if no candidate reaches this score, all leave and others are drawn, as long as there are any.
+        resample: the `keep` that continue are copies of the remaining ones, drawn with weights exp(resample times what
+            a candidate's score has risen since the last such stage): the particles of FK steering (2501.06848).
     """
 
     position: int
@@ -39,18 +42,20 @@ class Stage:
     chance: float | None = None
     weights: tuple[float, ...] = ()
     restart: float | None = None
+    resample: float | None = None
 
     @property
     def fixed(self) -> bool:
-        """Whether the number that continues is known beforehand."""
-        return self.chance is None and self.restart is None
+        """Whether it keeps so many of the best, whatever their scores."""
+        return self.chance is None and self.restart is None and self.resample is None
 
     def __str__(self) -> str:
         text = f"{self.position}:{self.keep}"
         if self.chance is not None:
             text += f"p{_plain(self.chance)}"
             text += f"w{'+'.join(map(_plain, self.weights))}" if self.weights else ""
-        return text if self.restart is None else f"{text}r{_plain(self.restart)}"
+        text += "" if self.restart is None else f"r{_plain(self.restart)}"
+        return text if self.resample is None else f"{text}s{_plain(self.resample)}"
 
 
 def _plain(number: float) -> str:
@@ -63,7 +68,7 @@ class Policy:
 
     A stage at the final position T selects among finished latents, so `T:1` alone is plain Best-of-N. `drawn` is the
     number of candidates to draw; None: all n. With a stage that restarts, it is the number to draw at a time, of n in
-    all. Stages that look at scores (`Stage.chance`, `Stage.restart`) may keep as many as the one before.
+    all. Stages that are not `fixed` may keep as many as the one before.
 
     Raises:
         NbenchError: there is no stage, positions do not ascend, or the numbers kept do not descend to 1 or more.
@@ -84,6 +89,8 @@ class Policy:
         for count, stage in enumerate(self.stages, 1):
             if stage.chance is not None and not 0 < stage.chance < 1:
                 raise NbenchError(f"policy {self}: a chance is in 0..1, as in 4:6p.05; change {_plain(stage.chance)}")
+            if stage.resample is not None and (stage.resample <= 0 or stage.chance is not None):
+                raise NbenchError(f"policy {self}: write {stage.position}:{stage.keep}s4 to resample, with no chance")
             if len(stage.weights) > count:
                 raise NbenchError(
                     f"policy {self}: {stage} has more weights than there are stages so far; leave some out"
@@ -92,9 +99,8 @@ class Policy:
             if after.position <= before.position:
                 raise NbenchError(f"policy {self}: position {after.position} must be later than {before.position}")
             if after.keep >= before.keep + (not after.fixed):
-                raise NbenchError(
-                    f"policy {self}: position {after.position} must keep fewer candidates than {before.keep}"
-                )
+                most = f"fewer candidates than {before.keep}" if after.fixed else f"at most {before.keep} candidates"
+                raise NbenchError(f"policy {self}: position {after.position} must keep {most}")
 
     def __str__(self) -> str:
         """The text that `parse_policy` reads."""
@@ -115,6 +121,11 @@ class Policy:
     def restarts(self) -> bool:
         """Whether candidates may be drawn again."""
         return any(stage.restart is not None for stage in self.stages)
+
+    @property
+    def branches(self) -> bool:
+        """Whether candidates are copied, which recorded ones cannot be."""
+        return any(stage.resample is not None for stage in self.stages)
 
     @property
     def calibrated(self) -> bool:
@@ -181,13 +192,14 @@ class _Frozen(BaseModel):
 
 
 class PolicyStage(_Frozen):
-    """A stage in a policy file; the last three are written where a stage has them (`Stage`)."""
+    """A stage in a policy file; the last four are written where a stage has them (`Stage`)."""
 
     position: int = Field(ge=0)
     keep: int = Field(ge=1)
     chance: float | None = Field(default=None, gt=0, lt=1)
     weights: list[float] = []
     restart: float | None = None
+    resample: float | None = None
 
     @classmethod
     def of(cls, policy: Policy) -> list[PolicyStage]:
@@ -242,8 +254,8 @@ def parse_policy(text: str) -> Policy:
     """Parse a policy from `text` (`20:1`, `10:3,20:1`: position:keep), or read it from the JSON file at path `text`.
 
     A number before the stages, as in `4,10:3,20:1`, is the number of candidates to draw. Behind the number to keep,
-    `p.05` drops those whose chance to be the best is below .05 (`w3+11`: its weights), and `r.6` draws anew if none
-    scores .6.
+    `p.05` drops those whose chance to be the best is below .05 (`w3+11`: its weights), `r.6` draws anew if none scores
+    .6, and `s4` resamples.
 
     >>> parse_policy("4, 6:4p.05w3+11, 8:1r.6").stages[0].weights
     (3.0, 11.0)
@@ -263,13 +275,14 @@ def parse_policy(text: str) -> Policy:
 
 
 def _stage(match: re.Match[str]) -> Stage:
-    position, keep, chance, weights, restart = match.groups()
+    position, keep, chance, weights, restart, resample = match.groups()
     return Stage(
         int(position),
         int(keep),
         None if chance is None else float(chance),
         tuple(map(float, weights.split("+"))) if weights else (),
         None if restart is None else float(restart),
+        None if resample is None else float(resample),
     )
 
 

@@ -26,6 +26,9 @@ from ..shards.signals import extra_calls
 from .live_scorer import LiveScorer
 from .waves import Waves
 
+_ROUNDING = 1e-3
+"""Rows of a batch may round differently; latents have about unit variance, and noise is as large."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -88,6 +91,7 @@ class Batch:
         self._pruner = Pruner(pipe, len(self.rows), arguments)
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
+        self._copies: dict[int, int] = {}  # of the last step, by row
 
     @property
     def living(self) -> int:
@@ -144,6 +148,7 @@ class Batch:
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
         self._count(1)
+        self._check_copies(latents)
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
         cancelled = {id(task) for task, _ in self._waves if task.cancelled()}
@@ -209,11 +214,33 @@ class Batch:
             if own:
                 stay = task.decide(index, own, position)
                 kept += [row for row in living if self.rows[row][0] is task and self.rows[row][1] in stay]
+                if stages[index].resample is not None and stay:
+                    self._resample(task, index, stay)
         pictures = signal if signal.ndim == 4 else latents[living]  # gaps and activations cannot be drawn
         for (task, number), row, picture in zip(candidates, living, pictures, strict=True):
             if row not in kept:
                 self._keep_picture(task, number, picture)
         self._keep(kept)
+
+    def _resample(self, task: Task, index: int, stay: Sequence[int]) -> None:
+        """Let the candidates of `task` that stay go on as copies of those that were drawn."""
+        drawn = np.random.default_rng([task.seed_of(0), index]).random()
+        row_of = {number: row for row, (other, number) in enumerate(self.rows) if other is task}
+        ancestors = task.waves.ancestors(index, stay, drawn)
+        copies = {row_of[number]: row_of[ancestor] for number, ancestor in ancestors.items() if number != ancestor}
+        if copies:
+            self._watch.copy(copies)
+            self._copies |= copies
+
+    def _check_copies(self, latents: torch.Tensor) -> None:
+        """A step after candidates were copied: noise must have told them apart."""
+        copies, self._copies = self._copies, {}
+        pairs = [(latents[row], latents[source]) for row, source in copies.items() if source not in copies]
+        if any(torch.allclose(copy, source, rtol=0, atol=_ROUNDING) for copy, source in pairs):
+            raise NbenchError(
+                f"{type(self._pipe.scheduler).__name__} draws no noise, so copies of a candidate stay equal: use a "
+                "stochastic scheduler (--scheduler FlowMatchLCM for flow models, EulerAncestral for others)"
+            )
 
     def _scored(self, rows: Sequence[int]) -> Rows:
         """The trajectories of some rows of the batch."""

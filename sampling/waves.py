@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from ..errors import NbenchError
 from ..pipelines.padded_batch import padded
@@ -107,6 +109,7 @@ class Waves:
         self._left, self._drawn, self._size = rules.n, 0, 0
         self._kept: list[dict[int, float]] = [{} for _ in rules.stages]  # by stage: candidate -> merit, earlier waves
         self._scores: dict[int, list[float]] = {}  # by candidate, of all stages so far
+        self._latest: list[int] = []  # scored at the latest stage
         self._wave: list[dict[int, float]] = []
         self._accepted = self._restarted = False
 
@@ -132,6 +135,7 @@ class Waves:
         rules, stage = self.rules, self.rules.stages[index]
         for candidate, score in scores.items():
             self._scores.setdefault(candidate, []).append(score)
+        self._latest = list(scores)
         merits = {candidate: merit(stage, self._scores[candidate]) for candidate in scores}
         ranked = best(merits)
         passing = [candidate for candidate in ranked if rules.accept is not None and scores[candidate] >= rules.accept]
@@ -147,6 +151,30 @@ class Waves:
             kept = [candidate for candidate in ranked if candidate in top]
         self._wave.append({candidate: merits[candidate] for candidate in kept})
         return kept
+
+    def ancestors(self, index: int, kept: Sequence[int], drawn: float) -> dict[int, int]:
+        """After `decide`: which of those scored at stage `index` each of the `kept` becomes a copy of.
+
+        Systematic resampling; one that is drawn and kept stays itself.
+
+        drawn: uniform in 0..1.
+        """
+        before = [i for i, stage in enumerate(self.rules.stages[:index]) if stage.resample is not None]
+        living = list(self._latest)
+        risen = [self._scores[each][-1] - (self._scores[each][before[-1]] if before else 0.0) for each in living]
+        logits = [(self.rules.stages[index].resample or 0.0) * _number(value) for value in risen]
+        odds = [math.exp(each - max(logits)) for each in logits]
+        ends = list(accumulate(odds))
+        points = [(drawn + number) / len(kept) * ends[-1] for number in range(len(kept))]
+        chosen = [living[min(bisect_right(ends, point), len(living) - 1)] for point in points]
+        own = {each: each for each in kept if each in chosen}
+        for each in own:
+            chosen.remove(each)
+        result = own | dict(zip((each for each in kept if each not in own), chosen, strict=True))
+        scores = {each: list(self._scores[ancestor]) for each, ancestor in result.items()}
+        self._scores.update(scores)
+        self._wave[-1] = {each: scores[each][-1] for each in result}
+        return result
 
     def drop(self, candidate: int) -> None:
         """Take a candidate that goes on out of the competition, as no image has become of it."""

@@ -21,7 +21,7 @@ from .search import Problem
 
 LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Chances below which candidates leave a race."""
-_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_QUANTILES = tuple(round(0.05 * step, 2) for step in range(2, 18))
 _MOST_POSITIONS = 8
 _ORDERS = 60
 _SLACK = 1e-9
@@ -99,15 +99,14 @@ def races(problem: Problem) -> Iterator[Policy]:
 
 def restarts(problem: Problem) -> Iterator[Policy]:
     """One or two candidates at a time; at one or two stages, others are drawn below a quantile of the scores there."""
-    places = _thinned(problem)
-    levels = {place: _levels(problem.scores[place]) for place in places}
+    levels = {place: _levels(scores) for place, scores in problem.scores.items()}
     for drawn in range(1, min(2, problem.n - 1) + 1):
-        for place in places:
+        for place in problem.positions:
             for level in levels[place]:
                 yield Policy((Stage(place, 1, restart=level),), drawn)
         if problem.max_stages > 1:
-            for first, last in combinations(places, 2):
-                for low, high in product(levels[first][::2], levels[last][1::2]):
+            for first, last in combinations(_thinned(problem), 2):
+                for low, high in product(levels[first][::5], levels[last][2::4]):
                     yield Policy((Stage(first, drawn, restart=low), Stage(last, 1, restart=high)), drawn)
 
 

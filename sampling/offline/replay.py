@@ -101,7 +101,15 @@ def policy_outcomes(recorded: Recorded, policy: Policy, n: int, costs: Costs) ->
     """Expected reference and cost of what `policy` selects from `n` candidates; NaN where fewer are usable.
 
     Chances without weights are calibrated on the other folds of prompts.
+
+    Raises:
+        NbenchError: the policy resamples.
     """
+    if policy.branches:
+        raise NbenchError(
+            f"policy {policy} resamples: copies of a candidate take new ways, which recorded trajectories cannot; run "
+            "it live (nbench sample, perf/best_of_n.py)"
+        )
     if policy.fixed:
         scores = [recorded.at(stage.position) for stage in policy.stages]
         keeps = [stage.keep for stage in policy.stages]

@@ -16,6 +16,7 @@ from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.find import resolve_pipeline
+from nbench.pipelines.schedulers import swapped
 from nbench.sampling.bestofn import BestOfN
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
@@ -292,3 +293,20 @@ def test_others_are_drawn_where_the_accepted_one_is_not_finite(sd15_folder: Path
     with pytest.raises(NbenchError, match="no candidate is left"):
         BestOfN(pipe, Mean(), n=4, policy="2:1", max_batch=2, accept=-100).best(PROMPT, **arguments)
     assert decoded == [1, 1]
+
+
+def test_particles_go_on_as_copies_of_the_best_and_take_ways_of_their_own() -> None:
+    pipe, arguments = opened("shapes")
+    with pytest.raises(NbenchError, match="copies of a candidate stay equal"):
+        BestOfN(pipe, Mean(), n=3, policy="2:3s1000,5:1").best(PROMPT, **arguments)
+    pipe.scheduler = swapped(pipe, "FlowMatchLCM")
+    scorer = Mean()
+    result = BestOfN(pipe, scorer, n=3, policy="2:3s100000,3:3s1,5:1").best(PROMPT, **arguments)
+    plain_scorer = Mean()
+    BestOfN(pipe, plain_scorer, n=3, policy="2:3,3:2,5:1").best(PROMPT, **arguments)
+    at_two, at_three, _ = scorer.batches
+    torch.testing.assert_close(at_two, plain_scorer.batches[0])
+    top = int(at_two.flatten(1).mean(1).argmax())
+    assert not torch.equal(at_three[(top + 1) % 3], at_three[top])  # new noise since
+    torch.testing.assert_close(at_three[top], plain_scorer.batches[1][top], rtol=1e-3, atol=1e-3)
+    assert result.denoiser_calls == 3 * STEPS

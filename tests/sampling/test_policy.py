@@ -16,6 +16,10 @@ def test_text_and_back() -> None:
     few = parse_policy("4, 10:3,20:1")
     assert few == Policy(policy.stages, drawn=4)
     assert parse_policy(str(few)) == few
+    for text in ("4:6p.05,6:6p.1w3.5+-11e2,8:1", "1,8:1r-.25", "2,3:2p.2w1r.5,8:1", "4:6s2.5,8:6s2,9:1"):
+        assert parse_policy(str(parse_policy(text))) == parse_policy(text)
+        assert not parse_policy(text).fixed
+    assert parse_policy("6:6p.1w-3.5").stages == (Stage(6, 6, chance=0.1, weights=(-3.5,)),)
 
 
 def test_fewer_candidates_cost_what_so_many_cost() -> None:
@@ -35,6 +39,12 @@ def test_fewer_candidates_cost_what_so_many_cost() -> None:
         ("2,20:3,30:1", "keep 3 of 2"),
         ("20:0", "keeps 1 or more"),
         ("20:3,10:1", "later than 20"),
+        ("20:3p2", "a chance is in"),
+        ("20:3pw3", "not understood"),
+        ("20:3p.1w2+3", "more weights"),
+        ("20:3p.1,30:4p.1", "at most 3 candidates"),
+        ("20:3s0", "to resample"),
+        ("20:3p.1s2", "to resample"),
         ("20:3,20:1", "later than 20"),
         ("10:2,20:2", "fewer candidates than 2"),
         ("10:1,20:2", "fewer candidates than 1"),
@@ -78,6 +88,10 @@ def test_file_and_back(tmp_path: Path) -> None:
     write_policy(tmp_path / "out/policy.json", file)
     assert read_policy(tmp_path / "out/policy.json") == file
     assert parse_policy(str(tmp_path / "out/policy.json")) == parse_policy("10:3,20:1")
+    race = parse_policy("3,4:3p.05w9,6:3p.05w2+7r.3,8:1")
+    write_policy(tmp_path / "race.json", file.model_copy(update={"stages": PolicyStage.of(race), "drawn": 3}))
+    assert parse_policy(str(tmp_path / "race.json")) == race
+    assert json.loads((tmp_path / "race.json").read_text())["stages"][2] == {"position": 8, "keep": 1}
     write_policy(tmp_path / "few.json", file.model_copy(update={"drawn": 4}))
     assert parse_policy(str(tmp_path / "few.json")) == parse_policy("4,10:3,20:1")
     assert set(json.loads((tmp_path / "out/policy.json").read_text())) == {

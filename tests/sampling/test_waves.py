@@ -132,3 +132,35 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
 def test_rules_that_cannot_be_kept_are_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(NbenchError, match=reason):
         rules("4:1", **arguments)
+
+
+@given(
+    values=st.lists(st.floats(-3, 3), min_size=2, max_size=8),
+    rate=st.floats(0.1, 5),
+    drawn=st.floats(0, 0.999),
+    data=st.data(),
+)
+def test_particles_are_copied_as_often_as_their_weight_says(
+    values: list[float], rate: float, drawn: float, data: st.DataObject
+) -> None:
+    count = len(values)
+    keep = data.draw(st.integers(1, count))
+    waves = Waves(rules(f"2:{keep}s{rate!r},8:1" if keep > 1 else f"2:1s{rate!r}", n=count))
+    numbers = waves.next()
+    kept = waves.decide(0, dict(zip(numbers, values, strict=True)))
+    ancestors = waves.ancestors(0, kept, drawn)
+    assert sorted(ancestors) == sorted(kept)
+    weights = [math.exp(rate * value) for value in values]
+    for number, weight in enumerate(weights):
+        share = keep * weight / sum(weights)
+        assert math.floor(share - 1e-6) <= list(ancestors.values()).count(number) <= math.ceil(share + 1e-6)
+    assert all(ancestors[number] == number for number in kept if number in ancestors.values())
+
+
+def test_only_what_scores_have_risen_since_the_last_resampling_counts() -> None:
+    waves = Waves(rules("2:3s9,4:3s9,8:1", n=3))
+    waves.next()
+    waves.decide(0, {0: 0.0, 1: 0.0, 2: 5.0})
+    assert set(waves.ancestors(0, [2, 0, 1], 0.5).values()) == {2}
+    waves.decide(1, {0: 9.0, 1: 5.0, 2: 5.0})  # 0 is a copy of 2 and has risen by 4
+    assert set(waves.ancestors(1, [0, 1, 2], 0.5).values()) == {0}

@@ -146,6 +146,11 @@ def test_a_budget_holds_on_average() -> None:
         replay_budget(record, parse_policy("2:6p.15w2,5:1"), 10.5, Costs())
 
 
+def test_recorded_trajectories_cannot_branch() -> None:
+    with pytest.raises(NbenchError, match="which recorded trajectories cannot"):
+        replay(recorded(10, 4, POSITIONS, STEPS, ties=False), parse_policy("2:4s3,5:1"), 4)
+
+
 def test_tune_finds_the_policy_that_pays() -> None:
     """Half of the prompts have equal candidates: only a policy that looks at scores saves calls there alone."""
     rng = np.random.default_rng(0)
