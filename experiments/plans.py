@@ -135,6 +135,10 @@ EXPERIMENTS = {
             )
             for process in ("reverse", "forward")
         ),
+        finding="Yes. With the same images, positions and steps both keep the same from 10 on: .32 at 10, .61 and .64 "
+        "at 15, .73 and .75 at 20 by `truth`. The forward process needs only the finished latents, a tenth of "
+        "the storage, draws its noise anew in every epoch, and can use images that no denoiser had to make. "
+        "At 5 trajectories are ahead by .04 by `truth` and .08 by `vqascore`, within the intervals.",
     ),
     "estimates": Experiment(
         "Trained on x0 estimates",
