@@ -132,14 +132,15 @@ def checked_scorer(scorer: object, origin: str) -> Scorer:
         raise NbenchError(f"{origin} is not a scorer: it has no {', no '.join(absent)} (a str)")
     if not isinstance(scorer, TwinTower | PairScorer | NameScorer):
         raise NbenchError(f"{origin} is not a scorer: give it embed_text and embed_inputs, or score, or score_names")
-    if not _exists(scorer.reads):
+    if not reads_exist(scorer.reads):
         raise NbenchError(f"{origin} reads {scorer.reads!r}, which does not exist: there are {', '.join(READS)}")
     if scorer.reads == "nothing" and not isinstance(scorer, NameScorer):
         raise NbenchError(f"{origin} reads nothing: give it score_names")
     return _of_tensors(scorer) if getattr(scorer, "arrays", "torch") == "numpy" else scorer
 
 
-def _exists(reads: Reads) -> bool:
+def reads_exist(reads: Reads) -> bool:
+    """Whether an input of this name exists."""
     kind, _, argument = reads.partition(":")
     estimate, look_ahead, calls = reads.partition("@")
     if look_ahead:

@@ -100,7 +100,9 @@ def test_links_and_folders_exist() -> None:
 
 
 def test_make_targets_named_in_the_documents_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets |= {f"experiment-{name}" for name in re.findall(r"^EXPERIMENTS = (.*)$", makefile, re.MULTILINE)[0].split()}
     named = {
         target
         for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

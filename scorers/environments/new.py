@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import NbenchError
 from ...shards.atomic import atomic_write, writing_to
-from ..protocols import READS
+from ..protocols import READS, reads_exist
 from ..registry import unknown
 
 _HEAD = '''# /// script
@@ -70,7 +70,10 @@ def new_scorer(path: Path, kind: str = "pair", reads: str = "preview") -> Path:
     if kind not in ("twin", "pair"):
         raise unknown("kind", kind, ("twin", "pair"))
     what, _, argument = reads.partition(":")
+    estimate, ahead, _ = reads.partition("@")
     about = {name.partition(":")[0]: text for name, text in READS.items() if (":" in name) == bool(argument)}
+    if ahead and reads_exist(reads):
+        about[what] = f"{READS[estimate]}, after as many coarse denoiser steps as its name says"
     if what not in about:
         raise unknown("input", reads, list(READS))
     if path.exists():

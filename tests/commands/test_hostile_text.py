@@ -31,6 +31,7 @@ SILENT = {
     *("build", "plan", "corrupt", "import noisyclip-pt", "sample", "env", "serve", "serve-scorer", "models new"),
     *("import sglang", "import vllm-omni", "import generic"),
     *("train noisyclip", "train latentclip", "train x0-vqa", "train probe"),
+    *("train noise-prior", "train stack"),
 }
 """They show no text of others, apart from errors and the notes and progress of `BuildProgress`, tested below."""
 OF_OUR_OWN = {"pipelines", "models show"}

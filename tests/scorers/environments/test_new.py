@@ -21,7 +21,9 @@ from ...conftest import Run
 
 
 @pytest.mark.parametrize("kind", ["twin", "pair"])
-@pytest.mark.parametrize("reads", [reads.replace(":LAYER", ":blocks.1").replace(":NAME", ":clip") for reads in READS])
+@pytest.mark.parametrize(
+    "reads", [reads.replace(":LAYER", ":blocks.1").replace(":NAME", ":clip").replace("@L", "@2") for reads in READS]
+)
 def test_what_is_written_scores_whatever_it_reads(kind: str, reads: str, tmp_path: Path) -> None:
     scorer: Any = get_scorer(f"{new_scorer(tmp_path / 'my scorer.py', kind, reads)}:Mine", WORLD)
     assert (scorer.name, scorer.reads) == ("my-scorer", reads)
