@@ -183,10 +183,13 @@ class Curve(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self._began = time.monotonic()
-        done = state.global_step // self._steps
         if state.is_world_process_zero:
-            self._progress = BuildProgress("training", self._config.epochs, done, self._shown)
+            self._progress = BuildProgress("training steps", state.max_steps, state.global_step, self._shown)
             self._progress.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if self._progress is not None:
+            self._progress.advance(1)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **others: Any) -> None:
         epoch = round(state.global_step / self._steps)
@@ -206,8 +209,6 @@ class Curve(TrainerCallback, ExportableState):
             return
         text = "".join(json.dumps(each) + "\n" for each in self._lines)
         atomic_write(self._config.out / "train.jsonl", text.encode())
-        if self._progress is not None and epoch:
-            self._progress.advance(1)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         if self._progress is not None:

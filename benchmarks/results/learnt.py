@@ -19,7 +19,10 @@ def lessons(report: EvaluationReport) -> Iterator[str]:
     rows = [
         row
         for row in report.rows
-        if row.reference == reference and row.recovered_gain is not None and row.cost_steps <= HALF * full
+        if row.reference == reference
+        and row.recovered_gain is not None
+        and row.position > 0  # at 0 is noise: a gain there is chance
+        and row.cost_steps <= HALF * full
     ]
     if rows:
         best = max(rows, key=lambda row: row.recovered_gain or 0.0)
