@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ PAGES = {
 }
 """Files of the repository by the page that shows them."""
 _LINK = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)#"\s]+)')
+
+
+def on_startup(**_: Any) -> None:
+    """Link the package's files below build/api for mkdocstrings, which reads all of a package's folder: here that
+    is the repository, with its .venv."""
+    package = ROOT / "build" / "api" / "nbench"
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir(parents=True)
+    for path in ROOT.iterdir():
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            (package / path.name).symlink_to(path)
 
 
 def on_files(files: Files, config: Any) -> Files:

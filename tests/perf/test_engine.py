@@ -27,4 +27,6 @@ def test_ways_and_endurance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
     assert all(0 < results[way]["median"] <= results[way]["p95"] for way in ("plain", "in turn", "engine"))
     assert results["stats"]["finished"] == 2
-    assert results["endure"] == {"answered": 1, "cancelled": 1, "failed": 1, "lost": 0}
+    endured = results["endure"]
+    assert (endured["failed"], endured["lost"]) == (1, 0)
+    assert endured["answered"] + endured["cancelled"] == 2  # a request may be answered before it is cancelled

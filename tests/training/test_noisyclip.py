@@ -14,7 +14,6 @@ from transformers import CLIPModel
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
-from nbench.jobs.object_store import ObjectStore
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
@@ -22,8 +21,6 @@ from nbench.training import finetune, trainer
 from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
-
-from ..s3_servers import S3Folder
 
 
 @pytest.fixture(scope="module")
@@ -158,19 +155,6 @@ def test_damaged_files_are_passed_over_or_refused(config: TrainConfig, monkeypat
 
 def recipe_of(checkpoint: Path) -> str:
     return str(json.loads((checkpoint / "complete.json").read_text())["recipe"])
-
-
-def test_data_in_a_bucket_train_the_same_model(config: TrainConfig, s3: S3Folder, tmp_path: Path) -> None:
-    store = ObjectStore(s3.url)
-    for path in Path(config.data).rglob("*"):
-        if path.is_file():
-            store.write(path.relative_to(config.data).as_posix(), path.read_bytes())
-    config = replace(config, epochs=1)
-    one, other = (
-        train(replace(config, data=data, out=tmp_path / name), shown=False)
-        for name, data in (("a", config.data), ("b", s3.url))
-    )
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
 def test_a_folder_has_one_training_at_a_time(config: TrainConfig) -> None:
