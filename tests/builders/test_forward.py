@@ -174,6 +174,7 @@ def test_no_denoiser_is_needed(forward_config: BuildConfig, tmp_path: Path) -> N
             assert (ours.latents[k] == theirs.latents[k]).all()
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
     forward_config: BuildConfig, scenes: Path, tmp_path: Path
 ) -> None:

@@ -306,6 +306,7 @@ for revision in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_revision_of_the_hub(hub: HubServer, sd15_folder: Path, tmp_path: Path) -> None:
     """In a process of its own, since the Hub's client takes its settings when it is imported."""
     new = _edited(sd15_folder, tmp_path / "new", lambda content: content.update(act_fn="gelu"), "unet/config.json")

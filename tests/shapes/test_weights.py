@@ -34,6 +34,7 @@ def test_all_that_is_required_is_reached() -> None:
     assert shortfalls(json.loads((WEIGHTS / "figures.json").read_text())) == []
 
 
+@pytest.mark.slow
 def test_the_card_tells_the_truth() -> None:
     recorded = json.loads((WEIGHTS / "figures.json").read_text())
     measured = answers(WEIGHTS, count=1000, seed=91)  # other scenes than those of the card

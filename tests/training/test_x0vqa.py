@@ -36,6 +36,7 @@ def config(ncc: Path, tmp_path: Path) -> X0VQAConfig:
     return X0VQAConfig(ncc, tmp_path / "x0-vqa", "2:4", epochs=2, batch_size=16, learning_rate=3e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_and_scores(config: X0VQAConfig) -> None:
     out = train(replace(config, epochs=8), shown=False)
     log = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]

@@ -223,6 +223,7 @@ def test_answers_that_keep_the_rules(kind: str) -> None:
             judged(bad, CAPTION, kind)
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with(chat: Chat, prompts: Path) -> None:
     whole = corrupt(config(chat, prompts, "whole.jsonl")).out.read_bytes()
     chat.delay, requests = 0.05, len(chat.requests)

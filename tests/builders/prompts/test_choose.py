@@ -108,6 +108,7 @@ def test_world_prompts_keep_the_split() -> None:
     assert world_prompts("ncc", 10) == ncc[:10]
 
 
+@pytest.mark.slow
 def test_the_world_is_finite() -> None:
     with pytest.raises(NbenchError, match=r"only about .* different prompts: lower --limit 60000"):
         world_prompts("genai-bench", 60_000)

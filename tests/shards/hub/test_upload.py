@@ -61,6 +61,7 @@ def test_other_errors_are_told_at_once(publish: Publisher, hub: HubServer, bench
     assert len(hub.requested("POST .*/commit/")) == 1
 
 
+@pytest.mark.slow
 def test_a_hub_that_stays_busy_is_told(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     hub.faults.append(Fault("GET", "/whoami", "status", 503, {"Retry-After": "0"}, times=99))
     assert "run the same command later, it resumes where it stopped" in publish(bench_folder).error
