@@ -125,10 +125,17 @@ def save_sd3(path: Path) -> Path:
         pos_embed_max_size=16,
         qk_norm="rms_norm",
     )
+    return save_sd3_with(path, transformer, vae(shift_factor=0.1))
+
+
+def save_sd3_with(path: Path, transformer: Any, autoencoder: Any) -> Path:
+    """A Stable Diffusion 3 pipeline with this transformer and VAE, and three tiny text encoders."""
+    import diffusers
+
     diffusers.StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(shift_factor=0.1),
+        vae=autoencoder,
         text_encoder=clip(projected=True),
         tokenizer=build_tokenizer(TOKENS),
         text_encoder_2=clip(projected=True),

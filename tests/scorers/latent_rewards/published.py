@@ -13,7 +13,8 @@ from nbench.scorers.latent_rewards.dina_head import RewardHead
 from nbench.scorers.latent_rewards.probe_head import ProbeHead
 from nbench.shapes.tokenizer import build_tokenizer
 
-from ...tiny_parts import TOKENS, clip, t5, vae
+from ...tiny_parts import TOKENS, clip, vae
+from ...tiny_pipelines import save_sd3_with
 from ..recorded.image_reward import save_image_reward
 
 WIDTH = 16
@@ -42,18 +43,7 @@ def save_sd3(path: Path, layers: int = 5, width: int = WIDTH) -> Path:
         qk_norm="rms_norm",
         dual_attention_layers=(0, 1),
     )
-    diffusers.StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609),
-        text_encoder=clip(projected=True),
-        tokenizer=build_tokenizer(TOKENS),
-        text_encoder_2=clip(projected=True),
-        tokenizer_2=build_tokenizer(TOKENS),
-        text_encoder_3=t5(32),
-        tokenizer_3=build_tokenizer(TOKENS),
-    ).save_pretrained(path)
-    return path
+    return save_sd3_with(path, transformer, vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609))
 
 
 def save_dina_lrm(path: Path, base: Path) -> Path:
