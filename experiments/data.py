@@ -21,8 +21,8 @@ from ..shards.reader import open_bench
 from ..training.config import X0VQAConfig
 from ..training.x0vqa import train
 
-EARLY = "0:17,20,25,30,35,40,45,50"
-POSITIONS = "5,8,10,15,20,25,30,35,40,45,50"
+POSITIONS = "0:17,20,25,30,35,40,45,50"
+"""Of the benches: every early one, where policies of the frontier may act."""
 PROMPTS = 300
 GENERATED, GENERATED_CANDIDATES = 400, 4
 X0_ROWS, X0_EPOCHS = 2400, 8
@@ -56,13 +56,6 @@ def _bench(data: Data, out: Path, pipeline: str) -> None:
         build(config, progress=False)
 
 
-def _early(data: Data, out: Path, pipeline: str) -> None:
-    """The same, with all early positions."""
-    if not _complete(out):
-        signals = ("latent", "x0", "image")
-        build(BuildConfig("genai-bench", out=out, limit=PROMPTS, positions=EARLY, signals=signals), progress=False)
-
-
 def _x0vqa(data: Data, out: Path, argument: str) -> None:
     """The VQA model of docs/scorers.md, trained on x0 estimates of other prompts."""
     if (out / "config.json").is_file():
@@ -83,7 +76,7 @@ def _scenes(data: Data, out: Path, argument: str) -> None:
 
 
 def _generated(data: Data, out: Path, argument: str) -> None:
-    """[SIGNAL]: trajectories of training prompts, several candidates each, with references."""
+    """Trajectories and x0 estimates of training prompts, several candidates each, with references."""
     if not _complete(out):
         config = BuildConfig(
             "ncc",
@@ -91,7 +84,7 @@ def _generated(data: Data, out: Path, argument: str) -> None:
             limit=GENERATED,
             candidates=GENERATED_CANDIDATES,
             positions="0:50:5",
-            signals=("latent", *filter(None, [argument]), "image"),
+            signals=("latent", "x0", "image"),
             batch_size=120,
             seed=7,
         )
@@ -143,7 +136,6 @@ def _complete(out: Path) -> bool:
 
 _MAKERS: dict[str, Callable[[Data, Path, str], None]] = {
     "bench": _bench,
-    "early": _early,
     "x0vqa": _x0vqa,
     "scenes": _scenes,
     "generated": _generated,

@@ -73,7 +73,7 @@ def run_frontier(work: Path, results: Path, more: Sequence[str] = ()) -> None:
     more: further scorers, as `nbench evaluate --model` takes them, with fixed keeps.
     """
     data = Data(work)
-    bench = data("early")
+    bench = data("bench")
     judges = references(bench)
     models = SCORERS | {name: name for name in more}
     recorded, costs = {}, {}

@@ -156,7 +156,7 @@ EXPERIMENTS = {
             *(
                 Run(
                     f"trained on {reads} *",
-                    data="generated-x0",
+                    data="generated",
                     settings=LATENT | {"input": reads, "process": "reverse", "positions": "0:45:5", "epochs": 12},
                 )
                 for reads in ("x0", "x0_preview")
