@@ -31,6 +31,16 @@ def print_json(text: str) -> None:
     print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, whose plural is regular.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(2, "trajectory")
+    ('1 row', '1,200 rows', '2 trajectories')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 class TextConsole(Console):
     """A console on which every string is text: no markup, no emoji codes, control and bidi characters escaped.
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..builders.config import BuildConfig
-from ..console import plain_table, print_table, say
+from ..console import counted, plain_table, print_table, say
 from ..jobs.options import EngineOptions
 from ..options import Fields, Option
 from .configured import AsJson, command
+from .jobs import left_to_others
 from .panels import BUILD
 from .yaml_options import ConfigFile
 
@@ -54,11 +55,12 @@ def build(
     report = build(config, workers=workers)
     failed = f", {report.failed} failed" if report.failed else ""
     if workers.share is not None:
-        rest = f"{report.left} shards are left to others" if report.left else "all shards are there"
-        made = f"{report.built} of {report.rows} trajectories made now in {report.seconds:.0f} s"
+        rest = left_to_others(report.left, "there")
+        made = f"{report.built} of {counted(report.rows, 'trajectory')} made now in {report.seconds:.0f} s"
         say(f"{report.out}: {made}; {rest}; at the end: nbench merge {report.out}")
         return
-    say(f"{report.out}: {report.rows} trajectories{failed}, {report.built} made now in {report.seconds:.0f} s")
+    rows = counted(report.rows, "trajectory")
+    say(f"{report.out}: {rows}{failed}, {report.built} made now in {report.seconds:.0f} s")
 
 
 @command(build_app, panel=BUILD, no_args_is_help=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import print_table, print_text, say
+from ..console import counted, print_table, print_text, say
 from ..errors import NbenchError
 from ..jobs.options import EngineOptions
 from ..options import Argument, Option
@@ -15,6 +15,7 @@ from ..shards.convert_config import ConvertConfig
 from ..shards.hub.config import PublishConfig
 from .configured import AsJson, command
 from .imports import import_app
+from .jobs import left_to_others
 from .panels import BUILD, DATA
 
 data_app = typer.Typer()
@@ -99,8 +100,9 @@ def verify(
         for defect in defects:
             say(defect)
         if again is not None:
-            say(f"{again.count} candidates made again: their latents differ by at most {again.largest:.2g}")
-        checked = f"{path}: {report.rows} rows in {report.shards} shards, {len(defects) or 'no'} defects"
+            say(f"{counted(again.count, 'candidate')} made again: their latents differ by at most {again.largest:.2g}")
+        found = counted(len(defects), "defect") if defects else "no defects"
+        checked = f"{path}: {counted(report.rows, 'row')} in {counted(report.shards, 'shard')}, {found}"
         say(checked if workers.share is None else f"{checked} so far; {_rest(report.left)}")
     raise typer.Exit(1 if defects else 0)
 
@@ -119,13 +121,13 @@ def convert(config: ConvertConfig, workers: EngineOptions) -> None:
 
     info, summary = convert(config, workers.run())
     if workers.share is not None:
-        say(f"{config.out}: {summary.rows} trajectories converted now; {_rest(summary.left)}")
+        say(f"{config.out}: {counted(summary.rows, 'trajectory')} converted now; {_rest(summary.left)}")
         return
-    say(f"{config.out}: {info.rows} trajectories in {len(info.shards)} shards")
+    say(f"{config.out}: {counted(info.rows, 'trajectory')} in {counted(len(info.shards), 'shard')}")
 
 
 def _rest(left: int) -> str:
-    rest = f"{left} shards are left to others" if left else "all shards are there"
+    rest = left_to_others(left, "there")
     return f"{rest}; at the end, the same command without --rank or --units"
 
 
@@ -143,5 +145,5 @@ def publish(config: PublishConfig) -> None:
     if config.dry_run:
         print_text(f"{report.listing()}\n")
         return
-    upload = f"{len(report.files)} files, {report.bytes:,} bytes, {report.sent} sent now"
+    upload = f"{counted(len(report.files), 'file')}, {report.bytes:,} bytes, {report.sent} sent now"
     say(f"{report.url}: {upload}, commit {report.commit}")

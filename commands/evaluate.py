@@ -12,6 +12,7 @@ from ..console import print_json, print_table, say
 from ..jobs.options import EngineOptions
 from ..options import Option
 from .configured import AsJson, Wide, command
+from .jobs import left_to_others
 from .panels import MEASURE
 from .yaml_options import ConfigFile
 
@@ -43,7 +44,7 @@ def evaluate(
 
     if workers.share is not None:
         left = score_share(config, workers, progress=True)
-        rest = f"{left} shards are left to others" if left else "all shards are scored"
+        rest = left_to_others(left, "scored")
         say(f"{rest}; at the end, the same command without --rank measures them")
         return
     if plot:

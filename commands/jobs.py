@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import say
+from ..console import counted, say
 from ..errors import one_line
 from ..options import Argument
 from .configured import AsJson, command
@@ -53,9 +53,14 @@ def merge(path: Annotated[str, Argument("Data set that several processes have bu
     from ..builders.merge import merge_parts
 
     info = merge_parts(path)
-    say(f"{path}: {info.rows} trajectories in {len(info.shards)} shards")
+    say(f"{path}: {counted(info.rows, 'trajectory')} in {counted(len(info.shards), 'shard')}")
     if info.split == "test":
         say(f"next: nbench references {path} --add clip,vqascore, or repeat its nbench build without --rank")
+
+
+def left_to_others(left: int, done: str) -> str:
+    """How many shards a share of a job has left to other processes; `done`: what all of them are when none is left."""
+    return f"{counted(left, 'shard')} left to others" if left else f"all shards are {done}"
 
 
 def _print(job: Status) -> None:

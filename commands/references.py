@@ -8,6 +8,7 @@ from ..benchmarks.scoring.references_config import AddConfig
 from ..console import say
 from ..jobs.options import EngineOptions
 from .configured import AsJson, command
+from .jobs import left_to_others
 from .panels import MEASURE
 from .yaml_options import ConfigFile
 
@@ -31,7 +32,7 @@ def references(config: AddConfig, workers: EngineOptions, options: ConfigFile = 
     if config.references:
         left = add_references(config, progress=True, workers=workers).left
         if workers.share is not None:
-            rest = f"{left} shards are left to others" if left else "all shards are scored"
+            rest = left_to_others(left, "scored")
             say(f"{rest}; at the end, the same command without --rank or --units adds the references")
             return
     rows = list_references(open_bench(config.bench))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import say
+from ..console import counted, say
 from ..options import Argument, Option
 from .configured import command
 from .panels import RESULTS
@@ -48,5 +48,5 @@ def report(
         say(f"left out: {reason}", error=True)
     if prompts and opened is None:
         say(f"no trajectories: bench {inputs.first.bench} is not here; name it with --bench", error=True)
-    summary = f"{len(inputs.results)} models, {page.shown} of {page.of} prompts, {len(page.text.encode()) / 1e6:.1f} MB"
-    say(f"written: {' '.join(map(str, paths))} ({summary})")
+    models, size = counted(len(inputs.results), "model"), f"{len(page.text.encode()) / 1e6:.1f} MB"
+    say(f"written: {' '.join(map(str, paths))} ({models}, {page.shown} of {page.of} prompts, {size})")

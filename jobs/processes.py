@@ -191,8 +191,8 @@ def _work(connection: Connection, assignment: Assignment) -> None:
         advance=lambda rows: connection.send(Report(worker.name, rows=rows)),
     )
     worker = Worker(assignment, context)
-    connection.send(worker.name)
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):  # the driver is gone
+        connection.send(worker.name)
         while (task := connection.recv()) is not None:
             connection.send(Report(worker.name, worker.run(task)))
     worker.close()

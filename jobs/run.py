@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from ..console import counted
 from ..errors import NbenchError
 from ..progress import BuildProgress
 from .claims import CLAIMS, LEASE, Owner, owners
@@ -91,7 +92,7 @@ class Summary:
         if self.failed:
             first = min(self.failed)
             raise NbenchError(
-                f"{job.title}: {len(self.failed)} units failed at every attempt, the first (unit {first}): "
+                f"{job.title}: {counted(len(self.failed), 'unit')} failed at every attempt, the first (unit {first}): "
                 f"{self.failed[first]}; all others are kept: fix it, then run {again}"
             )
 

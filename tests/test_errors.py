@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import doctest
+from types import ModuleType
 
 import pytest
 
-from nbench import errors
+from nbench import console, errors
 from nbench.errors import NbenchError, check_range, reason_of
 
 
-def test_the_examples_of_the_docstrings() -> None:
-    assert doctest.testmod(errors).attempted > 0
-    assert doctest.testmod(errors).failed == 0
+@pytest.mark.parametrize("module", [console, errors])
+def test_the_examples_of_the_docstrings(module: ModuleType) -> None:
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(

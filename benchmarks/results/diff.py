@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...console import counted
 from ...errors import NbenchError
-from ...shards.diff.report import Difference, DiffReport, ValueDifference, counted, missing, settings
+from ...shards.diff.report import Difference, DiffReport, ValueDifference, missing, settings
 from ...shards.diff.tables import figure_difference, table_differences
 from ...shards.scores import read_scores
 from .result_file import EvaluationResult, read_result

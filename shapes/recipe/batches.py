@@ -45,6 +45,13 @@ def batches(seed: int, size: int, held_out: bool = False) -> Iterator[Batch]:
         )
 
 
+def shuffled(count: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Row numbers [B] of whole batches, endlessly, in a new order after each pass over `count` rows."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
+
+
 def to_pixels(images: np.ndarray) -> torch.Tensor:
     """uint8 [B, H, W, 3] -> float [B, 3, H, W] in -1..1, as the VAE, CLIP and VQA models of the world take it."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from ...training.saving import declare_float32
 from ..grammar import scenes
 from ..render import SIZE, render
 from ..tokenizer import build_tokenizer, words
-from .batches import to_pixels
+from .batches import shuffled, to_pixels
 from .loop import RunningAverage, fit
 
 MAX_PROMPT_TOKENS = 14
@@ -145,7 +144,7 @@ def train(
     # two minutes of compiling save a third of an hour, where there is a compiler
     worth_it = steps >= 2000 and shutil.which("g++") is not None
     compiled = torch.compile(pipeline.transformer) if worth_it else pipeline.transformer
-    order = _shuffled(cached, batch_size, seed)
+    order = shuffled(cached, batch_size, seed)
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rows = next(order)
@@ -193,12 +192,6 @@ def train(
     losses = fit(trained.parameters(), loss_of_step, average, steps, 1e-3, out / "train.jsonl")
     save(pipeline, out, latents[:2000].float())
     return losses
-
-
-def _shuffled(count: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from ...training.saving import declare_float32
 from ..grammar import scenes
 from ..render import GRID, SIZE, Drawing, render
 from ..tokenizer import build_tokenizer
-from .batches import to_pixels
+from .batches import shuffled, to_pixels
 from .denoiser import DROPPED_CAPTIONS, MAX_PROMPT_TOKENS
 from .loop import RunningAverage, fit
 from .naming import LOOKS, objects_by_patch
@@ -124,7 +123,7 @@ def train(
         coarse["features"] = output[0]
 
     unet.up_blocks[0].attentions[-1].register_forward_hook(keep)
-    order = _shuffled(cached, batch_size, seed)
+    order = shuffled(cached, batch_size, seed)
 
     def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rows = next(order)
@@ -156,12 +155,6 @@ def train(
     losses = fit(trained.parameters(), loss_of_step, average, steps, 1e-3, out / "train.jsonl")
     save(pipeline, out, latents[:2000].float())
     return losses
-
-
-def _shuffled(count: int, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(count, generator=generator)[: count // batch_size * batch_size].split(batch_size)
 
 
 @torch.no_grad()

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ...console import counted
 from ...options import Place
 from ..positions import describe_positions
 from ..reader import Bench, open_bench
 from ..row_columns import arrow_schema, feature_type
 from ..schema import DatasetInfo
 from ..scores import scores_metadata
-from .report import Difference, DiffReport, ValueDifference, counted, listed, missing, settings
+from .report import Difference, DiffReport, ValueDifference, listed, missing, settings
 from .tables import table_differences
 from .values import shared_columns, value_differences
 

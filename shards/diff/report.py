@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from ...console import plain_table, stacked
+from ...console import counted, plain_table, stacked
 
 _SHOWN = 24
 """Characters of a value in the table; digests are shortened."""
@@ -105,15 +105,6 @@ def shown(value: Any) -> str:
 def listed(names: Sequence[object]) -> str:
     """The first of some names and how many more there are."""
     return f"{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things, whose plural ends in s.
-
-    >>> counted(1, "row"), counted(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def missing(part: str, a: Sequence[str], b: Sequence[str], noun: str) -> Iterator[Difference]:

@@ -24,7 +24,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_old_result_without_its_bench_makes_a_page_without_trajectories(run: Run, results: Path) -> None:
     code, out, err = run("report")
     assert code == 0
-    assert out.startswith("written: report/index.html (1 models, 0 of ")
+    assert out.startswith("written: report/index.html (1 model, 0 of ")
     assert "is not here; name it with --bench" in err
     assert Path("report/index.html").read_text().startswith("<!doctype html>")
 

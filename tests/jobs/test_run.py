@@ -66,7 +66,7 @@ def test_a_unit_that_always_fails_does_not_stop_the_others(tmp_path: Path) -> No
     job = TrialJob(LocalStore(tmp_path), 4, bad=2)
     summary, records = complete(job, QUIET)
     assert (summary.made, summary.failed, summary.left, records) == (3, {2: "ValueError: unit 2 is bad"}, 1, {})
-    with pytest.raises(NbenchError, match=r"1 units failed at every attempt, the first \(unit 2\): ValueError: unit 2"):
+    with pytest.raises(NbenchError, match=r"1 unit failed at every attempt, the first \(unit 2\): ValueError: unit 2"):
         summary.check(job)
     again = run(job, QUIET)
     assert (again.made, again.failed) == (0, {2: "ValueError: unit 2 is bad"})
