@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..pipelines.aliases import WORLD_PIPELINE
 from ..scorers.protocols import has_input
 from ..scorers.registry import get_scorer
 from ..shards.reader import open_bench
@@ -71,7 +70,7 @@ def run_experiment(name: str, experiment: Experiment, work: Path) -> None:
 def _trained(name: str, run: Run, seed: int, data: Data) -> Path:
     """The folder of a model, trained unless it is there."""
     models = data.folder / "models" / name
-    start = None if run.start is None else str(WORLD_PIPELINE.with_name(run.start))
+    start = None if run.start is None else str(data.model(run.start))
     settings = {"positions": "0:50"} | dict(run.settings)
     folder = data(run.data.format(seed=seed))
     return train(

@@ -1,19 +1,23 @@
-"""The data sets of the experiments, each built when it is first needed: benches, rendered scenes, generated images."""
+"""What the experiments read, each built when it is first needed: benches, scenes, generated images, and models."""
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
 from ..benchmarks.build import build
 from ..benchmarks.scoring.references import add_references
 from ..benchmarks.scoring.references_config import AddConfig
 from ..builders.config import BuildConfig
+from ..pipelines.aliases import WORLD_PIPELINE
 from ..shapes.grammar import parse
 from ..shapes.truth import matches
 from ..shards.dataset import read_info
@@ -45,6 +49,11 @@ class Data:
         _MAKERS[kind](self, self.folder / name, argument)
         return self.folder / name
 
+    def model(self, name: str) -> Path:
+        """The shipped model `name`, or else the data set of this name."""
+        shipped = WORLD_PIPELINE.with_name(name)
+        return shipped if shipped.is_dir() else self(name)
+
 
 def _bench(data: Data, out: Path, pipeline: str) -> None:
     """PROMPTS held-out prompts with six candidates each, and x0 estimates."""
@@ -66,6 +75,30 @@ def _x0vqa(data: Data, out: Path, argument: str) -> None:
         config = BuildConfig("ncc", out=examples, limit=X0_ROWS, positions="1:13", signals=signals, seed=11)
         build(config, progress=False)
     train(X0VQAConfig(examples, out=out, epochs=X0_EPOCHS), shown=False)
+
+
+def _deepclip(data: Data, out: Path, argument: str) -> None:
+    """The frozen CLIP with twice the layers in its image tower, and the same embeddings.
+
+    Each layer is followed by a copy that adds nothing until it is trained: its output projections are zero (block
+    expansion, Wu et al. 2024).
+    """
+    from transformers import CLIPModel
+
+    if (out / "model.safetensors").is_file():
+        return
+    shallow = WORLD_PIPELINE.with_name("clip")
+    model = CLIPModel.from_pretrained(shallow)
+    layers = model.vision_model.encoder.layers
+    for number in reversed(range(len(layers))):
+        added = copy.deepcopy(layers[number])
+        for projection in (added.self_attn.out_proj, added.mlp.fc2):
+            nn.init.zeros_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        layers.insert(number + 1, added)
+    model.config.vision_config.num_hidden_layers = len(layers)
+    shutil.copytree(shallow, out, ignore=shutil.ignore_patterns("config.json", "model.safetensors"), dirs_exist_ok=True)
+    model.save_pretrained(out)
 
 
 def _scenes(data: Data, out: Path, argument: str) -> None:
@@ -137,6 +170,7 @@ def _complete(out: Path) -> bool:
 _MAKERS: dict[str, Callable[[Data, Path, str], None]] = {
     "bench": _bench,
     "x0vqa": _x0vqa,
+    "deepclip": _deepclip,
     "scenes": _scenes,
     "generated": _generated,
     "share": _share,

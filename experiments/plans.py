@@ -23,7 +23,7 @@ class Run:
         row: its name in the tables.
         model: a scorer that is ready; None: one is trained.
         data: the training data; {seed} stands for the seed.
-        start: shipped model that training starts from; None: the frozen CLIP.
+        start: shipped model, or name of a data set, that training starts from; None: the frozen CLIP.
         settings: fields of `TrainConfig`.
     """
 
@@ -96,7 +96,18 @@ def _rows() -> tuple[Run, ...]:
         Run(f"{count} scenes", data=f"scenes-{count}", settings=LATENT | FORWARD | {"epochs": most // count})
         for count in counts
     ]
-    return (*trained, Run("ceiling: frozen CLIP on finished images", "image:clip"))
+    return (
+        *trained,
+        Run(
+            f"{most} scenes, image tower twice as deep",
+            data=f"scenes-{most}",
+            start="deepclip",
+            settings=LATENT | FORWARD | {"epochs": 1},
+        ),
+        Run("ceiling: noisyclip-t, 40000 scenes, 15 times as many steps", "noisyclip-t"),
+        Run("ceiling: frozen CLIP on finished images", "image:clip"),
+        Run("ceiling: VQAScore on finished images", "vqascore"),
+    )
 
 
 def _share(percent: int, targets: str) -> Run:
@@ -166,7 +177,8 @@ EXPERIMENTS = {
     ),
     "rows": Experiment(
         "How many scenes",
-        "Where does more training data stop helping, with the same number of steps?",
+        "With the same number of steps, where does more training data stop helping, what does an image tower of twice "
+        "the depth add, and how far is the ceiling: many more steps, or the references themselves on finished images?",
         _rows(),
     ),
     "generators": Experiment(

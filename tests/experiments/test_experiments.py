@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+from transformers import CLIPModel
 
+from nbench.experiments.__main__ import run_experiment
+from nbench.experiments.data import Data
 from nbench.experiments.measure import figures, unseen
-from nbench.experiments.page import PAGE, write_page
+from nbench.experiments.page import PAGE, _table, write_page
 from nbench.experiments.plans import EXPERIMENTS, Run
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.training.config import TrainConfig
@@ -60,4 +66,38 @@ def test_every_model_is_ready_or_can_be_trained(name: str, run: Run) -> None:
     if run.model is None:
         assert run.data
         TrainConfig(Path("data"), Path("out"), **{"positions": "0:50"} | dict(run.settings))
-        assert run.start is None or WORLD_PIPELINE.with_name(run.start).is_dir()
+        assert run.start is None or WORLD_PIPELINE.with_name(run.start).is_dir() or run.start == "deepclip"
+
+
+def test_twice_the_depth_starts_as_the_same_function(tmp_path: Path) -> None:
+    folder = Data(tmp_path)("deepclip")
+    shallow, deep = (CLIPModel.from_pretrained(each) for each in (WORLD_PIPELINE.with_name("clip"), folder))
+    assert len(deep.vision_model.encoder.layers) == 2 * len(shallow.vision_model.encoder.layers)
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (model.eval().get_image_features(pixels).pooler_output for model in (deep, shallow))
+    torch.testing.assert_close(ours, theirs)
+    ours.square().sum().backward()
+    added = deep.vision_model.encoder.layers[1]
+    assert all(layer.weight.grad.abs().max() > 0 for layer in (added.self_attn.out_proj, added.mlp.fc2))
+
+
+@pytest.mark.slow
+def test_twice_the_depth_is_trained_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of an experiment, on little data: its data sets, training from one of them, scores, figures."""
+    monkeypatch.setattr("nbench.experiments.__main__.RESULTS", tmp_path)
+    for module in ("__main__", "plans", "page"):
+        monkeypatch.setattr(f"nbench.experiments.{module}.SEEDS", 1)
+    monkeypatch.setattr("nbench.experiments.data.PROMPTS", 4)
+    monkeypatch.setattr("nbench.experiments.data.POSITIONS", "10,50")
+    rows = EXPERIMENTS["rows"].runs
+    (deep,) = (run for run in rows if run.start)
+    (finished,) = (run for run in rows if run.model == "image:clip")
+    few = replace(EXPERIMENTS["rows"], runs=(replace(deep, data="scenes-200"), finished), positions=(10, 50))
+    run_experiment("few", few, tmp_path)
+    content = json.loads((tmp_path / "few.json").read_text())
+    assert [(row["row"], row["seeds"]) for row in content["rows"]] == [(deep.row, 1), (finished.row, 0)]
+    assert {cell["position"] for cell in content["rows"][0]["cells"]} == {10, 50}
+    table = _table(content["rows"], "truth", (10, 50), "recovered_gain").splitlines()
+    assert [line.split(" |")[0] for line in table[2:]] == [f"| {deep.row}", f"| {finished.row}"]
+    trained = CLIPModel.from_pretrained(sorted((tmp_path / "models" / "few").iterdir())[0])
+    assert trained.vision_model.encoder.layers[1].mlp.fc2.weight.abs().max() > 0
