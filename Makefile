@@ -73,7 +73,7 @@ train: $(READY) ## train NoisyCLIP on an NCC (DATA, OUT, POSITIONS, EPOCHS, ...)
 world: $(READY) ## train the models of the embedded world again, from nothing (about four hours)
 	$(BIN)/python -m nbench.shapes.recipe $(ARGS)
 
-EXPERIMENTS = heat-map objectives processes estimates rows generators judge captions frontier
+EXPERIMENTS = heat-map objectives processes estimates rows generators judge captions frontier frontier-unet
 experiments: $(READY) ## run the experiments of docs/experiments.md that were not run yet, and write the page
 	$(BIN)/python -m nbench.experiments $(ARGS)
 

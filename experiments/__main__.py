@@ -20,12 +20,12 @@ from ..training.config import TrainConfig
 from ..training.noisyclip import train
 from .data import SEEDS, Data
 from .frontier import run_frontier
-from .frontier_page import FRONTIER
+from .frontier_plans import FRONTIERS
 from .measure import YARDSTICK, figures, references, score, unseen
 from .page import RESULTS, write_page
 from .plans import EXPERIMENTS, Experiment, Run
 
-NAMES = (*EXPERIMENTS, FRONTIER)
+NAMES = (*EXPERIMENTS, *FRONTIERS)
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
         parser.error(f"no experiment {unknown[0]}: there are {', '.join(NAMES)}")
     if not options.page:
         for name in options.names or NAMES:
-            if name == FRONTIER:
-                run_frontier(options.work, RESULTS, options.scorer)
+            if name in FRONTIERS:
+                run_frontier(name, options.work, RESULTS, options.scorer)
             else:
                 run_experiment(name, EXPERIMENTS[name], options.work)
     write_page()

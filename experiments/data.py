@@ -25,8 +25,10 @@ from ..shards.reader import open_bench
 from ..training.config import X0VQAConfig
 from ..training.x0vqa import train
 
-POSITIONS = "0:17,20,25,30,35,40,45,50"
-"""Of the benches: every early one, where policies of the frontier may act."""
+POSITIONS = {"shapes": "0:17,20,25,30,35,40,45,50", "shapes-unet": "5,8,10:32,35,40,45,50"}
+"""Of the benches, by pipeline: every one where images are decided, so that policies of the frontier may act there."""
+AHEAD = "1:12"
+"""Positions of the bench of look-aheads, each of which costs a call there."""
 PROMPTS = 300
 GENERATED, GENERATED_CANDIDATES = 400, 4
 X0_ROWS, X0_EPOCHS = 2400, 8
@@ -58,9 +60,19 @@ class Data:
 def _bench(data: Data, out: Path, pipeline: str) -> None:
     """PROMPTS held-out prompts with six candidates each, and x0 estimates."""
     if not _complete(out):
-        signals = ("latent", "x0", "image")
+        pipeline, signals = pipeline or "shapes", ("latent", "x0", "image")
         config = BuildConfig(
-            "genai-bench", pipeline or "shapes", out, limit=PROMPTS, positions=POSITIONS, signals=signals
+            "genai-bench", pipeline, out, limit=PROMPTS, positions=POSITIONS[pipeline], signals=signals
+        )
+        build(config, progress=False)
+
+
+def _ahead(data: Data, out: Path, argument: str) -> None:
+    """The candidates of the bench, with what one coarse further step makes of their x0 estimates."""
+    if not _complete(out):
+        signals = ("latent", "x0@2", "image")
+        config = BuildConfig(
+            "genai-bench", "shapes", out, limit=PROMPTS, positions=AHEAD, signals=signals, references=()
         )
         build(config, progress=False)
 
@@ -169,6 +181,7 @@ def _complete(out: Path) -> bool:
 
 _MAKERS: dict[str, Callable[[Data, Path, str], None]] = {
     "bench": _bench,
+    "ahead": _ahead,
     "x0vqa": _x0vqa,
     "deepclip": _deepclip,
     "scenes": _scenes,

@@ -1,4 +1,4 @@
-"""The frontier's section of docs/experiments.md."""
+"""The sections of the frontiers in docs/experiments.md."""
 
 from __future__ import annotations
 
@@ -7,32 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FRONTIER = "frontier"
-_TITLE = "The frontier: gain at a cost"
-_QUESTION = """How much of Best-of-6's gain is kept at 17 to 50 % of its cost, by which way to stop?
-
-Full Best-of-6 finishes and decodes six images and scores them with CLIP. Policies are chosen on four fifths of the
-prompts by `vqascore` and measured on the rest. Costs are denoiser calls, with scores and decodes counted by their
-seconds in full batches (`nbench tune --measure`). Empty: no policy of this kind fits the budget."""
-_FINDING = """\
-With x0-vqa, drawing one candidate at a time and dropping it at 12 if it scores below .38 keeps .96 (.89 to 1.03) of
-the gain by `vqascore` at 22 %; two at a time keep 1.01 (.95 to 1.08) at 25 %. Most prompts stop after the first draw,
-so the calls go to those that need them. Fixed keeps reach that at 35 %. A race by chances is no better than fixed
-keeps within the intervals (.81 and .76 at 25 %): it cannot tell a prompt whose candidates are all good. From 35 % on,
-fixed keeps and races are ahead of restarts, which take the last of six candidates if none passes. By `truth`,
-restarts keep .78 (.69 to .87) at 22 % and .84 (.75 to .94) at 25 %: x0-vqa was trained to predict `vqascore`, and the
-policies were tuned by it. Position is no ceiling: one who knows the final score and acts at 3 keeps all of the gain
-at 22 %. What scorers know at 3 is."""
+from .frontier_plans import FRONTIERS
 
 
-def frontier_section(file: Path) -> str:
-    """The section; says how to run the experiment if there are no results."""
-    parts = [f"## {_TITLE}", _QUESTION]
+def frontier_section(name: str, results: Path) -> str:
+    """The section of a frontier; says how to run the experiment if there are no results."""
+    plan, file = FRONTIERS[name], results / f"{name}.json"
+    parts = [f"## {plan.title}", plan.question]
     if not file.is_file():
-        return "\n\n".join([*parts, f"Not run yet: `make experiment-{FRONTIER}` runs it."]) + "\n"
+        return "\n\n".join([*parts, f"Not run yet: `make experiment-{name}` runs it."]) + "\n"
     content = json.loads(file.read_text())
-    if _FINDING:
-        parts.append(_FINDING)
+    if plan.finding:
+        parts.append(plan.finding)
     shares = sorted({cell["share"] for row in content["rows"] for cell in row["cells"]})
     for reference in ("vqascore", "truth"):
         parts.append(

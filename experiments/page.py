@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .data import SEEDS
-from .frontier_page import FRONTIER, cell_text, frontier_section
+from .frontier_page import cell_text, frontier_section
+from .frontier_plans import FRONTIERS
 from .plans import EXPERIMENTS, Experiment
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,7 +30,8 @@ world draws 32x32 scenes of shapes: expect the order of methods, not the numbers
 def write_page() -> None:
     """Write the page."""
     sections = [_section(name, experiment) for name, experiment in EXPERIMENTS.items()]
-    PAGE.write_text("\n".join([_HEAD, *sections, frontier_section(RESULTS / f"{FRONTIER}.json")]))
+    frontiers = [frontier_section(name, RESULTS) for name in FRONTIERS]
+    PAGE.write_text("\n".join([_HEAD, *sections, *frontiers]))
 
 
 def _section(name: str, experiment: Experiment) -> str:

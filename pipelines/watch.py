@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ..shards.schema import PositionInfo
 from ..shards.signals import activations_of
 from .batch_rows import scatter
+from .denoisers import denoisers
 from .latent_layout import LatentLayout, check_prepares
 from .look_ahead import LookAhead
 from .noise_levels import NoiseLevels
@@ -35,6 +37,7 @@ class Watch:
         begin: told the noise [B, C, h, w] of each run before its first step; says what is to be read, as
             `scorers.protocols.READS` has it, activations with their width if they are projected.
         computed: the rows that the denoiser computes at a step, of the B; None: all.
+        noise: whether position 0 is told too, before the first call of the denoiser: latents, or their previews, only.
 
     Raises (on entering, or in the run):
         NbenchError: the pipeline is made of several, its scheduler does not call the denoiser once a step, or the
@@ -47,8 +50,10 @@ class Watch:
         begin: Callable[[torch.Tensor], str],
         seen: Seen,
         computed: Callable[[], Sequence[int]] | None = None,
+        noise: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._pipe = pipe
+        self._pipe, self._noise = pipe, noise
+        self._first_calls: list[Any] = []  # handles of hooks
         self._layout = LatentLayout(pipe, self._begun)
         self._begin, self._seen, self._computed = begin, seen, computed
         self._reads: str = "nothing"
@@ -106,6 +111,20 @@ class Watch:
             self._predictions, self._gaps = PredictionWatch(self._pipe, layers), []
         if self._calls_ahead > 1:
             self._look_ahead = LookAhead(self._pipe)
+        if self._noise():
+            called = partial(self._first_call, noise)
+            self._first_calls = [module.register_forward_pre_hook(called) for module in denoisers(self._pipe)]
+
+    def _first_call(self, noise: torch.Tensor, *call: Any) -> None:
+        self._remove_first_calls()
+        scheduler = self._pipe.scheduler  # the pipeline has set its timesteps by now
+        first = scheduler.timesteps[getattr(scheduler, "begin_index", None) or 0]
+        self._levels = NoiseLevels(scheduler, float(first), getattr(self._pipe, "_num_timesteps", None))
+        self._seen(0, noise, {0: lambda: noise})
+
+    def _remove_first_calls(self) -> None:
+        while self._first_calls:
+            self._first_calls.pop().remove()
 
     @property
     def _calls_ahead(self) -> int:
@@ -113,6 +132,7 @@ class Watch:
         return int(self._reads.partition("@")[2] or 1)
 
     def _unhook(self) -> None:
+        self._remove_first_calls()
         if self._look_ahead is not None:
             self._look_ahead.close()
             self._look_ahead = None

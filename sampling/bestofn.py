@@ -201,6 +201,8 @@ class BestOfN:
             most=self.n if self.policy.restarts else None,
         )
         live.check([stage.position for stage in rules.stages], steps)
+        if self.policy.stages[0].position == 0 and self.policy.stages[0].resample is not None and not live.calls:
+            raise NbenchError(f"policy {self.policy} copies noise before the first step: resample at 1 or later")
         return rules
 
     def live(self) -> LiveScorer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -67,6 +67,11 @@ class LiveScorer:
         if steps is not None and wanted != steps:
             raise NbenchError(f"{self.scorer.name} was opened for runs of {wanted} steps, not {steps}: open it again")
         for position in positions:
+            if position == 0 and not self.calls and not self.scores_noise:
+                raise NbenchError(
+                    "position 0 is pure noise, independent of the prompt: score at 1 or later, or use a scorer of "
+                    "noise (nbench train noise-prior)"
+                )
             if position < self.first:
                 raise NbenchError(f"{self.scorer.name} scores from position {self.first} on, not at {position}")
             if self.reads_images and steps is not None and position < steps:
@@ -79,13 +84,16 @@ class LiveScorer:
                     f"{self.scorer.name} reads {input_kind(self.reads)}, which the finished position {steps} does not "
                     "have: make the last selection earlier"
                 )
-            if position == 0 and not self.calls:
-                raise NbenchError("position 0 is pure noise, independent of the prompt: score at 1 or later")
 
     @property
     def first(self) -> int:
-        """The first position at which it can score: that of a stack, else 0."""
-        return min(self.observes, default=0)
+        """The first position at which it can score: that of a stack, 1 of latents but not of noise, else 0."""
+        return min(self.observes, default=0 if self.calls or self.scores_noise else 1)
+
+    @property
+    def scores_noise(self) -> bool:
+        """Whether it can score the initial noise, before any denoiser call: it was trained for that."""
+        return self.scorer.reads in ("latent", "preview") and bool(getattr(self.scorer, "scores_noise", False))
 
     @property
     def seconds(self) -> float:
@@ -107,6 +115,11 @@ class LiveScorer:
     def calls(self) -> int:
         """Denoiser calls of a score: 0 if it reads the latent; else its score comes a step later, L of a look-ahead."""
         return calls_per_score(self.scorer.reads)
+
+    def copy(self, sources: Mapping[Hashable, Hashable]) -> None:
+        """Trajectories go on as copies of others, by their keys (`Rows.keys`)."""
+        if isinstance(self._applied, AppliedStack):
+            self._applied.copy(sources)
 
     def score(self, rows: Rows, at: PositionInfo, signal: torch.Tensor) -> list[float]:
         """One score per row of `signal`: what `Watch` reports, or RGB [B, 3, H, W] in 0..1 for scorers of images.

@@ -87,7 +87,7 @@ class AlignmentMonitor:
         self._preview = preview or preview_of(pipe)
         self._live: LiveScorer | None = None if isinstance(scorer, str) else self._checked(scorer)
         self._stream: IO[str] | None = None
-        self._watch = Watch(pipe, self._begin, self._reported)
+        self._watch = Watch(pipe, self._begin, self._reported, noise=self._scores_noise)
 
     @property
     def scorer_seconds(self) -> float:
@@ -120,6 +120,9 @@ class AlignmentMonitor:
             assert isinstance(self._scorer, str)
             self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))
         return self._live.reads
+
+    def _scores_noise(self) -> bool:
+        return self._live is not None and self._live.scores_noise
 
     def _reported(self, position: int, latents: torch.Tensor, signals: Mapping[int, Known]) -> None:
         live = self._live

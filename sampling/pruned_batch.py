@@ -89,7 +89,7 @@ class Batch:
         self.rows = [(task, number) for task, numbers in self._waves for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
         self._pruner = Pruner(pipe, len(self.rows), arguments)
-        self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed)
+        self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed, self._reads_noise)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
         self._copies: dict[int, int] = {}  # of the last step, by row
 
@@ -126,7 +126,7 @@ class Batch:
                     task, number = self.rows[row]
                     task.images[number] = as_pixels(made.values[row])
         for task, _ in self._waves:
-            task.rows += round(self._pruner.rows * self._calls[id(task)] / sum(self._calls.values()))
+            task.rows += round(self._pruner.rows * self._calls[id(task)] / max(1, sum(self._calls.values())))
 
     def _pipe_arguments(self) -> dict[str, Any]:
         generators = [torch.Generator().manual_seed(task.seed_of(number)) for task, number in self.rows]
@@ -147,17 +147,23 @@ class Batch:
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
-        self._count(1)
+        if position:
+            self._count(1)
         self._check_copies(latents)
         for at, read_signal in signals.items():
             self._stage(at, read_signal, latents)
         cancelled = {id(task) for task, _ in self._waves if task.cancelled()}
         self._keep([row for row in self._pruner.living if id(self.rows[row][0]) not in cancelled])
         for task, numbers in self._waves:
-            if task.progress is not None and id(task) not in cancelled:
+            if position and task.progress is not None and id(task) not in cancelled:
                 living = tuple(self.rows[row][1] for row in self._pruner.living if self.rows[row][0] is task)
                 latest = {n: list(task.scores[n].values())[-1] for n in numbers if task.scores[n]}
                 task.progress(Progress(position, steps, living, latest))
+
+    def _reads_noise(self) -> bool:
+        """Whether anything is to be scored before the first call."""
+        stages = self.rows[0][0].waves.rules.stages
+        return self._live.scores_noise and (stages[0].position == 0 or 0 in self._live.observes)
 
     def _count(self, calls: int) -> None:
         """Note so many denoiser calls of each candidate that the denoiser computes."""
@@ -229,6 +235,7 @@ class Batch:
         ancestors = task.waves.ancestors(index, stay, drawn)
         copies = {row_of[number]: row_of[ancestor] for number, ancestor in ancestors.items() if number != ancestor}
         if copies:
+            self._live.copy({(id(task), number): (id(task), ancestor) for number, ancestor in ancestors.items()})
             self._watch.copy(copies)
             self._copies |= copies
 

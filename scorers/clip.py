@@ -7,6 +7,7 @@ Latent-CLIP one that reads latents, arXiv 2503.08455.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class CLIPScorer:
 
     Attributes:
         conditioned: whether the model was trained by nbench to be given the position of what it reads.
+        scores_noise: whether it was trained on the initial noise alone (`nbench train noise-prior`).
 
     Raises:
         NbenchError: no such model.
@@ -66,6 +68,7 @@ class CLIPScorer:
         config = read_config(self._folder) if model is None else model.config.to_dict()
         vision, trained = config.get("vision_config"), config.get("nbench", {})
         self.conditioned, self._told = bool(trained), trained.get("noise_level", "none") != "none"
+        self.scores_noise = _trained_positions(self._folder) == [0]
         self._of_latents = trained.get("input") in LATENTS or (
             isinstance(vision, dict) and vision.get("num_channels", 3) != 3
         )
@@ -149,6 +152,14 @@ class CLIPScorer:
         if self._told and noise_level is not None:
             pixels["noise_level"] = noise_level.to(device)
         return _unit(self._model.get_image_features(**pixels))
+
+
+def _trained_positions(folder: Path) -> object:
+    """The positions that a model of `nbench train` was trained on; None of all others."""
+    try:
+        return json.loads((folder / "training.json").read_bytes()).get("positions")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _unit(output: Any) -> torch.Tensor:

@@ -42,7 +42,8 @@ class Scorer(Protocol):
     Optional attributes: a twin tower's `scale` multiplies its cosine. A scorer of activations declares the `width` D
     that it reads; in a live run they are projected to it, as in a build. With `conditioned = True`, `embed_inputs` or
     `score` gets a `PositionInfo` as last argument. `run_steps` is the number of steps of the runs it was opened for, if
-    its scores depend on that. A method `load()` loads what the constructor left on
+    its scores depend on that. With `scores_noise = True`, one of latents or previews may choose at position 0 of a live
+    run, before any denoiser call. A method `load()` loads what the constructor left on
     disk; it is called before the first score, and not at all where every score is known.
     """
 

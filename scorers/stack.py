@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +71,7 @@ class StackScorer:
         self.parts = [open_model(model) for model in self.config.models]
         self.name, self.reads = name, common_signal(self.parts)
         self.positions, self.run_steps = self.config.positions, self.config.steps
+        self.scores_noise = self.positions[0] == 0
         parts = "-".join(part.fingerprint for part in self.parts)
         self.fingerprint = f"{folder_fingerprint(folder, 'stack')}-{parts}"
 
@@ -143,6 +144,11 @@ class AppliedStack(AppliedScorer):
         spent = sum(part.seconds for part in self._applied) - before
         self.seconds += spent
         return RowScores(by_caption, spent / max(1, len(rows)), None)
+
+    def copy(self, sources: Mapping[Hashable, Hashable]) -> None:
+        """Trajectories go on as copies of others, by key: with the scores that those were given."""
+        own = {(kind, key): dict(self._seen[kind, sources[key]]) for kind, key in self._seen if key in sources}
+        self._seen.update(own)
 
     def _observe(self, rows: Rows, at: PositionInfo, signal: Signal) -> None:
         if at.position == self._stack.positions[0]:

@@ -51,13 +51,9 @@ def train_stack(config: StackTraining) -> Path:
             f"{config.data} has {len(reference)} prompts with all scores: too few for {config.folds} folds"
         )
     fold = np.random.default_rng(config.seed).permutation(len(reference)) % config.folds
-    stacked, weights = np.zeros((*reference.shape, len(positions))), {}
+    stacked, weights = held_out_sums(features, reference, fold), {}
     for place, position in enumerate(positions):
-        inputs = features[:, :, : place + 1].reshape(*reference.shape, -1)
-        for held_out in range(config.folds):
-            fitted = fit(inputs[fold != held_out], reference[fold != held_out])
-            stacked[fold == held_out, :, place] = inputs[fold == held_out] @ fitted
-        rows = fit(inputs, reference).reshape(place + 1, len(scorers))
+        rows = fit(_so_far(features, place), reference).reshape(place + 1, len(scorers))
         weights[position] = tuple(tuple(map(float, row)) for row in rows)
     ways = {"stack": stacked} | {scorer.name: features[..., i] for i, scorer in enumerate(scorers)}
     gains = {
@@ -75,6 +71,23 @@ def train_stack(config: StackTraining) -> Path:
         figures = ", ".join(f"{way} {_shown(*figure)}" for way, figure in by_way.items())
         say(f"recovered gain by {config.reference} at {position}: {figures}", error=True)
     return config.out
+
+
+def held_out_sums(features: Array, reference: Array, fold: np.ndarray) -> Array:
+    """Weighted sums [P, N, K] of scores [P, N, K, M] of M models up to each of K positions; a prompt's weights are
+    fitted to the reference [P, N] of the other folds. fold: int [P]."""
+    sums: Array = np.zeros(features.shape[:3])
+    for place in range(sums.shape[-1]):
+        inputs = _so_far(features, place)
+        for held_out in np.unique(fold):
+            fitted = fit(inputs[fold != held_out], reference[fold != held_out])
+            sums[fold == held_out, :, place] = inputs[fold == held_out] @ fitted
+    return sums
+
+
+def _so_far(features: Array, place: int) -> Array:
+    prompts, candidates = features.shape[:2]
+    return features[:, :, : place + 1].reshape(prompts, candidates, -1)
 
 
 def fit(inputs: Array, reference: Array) -> Array:

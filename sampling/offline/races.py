@@ -87,7 +87,7 @@ def races(problem: Problem) -> Iterator[Policy]:
     costs = problem.costs
     for drawn in problem.draws:
         for count in range(2, problem.max_stages + 1):
-            for places in combinations(_thinned(problem), count):
+            for places in combinations(thinned(problem), count):
                 end = min(places[0] + min(costs.calls_per_score, 1), problem.steps)
                 more = (costs.steps(drawn) - costs.steps(1)) * end + costs.scores(drawn)
                 if costs.one(problem.steps) + more > problem.limit:
@@ -105,7 +105,7 @@ def restarts(problem: Problem) -> Iterator[Policy]:
             for level in levels[place]:
                 yield Policy((Stage(place, 1, restart=level),), drawn)
         if problem.max_stages > 1:
-            for first, last in combinations(_thinned(problem), 2):
+            for first, last in combinations(thinned(problem), 2):
                 for low, high in product(levels[first][::5], levels[last][2::4]):
                     yield Policy((Stage(first, drawn, restart=low), Stage(last, 1, restart=high)), drawn)
 
@@ -115,7 +115,7 @@ def _levels(scores: Array) -> list[float]:
     return sorted({float(f"{level:.4g}") for level in levels})
 
 
-def _thinned(problem: Problem) -> list[int]:
+def thinned(problem: Problem) -> list[int]:
     """At most eight positions, evenly spaced among those allowed."""
     positions = problem.positions
     if len(positions) <= _MOST_POSITIONS:

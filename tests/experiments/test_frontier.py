@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nbench.experiments.frontier import frontier, oracle_rows, plain_cells
+from nbench.experiments import data, frontier_plans
+from nbench.experiments.frontier import run_frontier
+from nbench.experiments.frontier_cells import frontier, oracle_rows, plain_cells, stack_frontier
 from nbench.experiments.frontier_page import frontier_section
 from nbench.sampling.offline.config import Costs, TuneConfig
 from nbench.sampling.offline.expectation import expected_best
 from nbench.sampling.offline.races import restarts
 from nbench.sampling.offline.tune import tune
+from nbench.sampling.policy import parse_policy
 
 from ..sampling.conftest import recorded
 
@@ -32,7 +36,7 @@ def test_cells_are_the_held_out_figures_of_tune(tmp_path: Path) -> None:
     assert set(cell["policies"]) == set(tuned.fold_policies)
     assert {cell["share"] for cell in adaptive} <= {0.3, 0.35, 0.5}  # one image costs .24 and two draws more
 
-    oracle = oracle_rows(judges, COSTS, full, 10)
+    oracle = oracle_rows(judges, COSTS, full, 10, (1, 2, 3))
     [cell] = [
         cell
         for row in oracle
@@ -46,7 +50,37 @@ def test_cells_are_the_held_out_figures_of_tune(tmp_path: Path) -> None:
     assert cell["recovered_gain"][0] == pytest.approx((best - random) / (final - random), abs=1e-3)
 
     rows = [{"row": "fixed", "cells": fixed}, {"row": "plain", "cells": plain_cells(judges)}]
-    file = tmp_path / "frontier.json"
-    file.write_text(json.dumps({"prompts": 60, "candidates": 4, "rows": rows, "oracle": oracle}))
-    assert "| fixed |" in frontier_section(file)
-    assert "not run yet" in frontier_section(tmp_path / "none.json").lower()
+    content = {"prompts": 60, "candidates": 4, "rows": rows, "oracle": oracle}
+    (tmp_path / "frontier.json").write_text(json.dumps(content))
+    assert "| fixed |" in frontier_section("frontier", tmp_path)
+    assert "not run yet" in frontier_section("frontier-unet", tmp_path).lower()
+
+
+def test_stacks_of_two_scorers_are_better_than_either_and_cost_what_their_stages_cost() -> None:
+    one, other = (recorded(200, 4, (2, 5), 10, ties=False, seed=seed) for seed in (0, 1))
+    other = replace(one, scores={k: other.scores[k] - other.reference + one.reference for k in (2, 5)})
+    judges = {"vqascore": one.reference, "clip": one.final, "truth": one.reference}
+    full = COSTS.best_of(4, 10)
+    stacked = stack_frontier([one, other], judges, COSTS, full)
+    assert [cell["share"] for cell in stacked if cell["reference"] == "truth"] == [0.35, 0.5]
+    for table in (one, other):
+        single = frontier(table, judges, COSTS, full)
+        assert single[-1]["recovered_gain"][0] < stacked[-1]["recovered_gain"][0]
+    costs = [COSTS.of(parse_policy(text), 4, 10) for text in stacked[-1]["policies"]]
+    assert min(costs) - 0.01 <= stacked[-1]["spent"] * full <= max(costs) + 0.01 <= 0.5 * full
+
+
+@pytest.mark.slow
+def test_the_second_generators_frontier_runs_and_runs_again_from_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "PROMPTS", 12)
+    run_frontier("frontier-unet", tmp_path / "work", tmp_path)
+    first = (tmp_path / "frontier-unet.json").read_text()
+    rows = [row["row"] for row in json.loads(first)["rows"]]
+    assert rows == [*(way.row for way in frontier_plans.FRONTIERS["frontier-unet"].ways()), "plain Best-of-n"]
+    assert "| race, noisyclip-t |" in frontier_section("frontier-unet", tmp_path)
+    monkeypatch.setattr("nbench.experiments.frontier.score", None)
+    monkeypatch.setattr("nbench.experiments.frontier.measure", None)
+    run_frontier("frontier-unet", tmp_path / "work", tmp_path)
+    assert (tmp_path / "frontier-unet.json").read_text() == first

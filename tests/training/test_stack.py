@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.cli import app
 from nbench.errors import NbenchError
+from nbench.pipelines.schedulers import swapped
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.monitor import AlignmentMonitor
 from nbench.scorers.registry import get_scorer
 from nbench.scorers.stack import StackConfig
 from nbench.shards.reader import Bench
 from nbench.training.config import StackTraining
-from nbench.training.stack import fit, train_stack
+from nbench.training.stack import fit, held_out_sums, train_stack
 
 from ..benchmarks.signals_bench import CANDIDATES, PROMPTS, make_signals_bench
 from ..sampling.live import PROMPT, STEPS, opened, plain
@@ -57,6 +58,20 @@ def test_weights_are_those_of_ridge_regression_within_prompts() -> None:
         rows = np.concatenate([centred / spread, np.sqrt(penalty * len(centred)) * np.eye(3)])
         solutions.append(np.linalg.lstsq(rows, np.concatenate([target, np.zeros(3)]), rcond=None)[0] / spread)
     assert min(np.abs(found - solution).max() for solution in solutions) < 1e-9
+
+
+def test_the_weights_of_a_prompt_do_not_see_its_fold() -> None:
+    rng = np.random.default_rng(0)
+    features, fold = rng.normal(size=(40, 3, 2, 2)), np.arange(40) % 4
+    reference = features[:, :, 1].sum(-1) + rng.normal(size=(40, 3))
+    sums = held_out_sums(features, reference, fold)
+    changed = held_out_sums(features, np.where(fold[:, None] == 2, -reference, reference), fold)
+    np.testing.assert_array_equal(changed[fold == 2], sums[fold == 2])
+    assert not np.isclose(changed[fold != 2], sums[fold != 2]).any()
+    inputs, others = features.reshape(40, 3, 4), fold != 2
+    np.testing.assert_allclose(sums[fold == 2, :, 1], inputs[fold == 2] @ fit(inputs[others], reference[others]))
+    first = fit(features[others, :, 0], reference[others])
+    np.testing.assert_allclose(sums[fold == 2, :, 0], features[fold == 2, :, 0] @ first)
 
 
 def test_a_stack_scores_a_bench_by_the_scores_of_its_models(bench: Bench, trained: Path) -> None:
@@ -122,6 +137,18 @@ def test_a_run_adds_up_what_it_saw_before(folder: Path) -> None:
         BestOfN(pipe, f"stack:{folder}", policy="0:2,3:1").best(PROMPT, **arguments)
     with pytest.raises(NbenchError, match=f"runs of {STEPS} steps, not 7"):
         BestOfN(pipe, f"stack:{folder}", policy="3:1").best(PROMPT, **{**arguments, "num_inference_steps": 7})
+
+
+def test_a_copy_goes_on_with_the_scores_of_what_it_is_a_copy_of(tmp_path: Path) -> None:
+    weights: dict[int, tuple[tuple[float, ...], ...]] = {1: ((1.0,),), 3: ((1.0,), (0.0,))}
+    config = StackConfig(models=("noisyclip-t",), positions=(1, 3), steps=STEPS, reference="clip", weights=weights)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    pipe, arguments = opened("shapes")
+    pipe.scheduler = swapped(pipe, "FlowMatchLCM")
+    result = BestOfN(pipe, f"stack:{tmp_path}", n=3, policy="1:3s100000,3:1").best(PROMPT, **arguments)
+    first, later = ([candidate.scores[k] for candidate in result.candidates] for k in (1, 3))
+    assert len(set(first)) == 3
+    assert later == [max(first)] * 3
 
 
 def test_what_does_not_add_up_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Which ways to stop are compared, for which generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..sampling.offline.races import races, restarts
+from ..sampling.offline.search import Problem
+from ..sampling.policy import Policy, parse_policy
+
+Policies = Callable[[Problem], Iterable[Policy]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A family of policies by one scorer, or by a stack of several.
+
+    Attributes:
+        policies: of a problem; None: all fixed ones.
+        latest: position.
+    """
+
+    row: str
+    scorers: tuple[str, ...]
+    policies: Policies | None = None
+    latest: int | None = None
+    stack: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scorer, and the bench with its signals; model None: the x0-vqa model that the experiments train."""
+
+    model: str | None
+    bench: str | None = None
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A generator's bench, its scorers by row, and the ways to stop by them.
+
+    Attributes:
+        best: the scorer whose races, stacks and early cuts are compared.
+        together: scorers that are stacked.
+        latest: position of policies that look at scores, and of stacks.
+        oracle: positions at which one acts that knows the final scores.
+        finding: the answer, written when it had been run.
+    """
+
+    title: str
+    question: str
+    bench: str
+    scorers: Mapping[str, Source]
+    best: str
+    latest: int
+    oracle: tuple[int, ...]
+    together: tuple[str, ...] = ()
+    restarting: tuple[str, ...] = ()
+    finding: str = ""
+
+    def ways(self, more: Sequence[str] = ()) -> list[Way]:
+        """The rows; `more`: further scorers, with fixed keeps and restarts."""
+        best, latest = self.best, self.latest
+        stacks = [(best,), *([self.together] if self.together else [])]
+        return [
+            *(Way(f"fixed keeps, {name}", (name,)) for name in (*self.scorers, *more)),
+            *(Way(f"fixed keeps, stack of {' and '.join(names)}", names, None, latest, True) for names in stacks),
+            Way(f"race, {best}", (best,), races, latest),
+            *(
+                Way(f"restart below a threshold (2512.08985), {name}", (name,), restarts, latest)
+                for name in (*self.restarting, *more)
+            ),
+            Way(f"one cut at 20 % of the run (2603.02829), {best}", (best,), _few("10:1")),
+            Way("the paper's 20:1, noisyclip", ("noisyclip",), _few("20:1")),
+        ]
+
+
+def _few(stage: str) -> Policies:
+    """One fixed stage, of as many candidates as the budget pays for."""
+    return lambda problem: [parse_policy(f"{drawn},{stage}") for drawn in range(2, problem.n + 1)]
+
+
+_COSTS = """\
+Full Best-of-6 finishes and decodes six images and scores them with CLIP. Policies are chosen on four fifths of the
+prompts by `vqascore` and measured on the rest. Costs are denoiser calls, with scores and decodes counted by their
+seconds in full batches (`nbench tune --measure`). Empty: no policy of this kind fits the budget."""
+
+FRONTIERS = {
+    "frontier": Frontier(
+        "The frontier: gain at a cost",
+        f"""How much of Best-of-6's gain is kept at 17 to 50 % of its cost, by which way to stop?
+
+{_COSTS}
+
+A stack weighs the scores at all stages of its policy (`nbench train stack`), fitted on other prompts. Resampled
+particles (FK steering, 2501.06848) have no row: a copied candidate takes noise that was not recorded, so they cannot be
+replayed; `perf/best_of_n.py` measures them live ([sampling.md](sampling.md#gain-kept-in-seconds)).""",
+        "bench",
+        {
+            "noisyclip": Source("noisyclip"),
+            "noisyclip-t": Source("noisyclip-t"),
+            "x0-clip": Source("x0-clip"),
+            "x0-clip@2": Source("x0-clip@2", "ahead"),
+            "x0-vqa": Source(None),
+        },
+        best="x0-vqa",
+        latest=16,
+        oracle=(1, 2, 3, 4, 6, 8, 10, 15, 20),
+        together=("x0-clip", "x0-vqa"),
+        restarting=("noisyclip", "noisyclip-t", "x0-clip", "x0-clip@2", "x0-vqa"),
+        finding="""\
+With x0-vqa, drawing one candidate at a time and dropping it at 12 if it scores below .38 keeps .96 (.89 to 1.03) of
+the gain by `vqascore` at 22 %; two at a time keep 1.01 (.95 to 1.08) at 25 %. Most prompts stop after the first draw,
+so the calls go to those that need them. Fixed keeps reach that at 35 %. A race by chances is no better than fixed
+keeps within the intervals (.81 and .76 at 25 %): it cannot tell a prompt whose candidates are all good. From 35 % on,
+fixed keeps and races are ahead of restarts, which take the last of six candidates if none passes. By `truth`,
+restarts keep .78 (.69 to .87) at 22 % and .84 (.75 to .94) at 25 %: x0-vqa was trained to predict `vqascore`, and the
+policies were tuned by it. Position is no ceiling: one who knows the final score and acts at 3 keeps all of the gain
+at 22 %. What scorers know at 3 is.""",
+    ),
+    "frontier-unet": Frontier(
+        "The frontier of another generator",
+        f"""The same for the second generator, a UNet that predicts noise and decides its images later, by scorers that
+have not seen it. {_COSTS}""",
+        "bench-shapes-unet",
+        {
+            "noisyclip": Source("noisyclip"),
+            "noisyclip-t": Source("noisyclip-t"),
+            "x0-clip": Source("x0-clip"),
+        },
+        best="noisyclip-t",
+        latest=35,
+        oracle=(5, 10, 15, 20, 25, 30),
+        restarting=("noisyclip-t", "x0-clip"),
+    ),
+}
