@@ -38,6 +38,7 @@ from .score_tables.table import ScoreTable
 from .scoring.inputs import BenchInputs
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store, parts_beside
+from .scoring.together import together
 
 
 def evaluate(
@@ -77,7 +78,8 @@ def score_share(config: EvaluateConfig, workers: EngineOptions, progress: bool =
     positions = sorted({*bench.select(config.latents), bench.info.steps})
     with mirrored(config.out, bench.name) as out:
         stores = _checked(replace(config, out=out), bench, positions, (), workers, config.out)
-        return sum(store.score_share(positions, progress) for store in stores.values())
+        tables = {model: store.sharing(positions) for model, store in stores.items()}
+        return sum(together(tables, replace(workers.run(), retry_failed=True, shown=progress)).values())
 
 
 def _opened(config: EvaluateConfig, progress: bool) -> Bench:
@@ -107,7 +109,8 @@ def _evaluated(
     config = replace(config, yardstick=by, placement=placement)
     stores = _checked(config, bench, positions, objects, workers, place)
     step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
-    scored = {model: store.scored(positions, config.fresh, progress) for model, store in stores.items()}
+    tables = {model: store.scoring(positions, config.fresh, progress) for model, store in stores.items()}
+    scored = together(tables, replace(workers.run(), retry_failed=True, shown=progress))
     scorers = {model: store.scorer for model, store in stores.items()}
     sources = {model: store.source for model, store in stores.items()}
     with TextConsole(stderr=True, quiet=not progress).status("measuring"):

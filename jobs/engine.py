@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .job import Context
-from .worker import Assignment, Outcome, Task, Worker
+from .worker import Assignment, Outcome, Shift, Task
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ Hear = Callable[[Report], None]
 
 
 class Team(Protocol):
-    """Workers at one job."""
+    """Workers at one job or several."""
 
     def idle(self) -> Sequence[str]:
         """The workers that wait for a task."""
@@ -46,8 +46,8 @@ class Engine(Protocol):
     def elsewhere(self) -> bool:
         """Whether workers may be on other machines, with other devices and disks."""
 
-    def team(self, assignment: Assignment, hear: Hear) -> AbstractContextManager[Team]:
-        """Workers at a job, until the context is left; their reports go to `hear`.
+    def team(self, assignments: Sequence[Assignment], hear: Hear) -> AbstractContextManager[Team]:
+        """Workers at these jobs, until the context is left; their reports go to `hear`.
 
         Raises:
             NbenchError: they cannot be started.
@@ -60,9 +60,9 @@ class Here:
     elsewhere = False
 
     @contextmanager
-    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
-        """The job is opened with the first task."""
-        team = _Alone(assignment, hear)
+    def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
+        """A job is opened with its first task."""
+        team = _Alone(assignments, hear)
         try:
             yield team
         finally:
@@ -70,12 +70,12 @@ class Here:
 
 
 class _Alone:
-    def __init__(self, assignment: Assignment, hear: Hear) -> None:
+    def __init__(self, assignments: Sequence[Assignment], hear: Hear) -> None:
         context = Context(
             say=lambda text: hear(Report(self.worker.name, note=text)),
             advance=lambda rows: hear(Report(self.worker.name, rows=rows)),
         )
-        self.worker = Worker(assignment, context)
+        self.worker = Shift(assignments, context)
         self._hear = hear
         self._task: Task | None = None
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from ..errors import NbenchError
 from .engine import Hear, Report, Team
 from .job import Context
-from .worker import Assignment, Task, Worker
+from .worker import Assignment, Shift, Task
 
 Result = TypeVar("Result")
 _MAX_DEATHS = 3
@@ -33,9 +33,9 @@ class Processes:
     elsewhere: ClassVar[bool] = False
 
     @contextmanager
-    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
+    def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
         """Start the processes; a worker that dies is replaced."""
-        team = _Seats(self.devices, assignment, hear)
+        team = _Seats(self.devices, assignments, hear)
         try:
             yield team
         except BaseException:
@@ -56,7 +56,7 @@ class _Seat:
 @dataclass
 class _Seats:
     devices: Sequence[str | None]
-    assignment: Assignment
+    assignments: Sequence[Assignment]
     hear: Hear
     seats: list[_Seat] = field(default_factory=list)
     deaths: int = 0
@@ -117,7 +117,7 @@ class _Seats:
 
     def _seat(self, device: str | None) -> _Seat:
         ours, theirs = mp.Pipe()
-        process = mp.get_context("spawn").Process(target=_work, args=(theirs, self.assignment), daemon=True)
+        process = mp.get_context("spawn").Process(target=_work, args=(theirs, self.assignments), daemon=True)
         with _environment(_variables(device, len(self.devices))):
             process.start()
         theirs.close()
@@ -182,7 +182,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(connection: Connection, assignment: Assignment) -> None:
+def _work(connection: Connection, assignments: Sequence[Assignment]) -> None:
     """A worker process: makes the units that arrive until told to end, or until its driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the driver ends its workers
     Thread(target=_end_with_parent, daemon=True).start()
@@ -190,7 +190,7 @@ def _work(connection: Connection, assignment: Assignment) -> None:
         say=lambda text: connection.send(Report(worker.name, note=text)),
         advance=lambda rows: connection.send(Report(worker.name, rows=rows)),
     )
-    worker = Worker(assignment, context)
+    worker = Shift(assignments, context)
     with suppress(EOFError, OSError):  # the driver is gone
         connection.send(worker.name)
         while (task := connection.recv()) is not None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ..errors import NbenchError, reason_of
 from .engine import Hear, Report, Team
 from .job import Context
-from .worker import Assignment, Outcome, Task, Worker
+from .worker import Assignment, Outcome, Shift, Task
 
 _RESTARTING = 0.2
 """Seconds between two pings of an actor that is coming back."""
@@ -44,7 +44,7 @@ class RayEngine:
     elsewhere: ClassVar[bool] = True
 
     @contextmanager
-    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
+    def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
         """Start the actors; a cluster that was started for them ends with them."""
         try:
             import ray
@@ -57,7 +57,7 @@ class RayEngine:
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             except Exception as error:  # Ray raises a dozen unrelated types
                 raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
-        team = _Actors(self, assignment, hear)
+        team = _Actors(self, assignments, hear)
         try:
             yield team
         finally:
@@ -69,7 +69,7 @@ class RayEngine:
 class _Metrics:
     """What Ray's metrics show of the workers, by job: rows and bytes made, failed attempts, seconds per row."""
 
-    def __init__(self, job: str) -> None:
+    def __init__(self) -> None:
         from ray.util.metrics import Counter, Histogram
 
         def counter(name: str, what: str) -> Any:
@@ -78,32 +78,31 @@ class _Metrics:
         self._rows, self._bytes = counter("rows", "Rows made."), counter("bytes", "Bytes of finished shards.")
         self._failures = counter("failures", "Attempts at a unit that failed.")
         self._seconds = Histogram("nbench_row_seconds", "Seconds per row.", _SECONDS, ("job",))
-        for metric in (self._rows, self._bytes, self._failures, self._seconds):
-            metric.set_default_tags({"job": job})
 
-    def note(self, outcome: Outcome, rows: float, seconds: float) -> None:
+    def note(self, job: str, outcome: Outcome, rows: float, seconds: float) -> None:
+        tags = {"job": job}
         if outcome.state == "failed":
-            self._failures.inc()
+            self._failures.inc(tags=tags)
         if outcome.state != "done":
             return
         if outcome.bytes:
-            self._bytes.inc(outcome.bytes)
+            self._bytes.inc(outcome.bytes, tags)
         if rows:
-            self._rows.inc(rows)
-            self._seconds.observe(seconds / rows)
+            self._rows.inc(rows, tags)
+            self._seconds.observe(seconds / rows, tags)
 
 
 class _Remote:
     """A worker in an actor."""
 
-    def __init__(self, assignment: Assignment) -> None:
-        self._metrics = _Metrics(assignment.title)
+    def __init__(self, assignments: Sequence[Assignment]) -> None:
+        self._metrics, self._titles = _Metrics(), [assignment.title for assignment in assignments]
         self._reports = list[Report]()
         context = Context(
             say=lambda text: self._reports.append(Report(self._worker.name, note=text)),
             advance=lambda rows: self._reports.append(Report(self._worker.name, rows=rows)),
         )
-        self._worker = Worker(assignment, context)
+        self._worker = Shift(assignments, context)
 
     def ping(self) -> str:
         return self._worker.name
@@ -113,7 +112,8 @@ class _Remote:
         self._reports.clear()
         began = time.monotonic()
         outcome = self._worker.run(task)
-        self._metrics.note(outcome, sum(report.rows for report in self._reports), time.monotonic() - began)
+        rows, seconds = sum(report.rows for report in self._reports), time.monotonic() - began
+        self._metrics.note(self._titles[task.job], outcome, rows, seconds)
         return [*self._reports, Report(self._worker.name, outcome)]
 
 
@@ -128,7 +128,7 @@ class _Seat:
 class _Actors:
     """The actors, each of which has one call in flight: a ping, a unit, or none when it is idle."""
 
-    def __init__(self, engine: RayEngine, assignment: Assignment, hear: Hear) -> None:
+    def __init__(self, engine: RayEngine, assignments: Sequence[Assignment], hear: Hear) -> None:
         import ray
 
         self._ray, self._hear = ray, hear
@@ -139,7 +139,7 @@ class _Actors:
         if engine.runtime_env:
             options["runtime_env"] = dict(engine.runtime_env)
         remote: Any = ray.remote(_Remote).options(**options)
-        actors = [remote.remote(assignment) for _ in range(workers)]
+        actors = [remote.remote(assignments) for _ in range(workers)]
         self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]
 
     def idle(self) -> Sequence[str]:

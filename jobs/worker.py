@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +16,13 @@ from .store import Store
 
 @dataclass(frozen=True)
 class Task:
-    """A unit to make; `lost` as in `Claims.take`."""
+    """A unit to make, of one of the jobs that a worker is assigned; `lost` as in `Claims.take`."""
 
     index: int
     payload: Any = None
     attempt: int = 1
     lost: frozenset[str] = frozenset()
+    job: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,27 @@ class Worker:
             if there != sha256:
                 result = result | {"bytes": size, "sha256": there}
         return result
+
+
+class Shift:
+    """A worker at several jobs, of which it has one open: before the first unit of another one it closes that."""
+
+    def __init__(self, assignments: Sequence[Assignment], context: Context) -> None:
+        self._assignments, self._context = assignments, context
+        self._job, self._worker = 0, Worker(assignments[0], context)
+
+    @property
+    def name(self) -> str:
+        """Its name in claims and records of all jobs."""
+        return self._worker.name
+
+    def run(self, task: Task) -> Outcome:
+        """As `Worker.run`."""
+        if task.job != self._job:
+            self._worker.close()
+            self._job, self._worker = task.job, Worker(self._assignments[task.job], self._context)
+        return self._worker.run(task)
+
+    def close(self) -> None:
+        """Let go of the job that is open."""
+        self._worker.close()

@@ -63,7 +63,7 @@ class Warm:
         job = self.job
         job.store.create(JOB_FILE, JobFile(job.key, job.title, 0, 0, 0).to_json())
         self._team: Team = self.stack.enter_context(
-            self.engine.team(Assignment(job.store, job.key, job.open), self._hear)
+            self.engine.team([Assignment(job.store, job.key, job.open)], self._hear)
         )
 
     def begin(self, workers: int) -> None:

@@ -17,7 +17,7 @@ from ...jobs.engine import Here
 from ...jobs.mirror import mirrored
 from ...jobs.options import EngineOptions
 from ...jobs.places import beneath
-from ...jobs.run import QUIET, Run, complete
+from ...jobs.run import Run
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
 from ...scorers.references import DEFAULT_REFERENCES, TRUTH, Reference, load_reference, parse_references, try_scorer
@@ -33,6 +33,7 @@ from .references_config import AddConfig
 from .score import score_metadata
 from .score_job import OpenScorer, ScoreJob
 from .store import parts_beside
+from .together import Asking, together
 
 _ROW = ("prompt_id", "candidate")
 
@@ -87,27 +88,27 @@ def add_references(config: AddConfig, progress: bool = False, workers: EngineOpt
     """
     references, bench = parse_references(config.references), open_bench(config.bench)
     how = replace((workers or EngineOptions()).run(), shown=progress, retry_failed=True)
-    placement, left = config.placement or Placement.best(), 0
+    placement = config.placement or Placement.best()
     options = replace(config.options, placement=placement)
     with mirrored(bench.location.url, "scores") as base:
         with writing_to(base / "scores"):
             (base / "scores").mkdir(exist_ok=True)
         # a list, so that an error comes before the first is scored
         missing = list(_missing(bench, base, references, placement, config.replace, isinstance(how.engine, Here)))
-        for reference, scorer in missing:
-            left += score_reference(bench, base, reference, scorer, options, how)
+        tables = {of.name: _scoring(bench, base, of, scorer, options, how) for of, scorer in missing}
+        left = sum(together(tables, how).values())
     return Added([reference.name for reference, _ in missing], left)
 
 
-def score_reference(
+def _scoring(
     bench: Bench,
     base: Path,
     reference: Reference,
     scorer: Scorer,
-    options: ScoreOptions | None = None,
-    how: Run = QUIET,
-) -> int:
-    """Score the finished images of a data set into `scores/<name>.parquet`, shard by shard; how many shards are left.
+    options: ScoreOptions,
+    how: Run,
+) -> Asking[int]:
+    """Scores the finished images of a data set into `scores/<name>.parquet`, shard by shard; how many shards are left.
 
     `base` is the folder of the data set, or a mirror of its scores; `how`: who scores.
 
@@ -120,12 +121,12 @@ def score_reference(
     parts = Parts.of(beneath(bench.location.absolute, parts_beside(path).relative_to(base).as_posix()))
     positions, where = [bench.info.steps], bench.location.absolute
     of = OpenScorer(
-        where, reference, scorer.fingerprint, how.engine.elsewhere, positions, options or ScoreOptions(), origin, False,
+        where, reference, scorer.fingerprint, how.engine.elsewhere, positions, options, origin, False,
         (bench, scorer),
     )  # fmt: skip
     job = ScoreJob(parts, f"reference {reference.name}", bench, shards, of)
     job.prepare(how)
-    summary, _ = complete(job, how)
+    summary, _ = yield job
     summary.check(job)
     if summary.over or how.share is not None:
         return summary.left
@@ -176,6 +177,7 @@ class References:
             self._score(bench, base, replace(how, shown=self._shown, retry_failed=True))
 
     def _score(self, bench: Bench, base: Path, how: Run) -> None:
+        tables = {}
         for reference in self._references:
             path = reference_path(base, reference.name)
             there = _origin_at(path)
@@ -191,7 +193,8 @@ class References:
                     say(f"no reference {reference.name}: {error}; later: {later}", error=True)
                 continue
             if there != _origin(bench.info, reference, scorer) or not _complete(bench, path):
-                score_reference(bench, base, reference, scorer, how=how)
+                tables[reference.name] = _scoring(bench, base, reference, scorer, ScoreOptions(), how)
+        together(tables, how)
 
 
 def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import NbenchError
-from ...jobs.job import Context, JobError, Unit
+from ...jobs.job import Context, JobError, JobFile, Unit
 from ...jobs.records import Record
 from ...jobs.run import Run, check_alone
 from ...options import Place
@@ -120,6 +120,8 @@ class ScoreJob:
         """
         if how.is_shared:
             self.store.probe()
+        if (present := JobFile.read(self.store)) is not None and present.key == self.key:
+            return  # others are at these scores, or were: all parts are theirs, some perhaps since this job was made
         kept = {name for shard in self._made_before for name in Parts.names_of(shard)}
         if others := self._parts.names() - kept:
             check_alone(self.store, how.lease)

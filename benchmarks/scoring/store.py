@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ...console import TextConsole
 from ...errors import NbenchError
-from ...jobs.run import Run, check_alone, complete, run
+from ...jobs.run import Run, check_alone
 from ...options import Place
 from ...scorers.apply import embed_texts
 from ...scorers.protocols import Scorer, TwinTower, calls_per_score
@@ -34,6 +34,7 @@ from .options import ScoreOptions
 from .parts import Parts
 from .score import nothing_to_score, score_metadata
 from .score_job import OpenScorer, ScoreJob
+from .together import Asking, together
 
 
 def parts_beside(table: Path) -> Path:
@@ -95,10 +96,18 @@ class Store:
             raise NbenchError(f"{self.path} has the scores of {other}: give another --out, or --fresh to replace them")
 
     def scored(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Scored:
-        """The scores at `positions` and at all positions scored before; scores only what is missing.
+        """What `scoring` returns, of this model alone; shown: show the progress on stderr.
 
-        Others may score the same at the same time: they share the shards. fresh: discard existing scores; shown: show
-        the progress on stderr.
+        Raises:
+            NbenchError: as `scoring`.
+        """
+        return together({"": self.scoring(positions, fresh, shown)}, replace(self.how, shown=shown))[""]
+
+    def scoring(self, positions: Sequence[int], fresh: bool = False, shown: bool = False) -> Asking[Scored]:
+        """The scores at `positions` and at all positions scored before; asks for jobs that score what is missing.
+
+        Others may score the same at the same time: they share the shards. fresh: discard existing scores; shown: say on
+        stderr what has changed.
 
         Raises:
             NbenchError: as `score_shards`, the folder cannot be written, or others score something else there.
@@ -108,7 +117,7 @@ class Store:
         if fresh:
             self._forget()
         old, result, missing = self._kept_and_missing(positions)
-        if old is None and self._grow(shown):
+        if old is None and (yield from self._grow()):
             old, result, missing = self._kept_and_missing(positions)
         elif old is None:
             self._report_changes(shown)
@@ -117,16 +126,16 @@ class Store:
         if not missing:
             assert old is not None
             return Scored(old, old_recall, seconds)
-        measured = self._score(missing, shown)
+        measured = yield from self._score(missing)
         if measured is None:  # others, who shared the work, have finished it
-            return self.scored(positions, shown=shown)
+            return (yield from self.scoring(positions, shown=shown))
         try:
             recall = tuple(row for row in old_recall if row.position not in missing) + tuple(self._recall(missing))
             tables, captions_at = self._scored_parts(), set(missing if self.options.captions else ())
         except NbenchError:
             if self.missing(positions):
                 raise
-            return self.scored(positions, shown=shown)  # others have just finished it and removed the parts
+            return (yield from self.scoring(positions, shown=shown))  # others have just finished it
         if old is not None:
             tables.append(old.filter(pc.invert(pc.is_in(old["position"], pa.array(missing, pa.int32())))))
             captions_at |= set(scores_metadata(old)["captions_at"]) - set(missing)
@@ -200,7 +209,7 @@ class Store:
         metadata = scores_metadata(table)
         return table if metadata.pop("captions_at", None) is not None and metadata == origin else None
 
-    def _grow(self, shown: bool) -> bool:
+    def _grow(self) -> Asking[bool]:
         """Add the scores of the added shards to a table from before the bench was extended; False if there is none."""
         fingerprint = self._metadata().get("bench_fingerprint")
         added = self.bench.info.shards_since(str(fingerprint))
@@ -214,7 +223,7 @@ class Store:
         for captions, needed in ((True, positions & captioned), (False, positions - captioned)):
             if needed:
                 store = replace(self, options=replace(self.options, captions=captions), retrieval=False)
-                store._score(sorted(needed), shown, added)
+                yield from store._score(sorted(needed), added)
                 tables += store._scored_parts(added)
         self._write(tables, captioned)
         return True
@@ -266,11 +275,11 @@ class Store:
             return False
         return not self._embeds or position in {row.position for row in recall}
 
-    def score_share(self, positions: Sequence[int], shown: bool = False) -> int:
-        """Score this process's share of the shards; how many are left to others.
+    def sharing(self, positions: Sequence[int]) -> Asking[int]:
+        """Scores this process's share of the shards; how many are left to others.
 
         Raises:
-            NbenchError: as `scored`; or the bench has been extended, which takes a run without a share first.
+            NbenchError: as `scoring`; or the bench has been extended, which takes a run without a share first.
         """
         old, _, missing = self._kept_and_missing(positions)
         if old is None and self.bench.info.shards_since(str(self._metadata().get("bench_fingerprint"))):
@@ -279,18 +288,18 @@ class Store:
             return 0
         job = self._job(missing, range(len(self.bench.info.shards)))
         job.prepare(self.how)
-        summary = run(job, replace(self.how, shown=shown))
+        summary, _ = yield job
         summary.check(job)
         return summary.left
 
-    def _score(self, missing: Sequence[int], shown: bool, shards: Sequence[int] | None = None) -> list[float] | None:
+    def _score(self, missing: Sequence[int], shards: Sequence[int] | None = None) -> Asking[list[float] | None]:
         """Score those of `shards` (default: all) without a part; the seconds per score of the batches.
 
         None if others, who shared the work, have finished it and removed the parts.
         """
         job = self._job(missing, range(len(self.bench.info.shards)) if shards is None else shards)
         job.prepare(self.how)
-        summary, records = complete(job, replace(self.how, shown=shown))
+        summary, records = yield job
         summary.check(job)
         if summary.over:
             return None

@@ -61,14 +61,14 @@ def test_what_is_made_and_fails_is_in_rays_metrics(
     noted = defaultdict[tuple[str, str], float](float)
 
     def inc(self: Any, value: float = 1.0, tags: Any = None) -> None:
-        noted[self.info["name"], self.info["default_tags"]["job"]] += value
+        noted[self.info["name"], tags["job"]] += value
 
     monkeypatch.setattr(metrics.Counter, "inc", inc)
     monkeypatch.setattr(metrics.Histogram, "observe", inc)
     job = TrialJob(LocalStore(tmp_path), 4, seconds=0.01, bad=2)
     run(job, Run(share=range(2), shown=False))
     job.store.remove(["records/0/0.json"])
-    actor = _Remote(Assignment(job.store, job.key, job.open, title=job.title))
+    actor = _Remote([Assignment(job.store, job.key, job.open, title=job.title)])
     states = [outcome and outcome.state for outcome in (actor.run(Task(index))[-1].outcome for index in range(4))]
     assert states == ["done", "present", "failed", "done"]
     seconds = noted.pop(("nbench_row_seconds", "trial"))

@@ -204,6 +204,6 @@ def test_a_worker_that_is_killed_is_replaced_and_its_unit_made_again(tmp_path: P
 def test_nothing_is_left_of_a_team(tmp_path: Path) -> None:
     job = TrialJob(LocalStore(tmp_path), 2)
     run(job, Run(Here(), shown=False))
-    with Processes((None,)).team(Assignment(job.store, job.key, job.open), lambda report: None) as team:
+    with Processes((None,)).team([Assignment(job.store, job.key, job.open)], lambda report: None) as team:
         process = team.seats[0].process  # type: ignore[attr-defined]  # whose end is looked at
     assert not process.is_alive()

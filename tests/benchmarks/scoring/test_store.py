@@ -229,6 +229,35 @@ def test_scores_of_other_processes_are_those_of_one(
     assert not (tmp_path / "out/small/.brightness.parts").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [EngineOptions(workers=2), EngineOptions(engine="ray", workers=2)])
+def test_several_models_are_spread_over_workers_and_one_that_fails_stops_no_other(
+    bench: tuple[Bench, Quality], tmp_path: Path, workers: EngineOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their scores are those of one process; the failure is told, and what the others scored is kept."""
+    files = [Counted(tmp_path / name).file.rename(tmp_path / f"{name}.py") for name in ("one", "two")]
+    for file in files:
+        file.write_text(file.read_text().replace('"brightness"', f'"{file.stem}"'))
+    broken = tmp_path / "broken.py"
+    broken.write_text(LATE.format(name="broken"))
+    models = tuple(f"{file}:Brightness" for file in files)
+    config = EvaluateConfig(bench[0].path, models, "0,5", tmp_path / "out")
+    with pytest.raises(NbenchError, match="scorer broken cannot be loaded: OSError: cut short"):
+        evaluate(replace(config, models=(f"{broken}:broken", *models)), progress=True, workers=workers)
+    err = capsys.readouterr().err
+    assert "scoring broken: scorer broken cannot be loaded: OSError: cut short" in err
+    assert "scoring 3 models: " in err
+    inputs = (tmp_path / "log").read_text()
+    assert sum(map(int, inputs.split())) == 2 * 3 * ROWS
+    report = evaluate(config, workers=workers)
+    assert (tmp_path / "log").read_text() == inputs  # nothing is scored again
+    alone = evaluate(replace(config, out=tmp_path / "calm"))
+    assert report.rows == alone.rows
+    for name in ("one", "two"):
+        one, other = (tmp_path / out / f"small/{name}.parquet" for out in ("out", "calm"))
+        assert one.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.parametrize("in_bucket", [False, True])
 def test_shares_are_scored_apart_and_measured_together(
     bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder, in_bucket: bool

@@ -17,7 +17,7 @@ from nbench.jobs.job import Context
 from nbench.jobs.run import Run, run
 from nbench.jobs.store import LocalStore
 from nbench.jobs.trial import TrialJob
-from nbench.jobs.worker import Assignment, Task, Worker
+from nbench.jobs.worker import Assignment, Shift, Task
 
 SILENT = Context(lambda text: None, lambda rows: None)
 
@@ -32,8 +32,8 @@ class InStep:
     _given: dict[str, Task] = field(default_factory=dict)
 
     @contextmanager
-    def team(self, assignment: Assignment, hear: Hear) -> Iterator[Team]:
-        self._workers = {str(i): Worker(assignment, SILENT) for i in range(self.devices)}
+    def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
+        self._workers = {str(i): Shift(assignments, SILENT) for i in range(self.devices)}
         self._hear = hear
         yield self
         for worker in self._workers.values():
