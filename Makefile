@@ -47,7 +47,7 @@ test-envs: $(READY) ## make the environments of scorer packages (nbench env) and
 	$(BIN)/nbench env image-reward $(ARGS)
 	$(BIN)/nbench env hpsv3 $(ARGS)
 	$(BIN)/python tests/scorers/recorded/compare.py
-	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_llava.py tests/scorers/test_image_reward.py
+	$(BIN)/pytest tests/scorers/test_clip_flant5.py tests/scorers/test_llava.py tests/scorers/test_instruct_blip.py tests/scorers/test_image_reward.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

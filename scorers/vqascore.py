@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .chat_vqa import ChatVQAScorer
     from .clip_flant5 import CLIPFlanT5Scorer
+    from .instruct_blip import InstructBlipScorer
     from .llava import LlavaScorer
 
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
@@ -97,8 +98,8 @@ def vqa_scorer(
     placement: Placement = CPU,
     answer: str | None = None,
     question: str | None = None,
-) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer | LlavaScorer:
-    """The scorer class that fits the model: BLIP question answering, CLIP-FlanT5, LLaVA-1.5, or image-text-to-text.
+) -> VQAScorer | ChatVQAScorer | CLIPFlanT5Scorer | InstructBlipScorer | LlavaScorer:
+    """The scorer class that fits the model: one of t2v_metrics' models, BLIP question answering, or image-text-to-text.
 
     Args:
         answer: "yes" scores the first token alone, "end" also the end of the answer; None: the model's usual one, which
@@ -110,6 +111,7 @@ def vqa_scorer(
     """
     from .chat_vqa import ChatVQAScorer
     from .clip_flant5 import CLIPFlanT5Scorer
+    from .instruct_blip import InstructBlipScorer
     from .llava import LlavaScorer
 
     if answer not in (None, "yes", "end"):
@@ -127,9 +129,11 @@ def vqa_scorer(
         if answer == "end":
             raise NbenchError(f"{source} is a BLIP, scored by the first token of its answer: leave ?answer=end out")
         return VQAScorer(source, name, placement)
-    text = config.get("text_config")
-    if answer == "end" and kind == "llava" and (text or {}).get("model_type", "llama") == "llama":
+    text = (config.get("text_config") or {}).get("model_type")
+    if answer == "end" and kind == "llava" and text in (None, "llama"):
         return LlavaScorer(source, name, placement)
+    if answer == "end" and kind == "instructblip" and text == "t5":
+        return InstructBlipScorer(source, name, placement)
     return ChatVQAScorer(source, name, placement, answer == "end", T2V_QUESTIONS[kind] if question else QUESTION)
 
 

@@ -9,6 +9,7 @@ from nbench.scorers.environments.packages import python_of
 SCRIPTS = {
     "clip_flant5.py": "t2v_metrics",
     "llava.py": "t2v_metrics",
+    "instruct_blip.py": "t2v_metrics",
     "image_reward.py": "image-reward",
     "hpsv3.py": "hpsv3",
 }
