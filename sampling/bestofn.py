@@ -178,11 +178,7 @@ class BestOfN:
         self._refuse(pipe_kwargs, parameters)
         steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
         self.policy.check(self.n, steps)
-        if not self.policy.calibrated:
-            raise NbenchError(
-                f"policy {self.policy} has a chance without weights: calibrate it by recorded scores "
-                f"(nbench replay {self.policy} --out policy.json), and give the file"
-            )
+        self.policy.check_calibrated()
         if isinstance(self.scorer, str):
             space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
             self.scorer = get_scorer(self.scorer, space)

@@ -127,10 +127,17 @@ class Policy:
         """Whether candidates are copied, which recorded ones cannot be."""
         return any(stage.resample is not None for stage in self.stages)
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether every chance has its weights."""
-        return all(stage.weights or stage.chance is None for stage in self.stages)
+    def check_calibrated(self) -> None:
+        """Check that every chance has its weights, as a live run needs.
+
+        Raises:
+            NbenchError: one has none.
+        """
+        if any(stage.chance is not None and not stage.weights for stage in self.stages):
+            raise NbenchError(
+                f"policy {self} has a chance without weights: calibrate it by recorded scores (nbench replay {self} "
+                "--bench BENCH --model MODEL --out policy.json), and give the file"
+            )
 
     def of(self, n: int) -> int:
         """How many of `n` candidates are drawn (at a time, if it restarts)."""

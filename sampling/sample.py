@@ -44,6 +44,7 @@ def setting_of(config: SampleConfig | ServeConfig) -> Setting:
     entry = resolve_pipeline(config.pipeline, config.options)
     policy, steps = parse_policy(config.policy), config.steps or entry.steps
     policy.check(config.best_of, steps)
+    policy.check_calibrated()
     if Path(config.policy).is_file():
         read_policy(Path(config.policy)).check_setting(config.policy, config.model, config.best_of, steps)
     preview = entry.preview if config.bench is None else open_bench(config.bench).info.preview

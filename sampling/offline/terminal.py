@@ -25,7 +25,7 @@ def replay_table(result: Replay) -> Table:
     for row in result.rows:
         figures = (_number(row.selected.value), _interval(*row.recovered_gain), _number(row.oracle_gain.value))
         candidates = str(row.seen) if row.affords == row.seen else f"{row.seen} of {row.affords}"
-        table.add_row(row.way, candidates, f"{row.calls:g}", f"{row.share:.3f}", *figures)
+        table.add_row(row.way, candidates, f"{round(row.calls, 1):g}", f"{row.share:.3f}", *figures)
     return table
 
 

@@ -93,6 +93,7 @@ def test_options_of_the_pipeline_are_those_of_a_build(run: Run, tmp_path: Path, 
     [
         (("--steps", 10), "policy 20:1: position 20 not in 0..10; move it earlier"),
         (("--policy", "later"), "no policy at later"),
+        (("--policy", "4:6p.05,8:1"), "(nbench replay 4:6p0.05,8:1 --bench BENCH --model MODEL --out policy.json)"),
         (("--out", "image.txt"), "unknown image format '.txt'"),
         (("--model", "noisyclop"), "did you mean noisyclip?"),
         (("--model", "vqascore"), "vqascore reads finished images, which position 20 does not have: score at 50"),
@@ -111,7 +112,8 @@ def test_what_a_user_can_fix_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, object], reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if options[0].startswith("--pipeline") or options[0] in ("--height", "--eta", "--revision"):
+    early = ("--height", "--eta", "--revision")
+    if options[0].startswith("--pipeline") or options[0] in early or "p.05" in str(options[1]):
         monkeypatch.setattr(pipelines, "load_pipeline", None)  # refused before any weights are loaded
     code, printed, err = run("sample", PROMPT, *options)
     assert (code, printed, list(tmp_path.iterdir())) == (2, "", [])
