@@ -12,6 +12,7 @@ python perf/best_of_n.py data/bench --policy noisyclip@20:1 --policy x0-image@5:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -101,8 +102,11 @@ def run(
     engine: int | None = None,
     plain: Sequence[int] = (),
 ) -> dict[str, Tally]:
-    """All methods, batch by batch; the first batch runs twice, once to warm up. `engine`: `max_batch` of an engine that
-    runs the prompts of a batch; `plain`: numbers of candidates of plain Best-of-n beside the full number."""
+    """All methods, batch by batch; the first batch runs twice, once to warm up.
+
+    engine: `max_batch` of an engine that runs the prompts of a batch; it is opened once if there is one policy, as
+    several cannot share a denoiser. plain: numbers of candidates of plain Best-of-n beside the full number.
+    """
     info, clip = bench.info, get_scorer("image:clip", bench.info)
     counts = {FULL: info.candidates} | {plain_name(count): count for count in plain}
     tallies = {name: Tally(count=counts.get(name, 0)) for name in (*counts, *ways)}
@@ -117,12 +121,17 @@ def run(
         scores = (clip.embed_text(repeated) * clip.embed_inputs(images.float())).sum(-1)  # type: ignore[attr-defined]
         return info.steps * len(repeated), scores.view(len(texts), -1).argmax(1).tolist()
 
+    def opened_engine(way: BestOfN) -> Engine:
+        settings = {"seed": way.seed, "preview": info.preview, "max_batch": engine, **call}
+        return Engine(way.pipe, way.scorer, way.policy, way.n, **settings)
+
+    single = opened_engine(*ways.values()) if engine and len(ways) == 1 else None
+
     def live(way: BestOfN, texts: list[str], ids: list[str], seeds: list[list[int]]) -> tuple[int, list[int], Any]:
         if engine is None:
             selected = way.best_each(texts, ids, **call)
         else:
-            settings = {"seed": way.seed, "preview": info.preview, "max_batch": engine, **call}
-            with Engine(way.pipe, way.scorer, way.policy, way.n, **settings) as running:
+            with contextlib.nullcontext(single) if single else opened_engine(way) as running:
                 selected = list(running.map(texts, ids))
         chosen = [row.index(result.seeds[0]) for row, result in zip(seeds, selected, strict=True)]
         pictures = [result.images[0] for result in selected] if way.policy.branches else None
@@ -145,6 +154,8 @@ def run(
                     judge(bench, pictures, texts, tally.judged)
         if number:
             print(f"{min(number * at_once, len(prompts))}/{len(prompts)}", flush=True)
+    if single is not None:
+        single.close()
     return tallies
 
 
