@@ -63,9 +63,11 @@ def probe(config: ProbeTraining, options: ConfigFile = None) -> None:
 
     `nbench train probe --data data/bench --layer transformer_blocks.3 --positions 5,10 --out data/probe`
     """
-    from ..training.probe import train_probe
+    from ..pipelines.quiet import quieten_transformers
+    from ..training.probe import train
 
-    say("written:", train_probe(config))
+    quieten_transformers()
+    say("written:", train(config))
 
 
 @command(train_app)

@@ -96,9 +96,9 @@ def _attention(layer: str, space: LatentSpace, placement: Placement) -> Scorer:
 
 
 def _probe(model: str, space: LatentSpace, placement: Placement) -> Scorer:
-    from .probe import ProbeScorer
+    from .probe import open_probe
 
-    return ProbeScorer(model, file_name(model), placement)
+    return open_probe(model, file_name(model), placement)
 
 
 def _any_oracle(reference: str, space: LatentSpace, placement: Placement) -> Scorer:

@@ -37,6 +37,7 @@ class ProbeHead(nn.Module):
 
     def __init__(self, config: ProbeConfig) -> None:
         super().__init__()
+        self.config = config
         self.register_buffer("mean", torch.zeros(config.dim))
         self.register_buffer("std", torch.ones(config.dim))
         self.layers = nn.Sequential(nn.Linear(config.dim + 1, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1))
@@ -49,31 +50,36 @@ class ProbeHead(nn.Module):
 
 
 class ProbeScorer:
-    """A PairScorer for a probe from `nbench train probe`; it ignores prompts, which the activations reflect.
-
-    Raises:
-        NbenchError: the folder does not hold a probe.
-    """
+    """A PairScorer for a probe; it ignores prompts, which the activations reflect."""
 
     conditioned = True
 
-    def __init__(self, source: str | Path, name: str = "probe", placement: Placement = CPU) -> None:
-        from safetensors.torch import load_file
-
-        folder = model_folder(source)
-        try:
-            self.config = ProbeConfig.model_validate_json((folder / "config.json").read_bytes())
-        except ValidationError:
-            raise NbenchError(f"{source} is not a probe: train one with `nbench train probe`") from None
-        self.name, self.reads = name, f"activations:{self.config.layer}"
-        self.width = self.config.dim
-        self.fingerprint = folder_fingerprint(folder, "probe")
-        self._device = placement.device
-        self._head = ProbeHead(self.config).to(placement.device).eval()
-        self._head.load_state_dict(load_file(folder / "model.safetensors"))
+    def __init__(self, head: ProbeHead, name: str = "probe", fingerprint: str = "") -> None:
+        self.name, self.reads, self.fingerprint = name, f"activations:{head.config.layer}", fingerprint
+        self.width = head.config.dim
+        self._head = head
 
     @torch.inference_mode()
     def score(self, inputs: torch.Tensor, prompts: Sequence[str], at: PositionInfo) -> torch.Tensor:
         """Scores float32 [B] of activations [B, D]; compare only candidates of one prompt."""
-        done = torch.full((len(inputs),), at.position / self.config.steps, device=self._device)
-        return self._head(inputs.to(self._device), done)
+        device = self._head.mean.device
+        done = torch.full((len(inputs),), at.position / self._head.config.steps, device=device)
+        return self._head(inputs.to(device), done)
+
+
+def open_probe(source: str | Path, name: str = "probe", placement: Placement = CPU) -> ProbeScorer:
+    """The scorer of a probe from `nbench train probe`.
+
+    Raises:
+        NbenchError: the folder does not hold a probe.
+    """
+    from safetensors.torch import load_file
+
+    folder = model_folder(source)
+    try:
+        config = ProbeConfig.model_validate_json((folder / "config.json").read_bytes())
+    except ValidationError:
+        raise NbenchError(f"{source} is not a probe: train one with `nbench train probe`") from None
+    head = ProbeHead(config).to(placement.device).eval()
+    head.load_state_dict(load_file(folder / "model.safetensors"))
+    return ProbeScorer(head, name, folder_fingerprint(folder, "probe"))

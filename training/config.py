@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from ..errors import NbenchError
 from ..options import Option, Place, panel, words
+from ..shards.signals import ACTIVATIONS
 
 _training, _model, _run = panel("Training"), panel("Model"), panel("Run")
 
 Input = Literal["preview", "latent", "x0", "x0_preview"]
 RANKING = ("listwise", "lambdarank", "bradley-terry")
+REPORTS = ("tensorboard", "wandb", "trackio")
+"""Names of packages, and of their loggers in transformers."""
 OBJECTIVES = ("contrast", "sigmoid", "distill", "reference", *RANKING)
 
 
@@ -28,7 +31,7 @@ class FineTuneConfig:
     out: Path
     positions: Annotated[str, Option("Positions to train on: 20,30 or 20:30 or 0:50:5.")] = "20:30"
     start: Annotated[str | None, Option("CLIPModel to start from. [default: the one that fits the data]")] = None
-    input: Input = "preview"
+    input: str = "preview"
     process: Literal["reverse", "forward"] = "reverse"
     curriculum: bool = False
     epochs: Annotated[int, _training("Passes over the data.")] = 5
@@ -50,6 +53,14 @@ class FineTuneConfig:
             raise NbenchError("training needs at least 1 epoch, batches of at least 2, and a learning rate above 0")
         if self.patience is not None and self.bench is None:
             raise NbenchError("--patience needs a --bench to evaluate on")
+        for name in self.reports:
+            if name not in REPORTS:
+                raise NbenchError(f"--report-to {name} is not known: there are none, {', '.join(REPORTS)}")
+
+    @property
+    def reports(self) -> list[str]:
+        """Where steps are logged too."""
+        return [name for name in words(self.report_to) if name != "none"]
 
     @property
     def signal(self) -> str:
@@ -70,6 +81,11 @@ class FineTuneConfig:
     def source(self) -> str | None:
         """Folder or Hub id of the model to start from; None: the one that fits the data."""
         return self.start
+
+    @property
+    def held_out(self) -> int:
+        """One prompt in this many is held out, to validate on."""
+        return 20
 
 
 @dataclass(frozen=True)
@@ -193,7 +209,7 @@ class LatentCLIPConfig(TrainConfig):
 class X0VQAConfig(FineTuneConfig):
     """One training run, on previews of the x0 estimates of `positions`."""
 
-    input: Input = "x0_preview"
+    input: str = "x0_preview"
 
     data: Annotated[
         Place, Option("Training data set with x0 estimates (--signals latent,x0,image): folder, URL or Hub id.")
@@ -208,22 +224,44 @@ class X0VQAConfig(FineTuneConfig):
 
 
 @dataclass(frozen=True)
-class ProbeTraining:
-    """One training run of a probe; all rows are held in memory, D numbers per position."""
+class ProbeTraining(FineTuneConfig):
+    """One training run of a probe, on the activations of `layer`."""
+
+    input: str = "activations"
 
     data: Annotated[Place, Option("Bench with activations and references: folder, URL or Hub id.")]
-    layer: Annotated[str, Option("Layer of the denoiser, as in --signals activations:LAYER of the build.")]
+    layer: Annotated[str, Option("Layer of the denoiser, as in --signals activations:LAYER of the build.")] = field(
+        kw_only=True
+    )
     out: Annotated[Path, Option("Output folder; `nbench evaluate --model probe:FOLDER` takes it.")] = Path("data/probe")
     positions: Annotated[str, Option("Positions to train on: 5,10 or 0:50:5.")] = "5,10"
     reference: Annotated[str, Option("Reference to predict: clip, vqascore, ...")] = "vqascore"
-    epochs: Annotated[int, _training("Passes over the data.")] = 100
-    learning_rate: Annotated[float, _training("Learning rate of AdamW.")] = 1e-3
-    hidden: Annotated[int, _training("Width of the hidden layer.")] = 64
+    start: str | None = None
+    epochs: Annotated[int, _training("Passes over the data.")] = 20
+    batch_size: Annotated[int, _training("Candidates per batch; those of a prompt stay together.")] = 64
+    learning_rate: Annotated[float, _training("Peak learning rate of AdamW.")] = 3e-4
+    hidden: Annotated[int, _training("Width of the hidden layer.", min=1)] = 64
     objective: Annotated[
         Literal["differences", "listwise", "lambdarank", "bradley-terry"],
         _training("Learn the candidates' differences in the reference (squared error), or their order."),
     ] = "differences"
     seed: Annotated[int, _training("Seed of the initial weights and of the order of the data.")] = 0
+
+    @property
+    def signal(self) -> str:
+        return f"{ACTIVATIONS}{self.layer}"
+
+    @property
+    def ranks(self) -> bool:
+        return True
+
+    @property
+    def needs_reference(self) -> str | None:
+        return self.reference
+
+    @property
+    def held_out(self) -> int:
+        return 10  # the kept epoch depends on them
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..shards.references import finished_scores
 from ..shards.rows import columns_of, from_arrow, images_of
 from ..shards.schema import TrajectoryBatch
 from ..shards.scores import scores_at
+from ..shards.signals import ACTIVATIONS, activations_of
 from ..shards.stream import prefetch
 from .config import FineTuneConfig
 from .dataset import TrajectoryDataset
@@ -25,8 +26,6 @@ from .noise import noise_of
 
 WINDOW_BYTES = 256 * 2**20
 """Limit on the bytes of latents in memory: of all positions if they fit, else of one position per row."""
-VALIDATION_SHARE = 20
-"""One prompt in this many is held out; accuracy on these is logged."""
 VALIDATION_ROWS = 2048
 """At most this many held-out rows are used."""
 
@@ -53,7 +52,7 @@ class Examples:
 
     Attributes:
         own: the rows of this process; `counts` are the numbers of rows of each.
-        latents: recorded latents or x0 estimates, float32 [b, C, h, w].
+        latents: latents or x0 estimates, float32 [b, C, h, w]; or activations [b, D].
         position, noise_level: of each row of `latents`, [b]; see `noise_share`.
         images: the final images of the b rows.
         keys: name of each of the B rows; rows of one prompt have the same `groups` number.
@@ -80,7 +79,7 @@ class Examples:
 
 
 class Shard:
-    """Rows of a shard that did not fail: their texts, and their latents at some positions."""
+    """Rows of a shard that did not fail: their texts, and their latents (or another signal) at some positions."""
 
     def __init__(self, bench: Bench, index: int, positions: Sequence[int], signal: str, images: bool) -> None:
         columns = columns_of(bench.info, positions, images, (signal,))
@@ -88,11 +87,10 @@ class Shard:
         table = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
         rows = table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
         self.batch: TrajectoryBatch = from_arrow(rows, bench.info, positions, False, (signal,))
-        self.latents = self.batch.x0 if signal == "x0" else self.batch.latents
-        self._images, self._size = (
-            rows.select(["prompt_id", "candidate", "image"]) if images else None,
-            (bench.info.image_size),
-        )
+        recorded = {"latent": self.batch.latents, "x0": self.batch.x0}
+        self.latents = recorded.get(signal) or self.batch.activations[signal.removeprefix(ACTIVATIONS)]
+        self._images = rows.select(["prompt_id", "candidate", "image"]) if images else None
+        self._size = bench.info.image_size
 
     def image(self, row: int) -> np.ndarray:
         """The final image of a row, uint8 [1, H, W, 3]."""
@@ -131,7 +129,9 @@ class ExampleDataset(TrajectoryDataset):
                 f"{self._per_batch} {unit} cannot be split among {share[1]} processes: change --batch-size"
             )
         if not held_out and self.units < self._per_batch:
-            raise NbenchError(f"{config.data} has too few rows to train on: give at least {config.batch_size}")
+            raise NbenchError(
+                f"{config.data} has too few rows: give at least {config.batch_size}, or a smaller --batch-size"
+            )
 
     @cached_property
     def units(self) -> int:
@@ -203,6 +203,9 @@ class ExampleDataset(TrajectoryDataset):
         """Bytes of a row at one position, with its compressed image."""
         info = self.bench.info
         image = int(np.prod(info.image_size)) if self._images else 0
+        for layer in activations_of(info.signals):
+            if self.config.signal == f"{ACTIVATIONS}{layer.key}" and layer.width is not None:
+                return 4 * layer.width
         return int(np.prod(info.latent_shape)) * (4 if info.latent_dtype == "float32" else 2) + image
 
     def _groups(self, window: Sequence[int]) -> list[list[Row]]:
@@ -257,7 +260,7 @@ class ExampleDataset(TrajectoryDataset):
         return positions[-max(1, round(share * len(positions))) :]
 
     def _wanted(self, prompt_id: str) -> bool:
-        held_out = hashlib.sha256(prompt_id.encode()).digest()[0] % VALIDATION_SHARE == 0
+        held_out = hashlib.sha256(prompt_id.encode()).digest()[0] % self.config.held_out == 0
         return held_out == self._held_out
 
     def _rng(self, *more: int) -> np.random.Generator:

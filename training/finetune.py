@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import ChainDataset
 
 from ..errors import NbenchError
 from ..pipelines.quiet import quieten_transformers
@@ -19,25 +20,25 @@ from ..shards.atomic import atomic_write, writing_to
 from ..shards.hub.card import model_card
 from ..shards.lock import locked
 from ..shards.reader import Bench, open_bench
-from ..shards.schema import LatentSpace, digest
+from ..shards.schema import digest
 from .checkpoints import last_checkpoint, remove_checkpoints
 from .config import FineTuneConfig
 from .examples import ExampleDataset
 from .learner import Learner
 from .noise import noise_of
 from .processes import local_rank, share
-from .saving import save_half
 
-MakeLearner = Callable[[Any, LatentSpace, Path, torch.device], Learner]
+MakeLearner = Callable[[torch.device], Learner]
 _NOT_IN_RECIPE = {"data", "out", "start", "base", "report_to", "save_every"} | {
     *("bench", "bench_prompts", "bench_reference", "patience", "micro_batch", "checkpointing", "compile"),
 }
 """Settings that do not decide the weights, or that the recipe states by a fingerprint."""
-_COPIED = ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config", "processor_config", "spiece")
 
 
-def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path, shown: bool = True) -> Path:
+def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path | None, shown: bool = True) -> Path:
     """Train and write model, tokenizer, preprocessing, card, `train.jsonl` and `training.json` to `config.out`.
+
+    The model starts from the one in `folder`, or from random weights.
 
     An interrupted run resumes after its last checkpoint, with the same loss curve. With torchrun, all processes
     call it, and the first one writes.
@@ -45,8 +46,11 @@ def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path, shown: bo
     Raises:
         NbenchError: no such data or base, too few rows, a missing signal or reference, or `out` holds another run.
     """
+    for package in config.reports:
+        if find_spec(package) is None:
+            raise NbenchError(f"--report-to {package} needs the package {package}: pip install {package}")
     bench = open_bench(config.data)
-    if bench.info.preview is None:
+    if folder is not None and bench.info.preview is None:
         raise NbenchError(f"{config.data} has no preview map: build it again, which fits one")
     noise = noise_of(config, bench)
     bench.require_signals([config.signal])
@@ -56,41 +60,40 @@ def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path, shown: bo
         busy = f"another training is writing to {config.out}: wait for it or choose another --out"
         with locked(config.out, busy) if share()[0] == 0 else nullcontext():
             if not _finished(config.out, recipe):
-                _train(config, make, bench, recipe, folder, shown)
+                _train(config, make, bench, recipe, shown)
             if share()[0] == 0:
                 remove_checkpoints(config.out)
     return config.out
 
 
-def _train(
-    config: FineTuneConfig, make: MakeLearner, bench: Bench, recipe: dict[str, Any], folder: Path, shown: bool
-) -> None:
+def _train(config: FineTuneConfig, make: MakeLearner, bench: Bench, recipe: dict[str, Any], shown: bool) -> None:
     """Run the remaining steps. training.json is written last: it marks the model as complete."""
     from transformers import set_seed
 
     from .gain import gain_on
-    from .trainer import FineTuner
+    from .trainer import FineTuner, Logged
 
     quieten_transformers()
     set_seed(config.seed)
     checkpoint = last_checkpoint(config.out, digest(recipe))
-    learner = make(config, bench.info.latent_space, folder, _device())
-    data = [ExampleDataset(config, bench, learner.images, share(), held_out) for held_out in (False, True)]
+    learner = make(_device())
+    learner.config = Logged(recipe)
+    training = ExampleDataset(config, bench, learner.images, share())
+    positions = training.noise.positions
+    validated = [replace(config, positions=str(k)) for k in positions] if learner.memorizes else [config]
     trainer = FineTuner(
         learner,
         config,
-        (data[0], data[1]),
+        training,
+        ChainDataset([ExampleDataset(each, bench, learner.images, share(), held_out=True) for each in validated]),
         digest(recipe),
-        gain_on(config, data[0].noise.positions),
+        gain_on(config, positions),
         checkpoint,
         shown and share()[0] == 0,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if share()[0] == 0:
-        save_half(learner.finished(), config.out)
-        for path in folder.iterdir():
-            if path.name.startswith(_COPIED):
-                shutil.copyfile(path, config.out / path.name)
+        learner.save(config.out)
         atomic_write(config.out / "README.md", model_card(recipe, config.out.name).encode())
         atomic_write(config.out / "training.json", (json.dumps(recipe, indent=2) + "\n").encode())
 
@@ -99,16 +102,13 @@ def _device() -> torch.device:
     return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _recipe(config: FineTuneConfig, bench: Bench, folder: Path) -> dict[str, Any]:
+def _recipe(config: FineTuneConfig, bench: Bench, folder: Path | None) -> dict[str, Any]:
     """Everything that determines the weights; no paths."""
     settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_RECIPE}
-    assert bench.info.preview is not None
-    recipe = settings | {
-        "data": bench.info.fingerprint,
-        "rows": bench.info.rows,
-        "start": folder_fingerprint(folder, "start"),
-        "preview": asdict(bench.info.preview),
-    }
+    recipe = settings | {"data": bench.info.fingerprint, "rows": bench.info.rows}
+    if folder is not None:
+        assert bench.info.preview is not None
+        recipe |= {"start": folder_fingerprint(folder, "start"), "preview": asdict(bench.info.preview)}
     return dict(json.loads(json.dumps(recipe)))  # as it is read back: lists, not tuples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +25,11 @@ from .contrast import contrast, sigmoid
 from .examples import Examples
 from .processes import gathered, share
 from .ranking import LOSSES
+from .saving import save_half
 
 _CACHED = 100_000
 """Embeddings of frozen towers that are kept, so that later epochs need not compute them again."""
+_COPIED = ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config", "processor_config", "spiece")
 
 
 class Learner(nn.Module, ABC):
@@ -37,13 +40,19 @@ class Learner(nn.Module, ABC):
     """
 
     title: ClassVar[str]
+    memorizes: ClassVar[bool] = False
+    """Whether it soon knows its training data by heart: then it is validated at every position, and without a bench the
+    checkpoint with the lowest loss there is kept.
+    """
     images: bool = True
     """Whether the loss needs the final images."""
     model: Any
+    config: Any
+    """The recipe, for loggers."""
 
-    def __init__(self, config: FineTuneConfig, space: LatentSpace) -> None:
+    def __init__(self, config: FineTuneConfig, space: LatentSpace, folder: Path | None) -> None:
         super().__init__()
-        self.settings, self.space = config, space
+        self.settings, self.space, self._folder = config, space, folder
 
     @abstractmethod
     def forward(self, examples: Examples) -> dict[str, torch.Tensor]:
@@ -56,6 +65,14 @@ class Learner(nn.Module, ABC):
     def finished(self) -> Any:
         """The transformers model to save."""
         return self.model
+
+    def save(self, out: Path) -> None:
+        """Write the finished model to `out`, with the tokenizer and preprocessing of the one it started from."""
+        save_half(self.finished(), out)
+        assert self._folder is not None
+        for path in self._folder.iterdir():
+            if path.name.startswith(_COPIED):
+                shutil.copyfile(path, out / path.name)
 
     def inputs(self, examples: Examples) -> torch.Tensor:
         """The model's input: latents, or their previews in 0..1."""
@@ -81,14 +98,14 @@ class DualEncoderLearner(Learner):
     title = "noisyclip"
 
     def __init__(self, config: TrainConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
-        super().__init__(config, space)
+        super().__init__(config, space, folder)
         self.settings: TrainConfig = config
         start = open_dual_encoder(folder, dtype=torch.float32)
         trained_here = hasattr(start.config, "nbench")
         # a model that was trained here goes on learning from the frozen one, which reads images
         frozen_folder = fitting("clip", space) if trained_here else folder
         base = open_dual_encoder(frozen_folder, dtype=torch.float32) if trained_here else start
-        self._folder, self._weights = folder, config.objectives
+        self._weights = config.objectives
         placement = Placement(str(device))
         frozen = base.eval().requires_grad_(False)
         self._frozen = CLIPScorer(frozen_folder, reads="image", placement=placement, model=frozen)

@@ -41,7 +41,9 @@ class Noise:
     def latents(
         self, rows: Sequence[tuple[Shard, int]], at: np.ndarray, own: slice, rng: np.random.Generator
     ) -> torch.Tensor:
-        """Latents float32 of the rows `own`, each at its position in `at`; noise is drawn for all rows."""
+        """Latents float32 of the rows `own` (or another signal), each at its position in `at`; noise is drawn for all
+        rows, so that it does not depend on the number of processes.
+        """
         read = np.full_like(at, self.stored[0]) if self.scales else at
         chosen = [shard.latents[int(k)][row] for (shard, row), k in zip(rows[own], read[own], strict=True)]
         latents = np.stack(chosen).astype(np.float32)
@@ -50,7 +52,7 @@ class Noise:
             drawn = rng.standard_normal((len(at), *latents.shape[1:]), np.float32)
             latents = signal[own] * latents + noise[own] * drawn[own]
         factor = np.array([self.unit_scale[int(k)] for k in at[own]], np.float32)
-        return torch.from_numpy(latents * factor[:, None, None, None])
+        return torch.from_numpy(latents * factor.reshape(-1, *[1] * (latents.ndim - 1)))
 
 
 def noise_of(config: FineTuneConfig, bench: Bench) -> Noise:

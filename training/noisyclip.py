@@ -14,5 +14,6 @@ from .learner import DualEncoderLearner
 
 def train(config: TrainConfig, shown: bool = True) -> Path:
     """Fine-tune the image tower of a dual encoder; see `fine_tune`."""
-    folder = model_folder(config.source or fitting("clip", open_bench(config.data).info.latent_space))
-    return fine_tune(config, DualEncoderLearner, folder, shown)
+    space = open_bench(config.data).info.latent_space
+    folder = model_folder(config.source or fitting("clip", space))
+    return fine_tune(config, lambda device: DualEncoderLearner(config, space, folder, device), folder, shown)

@@ -19,6 +19,16 @@ def correlation(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Ten
     return 1 - functional.cosine_similarity(_centred(scores[known]), _centred(reference[known]), dim=0)
 
 
+def differences(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Squared error of the differences within groups, as a share of the reference's own: 1 - the share explained."""
+    same, known = _same(reference, groups), reference.isfinite()
+    target = _within(reference, same)[known]
+    total = target.square().sum()
+    if not total > 0:
+        return scores.sum() * 0
+    return (_within(scores, same)[known] - target).square().sum() / total
+
+
 def listwise(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Cross entropy of the softmax over each group (ListNet, Cao et al. 2007), averaged over groups."""
     same, relevance = _same(reference, groups), _relevance(reference, groups)
@@ -64,10 +74,21 @@ def lambdarank(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Tens
 
 LOSSES: dict[str, Loss] = {
     "reference": correlation,
+    "differences": differences,
     "listwise": listwise,
     "lambdarank": lambdarank,
     "bradley-terry": bradley_terry,
 }
+
+
+def best_picked(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """The share of groups whose highest score has the best candidate by the reference."""
+    same, known = _same(reference, groups), reference.isfinite()
+    highest, best = (
+        known & (values >= values.expand_as(same).masked_fill(~same, -torch.inf).amax(1))
+        for values in (scores, reference)
+    )
+    return best[highest].float().mean()
 
 
 def _same(reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -78,11 +99,15 @@ def _same(reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 def _relevance(reference: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Reference scores minus their group's mean, in units of the batch's spread within groups."""
-    same = _same(reference, groups).to(reference)
-    values = torch.where(reference.isfinite(), reference, 0.0)
-    within = values - (same @ values) / same.sum(1).clamp(min=1)
+    within = _within(reference, _same(reference, groups))
     spread = within[reference.isfinite()].square().mean().sqrt()
     return within / spread if spread > 0 else within
+
+
+def _within(values: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """Values minus the mean of their group; those that are in no group (see `_same`) are not to be used."""
+    values, weights = torch.where(same.diagonal(), values, 0.0), same.to(values)
+    return values - (weights @ values) / weights.sum(1).clamp(min=1)
 
 
 def _centred(values: torch.Tensor) -> torch.Tensor:

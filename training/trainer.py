@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -26,13 +27,15 @@ from ..progress import BuildProgress
 from ..shards.atomic import atomic_write
 from .checkpoints import PREFIX, mark_complete
 from .config import FineTuneConfig
-from .examples import ExampleDataset
+from .examples import ExampleDataset, Examples
 from .learner import Learner
 from .processes import share
 
 WARM_UP = 0.1
 TRAINER_STATE_NAME = "trainer_state.json"
 GAIN = "recovered_gain"
+PROJECT = "nbench"
+"""Where loggers put runs."""
 Line = dict[str, Any]
 
 
@@ -49,14 +52,15 @@ class FineTuner(Trainer):
         self,
         learner: Learner,
         config: FineTuneConfig,
-        data: tuple[ExampleDataset, ExampleDataset],
+        training: ExampleDataset,
+        validation: IterableDataset[Examples],
         recipe: str,
         gain: Callable[[Any], float] | None,
         checkpoint: Path | None,
         shown: bool,
     ) -> None:
         self.learner, self.config, self._recipe, self._gain = learner, config, recipe, gain
-        self._training, self._validation = data
+        self._training, self._validation = training, validation
         self._steps_per_epoch = len(self._training)
         self.curve = Curve(config, self._steps_per_epoch, shown)
         if checkpoint is not None:
@@ -64,15 +68,20 @@ class FineTuner(Trainer):
         self.optimizer: Any = None
         self.lr_scheduler: Any = None
         callbacks: list[TrainerCallback] = [self.curve, _Steps(self._training, config.save_every)]
+        best = None if gain is None else GAIN
+        if best is None and learner.memorizes and len(validation):  # type: ignore[arg-type]  # it has a length
+            best = "loss"
         if config.patience is not None:
             callbacks.append(EarlyStoppingCallback(config.patience))
         super().__init__(
             model=learner,
-            args=_arguments(config, gain is not None, resumed=checkpoint is not None),
+            args=_arguments(config, best, resumed=checkpoint is not None),
             train_dataset=self._training,
             eval_dataset=self._validation,
             callbacks=callbacks,
         )
+        # the one name that transformers takes from nowhere else
+        os.environ.setdefault("WANDB_PROJECT", PROJECT)
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
 
@@ -107,13 +116,14 @@ class FineTuner(Trainer):
     control: Any
 
     def evaluate(self, *args: Any, **settings: Any) -> dict[str, float]:
-        """Accuracy on held-out rows, and the recovered gain on the bench."""
+        """Loss and accuracy on held-out rows, and the recovered gain on the bench."""
         self.learner.eval()
         figures: dict[str, float] = {}
         with torch.inference_mode():
-            accuracies = [self.learner(examples)["accuracy"].item() for examples in self._validation]
-        if accuracies:
-            figures["eval_accuracy"] = float(np.mean(accuracies))
+            batches = [(self.learner(examples), len(examples)) for examples in self._validation]
+        for name in ("loss", "accuracy") if batches else ():
+            values, rows = [outputs[name].item() for outputs, _ in batches], [count for _, count in batches]
+            figures[f"eval_{name}"] = float(np.average(values, weights=rows))
         if self._gain is not None:
             figures[f"eval_{GAIN}"] = self._gain(self.learner.scorer())
         self.learner.train()
@@ -139,6 +149,14 @@ class FineTuner(Trainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Nothing: a checkpoint holds what is trained, the rest is as it was."""
+
+
+class Logged(dict[str, Any]):
+    """The recipe of a run as the `config` of its model, which transformers' loggers send along."""
+
+    def to_json_string(self) -> str:
+        """As of a transformers config."""
+        return json.dumps(self)
 
 
 def trained_state(learner: Learner) -> dict[str, torch.Tensor]:
@@ -197,7 +215,7 @@ class Curve(TrainerCallback, ExportableState):
         line: Line = {"epoch": epoch}
         if count:
             line |= {"loss": loss / count, "accuracy": accuracy / count}
-        line["validation_accuracy"] = metrics.get("eval_accuracy")
+        line |= {f"validation_{name}": metrics.get(f"eval_{name}") for name in ("loss", "accuracy")}
         if (gain := metrics.get(f"eval_{GAIN}")) is not None:
             line[GAIN] = gain
         if count:
@@ -229,9 +247,9 @@ class _Steps(TrainerCallback):
             control.should_save = True
 
 
-def _arguments(config: FineTuneConfig, evaluated: bool, resumed: bool) -> TrainingArguments:
+def _arguments(config: FineTuneConfig, best: str | None, resumed: bool) -> TrainingArguments:
+    """`best`: the figure whose best checkpoint is kept in the end; None: the last."""
     cpu = not torch.cuda.is_available()
-    best = {"load_best_model_at_end": True, "metric_for_best_model": GAIN, "greater_is_better": True}
     arguments = TrainingArguments(
         output_dir=str(config.out),
         num_train_epochs=config.epochs,
@@ -247,14 +265,18 @@ def _arguments(config: FineTuneConfig, evaluated: bool, resumed: bool) -> Traini
         eval_on_start=not resumed,
         save_strategy="epoch",
         save_total_limit=2,
-        logging_strategy="epoch" if config.report_to == "none" else "steps",
+        logging_strategy="steps" if config.reports else "epoch",
         logging_steps=10,
-        report_to=[] if config.report_to == "none" else config.report_to.split(","),
+        report_to=config.reports,
+        run_name=config.out.name,
+        project=PROJECT,
         remove_unused_columns=False,
         dataloader_num_workers=0,
         disable_tqdm=True,
         log_level="error",
-        **(best if evaluated else {}),
+        load_best_model_at_end=best is not None,
+        metric_for_best_model=best,
+        greater_is_better=best == GAIN,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are for torchrun, one process each
     return arguments

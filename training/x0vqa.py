@@ -30,8 +30,9 @@ def train(config: X0VQAConfig, shown: bool = True) -> Path:
 
     It scores as `--model x0-preview:vqascore:FOLDER`.
     """
-    folder = model_folder(config.start or fitting("vqa", open_bench(config.data).info.latent_space))
-    return fine_tune(config, X0VQALearner, folder, shown)
+    space = open_bench(config.data).info.latent_space
+    folder = model_folder(config.start or fitting("vqa", space))
+    return fine_tune(config, lambda device: X0VQALearner(config, space, folder, device), folder, shown)
 
 
 class X0VQALearner(Learner):
@@ -46,7 +47,7 @@ class X0VQALearner(Learner):
     def __init__(self, config: X0VQAConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
         from transformers import AutoTokenizer, BlipForQuestionAnswering
 
-        super().__init__(config, space)
+        super().__init__(config, space, folder)
         if "BlipForQuestionAnswering" not in (folder / "config.json").read_text():
             raise NbenchError(
                 f"{folder} is not a BlipForQuestionAnswering, the only kind that can be fine-tuned: name another"

@@ -87,28 +87,24 @@ def dataset_card(info: DatasetInfo, repo_id: str, existing: str = "") -> str:
 
 def model_card(recipe: Mapping[str, Any], repo_id: str, existing: str = "") -> str:
     """The card of a model; `recipe` is its training.json, or empty. See `dataset_card`."""
-    front = {
-        "pipeline_tag": "zero-shot-image-classification",
-        "library_name": "transformers",
-        "license": "unknown",
-        "tags": _TAGS,
-    }
+    task, library, prefix, text = _model_kind(recipe)
+    front = {"pipeline_tag": task, "library_name": library, "license": "unknown", "tags": _TAGS}
     recipe_text = ""
     if recipe:
         rows = [(f"`{key}`", _code(value)) for key, value in recipe.items() if key != "preview"]
         recipe_text = f"""
 
-A NoisyCLIP: a model fine-tuned on {_INPUTS.get(recipe.get("input", "preview"), "noisy latents")}.{_opening(recipe)}
+{text}{_opening(recipe)}
 
 ## How it was made
 
 {_table(("setting", "value"), rows)}"""
-    text = f"""# {repo_id.rpartition("/")[2]}{recipe_text}
+    content = f"""# {repo_id.rpartition("/")[2]}{recipe_text}
 
 ## How to use it
 
 ```sh
-nbench evaluate --model {repo_id} --bench data/noisy-genai-bench
+nbench evaluate --model {prefix}{repo_id} --bench data/noisy-genai-bench
 ```
 
 ## Licence
@@ -117,11 +113,25 @@ Of the weights: {_UNKNOWN_LICENCE}
 
 ## Bias and safety
 
-The model judges how well an image matches a text and inherits the biases of the CLIP and of the data it comes from. It
+The model judges how well an image matches a text and inherits the biases of the model and of the data it comes from. It
 is meant for comparing candidates of one prompt, not for judging people or filtering content.
 
 {_CITATION}"""
-    return merge(front, text, existing)
+    return merge(front, content, existing)
+
+
+def _model_kind(recipe: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Of a model by its recipe: the Hub's names of its task and library, how `--model` reads it, and what it is."""
+    inputs = _INPUTS.get(recipe.get("input", "preview"), "noisy latents")
+    if "layer" in recipe:
+        reference = _code(recipe.get("reference", ""))
+        text = f"A probe: a head on the denoiser's activations that predicts the reference {reference}."
+        return "other", "nbench", "probe:", text
+    if "input" in recipe and "tune" not in recipe:
+        text = f"A VQA model fine-tuned on {inputs}, to answer as it does for the finished image."
+        return "visual-question-answering", "transformers", "x0-preview:vqascore:", text
+    text = f"A NoisyCLIP: a model fine-tuned on {inputs}."
+    return "zero-shot-image-classification", "transformers", "", text
 
 
 def _opening(recipe: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbench.training.ranking import bradley_terry, correlation, lambdarank, listwise
+from nbench.training.ranking import best_picked, bradley_terry, correlation, differences, lambdarank, listwise
 
 GROUPS = [0, 0, 0, 1, 1, 2, 2, 2]
 REFERENCE = [0.1, 0.9, 0.5, 0.3, 0.3, math.nan, 0.2, 0.8]
@@ -76,7 +76,23 @@ def test_correlation(scores: torch.Tensor) -> None:
     assert value(correlation, scores) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("loss", [bradley_terry, listwise, lambdarank, correlation])
+def test_differences(scores: torch.Tensor) -> None:
+    values, reference = scores.numpy(), np.array(REFERENCE)
+    errors = [values[rows] - values[rows].mean() - reference[rows] + reference[rows].mean() for rows in groups()]
+    total = sum(np.sum((reference[rows] - reference[rows].mean()) ** 2) for rows in groups())
+    assert value(differences, scores) == pytest.approx(np.sum(np.concatenate(errors) ** 2) / total)
+    assert value(differences, torch.tensor(REFERENCE, dtype=torch.float64) + 3) == pytest.approx(0)
+
+
+def test_the_best_that_was_picked(scores: torch.Tensor) -> None:
+    best = [
+        REFERENCE[max(rows, key=lambda row: scores[row])] == max(REFERENCE[row] for row in rows) for rows in groups()
+    ]
+    assert value(best_picked, scores) == pytest.approx(np.mean(best))
+    assert value(best_picked, torch.tensor([0, 1, 0, 0, 1, 9, 1, 0.0])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("loss", [bradley_terry, listwise, lambdarank, correlation, differences])
 def test_nothing_to_compare_is_no_loss(loss: object) -> None:
     scores = torch.randn(3, requires_grad=True)
     total = loss(scores, torch.full((3,), math.nan), torch.zeros(3))  # type: ignore[operator]

@@ -188,6 +188,43 @@ def test_steps_are_reported_to_tensorboard(config: TrainConfig) -> None:
     assert list(out.rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("wandb", "needs the package wandb: pip install wandb"), ("mlfow", "mlfow is not known")]
+)
+def test_reports_that_cannot_be_are_told_before_training(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setattr("nbench.training.finetune.find_spec", lambda package: None)
+    with pytest.raises(NbenchError, match=message):
+        train(replace(config, report_to=name), shown=False)
+
+
+@pytest.mark.slow
+def test_steps_and_recipe_are_reported_to_wandb_without_a_network(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    train(replace(config, report_to="wandb", epochs=12), shown=False)
+    run = wandb.run
+    assert (run.name, run.project, run.config["objective"]) == ("model", "nbench", "contrast")
+    assert "train/loss" in dict(run.summary)
+    wandb.finish()
+    assert list(tmp_path.rglob("run-*.wandb"))
+
+
+@pytest.mark.slow
+def test_steps_and_recipe_are_reported_to_trackio_without_a_network(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    train(replace(config, report_to="trackio", epochs=12), shown=False)
+    assert list(tmp_path.rglob("nbench*.db"))
+
+
 def test_options_from_yaml(config: TrainConfig, tmp_path: Path) -> None:
     options = tmp_path / "options.yaml"
     options.write_text(

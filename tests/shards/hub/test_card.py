@@ -186,6 +186,14 @@ def test_models_and_results_have_cards() -> None:
     assert "`preview`" not in card
     assert "nbench evaluate --model ann/noisyclip" in card
     assert "A NoisyCLIP" not in model_card({}, "ann/clip")
+    for recipe, name, how in (
+        ({"layer": "blocks.1", "reference": "clip", "input": "activations"}, "probe", "probe:ann/m"),
+        ({"input": "x0_preview"}, "VQA model", "x0-preview:vqascore:ann/m"),
+        ({"input": "latent", "tune": "vision", "noise_level": "token"}, "NoisyCLIP", "ann/m"),
+    ):
+        card = model_card(recipe, "ann/m")
+        assert f"\nA {name}" in card
+        assert f"--model {how} --bench" in card
     plain = results_card([{"bench": "b", "model": "m"}], "ann/results", tables=False)
     assert "configs" not in front(plain)
     assert "| `b` | `m` |" in plain
