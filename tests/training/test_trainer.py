@@ -219,8 +219,8 @@ def test_steps_and_recipe_are_reported_to_wandb_without_a_network(
 def test_steps_and_recipe_are_reported_to_trackio_without_a_network(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # it is read at import
     pytest.importorskip("trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     train(replace(config, report_to="trackio", epochs=12), shown=False)
     assert list(tmp_path.rglob("nbench*.db"))
 
