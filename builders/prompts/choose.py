@@ -16,6 +16,7 @@ from .files import SUFFIXES, file_table, stdin_table
 from .hub import NAMES, hub_table, is_hub_name
 from .request import WORLD, PromptRequest
 from .rows import Prompt, Table, table_prompts, unread_note
+from .seen import SeenTexts
 from .spill import kept
 
 __all__ = [
@@ -141,7 +142,7 @@ class _Choice:
     selected: int = 0
     empty: list[int] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
+    ids: SeenTexts = field(default_factory=SeenTexts)
     tags: set[str] = field(default_factory=set)
 
     def of(self, prompts: Iterable[Prompt], source: str) -> PromptSet:
@@ -172,13 +173,11 @@ class _Choice:
             self.rows += 1
             if not prompt.text:
                 self.empty.append(self.rows)
-            elif prompt.id in self.ids:
+            elif not self.ids.add(prompt.id):
                 self.repeated.append(prompt.id)
-            else:
-                self.ids.add(prompt.id)
-                if self._tagged(prompt):
-                    self.selected += 1
-                    yield prompt
+            elif self._tagged(prompt):
+                self.selected += 1
+                yield prompt
             if self.selected == self.request.limit:
                 return
 
