@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .benchmarks.results.place import local_results
 from .errors import NbenchError
 from .options import Place
 
@@ -77,7 +78,7 @@ def compare(
     """
     from .benchmarks.results.compare import compare_results, find_result
 
-    first, second = (find_result(name, Path(results)) for name in (a, b))
+    first, second = (find_result(name, local_results(results)) for name in (a, b))
     return compare_results(first, second, _opened(bench), reference, yardstick)
 
 
@@ -89,7 +90,7 @@ def leaderboard(results: Path | str = "results", sort: str = "spearman", **choic
     """
     from .benchmarks.results.leaderboard import leaderboard
 
-    return leaderboard(Path(results), sort, **choice)
+    return leaderboard(local_results(results), sort, **choice)
 
 
 def replay(
@@ -118,7 +119,7 @@ def replay(
     from .sampling.policy import parse_policy
 
     parsed = parse_policy(policy)
-    scores = ScoreSource(bench=_url(bench), model=model, results=Path(results), **source)
+    scores = ScoreSource(bench=_url(bench), model=model, results=local_results(results), **source)
     recorded = read_recorded(scores, [stage.position for stage in parsed.stages])
     costs = CostOptions().of(recorded)
     return replay(recorded, parsed, n, costs) if budget is None else replay_budget(recorded, parsed, budget, costs)
@@ -145,7 +146,7 @@ def tune(
     from .sampling.offline.recorded_scores import read_recorded
     from .sampling.offline.tune import tune
 
-    scores = ScoreSource(bench=_url(bench), model=model, results=Path(results), **source)
+    scores = ScoreSource(bench=_url(bench), model=model, results=local_results(results), **source)
     recorded = read_recorded(scores).only(_positions(positions))
     config = replace(TuneConfig(n=n, budget=budget), costs=CostOptions().of(recorded))
     recorded = recorded.selectable(config.costs.calls_per_score)

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..builders.prompts.choose import read_prompts
 from ..errors import NbenchError, reason_of
-from ..options import local_path
 from ..shards.reader import Bench
 from ..shards.schema import SKILL_LEVELS, Tags
 from .metrics.arrays import Array, Indices
 from .metrics.declaration import CI
 from .metrics.pairs import STATISTICS, PairCounts, count_pairs, tie_threshold
 from .metrics.statistics import bootstrap_ci, percentiles
+from .results.place import local_results
 from .score_tables.bench import finished_table
 from .score_tables.layout import Layout, image_values, of_prompts
 from .score_tables.table import RATINGS, ScoreTable, nothing_shared, read_score_table
@@ -140,7 +140,7 @@ def open_inputs(scores: str, ratings: Path | None, bench: Bench | None) -> tuple
     if bench is not None:
         _require_published(bench)
     table = (
-        read_score_table(local_path("scores", scores))
+        read_score_table(local_results(scores))
         if bench is None or Path(scores).suffix
         else finished_table(bench, scores)
     )

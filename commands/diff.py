@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..benchmarks.results.place import local_results
 from ..console import print_table, say
 from ..options import Argument
 from .configured import AsJson, Wide, command
@@ -54,7 +55,8 @@ def _compare(a: str, b: str) -> DiffReport:
 
     kinds = {place: _is_results(place) for place in (a, b)}
     if all(kinds.values()):
-        return diff_results(Path(a), Path(b))
+        report = diff_results(local_results(a), local_results(b))
+        return replace(report, a=a, b=b)
     if any(kinds.values()):
         other, results = sorted((a, b), key=lambda place: kinds[place])
         raise NbenchError(f"{results} holds results, {other} does not: give two data sets or two results")
@@ -62,11 +64,23 @@ def _compare(a: str, b: str) -> DiffReport:
         return diff_datasets(a, b, progress.advance)
 
 
+def _can_be_copied(url: str) -> bool:
+    from ..errors import NbenchError
+
+    try:
+        local_results(url)
+    except NbenchError:
+        return False
+    return True
+
+
 def _is_results(place: str) -> bool:
-    """Whether it is here and holds results rather than a data set."""
+    """Whether it holds results rather than a data set."""
     from ..benchmarks.results.diff import has_results
     from ..shards.dataset import INFO_FILE
     from ..shards.storage import Location
 
-    folder = Location.of(place).folder
-    return folder is not None and not (folder / INFO_FILE).exists() and has_results(folder)
+    where = Location.of(place)
+    if where.folder is None:
+        return "://" in place and where.size(INFO_FILE) is None and _can_be_copied(place)
+    return not (where.folder / INFO_FILE).exists() and has_results(where.folder)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..benchmarks.results.place import all_local
 from ..console import counted, say
 from ..options import Argument, Option
 from .configured import command
@@ -18,7 +19,11 @@ report_app = typer.Typer()
 @command(report_app, panel=RESULTS)
 def report(
     results: Annotated[
-        list[Path] | None, Argument("Result files, or folders of them, all of one bench. [default: results]")
+        list[Path] | None,
+        Argument(
+            "Result files, folders of them or URLs, all of one bench. [default: results]",
+            parse=all_local,
+        ),
     ] = None,
     bench: Annotated[
         str | None, Option("Bench with the prompts and images: folder, URL or Hub id. [default: data/<its name>]")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..benchmarks.results.place import local_results
 from ..console import print_json, print_table, print_text, say
 from ..options import Argument, Option
 from .configured import AsJson, Wide, command
@@ -27,7 +28,7 @@ def compare(
     bench: Annotated[
         str | None, Option("Bench with the references: folder, URL or Hub id. [default: data/<its name>]")
     ] = None,
-    results: Annotated[Path, Option("Folder with the results.")] = Path("results"),
+    results: Annotated[Path, Option("Folder or URL with the results.", parse=local_results)] = Path("results"),
     positions: Annotated[bool, Option("Show a line per position.")] = False,
     format: Annotated[str, Option("Output format: table, csv, latex or json.")] = "table",
     yardstick: Annotated[
@@ -62,7 +63,7 @@ def compare(
 
 @command(results_app, panel=RESULTS)
 def leaderboard(
-    folder: Annotated[Path, Argument("Folder with the results.")] = Path("results"),
+    folder: Annotated[Path, Argument("Folder or URL with the results.", parse=local_results)] = Path("results"),
     format: Annotated[str, Option("Output format: table, md, csv, latex or json.")] = "table",
     sort: Annotated[str, Option("Metric to sort by: spearman, recovered_gain, best_of_n, ...")] = "spearman",
     position: Annotated[
@@ -102,7 +103,7 @@ def leaderboard(
 
 @command(results_app, panel=RESULTS, no_args_is_help=True)
 def submit(
-    results: Annotated[Path, Argument("Folder with the results, or one result file.")],
+    results: Annotated[Path, Argument("Folder or URL with the results, or one result file.", parse=local_results)],
     to: Annotated[str, Option("Leaderboard: a data set on the Hub, user/name.", required=True)],
     dry_run: Annotated[bool, Option("Check the results and list the files, but send nothing.")] = False,
 ) -> None:
@@ -151,7 +152,10 @@ def check_leak(
 @command(results_app, panel=MEASURE)
 def agreement(
     scores: Annotated[str, Argument("Table of scores (Parquet, CSV, JSONL), or the name of a reference of the bench.")],
-    ratings: Annotated[Path | None, Argument("Table of ratings. [default: those of --bench]")] = None,
+    ratings: Annotated[
+        Path | None,
+        Argument("Table of ratings. [default: those of --bench]", parse=local_results),
+    ] = None,
     bench: Annotated[str | None, Option("Bench with the scored images: folder, URL or Hub id.")] = None,
     tags: Annotated[
         Path | None, Option("Skills: JSON (skill: prompt ids) or prompts with tags. [default: the bench's]")

@@ -22,6 +22,7 @@ from ..metrics.model_figures import YARDSTICK, checked_yardstick, final_chooser
 from ..metrics.statistics import bootstrap_means, holm, percentiles
 from ..score_tables.bench import final_references, raw_scores
 from ..score_tables.layout import Layout, of_prompts
+from .place import local_results
 from .result_file import EvaluationResult, read_result
 
 COMPARED = ("spearman", "best_of_n", "recovered_gain")
@@ -69,6 +70,8 @@ def find_result(name: str, results: Path) -> Path:
     Raises:
         NbenchError: no such file, or several.
     """
+    if "://" in name:
+        return local_results(name)
     if Path(name).is_file():
         return Path(name)
     if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from ...benchmarks.results.place import local_results
 from ...errors import NbenchError
 from ...options import Argument, Option, panel
 from ...shards.signals import extra_calls
@@ -27,14 +28,20 @@ class ScoreSource:
         NbenchError: neither of the two, or a mixture of both.
     """
 
-    scores: Annotated[Path | None, Argument("Table: prompt_id, candidate, position, score.")] = None
-    reference_table: Annotated[Path | None, Argument("Table: prompt_id, candidate, score.")] = None
+    scores: Annotated[
+        Path | None,
+        Argument("Table: prompt_id, candidate, position, score.", parse=local_results),
+    ] = None
+    reference_table: Annotated[Path | None, Argument("Table: prompt_id, candidate, score.", parse=local_results)] = None
     bench: Annotated[
         str | None,
         Option("Bench: folder, URL or Hub id. [default: data/noisy-genai-bench]", env="NBENCH_BENCH"),
     ] = None
     model: Annotated[str | None, Option("Scorer, as named in the results of `nbench evaluate`.")] = None
-    results: Annotated[Path, Option("Folder with the results of `nbench evaluate`.")] = Path("results")
+    results: Annotated[
+        Path,
+        Option("Folder or URL of `nbench evaluate` results.", parse=local_results),
+    ] = Path("results")
     reference: Annotated[
         str | None, Option("Reference to measure against. [default: vqascore, else clip, else the first]")
     ] = None
