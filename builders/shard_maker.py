@@ -67,7 +67,7 @@ class Maker:
     def _generate(self, candidates: Candidates) -> Trajectories | None:
         """The trajectories; None if the batch did not fit, and the batch size has been halved."""
         info, count = self.info, len(candidates.cells)
-        steps = _Steps(count, self.progress.advance)
+        steps = _Steps(count, self.progress)
         trajectories = unless_out_of_memory(
             lambda: self.process.make(candidates, info.stored, info.signals, steps.done)
         )
@@ -115,22 +115,27 @@ class Maker:
 
 
 class _Steps:
-    """Counts the rows of a batch by their denoising steps, and tells at most once a second."""
+    """Counts the rows of a batch by their denoising steps, and tells at most once a second; tells what steps take."""
 
-    def __init__(self, rows: int, advance: Callable[[float], None]) -> None:
-        self._rows, self._advance = rows, advance
+    def __init__(self, rows: int, progress: Context) -> None:
+        self._rows, self._progress = rows, progress
         self._made = self._told = 0.0
         self._last = time.monotonic()
+        self._before: float | None = None
 
     def done(self, share: float) -> None:
         """A step of all rows, a `share` of their runs, is done."""
         self._made += share * self._rows
-        if time.monotonic() - self._last > 1:
+        now = time.monotonic()
+        if self._before is not None:
+            self._progress.step((now - self._before) / self._rows)
+        self._before = now
+        if now - self._last > 1:
             self.end(min(self._made, self._rows))
 
     def end(self, rows: float) -> None:
         """So many rows are made in all."""
-        self._advance(rows - self._told)
+        self._progress.advance(rows - self._told)
         self._told, self._last = rows, time.monotonic()
 
 

@@ -34,10 +34,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Context:
-    """What a maker may do besides: print a line, and count rows that are made, or shares of them."""
+    """What a maker may do besides: print a line, count rows that are made or shares of them, and tell what a denoiser
+    step of one trajectory took, in seconds."""
 
     say: Callable[[str], None]
     advance: Callable[[float], None]
+    step: Callable[[float], None] = lambda seconds: None
 
 
 class Maker(Protocol):

@@ -21,8 +21,8 @@ from .worker import Assignment, Outcome, Shift, Task
 
 _RESTARTING = 0.2
 """Seconds between two pings of an actor that is coming back."""
-_SECONDS = [0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
-"""Bounds of the histogram of seconds per row."""
+_SECONDS = [0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+"""Bounds of the histograms of seconds per row and per step."""
 _QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "1"}
 
 
@@ -67,7 +67,7 @@ class RayEngine:
 
 
 class _Metrics:
-    """What Ray's metrics show of the workers, by job: rows and bytes made, failed attempts, seconds per row."""
+    """What Ray's metrics show by job: rows and bytes made, failed attempts, seconds per row and per step."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Histogram
@@ -78,6 +78,11 @@ class _Metrics:
         self._rows, self._bytes = counter("rows", "Rows made."), counter("bytes", "Bytes of finished shards.")
         self._failures = counter("failures", "Attempts at a unit that failed.")
         self._seconds = Histogram("nbench_row_seconds", "Seconds per row.", _SECONDS, ("job",))
+        step = "Seconds per denoiser step of one trajectory."
+        self._steps = Histogram("nbench_step_seconds", step, _SECONDS, ("job",))
+
+    def step(self, job: str, seconds: float) -> None:
+        self._steps.observe(seconds, {"job": job})
 
     def note(self, job: str, outcome: Outcome, rows: float, seconds: float) -> None:
         tags = {"job": job}
@@ -97,10 +102,11 @@ class _Remote:
 
     def __init__(self, assignments: Sequence[Assignment]) -> None:
         self._metrics, self._titles = _Metrics(), [assignment.title for assignment in assignments]
-        self._reports = list[Report]()
+        self._reports, self._title = list[Report](), ""
         context = Context(
             say=lambda text: self._reports.append(Report(self._worker.name, note=text)),
             advance=lambda rows: self._reports.append(Report(self._worker.name, rows=rows)),
+            step=lambda seconds: self._metrics.step(self._title, seconds),
         )
         self._worker = Shift(assignments, context)
 
@@ -110,10 +116,11 @@ class _Remote:
     def run(self, task: Task) -> list[Report]:
         """Make a unit: what was said and counted, then the outcome."""
         self._reports.clear()
+        self._title = self._titles[task.job]
         began = time.monotonic()
         outcome = self._worker.run(task)
         rows, seconds = sum(report.rows for report in self._reports), time.monotonic() - began
-        self._metrics.note(self._titles[task.job], outcome, rows, seconds)
+        self._metrics.note(self._title, outcome, rows, seconds)
         return [*self._reports, Report(self._worker.name, outcome)]
 
 

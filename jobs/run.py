@@ -135,9 +135,9 @@ def run_together(jobs: Sequence[Job], how: Run, title: str = "") -> list[Summary
                 part.queue.append(BEGIN)
         dispatch.work()
         plans = [_Plan.of(part, how) for part in dispatch.parts]
-        if counted := [part.job for part in dispatch.parts if part.queue]:
+        if unfinished := [part.job for part in dispatch.parts if part.queue]:
             done = sum(sum(map(plan.part.job.rows, plan.done)) for plan in plans if plan.part.queue)
-            dispatch.count(sum(job.rows(index) for job in counted for index in job.units()), done)
+            dispatch.count(sum(job.rows(index) for job in unfinished for index in job.units()), done)
             dispatch.work()
     return [plan.summary() for plan in plans or map(_Plan, dispatch.parts)]
 

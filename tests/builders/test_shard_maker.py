@@ -17,6 +17,7 @@ from nbench.builders import shard_maker as make_module
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
+from nbench.jobs.job import Context
 from nbench.jobs.store import LocalStore
 from nbench.progress import BuildProgress
 from nbench.shards import dataset_job
@@ -227,3 +228,14 @@ def test_progress_moves_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     steps = [count for count in told if count]
     assert len(steps) == config.n_steps
     np.testing.assert_allclose(steps, 4 / config.n_steps)  # all four rows go on with each step
+
+
+def test_a_step_takes_the_time_since_the_one_before_per_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    clock = iter([0.0, 5.0, 5.5, 6.5])  # the start, and the ends of three steps
+    monkeypatch.setattr(make_module, "time", SimpleNamespace(monotonic=lambda: next(clock, 6.5)))
+    steps = make_module._Steps(2, Context(lambda text: None, lambda rows: None, told.append))
+    steps._last = 100.0  # nothing is told of rows
+    for _ in range(3):
+        steps.done(1 / 3)
+    assert told == [0.25, 0.5]
