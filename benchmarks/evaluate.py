@@ -10,7 +10,7 @@ from pathlib import Path
 from ..builders.config import BuildConfig
 from ..console import TextConsole, say
 from ..errors import NbenchError
-from ..jobs.engine import Here
+from ..jobs.engine import Engine, Here
 from ..jobs.mirror import mirrored
 from ..jobs.options import EngineOptions
 from ..jobs.places import beneath, store_at
@@ -35,7 +35,9 @@ from .results.result_file import EvaluationReport, EvaluationResult, result_path
 from .score_tables.bench import bench_layout, final_references
 from .score_tables.layout import by_caption
 from .score_tables.table import ScoreTable
+from .scoring.card import Card, ask, cards
 from .scoring.inputs import BenchInputs
+from .scoring.options import ScoreOptions
 from .scoring.scorer_cost import scorer_cost, time_steps
 from .scoring.store import Scored, Store, parts_beside
 from .scoring.together import together
@@ -105,16 +107,18 @@ def _evaluated(
     by, note = checked_yardstick(config.yardstick, references[0], bench.location.url)
     if note and progress:
         say(note, error=True)
-    placement = config.placement or Placement.best()
-    config = replace(config, yardstick=by, placement=placement)
+    config, how = replace(config, yardstick=by), replace(workers.run(), retry_failed=True, shown=progress)
     stores = _checked(config, bench, positions, objects, workers, place)
-    step_seconds = None if config.time_steps is None else time_steps(bench, config.time_steps, placement.device)
+    step_seconds = None
+    if config.time_steps is not None:
+        where, placement = bench.location.absolute, config.placement or Placement.wanted()
+        step_seconds = ask(how.engine, time_steps, where, config.time_steps, placement)
     tables = {model: store.scoring(positions, config.fresh, progress) for model, store in stores.items()}
-    scored = together(tables, replace(workers.run(), retry_failed=True, shown=progress))
-    scorers = {model: store.scorer for model, store in stores.items()}
+    scored = together(tables, how)
+    cards = {model: store.card for model, store in stores.items()}
     sources = {model: store.source for model, store in stores.items()}
     with TextConsole(stderr=True, quiet=not progress).status("measuring"):
-        return _measured(config, bench, positions, scorers, sources, scored, references, step_seconds, started)
+        return _measured(config, bench, positions, cards, sources, scored, references, step_seconds, started)
 
 
 def _checked(
@@ -126,16 +130,16 @@ def _checked(
     place: Place,
 ) -> dict[str, Store]:
     """A store per model; what cannot be scored is refused before anything is."""
-    placement, how = config.placement or Placement.best(), replace(workers.run(), retry_failed=True)
+    placement, how = config.placement or Placement.wanted(), replace(workers.run(), retry_failed=True)
     if objects and not isinstance(how.engine, Here):
         raise NbenchError("scorer objects stay in this process: name models, or leave workers and devices out")
-    scorers, models = _load(config.models, objects, bench, placement)
+    options = replace(config.options, placement=placement.here() if isinstance(how.engine, Here) else placement)
+    scorers, models = _load(config.models, objects, bench, options, how.engine)
     stores = {}
     for name, scorer in scorers.items():
         model, path = models[name], result_path(Path(config.out), bench.name, name, ".parquet")
         parts_at = beneath(place, parts_beside(path).relative_to(config.out).as_posix())
         source = None if model is None else source_digest(model)
-        options = replace(config.options, placement=placement)
         stores[name] = Store(path, bench, scorer, options, config.retrieval, source, model, how, parts_at)
     for model in sorted(stores):
         if not config.fresh:
@@ -143,7 +147,7 @@ def _checked(
     for store in stores.values():
         if config.fresh or store.missing(positions):
             BenchInputs(bench, store.scorer.reads)  # refuses a bench that lacks what the scorer reads
-            if isinstance(how.engine, Here):
+            if not isinstance(store.scorer, Card):
                 loaded(store.scorer)  # all that will score, so that broken weights are refused before the work
     return stores
 
@@ -165,7 +169,7 @@ def _measured(
     config: EvaluateConfig,
     bench: Bench,
     positions: Sequence[int],
-    scorers: dict[str, Scorer],
+    cards: dict[str, Card],
     sources: dict[str, str | None],
     scored: dict[str, Scored],
     reference_scores: tuple[dict[str, Array], dict[str, str]],
@@ -179,22 +183,22 @@ def _measured(
         for model, model_scores in scored.items()
     }
     scores = {model: of.pop(PROMPT) for model, of in captioned.items()}
-    costs = {model: scorer_cost(scorer, scored[model].seconds, step_seconds) for model, scorer in scorers.items()}
+    costs = {model: scorer_cost(card, scored[model].seconds, step_seconds) for model, card in cards.items()}
     extra = {model: cost.calls_per_score for model, cost in costs.items()}
     tags = [prompt.tags for prompt in bench.prompts]
     measures = measure(scores, references, Setting(info.steps, tags=tags, calls_per_score=extra, yardstick=by))
     comparisons = compare(scores, references)
     separation = {model: tuple(separation_rows(model, scores[model], of)) for model, of in captioned.items()}
     write_references(result_path(Path(config.out), name, "").parent, bench.references)
-    files, origin = [], provenance(started, config.placement.device if config.placement else None)
-    for model, scorer in scorers.items():
+    files, origin = [], provenance(started)
+    for model, card in cards.items():
         own, last = measures.of(model), scores[model].get(info.steps)
         result = EvaluationResult(
-            provenance=origin.model_copy(update={"source": sources[model]}),
+            provenance=origin.model_copy(update={"source": sources[model], "device": card.device}),
             bench=name,
             bench_fingerprint=info.fingerprint,
             model=model,
-            model_fingerprint=scorer.fingerprint,
+            model_fingerprint=card.fingerprint,
             reference_fingerprints=fingerprints,
             n_prompts=info.n_prompts,
             n_candidates=info.candidates,
@@ -230,13 +234,23 @@ def _measured(
 
 
 def _load(
-    models: Sequence[str], objects: Sequence[Scorer], bench: Bench, placement: Placement
-) -> tuple[dict[str, Scorer], dict[str, str | None]]:
-    """By the name of its results: each model's scorer, and what it was asked for by (None for an object)."""
-    scorers: dict[str, Scorer] = {}
+    models: Sequence[str], objects: Sequence[Scorer], bench: Bench, options: ScoreOptions, engine: Engine
+) -> tuple[dict[str, Scorer | Card], dict[str, str | None]]:
+    """By the name of its results: each model's scorer, and what it was asked for by (None for an object).
+
+    If others score, the card of each instead.
+    """
+    scorers: dict[str, Scorer | Card] = {}
     names: dict[str, str | None] = {}
-    named = [(model, get_scorer(model, bench.info, placement, False)) for model in dict.fromkeys(models)]
-    for model, scorer in [*named, *((None, scorer) for scorer in objects)]:
+    models = list(dict.fromkeys(models))
+    found: Sequence[Scorer | Card | NbenchError]
+    if isinstance(engine, Here):
+        found = [get_scorer(model, bench.info, options.placement, False) for model in models]
+    else:
+        found = ask(engine, cards, models, bench.location.absolute, options)
+    for model, scorer in [*zip(models, found, strict=True), *((None, scorer) for scorer in objects)]:
+        if isinstance(scorer, NbenchError):
+            raise scorer
         if scorer.name != file_name(scorer.name):
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer")
         if scorer.name in scorers:

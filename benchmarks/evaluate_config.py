@@ -43,7 +43,7 @@ class EvaluateConfig:
     ] = ("clip", "noisyclip")
     latents: Annotated[str, Option("Positions: all, 20,30 or 0:50:5; the final one is added.")] = "all"
     out: Annotated[Place, _output("Folder or URL for the result files.")] = Path("results")
-    placement: Annotated[Placement | None, Fields(made_by=Placement.best)] = None
+    placement: Annotated[Placement | None, Fields(made_by=Placement.wanted)] = None
     options: ScoreOptions = field(default_factory=lambda: ScoreOptions(ahead=1))
     retrieval: Annotated[bool, _output("Measure the retrieval recall of dual encoders.")] = False
     time_steps: Annotated[

@@ -60,7 +60,7 @@ def _check_beginning(plan: Plan, chosen: PromptSet, info: DatasetInfo, folder: D
             f"{len(plan.prompts)} x {plan.config.n_candidates} asked for: raise --limit and --candidates"
         )
     fewer = replace(chosen, prompts=chosen.prompts[: info.n_prompts])
-    spec = process_of(replace(plan.config, candidates=info.candidates)).plan(fewer).spec
+    spec = process_of(replace(plan.config, candidates=info.candidates)).plan(fewer, lambda *of: plan.entry).spec
     old = {name: value for name, value in info.spec.items() if name != "extended_from"}
     if spec["prompts"] != old.get("prompts"):
         raise NbenchError(

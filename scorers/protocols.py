@@ -97,6 +97,11 @@ def _condition(scorer: Scorer, at: PositionInfo) -> tuple[PositionInfo, ...]:
     return (at,) if getattr(scorer, "conditioned", False) else ()
 
 
+def observed_first(scorer: Any) -> Sequence[int]:
+    """The positions at which a scorer must read before it scores: those of a stack, none of other scorers."""
+    return tuple(getattr(scorer, "observes", ()))
+
+
 def input_kind(reads: Reads) -> str:
     """An input without its LAYER, NAME or L.
 

@@ -7,12 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..errors import NbenchError, one_line
 from ..shards.schema import DatasetInfo, PositionInfo
 from ..shards.scores import PROMPT
-from .apply import AppliedScorer, Rows
 from .builtin import BUILTIN
 from .placement import Placement
 from .protocols import PICTURES, Scorer, input_kind, reread
@@ -119,6 +116,10 @@ def try_scorer(scorer: Scorer, info: DatasetInfo) -> None:
     Raises:
         NbenchError: it fails, or does not return a score.
     """
+    import torch
+
+    from .apply import AppliedScorer, Rows
+
     grey = torch.full((1, 3, *info.image_size), 0.5)
     finished = PositionInfo(info.steps, None, 0.0, 1.0)
     rows = Rows(["grey"], [0], {PROMPT: ["one red circle on gray background"]})

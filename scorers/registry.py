@@ -19,7 +19,6 @@ from .builtin import BUILTIN
 from .families import FAMILIES, REREADINGS
 from .placement import Placement
 from .protocols import Scorer, changed, checked_scorer, looking_ahead, reread
-from .stack import StackScorer
 from .weights import file_name
 
 GROUP = "nbench.scorers"
@@ -85,6 +84,8 @@ def _find(name: str, info: DatasetInfo | LatentSpace, placement: Placement) -> S
     family, colon, rest = name.partition(":")
     if colon and rest:
         if family == "stack":
+            from .stack import StackScorer
+
             return StackScorer(rest, file_name(rest), lambda model: _find(model, info, placement))
         if family in FAMILIES:
             return checked_scorer(FAMILIES[family].load(rest, space, placement), name)

@@ -70,6 +70,7 @@ class StackScorer:
             raise NbenchError(f"{source} is not a stack: train one with `nbench train stack`") from None
         self.parts = [open_model(model) for model in self.config.models]
         self.name, self.reads = name, common_signal(self.parts)
+        self.observes = self.config.positions
         self.positions, self.run_steps = self.config.positions, self.config.steps
         self.scores_noise = self.positions[0] == 0
         parts = "-".join(part.fingerprint for part in self.parts)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ...builders.spec import maker_of
 from ...errors import NbenchError
-from ...scorers.apply import AppliedScorer
-from ...scorers.decoders import Decoder, input_decoder, preview_decoder, vae_decoder
-from ...scorers.protocols import Reads, Scorer, calls_per_score, has_input, input_kind
-from ...scorers.stack import AppliedStack, StackScorer
+from ...scorers.protocols import Reads, Scorer, calls_per_score, has_input, input_kind, observed_first
 from ...shards.reader import Bench
 from ...shards.references import finished_scores
 from ...shards.schema import TrajectoryBatch
@@ -20,17 +17,24 @@ from ...shards.scores import scores_at
 from ...shards.signals import activations_of
 from .options import ScoreOptions
 
+if TYPE_CHECKING:
+    import torch
 
-def readable(scorer: Scorer, positions: Sequence[int], steps: int) -> list[int]:
+    from ...scorers.apply import AppliedScorer
+    from ...scorers.decoders import Decoder
+    from .card import Card
+
+
+def readable(scorer: Scorer | Card, positions: Sequence[int], steps: int) -> list[int]:
     """The `positions` that have what the scorer reads; a stack scores from its first position on."""
-    first = scorer.positions[0] if isinstance(scorer, StackScorer) else 0
+    first = min(observed_first(scorer), default=0)
     return [position for position in positions if position >= first and has_input(scorer.reads, position, steps)]
 
 
 def observed(scorer: Scorer, positions: Sequence[int]) -> list[int]:
     """The positions at which the scorer must read to score at `positions`: with a stack, also its own before them."""
-    own = scorer.positions if isinstance(scorer, StackScorer) else ()
-    return sorted({*positions, *(position for position in own if position <= max(positions, default=-1))})
+    last = max(positions, default=-1)
+    return sorted({*positions, *(position for position in observed_first(scorer) if position <= last)})
 
 
 class BenchInputs:
@@ -70,6 +74,8 @@ class BenchInputs:
 
     def recorded(self, batch: TrajectoryBatch, position: int, rows: slice) -> torch.Tensor:
         """The recorded signal of some rows at a position, from which the scorer's inputs are made."""
+        import torch
+
         if self._kind == "image":
             assert batch.images is not None
             return torch.tensor(batch.images[rows]).permute(0, 3, 1, 2).float() / 255
@@ -93,6 +99,10 @@ def applied(bench: Bench, scorer: Scorer, options: ScoreOptions) -> AppliedScore
     Raises:
         NbenchError: the bench has no preview map, or the VAE of its pipeline cannot be loaded.
     """
+    from ...scorers.apply import AppliedScorer
+    from ...scorers.decoders import input_decoder, preview_decoder, vae_decoder
+    from ...scorers.stack import AppliedStack, StackScorer
+
     if isinstance(scorer, StackScorer):
         if scorer.run_steps != bench.info.steps:
             raise NbenchError(

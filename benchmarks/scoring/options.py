@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ...errors import NbenchError, check_range, one_line
@@ -60,3 +60,11 @@ class ScoreOptions:
 
     def __post_init__(self) -> None:
         check_range("--num-workers", self.ahead, 0)
+
+    def here(self) -> ScoreOptions:
+        """With the placement on this machine.
+
+        Raises:
+            NbenchError: there is no such device.
+        """
+        return replace(self, placement=self.placement.here())

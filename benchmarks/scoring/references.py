@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...builders.config import BuildConfig
 from ...console import say
 from ...errors import NbenchError
-from ...jobs.engine import Here
+from ...jobs.engine import Engine, Here
 from ...jobs.mirror import mirrored
 from ...jobs.options import EngineOptions
 from ...jobs.places import beneath
@@ -27,10 +27,10 @@ from ...shards.reader import Bench, open_bench
 from ...shards.references import finished_scores, how_to_add
 from ...shards.schema import DatasetInfo
 from ...shards.scores import read_scores, reference_path, scores_metadata, write_scores
+from .card import Card, ask, cards, load_scorer, score_metadata
 from .options import ScoreOptions
 from .parts import Parts
 from .references_config import AddConfig
-from .score import score_metadata
 from .score_job import OpenScorer, ScoreJob
 from .store import parts_beside
 from .together import Asking, together
@@ -88,13 +88,13 @@ def add_references(config: AddConfig, progress: bool = False, workers: EngineOpt
     """
     references, bench = parse_references(config.references), open_bench(config.bench)
     how = replace((workers or EngineOptions()).run(), shown=progress, retry_failed=True)
-    placement = config.placement or Placement.best()
-    options = replace(config.options, placement=placement)
+    placement, is_here = config.placement or Placement.wanted(), isinstance(how.engine, Here)
+    options = replace(config.options, placement=placement.here() if is_here else placement)
     with mirrored(bench.location.url, "scores") as base:
         with writing_to(base / "scores"):
             (base / "scores").mkdir(exist_ok=True)
         # a list, so that an error comes before the first is scored
-        missing = list(_missing(bench, base, references, placement, config.replace, isinstance(how.engine, Here)))
+        missing = list(_missing(bench, base, references, options, config.replace, how.engine))
         tables = {of.name: _scoring(bench, base, of, scorer, options, how) for of, scorer in missing}
         left = sum(together(tables, how).values())
     return Added([reference.name for reference, _ in missing], left)
@@ -104,7 +104,7 @@ def _scoring(
     bench: Bench,
     base: Path,
     reference: Reference,
-    scorer: Scorer,
+    scorer: Scorer | Card,
     options: ScoreOptions,
     how: Run,
 ) -> Asking[int]:
@@ -122,7 +122,7 @@ def _scoring(
     positions, where = [bench.info.steps], bench.location.absolute
     of = OpenScorer(
         where, reference, scorer.fingerprint, how.engine.elsewhere, positions, options, origin, False,
-        (bench, scorer),
+        None if isinstance(scorer, Card) else (bench, scorer),
     )  # fmt: skip
     job = ScoreJob(parts, f"reference {reference.name}", bench, shards, of)
     job.prepare(how)
@@ -177,27 +177,28 @@ class References:
             self._score(bench, base, replace(how, shown=self._shown, retry_failed=True))
 
     def _score(self, bench: Bench, base: Path, how: Run) -> None:
-        tables = {}
+        tables, options, wanted = {}, ScoreOptions(placement=Placement.wanted()), list[Reference]()
         for reference in self._references:
             path = reference_path(base, reference.name)
             there = _origin_at(path)
             if not self._named and "model" in there and there.get("bench_fingerprint") == bench.info.fingerprint:
                 continue
-            try:
-                scorer = load_reference(reference, bench.info, load=isinstance(how.engine, Here))
-            except NbenchError as error:
+            wanted.append(reference)
+        for reference, scorer in zip(wanted, _scorers(bench, wanted, options, how.engine), strict=True):
+            if isinstance(scorer, NbenchError):
                 if self._named:
-                    raise
+                    raise scorer
                 if self._shown:
                     later = how_to_add(bench, f"{reference.name}=SCORER")
-                    say(f"no reference {reference.name}: {error}; later: {later}", error=True)
+                    say(f"no reference {reference.name}: {scorer}; later: {later}", error=True)
                 continue
-            if there != _origin(bench.info, reference, scorer) or not _complete(bench, path):
-                tables[reference.name] = _scoring(bench, base, reference, scorer, ScoreOptions(), how)
+            path = reference_path(base, reference.name)
+            if _origin_at(path) != _origin(bench.info, reference, scorer) or not _complete(bench, path):
+                tables[reference.name] = _scoring(bench, base, reference, scorer, options, how)
         together(tables, how)
 
 
-def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer) -> dict[str, Any]:
+def _origin(info: DatasetInfo, reference: Reference, scorer: Scorer | Card) -> dict[str, Any]:
     """The metadata of the score table; "model": the scorer, if the reference has another name."""
     label = {} if reference.scorer == reference.name else {"model": reference.scorer_label}
     return score_metadata(info, scorer) | {"scorer": reference.name} | label
@@ -243,16 +244,17 @@ def _origin_at(path: Path) -> dict[str, Any]:
 
 
 def _missing(
-    bench: Bench, base: Path, references: Sequence[Reference], placement: Placement, replace: bool, here: bool
-) -> Iterator[tuple[Reference, Scorer]]:
+    bench: Bench, base: Path, references: Sequence[Reference], options: ScoreOptions, replace: bool, engine: Engine
+) -> Iterator[tuple[Reference, Scorer | Card]]:
     """The references without a table of this build and scorer (by fingerprint), with their scorers.
 
     Raises:
         NbenchError: there is a table of another scorer and `replace` is off; or a scorer cannot be loaded, which is
-            tried if it will score `here`.
+            tried if it will score here.
     """
-    for reference in references:
-        scorer = load_reference(reference, bench.info, placement, load=here)
+    for reference, scorer in zip(references, _scorers(bench, references, options, engine), strict=True):
+        if isinstance(scorer, NbenchError):
+            raise scorer
         path = reference_path(base, reference.name)
         there, origin = _origin_at(path), _origin(bench.info, reference, scorer)
         same_scorer = there.get("scorer_fingerprint") == origin["scorer_fingerprint"]
@@ -263,6 +265,21 @@ def _missing(
                 f"{bench.location.url} has a reference {reference.name} already, by {there.get('model', 'another')}: "
                 "give another NAME=SCORER, or --replace"
             )
-        if here:
+        if not isinstance(scorer, Card):
             try_scorer(scorer, bench.info)
         yield reference, scorer
+
+
+def _scorers(
+    bench: Bench, references: Sequence[Reference], options: ScoreOptions, engine: Engine
+) -> Iterator[Scorer | Card | NbenchError]:
+    """The scorer of each reference, loaded, or its card if others score; or why there is none."""
+    if not isinstance(engine, Here):
+        yield from ask(engine, cards, references, bench.location.absolute, options) if references else ()
+        return
+    options = options.here()
+    for reference in references:
+        try:
+            yield load_scorer(reference, bench.info, options)
+        except NbenchError as error:
+            yield error

@@ -34,7 +34,7 @@ class AddConfig:
         ),
     ] = ()
     replace: Annotated[bool, Option("Replace the scores of a NAME that another scorer made.")] = False
-    placement: Annotated[Placement | None, Fields(made_by=Placement.best)] = None
+    placement: Annotated[Placement | None, Fields(made_by=Placement.wanted)] = None
     options: Annotated[ScoreOptions, Fields(without=("captions", "preview", "vae", "ahead"))] = field(
         default_factory=lambda: ScoreOptions(ahead=1)
     )

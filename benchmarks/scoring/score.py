@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +14,12 @@ import torch
 
 from ...errors import NbenchError
 from ...scorers.apply import AppliedScorer, Rows, RowScores
-from ...scorers.decoders import decoder_fingerprint
-from ...scorers.protocols import NameScorer, Scorer, input_kind
+from ...scorers.protocols import NameScorer, Scorer
 from ...shards.reader import Bench
-from ...shards.schema import DatasetInfo, PositionInfo, TrajectoryBatch
+from ...shards.schema import PositionInfo, TrajectoryBatch
 from ...shards.scores import PROMPT, SCORE_SCHEMA
 from ...shards.stream import Order, prefetch
+from .card import nothing_to_score
 from .inputs import BenchInputs, applied, observed, readable
 from .options import ScoreOptions
 
@@ -140,29 +139,10 @@ class ShardScorer:
         return pa.concat_tables(tables)
 
 
-def nothing_to_score(bench: Bench, scorer: Scorer, positions: Sequence[int]) -> NbenchError:
-    """The error if a bench has nothing at `positions` that the scorer reads."""
-    return NbenchError(
-        f"{bench.location.url} has nothing that {scorer.name} could score at positions {list(positions)}"
-    )
-
-
 def _batches(bench: Bench, inputs: BenchInputs, positions: Sequence[int], shard: int) -> Iterator[TrajectoryBatch]:
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // inputs.row_bytes(positions)))
     order = Order(part=shard, parts=len(bench.info.shards))
     return bench.batches(inputs.columns_at(positions), inputs.images, rows, order, signals=inputs.signals)
-
-
-def score_metadata(info: DatasetInfo, scorer: Scorer, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:
-    """The provenance of a score table."""
-    sees_pixels = input_kind(scorer.reads) in ("preview", "x0_preview", "x0_image")
-    decoder = decoder_fingerprint(info.latent_space, options.preview, options.vae) if sees_pixels else ""
-    return {
-        "scorer": scorer.name,
-        "scorer_fingerprint": scorer.fingerprint,
-        "bench_fingerprint": info.fingerprint,
-        **({"decoder": decoder} if decoder else {}),
-    }
 
 
 def _tables(

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import NbenchError
 from ...jobs.job import Context, JobError, JobFile, Unit
@@ -15,14 +15,16 @@ from ...jobs.run import Run, check_alone
 from ...options import Place
 from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer
-from ...scorers.references import Reference, load_reference
-from ...scorers.registry import get_scorer
+from ...scorers.references import Reference
 from ...shards.reader import Bench, open_bench
 from ...shards.schema import digest
 from ...shards.stream import prefetch
+from .card import load_scorer
 from .options import ScoreOptions
 from .parts import Parts, write_part
-from .score import ByProducts, ShardScorer
+
+if TYPE_CHECKING:
+    from .score import ShardScorer
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,17 @@ class OpenScorer:
 
     def __call__(self, context: Context) -> ScoreMaker:
         """Open the bench, and load the scorer."""
-        bench, scorer = self.here or self._opened()
-        options = replace(self.options, placement=self._placement)
+        from .score import ShardScorer
+
+        placement = Placement.wanted(dtype=self.options.placement.dtype) if self.elsewhere else self.options.placement
+        options = replace(self.options, placement=placement.here())
+        bench, scorer = self.here or self._opened(options)
         return ScoreMaker(self, ShardScorer(bench, scorer, self.positions, options), context)
 
-    @property
-    def _placement(self) -> Placement:
-        placement = self.options.placement
-        return Placement.best(dtype=placement.dtype) if self.elsewhere else placement
-
-    def _opened(self) -> tuple[Bench, Scorer]:
+    def _opened(self, options: ScoreOptions) -> tuple[Bench, Scorer]:
         bench = open_bench(self.bench)
-        if isinstance(self.model, Reference):
-            scorer = load_reference(self.model, bench.info, self._placement)
-        else:
-            assert self.model is not None
-            scorer = get_scorer(self.model, bench.info, self._placement)
+        assert self.model is not None
+        scorer = load_scorer(self.model, bench.info, options)
         if scorer.fingerprint != self.fingerprint:
             raise JobError(f"{scorer.name} is another model on this machine: its fingerprint differs")
         return bench, scorer
@@ -89,6 +86,8 @@ class ScoreMaker:
         Raises:
             JobError: the scorer cannot be used, or the bench is damaged.
         """
+        from .score import ByProducts
+
         by_products = ByProducts(embeddings={} if self.of.embeds else None)
         batches, ahead = self.scorer.batches(index), self.of.options.ahead
         try:

@@ -8,14 +8,17 @@ from itertools import pairwise
 from statistics import median
 
 from ...errors import NbenchError, check_range, reason_of
+from ...options import Place
+from ...scorers.placement import Placement
 from ...scorers.protocols import Scorer, calls_per_score
-from ...shards.reader import Bench
+from ...shards.reader import open_bench
 from ..results.result_file import ScorerCost
+from .card import Card
 
 _ROWS = 8
 
 
-def scorer_cost(scorer: Scorer, seconds: float | None, step_seconds: float | None) -> ScorerCost:
+def scorer_cost(scorer: Scorer | Card, seconds: float | None, step_seconds: float | None) -> ScorerCost:
     """The cost of one score in seconds and, if a step was timed, in denoiser steps."""
     both = seconds is not None and step_seconds is not None
     return ScorerCost(
@@ -27,7 +30,7 @@ def scorer_cost(scorer: Scorer, seconds: float | None, step_seconds: float | Non
     )
 
 
-def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
+def time_steps(place: Place, steps: int, placement: Placement) -> float:
     """Seconds of a denoiser step of one candidate: the median over `steps` of the bench's own pipeline, guidance
     included, with a batch of a few prompts.
 
@@ -40,6 +43,7 @@ def time_steps(bench: Bench, steps: int, device: str | None = None) -> float:
     from ...pipelines.step_tap import tapped
 
     check_range("--time-steps", steps, 2)
+    bench, device = open_bench(place), placement.here().device
     spec = bench.info.spec
     try:
         entry = replace(maker_of(spec), loras=recorded_loras(spec))

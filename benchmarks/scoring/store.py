@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,18 +22,17 @@ from ...console import TextConsole
 from ...errors import NbenchError
 from ...jobs.run import Run, check_alone
 from ...options import Place
-from ...scorers.apply import embed_texts
-from ...scorers.protocols import Scorer, TwinTower, calls_per_score
+from ...scorers.protocols import Scorer, calls_per_score
 from ...shards.atomic import writing_to
 from ...shards.reader import Bench
 from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
 from ..metrics.rows import RetrievalRow
 from ..results.result_file import EvaluationResult, read_result
+from .card import Card, ask, embedded, nothing_to_score, prompt_embeddings, score_metadata
 from .inputs import readable
 from .options import ScoreOptions
 from .parts import Parts
-from .score import nothing_to_score, score_metadata
 from .score_job import OpenScorer, ScoreJob
 from .together import Asking, together
 
@@ -57,6 +57,7 @@ class Store:
 
     Attributes:
         path: of the table; the result is beside it as `.json`.
+        scorer: to score in this process; of a model that others score, its card.
         retrieval: keep embeddings until the recall of a dual encoder is measured.
         source: `source_digest` of the model's path or id; None if it has none.
         model: what `get_scorer` takes, for workers in other processes.
@@ -66,7 +67,7 @@ class Store:
 
     path: Path
     bench: Bench
-    scorer: Scorer
+    scorer: Scorer | Card
     options: ScoreOptions
     retrieval: bool = False
     source: str | None = None
@@ -167,7 +168,12 @@ class Store:
 
     @property
     def _embeds(self) -> bool:
-        return self.retrieval and isinstance(self.scorer, TwinTower)
+        return self.retrieval and self.card.embeds
+
+    @cached_property
+    def card(self) -> Card:
+        """What is known of the scorer."""
+        return self.scorer if isinstance(self.scorer, Card) else Card.of(self.scorer, self.bench.info, self.options)
 
     @property
     def _origin(self) -> dict[str, Any]:
@@ -177,7 +183,7 @@ class Store:
     def _origin_of(self, shards: int) -> dict[str, Any]:
         """`_origin` of scores of the first `shards` shards; their content counts, as failed rows may be made again."""
         records = [record.sha256 for record in self.bench.info.shards[:shards] if record]
-        return score_metadata(self.bench.info, self.scorer, self.options) | {
+        return score_metadata(self.bench.info, self.card) | {
             "shards_sha256": hashlib.sha256("".join(records).encode()).hexdigest(),
             "reads": self.scorer.reads,
             "calls_per_score": calls_per_score(self.scorer.reads),
@@ -316,7 +322,7 @@ class Store:
             self.options,
             key,
             self._embeds,
-            (self.bench, self.scorer),
+            None if isinstance(self.scorer, Card) else (self.bench, self.scorer),
         )
         return ScoreJob(self._parts, f"scoring {self.scorer.name}", self.bench, shards, of)
 
@@ -344,9 +350,13 @@ class Store:
     def _recall(self, missing: Sequence[int]) -> list[RetrievalRow]:
         if not self._embeds:
             return []
-        assert isinstance(self.scorer, TwinTower)
         prompts = self.bench.prompts
-        texts = embed_texts(self.scorer, [prompt.prompt for prompt in prompts]).float().cpu().numpy()
+        captions = [prompt.prompt for prompt in prompts]
+        if isinstance(self.scorer, Card):
+            bench = self.bench.location.absolute
+            texts = ask(self.how.engine, prompt_embeddings, self.model, bench, self.options, captions)
+        else:
+            texts = embedded(self.scorer, captions)
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
         shards = [(shard, self._parts.read(shard)) for shard in range(len(self.bench.info.shards))]
         rows = []

@@ -12,7 +12,8 @@ import torch
 from ...benchmarks import metrics
 from ...benchmarks.evaluate import evaluate
 from ...benchmarks.evaluate_config import EvaluateConfig
-from ...benchmarks.scoring.score import score_bench, score_metadata
+from ...benchmarks.scoring.card import score_metadata
+from ...benchmarks.scoring.score import score_bench
 from ...scorers.clip import CLIPScorer
 from ...scorers.vqascore import VQAScorer
 from ...shards.reader import Bench, open_bench

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 from nbench.benchmarks.build import build
 from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
+from nbench.benchmarks.results.result_file import read_result
+from nbench.benchmarks.scoring.references import add_references
+from nbench.benchmarks.scoring.references_config import AddConfig
 from nbench.builders.config import BuildConfig
 from nbench.builders.merge import merge_parts
 from nbench.errors import NbenchError
@@ -85,17 +89,61 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(alone: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def light(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command with two workers; its last line of output lists the libraries that its own process imported."""
     (tmp_path / "light.py").write_text(LIGHT)
-    build = [sys.executable, str(tmp_path / "light.py"), "build", "ncc", "--limit", "6", "--candidates", "1"]
-    build += ["--steps", "2", "--rows-per-shard", "2", "--workers", "2", "--out", str(tmp_path / "ncc")]
-    done = subprocess.run(build, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, str(tmp_path / "light.py"), *map(str, arguments), "--workers", "2"]
+        return subprocess.run(words, check=False, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(
+    alone: Path, tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    build = ["build", "ncc", "--limit", "6", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2"]
+    done = light(*build, "--out", tmp_path / "ncc")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]")
     assert files(tmp_path / "ncc") == files(alone)
-    refused = subprocess.run([*build, "--fresh", "--scheduler", "Heun"], check=False, capture_output=True, text=True)
+    refused = light(*build, "--out", tmp_path / "ncc", "--fresh", "--scheduler", "Heun")
     assert (refused.returncode, refused.stdout) == (2, "[]\n")
     assert "Heun" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_driver_of_an_extension_of_references_and_of_scores_imports_neither(
+    tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """And all is as if one process had made it."""
+    small = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "one")
+    for limit in (4, 6):
+        build(replace(small, limit=limit, extend=limit == 6), progress=False)
+    add_references(AddConfig(tmp_path / "one", ("vqascore",)))
+    out, results = tmp_path / "two", tmp_path / "results"
+    config = EvaluateConfig(tmp_path / "one", ("clip", "noisyclip"), "0,1", results / "one", retrieval=True)
+    evaluate(replace(config, time_steps=2))
+    words = ["build", "genai-bench", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--references"]
+    scores = ["--model", "clip", "--model", "noisyclip", "--latents", "0,1", "--retrieval", "--time-steps", "2"]
+    for arguments in (
+        [*words, "clip", "--limit", "4", "--out", out],
+        [*words, "clip", "--limit", "6", "--extend", "--out", out],
+        ["references", out, "--add", "vqascore"],
+        ["evaluate", "--bench", out, *scores, "--out", results / "two"],
+    ):
+        done = light(*arguments)
+        assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
+    assert files(out) == files(tmp_path / "one")
+    for name in ("clip", "noisyclip"):
+        one, two = (results / folder / folder / f"{name}.parquet" for folder in ("one", "two"))
+        assert two.read_bytes() == one.read_bytes()
+        assert read_result(two.with_suffix(".json")).retrieval == read_result(one.with_suffix(".json")).retrieval != ()
+    refused = light("evaluate", "--bench", out, "--model", "nosuch", "--out", results)
+    assert (refused.returncode, refused.stdout) == (2, "[]\n")
+    assert "unknown model nosuch" in refused.stderr
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from nbench import cli
-from nbench.benchmarks.scoring.score import score_bench, score_metadata
+from nbench.benchmarks.scoring.card import score_metadata
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.scorers.registry import get_scorer
 from nbench.shards.dataset import DatasetFolder
 from nbench.shards.reader import open_bench

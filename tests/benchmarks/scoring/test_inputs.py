@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from nbench.benchmarks.scoring.card import score_metadata
 from nbench.benchmarks.scoring.check_model import check_model
 from nbench.benchmarks.scoring.options import ScoreOptions
-from nbench.benchmarks.scoring.score import score_bench, score_metadata, score_shards
+from nbench.benchmarks.scoring.score import score_bench, score_shards
 from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.decoders import preview

@@ -13,9 +13,10 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, CLIPModel, LlavaForConditionalGeneration
 
 import nbench
+from nbench.benchmarks.scoring.card import score_metadata
 from nbench.benchmarks.scoring.references import add_references, list_references
 from nbench.benchmarks.scoring.references_config import AddConfig
-from nbench.benchmarks.scoring.score import score_bench, score_metadata
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.score_job import ScoreMaker
 from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError

@@ -16,6 +16,7 @@ from nbench.benchmarks.scoring.scorer_cost import time_steps
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.sampling.offline.recorded_scores import from_bench
+from nbench.scorers.placement import CPU
 from nbench.shards.reader import Bench
 
 from ...small_bench import STEPS
@@ -64,6 +65,6 @@ def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_pat
 
 def test_steps_are_timed_where_it_is_known_how_the_bench_was_made(signals: Bench) -> None:
     with pytest.raises(NbenchError, match="--time-steps 1 is out of range"):
-        time_steps(signals, 1)
+        time_steps(signals.location.absolute, 1, CPU)
     with pytest.raises(NbenchError, match=r"cannot time a denoiser step .*leave --time-steps out"):
-        time_steps(signals, 2)  # its spec does not say how it was made
+        time_steps(signals.location.absolute, 2, CPU)  # its spec does not say how it was made
