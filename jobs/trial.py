@@ -18,7 +18,7 @@ _BEGUN = "begun.json"
 
 @dataclass(frozen=True)
 class TrialJob:
-    """`count` units, each a file of a few bytes that takes `seconds` to make; unit `bad` always fails.
+    """`count` units, each a file of a few bytes, made in one step of `seconds`; unit `bad` always fails.
 
     Units of an `empty` job leave no file.
     """
@@ -93,6 +93,7 @@ class TrialMaker:
         content = self.job.content(index)
         (folder / "unit").write_bytes(content)
         self.context.advance(1)
+        self.context.step(self.job.seconds)
         sha256 = hashlib.sha256(content).hexdigest()
         return Unit({self.job.name(index): (folder / "unit", sha256)}, {"bytes": len(content), "sha256": sha256})
 

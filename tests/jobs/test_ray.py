@@ -9,8 +9,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -73,7 +75,30 @@ def test_what_is_made_and_fails_is_in_rays_metrics(
     assert states == ["done", "present", "failed", "done"]
     seconds = noted.pop(("nbench_row_seconds", "trial"))
     assert seconds >= 2 * 0.01
+    assert noted.pop(("nbench_step_seconds", "trial")) == 2 * 0.01
     assert noted == {("nbench_rows", "trial"): 2, ("nbench_bytes", "trial"): 2, ("nbench_failures", "trial"): 1}
+
+
+def test_the_metrics_port_of_a_node_serves_them(cluster: Any, tmp_path: Path) -> None:
+    """If Ray's own packages for that are there: ray[default]."""
+    import ray
+
+    for module in ("aiohttp_cors", "opencensus", "opentelemetry.exporter.prometheus"):
+        pytest.importorskip(module)
+    run(TrialJob(LocalStore(tmp_path), 4, seconds=0.5, bad=2, title="served"), Run(RayEngine(1, 0), shown=False))
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    counts = {"rows_total": 3, "bytes_total": 3, "failures_total": 3, "row_seconds_count": 3, "step_seconds_count": 3}
+    served = dict[str, float]()
+    deadline = time.monotonic() + 60
+    while served != counts and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with suppress(OSError):
+            text = urlopen(url, timeout=5).read().decode()
+            lines = [line.rpartition(" ") for line in text.splitlines() if 'job="served"' in line]
+            named = {head.partition("{")[0].removeprefix("ray_nbench_"): float(value) for head, _, value in lines}
+            served = {name: named[name] for name in counts if name in named}
+    assert served == counts
 
 
 def test_a_killed_actor_comes_back_and_its_unit_is_made_again(cluster: Any, tmp_path: Path) -> None:
