@@ -124,10 +124,13 @@ class Waves:
         return range(self._drawn, self._drawn + size)
 
     def undecided(self, index: int, living: Collection[int]) -> bool:
-        """Whether stage `index` needs the scores of the `living`; if not, all of them continue."""
+        """Whether stage `index` needs the scores of the `living`; if not, all of them continue, in the order so far."""
         if self.rules.stages[index].restart is not None or len(living) > self.rules.keep or not self.rules.settles:
             return True
-        self._wave.append(dict.fromkeys(living, math.nan))
+        if not self._wave and len(living) > 1:  # several have no order yet
+            return True
+        latest = self._wave[-1] if self._wave else {}
+        self._wave.append({candidate: latest.get(candidate, math.nan) for candidate in living})
         return False
 
     def decide(self, index: int, scores: Mapping[int, float]) -> list[int]:

@@ -164,3 +164,22 @@ def test_only_what_scores_have_risen_since_the_last_resampling_counts() -> None:
     assert set(waves.ancestors(0, [2, 0, 1], 0.5).values()) == {2}
     waves.decide(1, {0: 9.0, 1: 5.0, 2: 5.0})  # 0 is a copy of 2 and has risen by 4
     assert set(waves.ancestors(1, [0, 1, 2], 0.5).values()) == {0}
+
+
+@pytest.mark.parametrize("stages", ["2:4p.9w9,4:4p.1w9,6:1", "2:4p.9w9"])
+def test_images_that_a_race_settles_early_are_in_the_order_of_their_scores(stages: str) -> None:
+    waves = Waves(rules(stages, keep=2, n=4))
+    living = list(waves.next())
+    assert waves.undecided(0, living)
+    living = waves.decide(0, {0: 0.0, 1: 0.5, 2: 0.1, 3: 0.9})
+    for index in range(1, len(waves.rules.stages)):
+        assert not waves.undecided(index, living)
+    assert waves.selected() == [3, 1]
+
+
+def test_several_images_are_scored_once_although_all_are_kept() -> None:
+    waves = Waves(rules("2:2p.1w9,6:1", keep=2, n=2))
+    assert waves.undecided(0, waves.next())
+    waves.decide(0, {0: 0.1, 1: 0.2})
+    assert not waves.undecided(1, [0, 1])
+    assert waves.selected() == [1, 0]
