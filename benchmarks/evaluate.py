@@ -255,7 +255,8 @@ def _load(
             raise NbenchError(f"{scorer.name!r} cannot be the name of a result file: rename the scorer")
         if scorer.name in scorers:
             raise NbenchError(
-                f"two models are called {scorer.name} and would overwrite each other's results: rename a folder"
+                f"two models are called {scorer.name} and would overwrite each other's results: "
+                "rename a folder, or change the `name` of a scorer of your own"
             )
         scorers[scorer.name], names[scorer.name] = scorer, model
     return scorers, names

@@ -129,7 +129,7 @@ def _tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
         values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
         scale = 1.0 if "shared" in name or "relative" in name else shape[-1] ** -0.5 if len(shape) > 1 else 0.1
         scale *= next((factor for part, factor in FACTORS.items() if part in name), 1.0)
-        norm = len(shape) == 1 and any(part in name.lower() for part in ("norm", "ln_")) and name.endswith("weight")
+        norm = len(shape) == 1 and "norm" in name.lower() and name.endswith("weight")
         tensor = torch.from_numpy((values * scale + norm).astype(np.float32))
         tensors[name] = tensor.bfloat16().float()
     return tensors
