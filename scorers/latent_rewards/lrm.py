@@ -48,7 +48,12 @@ class LRMScorer:
     conditioned = True
 
     def __init__(self, source: str, space: LatentSpace, name: str = "lrm", placement: Placement = CPU) -> None:
-        self._folder = folder = published_folder(source, "LRM", "unet", "text_encoder")
+        self._folder = folder = published_folder(source, "LRM")
+        if (folder / "transformer").is_dir():
+            raise NbenchError(
+                f"{folder} has a transformer, as LRM of SD3 would: its authors published code for SD 1.5 and SDXL only"
+            )
+        published_folder(folder, "LRM", "unet", "text_encoder")
         self._xl = (folder / "text_encoder_2").is_dir()
         self._names = ("", "_2") if self._xl else ("",)
         check_latents(space, SDXL if self._xl else SD15, name)

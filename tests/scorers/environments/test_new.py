@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from importlib.metadata import distribution
@@ -11,13 +12,17 @@ from typing import Any
 import pytest
 import torch
 
+from nbench.benchmarks.scoring.score import score_bench
 from nbench.errors import NbenchError
+from nbench.sampling.bestofn import BestOfN
 from nbench.scorers.check import PROMPTS, WORLD, check_names, check_scorer, made_up_inputs
 from nbench.scorers.environments.new import new_scorer
 from nbench.scorers.protocols import READS, NameScorer, PairScorer, TwinTower
 from nbench.scorers.registry import get_scorer
+from nbench.shards.reader import Bench
 
 from ...conftest import Run
+from ...small_bench import Quality
 
 
 @pytest.mark.parametrize("kind", ["twin", "pair"])
@@ -63,14 +68,18 @@ def test_the_scorer_to_copy_from_the_documents_has_twelve_lines_and_scores(tmp_p
         assert check_scorer(scorer, made_up_inputs(scorer, WORLD), PROMPTS, WORLD.positions[0]) == []
 
 
-@pytest.mark.slow
-def test_what_is_written_runs_in_an_environment_of_uv(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
+@pytest.fixture
+def uv_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv has numpy alone, and a cache in `tmp_path`."""
     _wheel("numpy", tmp_path / "wheels")
     offline = {"UV_OFFLINE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path / "wheels")}
     for name, value in (offline | {"UV_CACHE_DIR": str(tmp_path / "cache"), "UV_PYTHON": sys.executable}).items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("uv_without_network")
+def test_what_is_written_runs_in_an_environment_of_uv(tmp_path: Path, run: Run) -> None:
     mine = new_scorer(tmp_path / "mine.py", "pair", "latent")
     here, there = get_scorer(f"{mine}:Mine", WORLD), get_scorer(f"uv:{mine}:Mine", WORLD)
     assert torch.equal(*_results(here, "pair"), *_results(there, "pair"))
@@ -79,6 +88,25 @@ def test_what_is_written_runs_in_an_environment_of_uv(
     mine.write_text(mine.read_text().replace('["numpy"]', '["nothing-like-it"]'))
     with pytest.raises(NbenchError, match="uv failed with exit code"):
         get_scorer(f"uv:{mine}:Mine", WORLD)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("uv_without_network")
+def test_benches_and_live_runs_are_scored_in_an_environment_of_uv(
+    tmp_path: Path, small_bench: tuple[Bench, Quality], world: Any, run: Run
+) -> None:
+    mine = new_scorer(tmp_path / "mine.py", "twin", "preview")
+    ways, bench = (f"{mine}:Mine", f"uv:{mine}:Mine"), small_bench[0]
+    tables, live, printed = [], [], []
+    for way in ways:
+        tables.append(score_bench(bench, get_scorer(way, bench.info), [5, 10]))
+        result = BestOfN(world, way, n=3, policy="2:1").best("one green star", num_inference_steps=4)
+        live.append((result.seeds, [candidate.scores for candidate in result.candidates]))
+        command = ("sample", "one green star", "--best-of", 3, "--policy", "2:1", "--steps", 4, "--json")
+        printed.append(json.loads(run(*command, "--model", way, "--out", tmp_path / "image.png").out)["candidates"])
+    assert tables[0].equals(tables[1])
+    assert live[0] == live[1]
+    assert printed[0] == printed[1]
 
 
 def _wheel(name: str, folder: Path) -> None:

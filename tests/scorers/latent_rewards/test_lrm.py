@@ -96,6 +96,9 @@ def test_a_pickle_that_runs_code_is_not_run(folder: Path, tmp_path: Path) -> Non
         LRMScorer(str(tmp_path), LatentSpace((4, 8, 8), None, "sd15"))
     with pytest.raises(NbenchError, match="lacks unet: name the folder of LRM"):
         LRMScorer(str(folder / "unet"), LatentSpace((4, 8, 8), None, "sd15"))
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(NbenchError, match="as LRM of SD3 would: its authors published code for"):
+        LRMScorer(str(tmp_path), LatentSpace((16, 8, 8), None, "sd3"))
 
 
 @pytest.mark.slow
