@@ -161,11 +161,14 @@ def _latent_layer(model: Any, space: LatentSpace, processor: ImageProcessor, vis
     channels, height, width = space.latent_shape
     embeddings = model.vision_model.embeddings
     layer, positions = embeddings.patch_embedding, embeddings.position_embedding.weight
-    if space.preview is None or height != width or not isinstance(layer, nn.Conv2d):
-        raise NbenchError(
-            "a model of latents needs square latents, a data set with a preview map, and a tower whose first layer is "
-            "a convolution (CLIP, SigLIP): use --input preview"
-        )
+    for fits, need in (
+        (space.preview is not None, "a data set with a preview map"),
+        (height == width, f"square latents, not {height}x{width}"),
+        (isinstance(layer, nn.Conv2d), "a tower whose first layer is a convolution (CLIP, SigLIP; not NaFlex)"),
+    ):
+        if not fits:
+            raise NbenchError(f"a model of latents needs {need}: use --input preview")
+    assert space.preview is not None
     patch = max(1, round(vision.patch_size * height / vision.image_size))
     before, after = vision.image_size // vision.patch_size, height // patch
     to_rgb, bias, mean, std = (

@@ -51,14 +51,15 @@ class Examples:
     """A batch of B rows over all processes, of which this one computes b.
 
     Attributes:
-        own: the rows of this process; `counts` are the numbers of rows of each.
+        own: the rows of this process; `counts` are the numbers of rows of each process.
         latents: latents or x0 estimates, float32 [b, C, h, w]; or activations [b, D].
-        position, noise_level: of each row of `latents`, [b]; see `noise_share`.
+        position, noise_level: of each row of `latents`, int64 and float32 [b]; see `noise_share`.
         images: the final images of the b rows.
-        keys: name of each of the B rows; rows of one prompt have the same `groups` number.
+        keys: prompt id and candidate of each of the B rows.
+        groups: int64 [B]; rows whose candidates are compared have the same number.
         captions, corrupted: text of each of the B rows, and its near misses.
         reference: float32 [B], NaN where there is none.
-        draw: a random number of this batch.
+        draw: a random number of this batch, for what a learner draws.
     """
 
     own: slice

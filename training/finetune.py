@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import ChainDataset
 
-from ..errors import NbenchError
+from ..errors import NbenchError, reason_of
 from ..pipelines.quiet import quieten_transformers
 from ..scorers.weights import folder_fingerprint
 from ..shards.atomic import atomic_write, writing_to
@@ -91,7 +91,16 @@ def _train(config: FineTuneConfig, make: MakeLearner, bench: Bench, recipe: dict
         checkpoint,
         shown and share()[0] == 0,
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Exception as error:  # loggers raise many unrelated types
+        package = type(error).__module__.partition(".")[0]
+        if package not in config.reports:
+            raise
+        raise NbenchError(
+            f"--report-to {package} failed ({reason_of(error)}): mend that or leave it out; training goes on from its "
+            "last checkpoint"
+        ) from error
     if share()[0] == 0:
         learner.save(config.out)
         atomic_write(config.out / "README.md", model_card(recipe, config.out.name).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -124,7 +124,7 @@ class DualEncoderLearner(Learner):
         self.images = (config.targets == "image" and bool({"contrast", "sigmoid"} & {*self._weights})) or (
             "distill" in self._weights
         )
-        self._texts, self._pictures = _Cache(self._frozen.embed_text), dict[Any, torch.Tensor]()
+        self._texts, self._pictures = _Cache(), _Cache()
 
     def _tuned(self, model: Any) -> Any:
         """`model` with gradients for what `tune` says; with LoRA, wrapped by peft."""
@@ -193,40 +193,40 @@ class DualEncoderLearner(Learner):
         rank, world = share()
         counts = [len(distinct[number::world]) for number in range(world)]
         mine = distinct[rank::world]
-        rows = gathered(self._scorer.text_features(mine) if self.settings.tune == "all" else self._texts(mine), counts)
+        if self.settings.tune == "all":
+            own = self._scorer.text_features(mine)
+        else:
+            own = self._texts(mine, lambda places: self._frozen.embed_text([mine[place] for place in places]))
+        rows = gathered(own, counts)
         order = [text for number in range(world) for text in distinct[number::world]]
         index = {text: row for row, text in enumerate(order)}
         return rows[[index[caption] for caption in captions]]
 
     def _clean(self, examples: Examples) -> torch.Tensor:
-        """The frozen tower's embeddings of the final images of this process's rows."""
-        keys = examples.keys[examples.own]
-        absent = [number for number, key in enumerate(keys) if key not in self._pictures]
-        if len(self._pictures) + len(absent) > _CACHED:
-            self._pictures.clear()
-            absent = list(range(len(keys)))
-        if absent:
-            rows = self._frozen.embed_inputs(examples.images.decoded(absent).to(self.device))
-            self._pictures |= {keys[number]: row.clone() for number, row in zip(absent, rows, strict=True)}
-        return torch.stack([self._pictures[key] for key in keys])
+        """The frozen tower's embeddings [b, D] of the final images of this process's rows."""
+
+        def embed(places: list[int]) -> torch.Tensor:
+            return self._frozen.embed_inputs(examples.images.decoded(places).to(self.device))
+
+        return self._pictures(examples.keys[examples.own], embed)
 
 
 class _Cache:
-    """Embeddings of texts that are computed once."""
+    """Embeddings of a frozen tower that are computed once."""
 
-    def __init__(self, embed: Callable[[Sequence[str]], torch.Tensor]) -> None:
-        self._embed, self._rows = embed, dict[str, torch.Tensor]()
+    def __init__(self) -> None:
+        self._rows = dict[Hashable, torch.Tensor]()
 
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Embeddings [P, D]."""
-        absent = [text for text in texts if text not in self._rows]
+    def __call__(self, keys: Sequence[Hashable], embed: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+        """Embeddings [P, D] of P different keys; `embed` computes those of the keys at some places."""
+        absent = [place for place, key in enumerate(keys) if key not in self._rows]
         if len(self._rows) + len(absent) > _CACHED:
             self._rows.clear()
-            absent = list(texts)
+            absent = list(range(len(keys)))
         if absent:
-            rows = self._embed(absent)
-            self._rows |= {text: row.clone() for text, row in zip(absent, rows, strict=True)}
-        return torch.stack([self._rows[text] for text in texts])
+            rows = embed(absent)
+            self._rows |= {keys[place]: row.clone() for place, row in zip(absent, rows, strict=True)}
+        return torch.stack([self._rows[key] for key in keys])
 
 
 def _with_lora(model: Any, rank: int) -> Any:

@@ -14,7 +14,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from transformers import AutoModel, CLIPModel
+from transformers import AutoModel
 
 from nbench.errors import NbenchError
 from nbench.pipelines.noise_levels import run_positions
@@ -135,9 +135,16 @@ def test_without_signal_all_is_noise() -> None:
     assert noise_share(PositionInfo(0, 999.0, None, 1.0)) == noise_share(PositionInfo(0, 1000.0, 1.0, 1.0)) == 0.5
 
 
-@pytest.mark.parametrize("space", [LatentSpace((4, 16, 8), MAP), LatentSpace((4, 16, 16), None)])
-def test_latents_that_do_not_fit_are_refused(tmp_path: Path, space: LatentSpace) -> None:
-    folder = save_clip(tmp_path / "clip")
-    base = CLIPModel.from_pretrained(folder)
-    with pytest.raises(NbenchError, match="needs square latents, a data set with a preview map"):
+@pytest.mark.parametrize(
+    ("space", "naflex", "need"),
+    [
+        (LatentSpace((4, 16, 8), MAP), False, "square latents, not 16x8"),
+        (LatentSpace((4, 16, 16), None), False, "a data set with a preview map"),
+        (LatentSpace((4, 16, 16), MAP), True, "a tower whose first layer is a convolution"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(tmp_path: Path, space: LatentSpace, naflex: bool, need: str) -> None:
+    folder = save_siglip(tmp_path / "siglip", naflex)
+    base = open_dual_encoder(folder)
+    with pytest.raises(NbenchError, match=f"a model of latents needs {need}"):
         adapted(base, space, ImageProcessor(folder), "latent", "none")

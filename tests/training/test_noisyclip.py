@@ -17,7 +17,7 @@ from nbench.errors import NbenchError
 from nbench.pipelines.aliases import WORLD_PIPELINE
 from nbench.scorers.clip import CLIPScorer
 from nbench.shards.lock import locked
-from nbench.training import finetune, trainer
+from nbench.training import learner, trainer
 from nbench.training.checkpoints import last_checkpoint
 from nbench.training.config import TrainConfig
 from nbench.training.noisyclip import train
@@ -117,7 +117,7 @@ def test_a_run_cut_while_it_writes_the_model_finishes(config: TrainConfig, monke
         raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "save_half", cut)
+        patch.setattr(learner, "save_half", cut)
         with pytest.raises(Cut):
             train(replace(config, epochs=1), shown=False)
     steps = []

@@ -199,6 +199,19 @@ def test_reports_that_cannot_be_are_told_before_training(
         train(replace(config, report_to=name), shown=False)
 
 
+def test_a_report_that_fails_is_told(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("UsageError", (Exception,), {"__module__": "tensorboard.errors"})
+
+    def fails(*args: Any, **settings: Any) -> None:
+        raise kind("no API key")
+
+    monkeypatch.setattr(trainer.FineTuner, "train", fails)
+    with pytest.raises(NbenchError, match=r"--report-to tensorboard failed \(no API key\): mend that"):
+        train(replace(config, report_to="tensorboard"), shown=False)
+    with pytest.raises(kind):
+        train(config, shown=False)
+
+
 @pytest.mark.slow
 def test_steps_and_recipe_are_reported_to_wandb_without_a_network(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
