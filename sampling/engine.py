@@ -94,7 +94,7 @@ class Engine:
             NbenchError: arguments that do not fit, or the engine is closed.
         """
         request = self._request(prompt, prompt_id, seed, keep, progress, arguments)
-        self._loop.add(request, wait=False)
+        self._loop.add(request)
         return request.future
 
     def map(
@@ -106,14 +106,17 @@ class Engine:
             NbenchError: as of `BestOfN.best`; the prompts after it are cancelled.
         """
         prompts = list(prompts)
+        pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
         futures = deque[Future[BestOfNResult]]()
         try:
-            for prompt, prompt_id in zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True):
-                if len(futures) == self._room:
-                    yield futures.popleft().result()
-                request = self._request(prompt, prompt_id, None, None, None, arguments)
-                self._loop.add(request, wait=True)
+            first = [self._request(*pair, None, None, None, arguments) for pair in pairs[: self._room]]
+            futures.extend(request.future for request in first)
+            self._loop.add_all(first)  # so that they begin together, not one while the next is on its way
+            for pair in pairs[self._room :]:
+                yield futures.popleft().result()
+                request = self._request(*pair, None, None, None, arguments)
                 futures.append(request.future)
+                self._loop.add_all([request])
             while futures:
                 yield futures.popleft().result()
         finally:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -90,20 +90,29 @@ class Loop:
         self._entered = entered
         self._thread.start()
 
-    def add(self, request: Request, wait: bool) -> None:
-        """Let a request wait for its start; if the queue is full, `wait` until it has room.
+    def add(self, request: Request) -> None:
+        """Let a request wait for its start.
 
         Raises:
-            QueueFull: it has none.
+            QueueFull: the queue has no room.
             NbenchError: the engine is closed.
         """
         with self.changed:
-            if wait:
-                self.changed.wait_for(lambda: self.closed or not self._queue.is_full)
             if self.closed:
                 raise NbenchError("the engine is closed: open another")
             self._queue.add(request)
             self.changed.notify_all()
+
+    def add_all(self, requests: Sequence[Request]) -> None:
+        """As `add`, of several at once; where the queue is full, each waits until it has room.
+
+        Raises:
+            NbenchError: the engine is closed.
+        """
+        with self.changed:
+            for request in requests:
+                self.changed.wait_for(lambda: self.closed or not self._queue.is_full)
+                self.add(request)
 
     def close(self, cancel: bool) -> None:
         """Take no more requests, and wait until all have ended; `cancel` ends them now."""
