@@ -110,14 +110,16 @@ replayed; `perf/best_of_n.py` measures them live ([sampling.md](sampling.md#gain
         together=("x0-clip", "x0-vqa"),
         restarting=("noisyclip", "noisyclip-t", "x0-clip", "x0-clip@2", "x0-vqa"),
         finding="""\
-With x0-vqa, drawing one candidate at a time and dropping it at 12 if it scores below .38 keeps .96 (.89 to 1.03) of
-the gain by `vqascore` at 22 %; two at a time keep 1.01 (.95 to 1.08) at 25 %. Most prompts stop after the first draw,
-so the calls go to those that need them. Fixed keeps reach that at 35 %. A race by chances is no better than fixed
-keeps within the intervals (.81 and .76 at 25 %): it cannot tell a prompt whose candidates are all good. From 35 % on,
-fixed keeps and races are ahead of restarts, which take the last of six candidates if none passes. By `truth`,
-restarts keep .78 (.69 to .87) at 22 % and .84 (.75 to .94) at 25 %: x0-vqa was trained to predict `vqascore`, and the
-policies were tuned by it. Position is no ceiling: one who knows the final score and acts at 3 keeps all of the gain
-at 22 %. What scorers know at 3 is.""",
+With x0-vqa, drawing one candidate at a time and dropping it at 11 to 13 if it scores below a threshold keeps .91 (.84
+to .99) of the gain by `vqascore` at 22 %; two at a time keep .99 (.92 to 1.06) at 25 %. (With another x0-vqa, trained
+by the same recipe, it was .96 and 1.01.) Most prompts stop after the first draw, so the calls go to those that need
+them. Fixed keeps reach that at 35 %. A race by chances is no better than fixed keeps within the intervals: it cannot
+tell a prompt whose candidates are all good. From 35 % on, fixed keeps and races are ahead of restarts, which take the
+last of six candidates if none passes. By `truth`, restarts keep .78 (.70 to .87) at 22 % and .86 (.78 to .96) at 25
+%: x0-vqa was trained to predict `vqascore`, and the policies were tuned by it. Without any training, restarts by
+`x0-clip@2` keep .84 by both at 25 %, and fixed keeps .99 at 35 %: there the look-ahead is worth its call. Stacks add
+nothing to x0-vqa within the intervals. Position is no ceiling: one who knows the final score and acts at 3 keeps all
+of the gain at 22 %. What scorers know at 3 is.""",
     ),
     "frontier-unet": Frontier(
         "The frontier of another generator",
