@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,11 @@ def test_what_a_dead_process_has_claimed_is_free_at_once(tmp_path: Path) -> None
 
 def test_a_claim_that_is_not_renewed_expires(tmp_path: Path) -> None:
     job = TrialJob(LocalStore(tmp_path), 1)
-    frozen = Claims(job.store)
-    frozen.take(0)
-    outcome = worker(job).run(Task(0))
-    assert outcome.state == "taken"
-    assert run(job, Run(lease=0.2, shown=False)).made == 1
+    with closing(Claims(job.store)) as frozen:
+        frozen.take(0)
+        outcome = worker(job).run(Task(0))
+        assert outcome.state == "taken"
+        assert run(job, Run(lease=0.2, shown=False)).made == 1
 
 
 def test_a_frozen_worker_that_goes_on_does_no_harm(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 from nbench.jobs.claims import Claims
@@ -36,11 +37,11 @@ def test_rate_time_left_failures_and_slow_workers(tmp_path: Path, run: Run) -> N
     assert status.seconds_left == 50
     assert status.failures == {15: "no memory"}
     assert [(worker.name, worker.units) for worker in status.workers if worker.slow] == [("slow", 3)]
-    claims = Claims(store)
-    claim, _ = claims.take(16)
-    shown = json.loads(run("status", tmp_path, "--json").out)
-    assert [worker["name"] for worker in shown["jobs"][0]["workers"] if worker["at_work"]] == [claims.owner.name]
-    claims.release(claim, True)
+    with closing(Claims(store)) as claims:
+        claim, _ = claims.take(16)
+        shown = json.loads(run("status", tmp_path, "--json").out)
+        assert [worker["name"] for worker in shown["jobs"][0]["workers"] if worker["at_work"]] == [claims.owner.name]
+        claims.release(claim, True)
     assert "14 of 20 units, 1 failed" in run("status", tmp_path).out
 
 
