@@ -35,7 +35,7 @@ from .results.result_file import EvaluationReport, EvaluationResult, result_path
 from .score_tables.bench import bench_layout, final_references
 from .score_tables.layout import by_caption
 from .score_tables.table import ScoreTable
-from .scoring.card import Card, ask, cards
+from .scoring.card import Card, cards
 from .scoring.inputs import BenchInputs
 from .scoring.options import ScoreOptions
 from .scoring.scorer_cost import scorer_cost, time_steps
@@ -112,7 +112,7 @@ def _evaluated(
     step_seconds = None
     if config.time_steps is not None:
         where, placement = bench.location.absolute, config.placement or Placement.wanted()
-        step_seconds = ask(how.engine, time_steps, where, config.time_steps, placement)
+        step_seconds = how.engine.call(time_steps, where, config.time_steps, placement)
     tables = {model: store.scoring(positions, config.fresh, progress) for model, store in stores.items()}
     scored = together(tables, how)
     cards = {model: store.card for model, store in stores.items()}
@@ -247,7 +247,7 @@ def _load(
     if isinstance(engine, Here):
         found = [get_scorer(model, bench.info, options.placement, False) for model in models]
     else:
-        found = ask(engine, cards, models, bench.location.absolute, options)
+        found = engine.call(cards, models, bench.location.absolute, options)
     for model, scorer in [*zip(models, found, strict=True), *((None, scorer) for scorer in objects)]:
         if isinstance(scorer, NbenchError):
             raise scorer

@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from ..errors import NbenchError
 from .job import Context
 from .worker import Assignment, Outcome, Shift, Task
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class Engine(Protocol):
             NbenchError: they cannot be started.
         """
 
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of a call that imports torch, made where units are made; all picklable.
+
+        Raises:
+            NbenchError: the call raises it, or cannot be made.
+        """
+
 
 class Here:
     """The engine of one worker: this process."""
@@ -67,6 +77,18 @@ class Here:
             yield team
         finally:
             team.worker.close()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The call itself."""
+        return function(*arguments)
+
+
+def answer_of(function: Callable[..., Result], arguments: Sequence[Any]) -> Result | NbenchError:
+    """The result of a call, or the error that it raises, to be sent to another process."""
+    try:
+        return function(*arguments)
+    except NbenchError as error:
+        return error
 
 
 class _Alone:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from ..errors import NbenchError
-from .engine import Hear, Report, Team
+from .engine import Hear, Report, Result, Team, answer_of
 from .job import Context
 from .worker import Assignment, Shift, Task
 
-Result = TypeVar("Result")
 _MAX_DEATHS = 3
 """Workers in a row that may die before they have said anything."""
 _GRACE = 10.0
@@ -42,6 +41,10 @@ class Processes:
             team.end(0)
             raise
         team.end(_GRACE)
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Made in a process that ends with it."""
+        return aside(function, *arguments)
 
 
 @dataclass
@@ -146,10 +149,7 @@ def aside(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def _call(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        connection.send(function(*arguments))
-    except NbenchError as error:
-        connection.send(error)
+    connection.send(answer_of(function, arguments))
 
 
 def devices_here(workers: int) -> tuple[str | None, ...]:

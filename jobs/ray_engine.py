@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import NbenchError, reason_of
-from .engine import Hear, Report, Team
+from .engine import Hear, Report, Result, Team, answer_of
 from .job import Context
+from .processes import aside
 from .worker import Assignment, Outcome, Shift, Task
 
 _RESTARTING = 0.2
@@ -46,6 +47,39 @@ class RayEngine:
     @contextmanager
     def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
         """Start the actors; a cluster that was started for them ends with them."""
+        with self._cluster():
+            team = _Actors(self, assignments, hear)
+            try:
+                yield team
+            finally:
+                team.end()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Made by a worker of the cluster; with one of this machine alone, in a process, which starts sooner."""
+        if self.address == "local":
+            return aside(function, *arguments)
+        from ray.exceptions import RayError
+
+        with self._cluster() as ray:
+            task = ray.remote(answer_of).options(**self.options(), max_retries=0)
+            try:
+                answer: Result | NbenchError = ray.get(task.remote(function, arguments))
+            except RayError as error:
+                raise NbenchError(f"Ray cannot run a worker: {reason_of(error)}") from None
+        if isinstance(answer, NbenchError):
+            raise answer
+        return answer
+
+    def options(self) -> dict[str, Any]:
+        """Of Ray, for a worker."""
+        import ray
+
+        gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0)) if self.gpus is None else self.gpus
+        return {"num_gpus": gpus, "num_cpus": 1} | ({"runtime_env": dict(self.runtime_env)} if self.runtime_env else {})
+
+    @contextmanager
+    def _cluster(self) -> Iterator[Any]:
+        """Ray, connected to the cluster; one that was started for it ends with it."""
         try:
             import ray
         except ImportError:
@@ -57,11 +91,9 @@ class RayEngine:
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             except Exception as error:  # Ray raises a dozen unrelated types
                 raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
-        team = _Actors(self, assignments, hear)
         try:
-            yield team
+            yield ray
         finally:
-            team.end()
             if not joined:
                 ray.shutdown()
 
@@ -139,13 +171,10 @@ class _Actors:
         import ray
 
         self._ray, self._hear = ray, hear
-        there = ray.cluster_resources().get("GPU", 0.0)
-        gpus = min(1.0, there) if engine.gpus is None else engine.gpus
+        options = engine.options()
+        there, gpus = ray.cluster_resources().get("GPU", 0.0), options["num_gpus"]
         workers = engine.workers or max(1, int(there / gpus) if gpus else 1)
-        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_gpus": gpus, "num_cpus": 1}
-        if engine.runtime_env:
-            options["runtime_env"] = dict(engine.runtime_env)
-        remote: Any = ray.remote(_Remote).options(**options)
+        remote: Any = ray.remote(_Remote).options(**options, max_restarts=-1, max_task_retries=0)
         actors = [remote.remote(assignments) for _ in range(workers)]
         self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]
 

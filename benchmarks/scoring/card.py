@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ...errors import NbenchError
-from ...jobs.engine import Engine, Here
-from ...jobs.processes import aside
 from ...options import Place
 from ...scorers.protocols import Scorer, TwinTower, input_kind, observed_first
 from ...scorers.references import Reference, load_reference
@@ -19,7 +17,6 @@ from ...shards.reader import Bench, open_bench
 from ...shards.schema import DatasetInfo
 from .options import ScoreOptions
 
-Result = TypeVar("Result")
 _AS_USUAL = ScoreOptions()
 
 
@@ -89,15 +86,6 @@ def embedded(scorer: Scorer, prompts: Sequence[str]) -> np.ndarray:
     assert isinstance(scorer, TwinTower)
     values: np.ndarray = embed_texts(scorer, prompts).float().cpu().numpy()
     return values
-
-
-def ask(engine: Engine, function: Callable[..., Result], *arguments: Any) -> Result:
-    """The result of a call which imports torch: made here if units are, else in a process that ends with it.
-
-    Raises:
-        NbenchError: the call raises it, or its process ends early.
-    """
-    return function(*arguments) if isinstance(engine, Here) else aside(function, *arguments)
 
 
 def score_metadata(info: DatasetInfo, scorer: Scorer | Card, options: ScoreOptions = _AS_USUAL) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ...shards.reader import Bench, open_bench
 from ...shards.references import finished_scores, how_to_add
 from ...shards.schema import DatasetInfo
 from ...shards.scores import read_scores, reference_path, scores_metadata, write_scores
-from .card import Card, ask, cards, load_scorer, score_metadata
+from .card import Card, cards, load_scorer, score_metadata
 from .options import ScoreOptions
 from .parts import Parts
 from .references_config import AddConfig
@@ -275,7 +275,7 @@ def _scorers(
 ) -> Iterator[Scorer | Card | NbenchError]:
     """The scorer of each reference, loaded, or its card if others score; or why there is none."""
     if not isinstance(engine, Here):
-        yield from ask(engine, cards, references, bench.location.absolute, options) if references else ()
+        yield from engine.call(cards, references, bench.location.absolute, options) if references else ()
         return
     options = options.here()
     for reference in references:

@@ -29,7 +29,7 @@ from ...shards.scores import PROMPT, read_scores, scores_metadata, write_scores
 from ..metrics.caption_figures import retrieval_rows
 from ..metrics.rows import RetrievalRow
 from ..results.result_file import EvaluationResult, read_result
-from .card import Card, ask, embedded, nothing_to_score, prompt_embeddings, score_metadata
+from .card import Card, embedded, nothing_to_score, prompt_embeddings, score_metadata
 from .inputs import readable
 from .options import ScoreOptions
 from .parts import Parts
@@ -354,7 +354,7 @@ class Store:
         captions = [prompt.prompt for prompt in prompts]
         if isinstance(self.scorer, Card):
             bench = self.bench.location.absolute
-            texts = ask(self.how.engine, prompt_embeddings, self.model, bench, self.options, captions)
+            texts = self.how.engine.call(prompt_embeddings, self.model, bench, self.options, captions)
         else:
             texts = embedded(self.scorer, captions)
         place = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}

@@ -6,56 +6,19 @@ import os
 import signal
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from nbench.errors import NbenchError
 from nbench.jobs.claims import Claim
-from nbench.jobs.engine import Hear, Report, Team
 from nbench.jobs.job import Context
 from nbench.jobs.processes import Processes
 from nbench.jobs.run import Run, complete, complete_together, run_together
 from nbench.jobs.store import LocalStore
 from nbench.jobs.trial import TrialJob, TrialMaker
-from nbench.jobs.worker import Assignment, Shift, Task
 
-SILENT = Context(lambda text: None, lambda rows: None)
-
-
-@dataclass
-class InStep:
-    """An engine whose workers take equally long for a unit; `jobs`: by worker, the job of each of its units."""
-
-    workers: int
-    jobs: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    elsewhere: bool = False
-    _given: dict[str, Task] = field(default_factory=dict)
-
-    @contextmanager
-    def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
-        self._workers = {str(number): Shift(assignments, SILENT) for number in range(self.workers)}
-        self._hear, self._numbers = hear, [int(of.title.removeprefix("job ")) for of in assignments]
-        yield self
-        for worker in self._workers.values():
-            worker.close()
-
-    def idle(self) -> Sequence[str]:
-        return [name for name in self._workers if name not in self._given]
-
-    def give(self, worker: str, task: Task) -> None:
-        self._given[worker] = task
-        if task.index >= 0:
-            self.jobs[worker].append(self._numbers[task.job])
-
-    def wait(self, seconds: float) -> None:
-        for name, task in list(self._given.items()):
-            del self._given[name]
-            self._hear(Report(name, self._workers[name].run(task)))
+from .in_step import SILENT, InStep
 
 
 class Unopened(TrialJob):
@@ -89,19 +52,19 @@ def check(job: TrialJob) -> None:
 def test_a_worker_stays_at_a_job_until_no_unit_of_it_waits(
     tmp_path: Path, counts: tuple[int, ...], expected: list[list[int]]
 ) -> None:
-    engine, jobs = InStep(2), jobs_of(tmp_path, *counts)
+    engine, jobs = InStep((None,) * 2), jobs_of(tmp_path, *counts)
     completed = complete_together(jobs, Run(engine, shown=False))
     assert [summary.made for summary, _ in completed] == list(counts)
     assert [sorted(records) for _, records in completed] == [list(job.units()) for job in jobs]
-    assert [engine.jobs[worker] for worker in ("0", "1")] == expected
+    assert [engine.jobs[worker] for worker in ("0", "1")] == [[f"job {i}" for i in own] for own in expected]
     for job in jobs:
         check(job)
 
 
 def test_more_workers_than_jobs_are_spread_evenly(tmp_path: Path) -> None:
-    engine = InStep(4)
+    engine = InStep((None,) * 4)
     complete_together(jobs_of(tmp_path, 4, 4), Run(engine, shown=False))
-    assert sorted(map(tuple, engine.jobs.values())) == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    assert sorted(map(tuple, engine.jobs.values())) == [("job 0",) * 2] * 2 + [("job 1",) * 2] * 2
 
 
 def test_a_job_that_cannot_be_opened_or_always_fails_does_not_stop_the_others(
@@ -111,7 +74,7 @@ def test_a_job_that_cannot_be_opened_or_always_fails_does_not_stop_the_others(
     unopened = Unopened(LocalStore(tmp_path / "unopened"), 3, title="job 7")
     failing = TrialJob(LocalStore(tmp_path / "failing"), 3, bad=1, title="job 8")
     jobs = [unopened, good, failing, bad]
-    summaries = [summary for summary, _ in complete_together(jobs, Run(InStep(2)), "four jobs")]
+    summaries = [summary for summary, _ in complete_together(jobs, Run(InStep((None,) * 2)), "four jobs")]
     assert [summary.made for summary in summaries] == [0, 3, 2, 3]
     assert [summary.stopped for summary in summaries] == ["no weights", "", "", ""]
     assert summaries[2].failed == {1: "ValueError: unit 1 is bad"}
@@ -125,10 +88,10 @@ def test_a_job_that_cannot_be_opened_or_always_fails_does_not_stop_the_others(
 def test_if_no_job_can_go_on_it_ends_at_once(tmp_path: Path) -> None:
     first, second = (Unopened(LocalStore(tmp_path / name), 9, title="job 7") for name in "ab")
     failing = TrialJob(LocalStore(tmp_path / "c"), 9, bad=0, title="job 8")
-    engine = InStep(1)
+    engine = InStep((None,) * 1)
     summaries = run_together([first, second, failing], Run(engine, shown=False, attempts=1))
     assert [summary.stopped for summary in summaries] == ["no weights", "no weights", "ValueError: unit 0 is bad"]
-    assert engine.jobs["0"] == [8]  # the others cannot begin
+    assert engine.jobs["0"] == ["job 8"]  # the others cannot begin
 
 
 def test_what_is_finished_or_damaged_is_told_from_what_is_not(tmp_path: Path) -> None:
@@ -137,11 +100,11 @@ def test_what_is_finished_or_damaged_is_told_from_what_is_not(tmp_path: Path) ->
     for job in jobs[:2]:
         complete(job, Run(shown=False))
     (tmp_path / "1" / damaged.name(1)).unlink()
-    engine = InStep(1)
+    engine = InStep((None,) * 1)
     completed = complete_together(jobs, Run(engine, shown=False))
     assert [summary.made for summary, _ in completed] == [0, 1, 2]
     assert [len(records) for _, records in completed] == [2, 3, 2]
-    assert engine.jobs["0"] == [2, 2, 1]
+    assert engine.jobs["0"] == ["job 2", "job 2", "job 1"]
     check(damaged)
 
 

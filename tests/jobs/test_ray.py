@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from nbench.errors import NbenchError, check_range
 from nbench.jobs.claims import Claim
 from nbench.jobs.job import BEGIN
 from nbench.jobs.ray_engine import RayEngine, _Remote
@@ -99,6 +100,14 @@ def test_the_metrics_port_of_a_node_serves_them(cluster: Any, tmp_path: Path) ->
             named = {head.partition("{")[0].removeprefix("ray_nbench_"): float(value) for head, _, value in lines}
             served = {name: named[name] for name in counts if name in named}
     assert served == counts
+
+
+def test_a_call_is_made_by_a_worker_of_the_cluster(cluster: Any) -> None:
+    engine = RayEngine(1, 0, cluster.address)
+    assert engine.call(os.getppid) != os.getpid()  # a child of Ray's, not of this process
+    with pytest.raises(NbenchError, match=r"--workers -1"):
+        engine.call(check_range, "--workers", -1, 0)
+    assert RayEngine(1, 0).call(os.getppid) == os.getpid()
 
 
 def test_a_killed_actor_comes_back_and_its_unit_is_made_again(cluster: Any, tmp_path: Path) -> None:
