@@ -88,7 +88,7 @@ def test_twice_the_depth_is_trained_and_scored(tmp_path: Path, monkeypatch: pyte
     for module in ("__main__", "plans", "page"):
         monkeypatch.setattr(f"nbench.experiments.{module}.SEEDS", 1)
     monkeypatch.setattr("nbench.experiments.data.PROMPTS", 4)
-    monkeypatch.setattr("nbench.experiments.data.POSITIONS", "10,50")
+    monkeypatch.setattr("nbench.experiments.data.POSITIONS", {"shapes": "10,50"})
     rows = EXPERIMENTS["rows"].runs
     (deep,) = (run for run in rows if run.start)
     (finished,) = (run for run in rows if run.model == "image:clip")
