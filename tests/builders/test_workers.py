@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,17 +120,17 @@ def test_the_driver_of_an_extension_of_references_and_of_scores_imports_neither(
     tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """And all is as if one process had made it."""
-    small = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "one")
-    for limit in (4, 6):
-        build(replace(small, limit=limit, extend=limit == 6), progress=False)
-    add_references(AddConfig(tmp_path / "one", ("vqascore",)))
     out, results = tmp_path / "two", tmp_path / "results"
+    small = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "one")
+    build(replace(small, limit=4), progress=False)
+    shutil.copytree(tmp_path / "one", out)
+    build(replace(small, limit=6, extend=True), progress=False)
+    add_references(AddConfig(tmp_path / "one", ("vqascore",)))
     config = EvaluateConfig(tmp_path / "one", ("clip", "noisyclip"), "0,1", results / "one", retrieval=True)
     evaluate(replace(config, time_steps=2))
     words = ["build", "genai-bench", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--references"]
     scores = ["--model", "clip", "--model", "noisyclip", "--latents", "0,1", "--retrieval", "--time-steps", "2"]
     for arguments in (
-        [*words, "clip", "--limit", "4", "--out", out],
         [*words, "clip", "--limit", "6", "--extend", "--out", out],
         ["references", out, "--add", "vqascore"],
         ["evaluate", "--bench", out, *scores, "--out", results / "two"],
