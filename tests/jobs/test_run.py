@@ -23,8 +23,9 @@ from nbench.jobs.store import LocalStore
 from nbench.jobs.trial import TrialJob
 from nbench.jobs.worker import Assignment, Task, Worker
 
+from .in_step import SILENT
+
 QUIET = Run(shown=False, lease=1.0)
-SILENT = Context(lambda text: None, lambda rows: None)
 
 
 def check_whole(job: TrialJob, records: dict[int, Any]) -> None:
