@@ -142,3 +142,34 @@ def scatter(value: Any, rows: Sequence[int], total: int) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(scatter(item, rows, total) for item in value)
     return value
+
+
+def taken(value: Any, rows: Sequence[int], total: int) -> Any:
+    """`rows` of a denoiser's output of `total` rows."""
+    if isinstance(value, torch.Tensor):
+        if not value.ndim or len(value) != total:
+            return value
+        return value.index_select(0, torch.tensor(rows, device=value.device))
+    if isinstance(value, Mapping):
+        return type(value)(**{name: taken(item, rows, total) for name, item in value.items()})
+    if isinstance(value, list) and len(value) == total:
+        return [value[row] for row in rows]
+    if isinstance(value, (list, tuple)):
+        return type(value)(taken(item, rows, total) for item in value)
+    return value
+
+
+def placed(value: Any, rows: Sequence[int], whole: Any) -> Any:
+    """A denoiser's output `whole` with `value`, as of `taken`, in `rows`."""
+    if isinstance(value, torch.Tensor):
+        if not value.ndim or len(value) != len(rows):
+            return whole
+        return whole.index_copy(0, torch.tensor(rows, device=value.device), value)
+    if isinstance(value, Mapping):
+        return type(value)(**{name: placed(item, rows, whole[name]) for name, item in value.items()})
+    if isinstance(value, list) and len(value) == len(rows):
+        place = dict(zip(rows, value, strict=True))
+        return [place.get(row, item) for row, item in enumerate(whole)]
+    if isinstance(value, (list, tuple)):
+        return type(value)(placed(item, rows, part) for item, part in zip(value, whole, strict=True))
+    return whole

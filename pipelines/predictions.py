@@ -101,6 +101,8 @@ class PredictionWatch:
         if gap:
             found = torch.linalg.vector_norm((halves[1].float() - halves[0].float()).flatten(1), dim=1)
         place = 0
+        if computed == 0:
+            return found, {}
         if pooled and rows > count:
             if self._conditional is None:
                 self._conditional = _conditional(halves, guided)

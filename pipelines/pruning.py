@@ -14,7 +14,7 @@ from diffusers.hooks import ModelHook
 
 from ..errors import NbenchError
 from .batch_axes import Hooked, axes_of
-from .batch_rows import BatchAxes, Call, batch_of, rows_of, scatter
+from .batch_rows import BatchAxes, Call, batch_of, placed, rows_of, scatter, taken
 from .denoisers import DENOISERS, denoisers
 from .padded_batch import padded
 from .replaced_method import replace_method
@@ -31,8 +31,13 @@ class Pruner:
     last bits, as a matrix product of another size rounds otherwise. Of a compiled denoiser the batch shrinks to powers
     of two only, so that it is compiled a few times and not for every number of survivors.
 
+    A candidate that stopped can go on in a later run. What the denoiser answered for it, call by call, is kept, and
+    given again to the same call of the later run: pipeline and scheduler come to where they were, whatever state they
+    have, and only then is the candidate computed.
+
     Args:
         arguments: what the pipeline is called with beside prompts and generators.
+        answers: by candidate, lists to keep its answers in; one that is not empty is given again.
 
     Attributes:
         living: the candidates not stopped, ascending; all at first.
@@ -44,8 +49,13 @@ class Pruner:
             of whose arguments it cannot be told where they hold the batch.
     """
 
-    def __init__(self, pipe: Any, batch: int, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, pipe: Any, batch: int, arguments: Mapping[str, Any], answers: Mapping[int, list[Any]] | None = None
+    ) -> None:
         self.living = list(range(batch))
+        self._calls, self._beside = 0, False
+        self._known = {candidate: len(kept) for candidate, kept in (answers or {}).items() if kept}
+        self._answers = dict(answers or {})
         self.batch, self.rows, self.asked = batch, 0, 0
         self._pipe, self._arguments, self._denoisers = pipe, arguments, denoisers(pipe)
         self._axes: BatchAxes | None = None
@@ -55,6 +65,23 @@ class Pruner:
     def keep(self, candidates: Sequence[int]) -> None:
         """Stop all candidates but these, from the next call of the denoiser on."""
         self.living = sorted(candidates)
+
+    def repeats(self, candidate: int) -> bool:
+        """Whether the latest call was answered for a candidate as before; true before the first call too."""
+        return self._calls <= self._known.get(candidate, -1)
+
+    def forget(self) -> None:
+        """Keep no more answers."""
+        self._answers = {candidate: self._answers[candidate] for candidate in self._known}
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """While entered, calls are none of the run's own: they are not kept."""
+        self._beside = True
+        try:
+            yield
+        finally:
+            self._beside = False
 
     def __enter__(self) -> Pruner:
         if not self._denoisers:
@@ -84,6 +111,11 @@ class Pruner:
 
         self._undo.append(replace_method(vae, "decode", living))
 
+    def begin(self, arguments: Sequence[Any]) -> int:
+        """A call begins; returns how many rows it has."""
+        self._calls += not self._beside
+        return batch_of(arguments)
+
     def cut(self, call: Call, rows: Sequence[int], total: int) -> Call:
         """The arguments of a call of a denoiser with `total` rows, cut to `rows`."""
         assert self._axes is not None
@@ -91,11 +123,25 @@ class Pruner:
 
     def computed(self, compiled: bool) -> list[int]:
         """The candidates that a call computes: the living, and under compilation some dead to fill the batch up."""
-        if not compiled:
-            return self.living
-        living = set(self.living)
+        living = [candidate for candidate in self.living if not self.repeats(candidate)]
+        if not compiled or not living:
+            return living
         dead = [candidate for candidate in range(self.batch) if candidate not in living]
-        return sorted(self.living + dead[: padded(len(living), self.batch) - len(living)])
+        return sorted(living + dead[: padded(len(living), self.batch) - len(living)])
+
+    def answered(self, output: Any, total: int) -> Any:
+        """The output of a call of `total` rows (None: nothing was computed) with what is given again; keeps the rest.
+
+        The candidates that answers are given for again are those of a whole run, so there is something to answer.
+        """
+        for candidate in () if self._beside else self.living:
+            rows = rows_of([candidate], self.batch, total)
+            if self.repeats(candidate):
+                known = self._answers[candidate][self._calls - 1]
+                output = scatter(known, rows, total) if output is None else placed(known, rows, output)
+            elif candidate in self._answers and candidate not in self._known:
+                self._answers[candidate].append(taken(output, rows, total))
+        return output
 
 
 class _LivingRows(ModelHook):
@@ -107,13 +153,16 @@ class _LivingRows(ModelHook):
     @torch.compiler.disable(recursive=False)
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         pruner, forward = self._pruner, self.fn_ref.original_forward
-        total = batch_of((*args, *kwargs.values()))
+        total = pruner.begin((*args, *kwargs.values()))
         rows = rows_of(pruner.computed(self._compiled), pruner.batch, total)
         pruner.rows, pruner.asked = pruner.rows + len(rows), pruner.asked + total
+        output = None
         if len(rows) == total:
-            return forward(*args, **kwargs)
-        args, kwargs = pruner.cut((args, kwargs), rows, total)
-        return scatter(forward(*args, **kwargs), rows, total)
+            output = forward(*args, **kwargs)
+        elif rows:
+            args, kwargs = pruner.cut((args, kwargs), rows, total)
+            output = scatter(forward(*args, **kwargs), rows, total)
+        return pruner.answered(output, total)
 
 
 @contextlib.contextmanager

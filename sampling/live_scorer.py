@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -120,6 +120,11 @@ class LiveScorer:
         """Trajectories go on as copies of others, by their keys (`Rows.keys`)."""
         if isinstance(self._applied, AppliedStack):
             self._applied.copy(sources)
+
+    def hold(self, keys: Collection[Hashable]) -> None:
+        """Trajectories that may go on when others have begun, by their keys: what is known of them is kept."""
+        if isinstance(self._applied, AppliedStack):
+            self._applied.held = frozenset(keys)
 
     def score(self, rows: Rows, at: PositionInfo, signal: torch.Tensor) -> list[float]:
         """One score per row of `signal`: what `Watch` reports, or RGB [B, 3, H, W] in 0..1 for scorers of images.

@@ -44,7 +44,8 @@ class Progress:
 class Task:
     """A prompt with the state of its candidates, by candidate number.
 
-    `cancelled` is asked, and `progress` told, at every position of a run.
+    `answers` are those of the denoiser for candidates that may be recalled (`Pruner`). `cancelled` is asked, and
+    `progress` told, at every position of a run.
     """
 
     prompt: str
@@ -55,6 +56,7 @@ class Task:
     left_at: dict[int, int] = field(default_factory=dict)
     images: dict[int, np.ndarray] = field(default_factory=dict)
     previews: dict[int, np.ndarray] = field(default_factory=dict)
+    answers: dict[int, list[Any]] = field(default_factory=dict, repr=False)
     rows: int = 0
     cancelled: Callable[[], bool] = lambda: False
     progress: Callable[[Progress], None] | None = None
@@ -88,7 +90,12 @@ class Batch:
         self._waves = [(task, numbers) for task, numbers in waves if numbers]
         self.rows = [(task, number) for task, numbers in self._waves for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
-        self._pruner = Pruner(pipe, len(self.rows), arguments)
+        self._restarting = max(
+            (stage.position for task, _ in self._waves for stage in task.waves.rules.redrawing), default=-1
+        )
+        answers = [task.answers.setdefault(number, []) for task, number in self.rows if self._restarting >= 0]
+        self._pruner = Pruner(pipe, len(self.rows), arguments, dict(enumerate(answers)))
+        live.hold({(id(task), number) for task in tasks for number in task.answers})
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed, self._reads_noise)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
         self._copies: dict[int, int] = {}  # of the last step, by row
@@ -101,7 +108,8 @@ class Batch:
     def run(self) -> None:
         """Run until every candidate is dropped or finished; the results are stored in the tasks."""
         for task, number in self.rows:
-            task.scores[number] = {}
+            task.scores.setdefault(number, {})
+            task.left_at.pop(number, None)
         steps = self.rows[0][0].waves.rules.steps
         with self._pruner:
             try:
@@ -126,6 +134,7 @@ class Batch:
                     task, number = self.rows[row]
                     task.images[number] = as_pixels(made.values[row])
         for task, _ in self._waves:
+            task.answers = {number: task.answers[number] for number in task.waves.waiting}
             task.rows += round(self._pruner.rows * self._calls[id(task)] / max(1, sum(self._calls.values())))
 
     def _pipe_arguments(self) -> dict[str, Any]:
@@ -189,14 +198,15 @@ class Batch:
         """If the policy has a stage here, score the living candidates and drop the losers."""
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
+        ahead = [row for row in self._pruner.living if not self._pruner.repeats(row)]  # of where they stopped
         if index is None:
-            if position in self._live.observes:
-                self._live.score(
-                    self._scored(self._pruner.living), self._watch.at(position), read_signal()[self._pruner.living]
-                )
+            if ahead and position in self._live.observes:
+                self._live.score(self._scored(ahead), self._watch.at(position), read_signal()[ahead])
             return
+        if position == self._restarting:
+            self._pruner.forget()
         remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
-        for row in self._pruner.living:
+        for row in ahead:
             remaining[id(self.rows[row][0])].append(self.rows[row][1])
         undecided = {
             id(task)
@@ -211,7 +221,8 @@ class Batch:
         rows = self._scored(living)
         everyone = self._pruner.living
         self._pruner.keep(living)  # a look-ahead calls the denoiser, for those who are scored
-        signal = read_signal()[living]
+        with self._pruner.beside():
+            signal = read_signal()[living]
         self._count(extra_calls(self._live.calls, position, self.rows[0][0].waves.rules.steps))
         self._pruner.keep(everyone)
         scores = self._live.score(rows, self._watch.at(position), signal)

@@ -27,6 +27,7 @@ class Rules:
         keep: candidates to select.
         accept: a score that is good enough; once `keep` candidates reach it, all others are dropped.
         restart: if the best score of a wave is below this at any stage, the wave ends and new candidates are drawn.
+            When no more can be drawn, the best of those that came furthest are recalled (`Waves`).
         budget: maximum number of denoiser calls (one step of one candidate is one call).
         calls_per_score: denoiser calls of a score; from 1 on losers are dropped one step after the position of a stage,
             and all but the first are made beside the run.
@@ -52,6 +53,11 @@ class Rules:
             raise NbenchError(f"max_batch {self.max_batch} is less than keep={self.keep}: raise it")
         if self.restart is not None and self.budget is None:
             raise NbenchError("restart without a budget could run forever: set a budget too")
+        resampled = next((stage.position for stage in self.stages if stage.resample is not None), self.steps)
+        if any(stage.position > resampled for stage in self.redrawing):
+            raise NbenchError(
+                f"candidates that are copied at {resampled} cannot be recalled later: restart at {resampled} or before"
+            )
         if self.budget is not None and self.budget < self.cost(self.keep):
             raise NbenchError(
                 f"a budget of {self.budget} calls is too small for an image: give {self.cost(self.keep)} or more "
@@ -66,7 +72,12 @@ class Rules:
     @property
     def redraws(self) -> bool:
         """Whether a wave may be drawn anew."""
-        return self.restart is not None or any(stage.restart is not None for stage in self.stages)
+        return bool(self.redrawing)
+
+    @property
+    def redrawing(self) -> tuple[Stage, ...]:
+        """The stages at which a wave may be drawn anew."""
+        return tuple(stage for stage in self.stages if self.restart is not None or stage.restart is not None)
 
     @property
     def settles(self) -> bool:
@@ -98,7 +109,9 @@ def stages_of(policy: Policy, steps: int, keep: int) -> tuple[Stage, ...]:
 class Waves:
     """Waves of candidates: at each stage a candidate competes with its wave and with those kept from earlier waves.
 
-    A wave ends at the first stage where none of its candidates beats those kept before.
+    A wave ends at the first stage where none of its candidates beats those kept before, or where all fall short of the
+    score to reach. Of waves that fell short none is lost: if no other can be drawn, the best of those that came
+    furthest are `recalled`, and go on from the stage where they stopped (as in Weitzman's search with recall, 1979).
 
     `spent` counts denoiser calls so far; the code that runs the waves increases it after every step.
     """
@@ -112,10 +125,24 @@ class Waves:
         self._latest: list[int] = []  # scored at the latest stage
         self._wave: list[dict[int, float]] = []
         self._accepted = self._restarted = False
+        self._short: dict[int, dict[int, float]] = {}  # by stage: candidate -> merit, of waves that fell short there
+        self._returning: tuple[int, list[int]] | None = None  # the stage where they stopped, and candidates
+        self.recalled = False
 
-    def next(self) -> range:
-        """Candidate numbers of the next wave; empty when enough are drawn or the budget covers no more."""
+    def next(self) -> Sequence[int]:
+        """Candidate numbers of the next wave; empty when enough are drawn or the budget covers no more.
+
+        If it is `recalled`, its candidates stopped before, and the next stage is the one after that.
+        """
         self._close()
+        self.recalled = self._returning is not None
+        if self._returning is not None:
+            (stopped, candidates), self._returning = self._returning, None
+            self._wave = [
+                {each: merit(stage, self._scores[each][: index + 1]) for each in candidates}
+                for index, stage in enumerate(self.rules.stages[: stopped + 1])
+            ]
+            return candidates
         size = 0 if self._accepted else min(self._left, self.rules.max_batch or self._left)
         if self.rules.budget is not None:
             left = self.rules.budget - self.spent
@@ -146,11 +173,12 @@ class Waves:
             kept = ranked
         elif len(passing) >= rules.keep:
             kept, self._accepted = passing[: rules.keep], True
-        elif self._restarts(stage, max(map(_number, scores.values()))):
-            kept, self._restarted = [], True
+        elif self._falls_short(stage, max(map(_number, scores.values()))):
+            self._short.setdefault(index, {}).update(merits)
+            self._restarted = self._may_redraw()
+            kept = [] if self._restarted else self._recall(ranked)
         else:
-            rivals = {**self._kept[index], **merits}
-            top = best(rivals)[: _likely(stage, rivals, rules.keep)]
+            top = self._top(index, merits)
             kept = [candidate for candidate in ranked if candidate in top]
         self._wave.append({candidate: merits[candidate] for candidate in kept})
         return kept
@@ -191,15 +219,39 @@ class Waves:
         self._close()
         return best(self._kept[-1])[: self.rules.keep]
 
-    def _restarts(self, stage: Stage, score: float) -> bool:
-        # only if another such wave can be drawn: every run must give an image
+    @property
+    def waiting(self) -> frozenset[int]:
+        """Candidates that may be recalled."""
+        _, returning = self._returning or (0, [])
+        return frozenset(returning).union(*self._short.values())
+
+    def _top(self, index: int, merits: Mapping[int, float]) -> list[int]:
+        """The best at a stage: of candidates with `merits` and those kept from earlier waves."""
+        stage, rivals = self.rules.stages[index], {**self._kept[index], **merits}
+        return best(rivals)[: _likely(stage, rivals, self.rules.keep)]
+
+    def _falls_short(self, stage: Stage, score: float) -> bool:
+        limits = [limit for limit in (self.rules.restart, stage.restart) if limit is not None]
+        return bool(limits) and score < max(limits) and not self.recalled
+
+    def _may_redraw(self) -> bool:
+        """Whether another wave of this size can be drawn."""
         rules = self.rules
-        limits = [limit for limit in (rules.restart, stage.restart) if limit is not None]
-        if not limits or score >= max(limits):
-            return False
         if rules.most is not None and self._drawn + 2 * self._size > rules.most:
             return False
         return rules.budget is None or self.spent + rules.cost(self._size) <= rules.budget
+
+    def _recall(self, ranked: Sequence[int]) -> list[int]:
+        """After the last wave fell short: those of it that continue. If others are better, they return in its place."""
+        furthest = max(index for index, short in self._short.items() if short)
+        short = self._short[furthest]
+        returning = [candidate for candidate in self._top(furthest, short) if candidate in short]
+        for candidate in returning:
+            del short[candidate]
+        if set(returning) <= set(ranked):
+            return returning
+        self._returning = furthest, returning
+        return []
 
     def _close(self) -> None:
         self._drawn += self._size

@@ -113,12 +113,16 @@ class AppliedStack(AppliedScorer):
 
     Args:
         parts: its scorers, each applied to the stack's signal.
+
+    Attributes:
+        held: keys of trajectories that are kept when a run begins.
     """
 
     def __init__(self, scorer: StackScorer, parts: Sequence[AppliedScorer]) -> None:
         super().__init__(scorer)
         self._stack, self._applied = scorer, parts
         self._seen: dict[tuple[str, Hashable], dict[int, torch.Tensor]] = {}
+        self.held: frozenset[Hashable] = frozenset()
 
     def score(self, rows: Rows, at: PositionInfo, signal: Signal) -> RowScores:
         """Score `rows` at a position; at the stack's own positions its scorers run first.
@@ -153,7 +157,7 @@ class AppliedStack(AppliedScorer):
 
     def _observe(self, rows: Rows, at: PositionInfo, signal: Signal) -> None:
         if at.position == self._stack.positions[0]:
-            self._seen.clear()
+            self._seen = {key: values for key, values in self._seen.items() if key[1] in self.held}
         scored = [part.score(rows, at, signal).by_caption for part in self._applied]
         for kind, keys in _keys(rows).items():
             values = torch.stack([scores[kind] for scores in scored], 1)

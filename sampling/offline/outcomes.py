@@ -100,31 +100,47 @@ def played(
     size = policy.of(runs.shape[1])
     shape = (len(next(iter(scores.values()))), len(runs))
     chosen, cost, running = np.zeros(shape, np.intp), np.zeros(shape), np.ones(shape, bool)
-    waves = runs.shape[1] // size if policy.restarts else 1
-    for wave in range(waves):
-        columns = runs[:, wave * size : (wave + 1) * size]
-        alive = np.repeat(running[..., None], size, -1)
-        done, seen = 0, list[Array]()
-        for stage in policy.stages:
-            due = min(stage.position + min(costs.calls_per_score, 1), steps)
+    short = [np.full((*shape, runs.shape[1]), -np.inf) for _ in policy.stages]  # of waves that fell short there
+
+    def run(alive: NDArray[np.bool_], columns: Indices, wave: slice, first: int = 0) -> None:
+        """Run the `alive` of `columns` from stage `first` on."""
+        nonlocal running
+        done = _due(policy.stages[first - 1], costs, steps) if first else 0
+        seen = [np.nan_to_num(scores[stage.position][:, columns], nan=-np.inf) for stage in policy.stages]
+        for index, stage in list(enumerate(policy.stages))[first:]:
+            due = _due(stage, costs, steps)
             ahead = extra_calls(costs.calls_per_score, stage.position, steps)
             count = alive.sum(-1)
-            seen.append(np.nan_to_num(scores[stage.position][:, columns], nan=-np.inf))
             # one that is left alone by chance is not scored again
             undecided = (count > 1) | (stage.restart is not None) | (not policy.by_chance)
-            cost += costs.steps(count) * (due - done) + np.where(
+            cost[:] += costs.steps(count) * (due - done) + np.where(
                 undecided, costs.scores(count) + costs.steps(count) * ahead, 0.0
             )
             done = due
-            if stage.restart is not None and wave < waves - 1:
-                alive &= np.where(alive, seen[-1], -np.inf).max(-1, keepdims=True) >= stage.restart
-            alive &= _continues(stage, np.where(alive, _merit(stage, seen, weights), -np.inf))
-        count = alive.sum(-1)
-        cost += costs.steps(count) * (steps - done) + costs.decodes(count)
-        ended = alive.any(-1)
-        chosen = np.where(ended, columns[np.arange(len(runs)), alive.argmax(-1)], chosen)
+            merits = np.where(alive, _merit(stage, seen[: index + 1], weights), -np.inf)
+            if stage.restart is not None and not first:
+                low = np.where(alive, seen[index], -np.inf).max(-1, keepdims=True) < stage.restart
+                short[index][..., wave] = np.where(low, merits, -np.inf)
+                merits = np.where(low, -np.inf, merits)
+            alive = _continues(stage, merits)
+        count, ended = alive.sum(-1), alive.any(-1)
+        cost[:] += costs.steps(count) * (steps - done) + costs.decodes(count)
+        chosen[:] = np.where(ended, columns[np.arange(len(runs)), alive.argmax(-1)], chosen)
         running &= ~ended
+
+    for number in range(runs.shape[1] // size if policy.restarts else 1):
+        wave = slice(number * size, (number + 1) * size)
+        run(np.repeat(running[..., None], size, -1), runs[:, wave], wave)
+    for index in reversed(range(len(policy.stages))):  # no wave was good enough: the best that came furthest go on
+        if policy.stages[index].restart is not None:
+            short_here = np.where(running[..., None], short[index], -np.inf)
+            run(_continues(policy.stages[index], short_here), runs, slice(None), index + 1)
     return chosen, cost
+
+
+def _due(stage: Stage, costs: Costs, steps: int) -> int:
+    """The position at which candidates leave a stage: a step later if its scores need that step."""
+    return min(stage.position + min(costs.calls_per_score, 1), steps)
 
 
 def _merit(stage: Stage, seen: Sequence[Array], weights: Mapping[int, Array] | None) -> Array:

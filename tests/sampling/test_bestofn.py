@@ -84,7 +84,7 @@ def test_budget_restart_and_acceptance_in_a_real_run(sd15_folder: Path) -> None:
     bad = BestOfN(pipe, Mean(), n=3, policy="2:1", restart=1e9, budget=23).best(PROMPT, **arguments)
     assert (len(bad.candidates), bad.denoiser_calls) == (9, 6 + 6 + 9)
     assert bad.denoiser_rows == 2 * bad.denoiser_calls
-    assert [candidate.left_at for candidate in bad.candidates[:6]] == [2] * 6
+    assert [candidate.left_at for candidate in bad.candidates].count(2) == 8  # the best of all goes on
     good = BestOfN(pipe, Mean(), n=6, max_batch=2, policy="2:1", accept=-1e9).best(PROMPT, **arguments)
     assert (len(good.candidates), good.denoiser_calls) == (2, 2 * 2 + 3)
 

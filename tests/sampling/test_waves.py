@@ -20,9 +20,13 @@ def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
     waves = Waves(rules)
     drawn: list[int] = []
     while numbers := waves.next():
-        drawn += numbers
-        living = list(numbers)
-        for position in range(1, rules.steps + 1):
+        drawn += [] if waves.recalled else numbers
+        living, first = list(numbers), 1
+        if waves.recalled:
+            assert set(numbers) <= waves.waiting | set(drawn)
+            stopped = rules.stages[len(waves._wave) - 1].position
+            first = min(stopped + (rules.calls_per_score > 0), rules.steps) + 1
+        for position in range(first, rules.steps + 1):
             waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
             for index, stage in enumerate(rules.stages):
                 if living and min(stage.position + (rules.calls_per_score > 0), rules.steps) == position:
@@ -79,6 +83,22 @@ def test_a_bad_wave_is_drawn_anew_while_the_budget_lasts() -> None:
     assert (drawn, waves.spent, waves.selected()) == ([0, 1, 2, 3], 8 + 14, [3])
 
 
+def test_no_candidate_that_fell_short_is_lost() -> None:
+    scores = {0: 1.0, 1: 3.0, 2: 2.0}
+    waves, drawn = run(rules("4:1r9", n=1, most=3), lambda candidate, _: scores[candidate])
+    assert (drawn, waves.selected(), waves.spent) == ([0, 1, 2], [1], 3 * 4 + 6)
+    assert not waves.recalled
+    assert not waves.next()
+    # the last one is the best itself, and goes on at once
+    waves, drawn = run(rules("4:1r9", n=1, most=2), lambda candidate, _: scores[candidate])
+    assert (drawn, waves.selected(), waves.spent) == ([0, 1], [1], 2 * 4 + 6)
+    # one that came further is better than one with a higher score where that one stopped
+    waves, _ = run(rules("2:1r2,6:1r9", n=1, most=3), lambda candidate, at: scores[candidate] - (at == 6))
+    assert (waves.selected(), waves.spent) == ([1], 2 + 6 + 6 + 4)
+    waves, _ = run(rules("4:2r9", keep=2, n=2, most=4), lambda candidate, _: -candidate)
+    assert (waves.selected(), waves.spent) == ([0, 1], 8 + 8 + 12)
+
+
 def test_what_is_no_number_comes_last() -> None:
     assert best({0: math.nan, 1: -5.0, 2: 1.0, 3: 1.0}) == [2, 3, 1, 0]
 
@@ -126,12 +146,13 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
         ({"keep": 7}, "keep 7 of 6"),
         ({"keep": 3, "max_batch": 2}, "max_batch 2"),
         ({"restart": 0.5}, "set a budget too"),
+        ({"policy": "4:3s2,6:1r.5"}, "copied at 4 cannot be recalled"),
         ({"budget": 9}, "give 10 or more for 10 steps"),
     ],
 )
 def test_rules_that_cannot_be_kept_are_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(NbenchError, match=reason):
-        rules("4:1", **arguments)
+        rules(**{"policy": "4:1", **arguments})
 
 
 @given(

@@ -33,6 +33,8 @@ ADAPTIVE = [
     "2:5p.1w2,5:4p.2w1+3,8:1",
     "4,2:4p.2w2,8:2p.3w1+2",
     "1,5:1r.6",
+    "1,5:1r.99",
+    "2,2:2r.9,5:2r.95,8:1",
     "2,2:1r.4,8:1r.9",
     "2,2:2p.45w3r.2,5:1",
 ]
@@ -44,13 +46,16 @@ def run_by_hand(record: Recorded, text: str, prompt: int, order: tuple[int, ...]
     stages = stages_of(policy, STEPS, 1)
     most = n if policy.restarts else None
     waves = Waves(Rules(stages, STEPS, policy.of(n), calls_per_score=costs.calls_per_score, most=most))
-    cost = 0.0
+    cost, at = 0.0, [set[int]() for _ in stages]
     while numbers := waves.next():
-        living = list(numbers)
-        for position in range(STEPS + 1):
+        living, done = list(numbers), 0
+        if waves.recalled:  # from where they stopped: the furthest stage that all of these scored at
+            done = max(number for number, stage in enumerate(stages) if all(each in at[number] for each in living)) + 1
+        dues = [min(stage.position + (costs.calls_per_score > 0), STEPS) for stage in stages]
+        for position in range(dues[done - 1] if done else 0, STEPS + 1):
             for index, stage in enumerate(stages):
-                due = min(stage.position + (costs.calls_per_score > 0), STEPS)
-                if due == position and living and waves.undecided(index, living):
+                if index >= done and dues[index] == position and living and waves.undecided(index, living):
+                    at[index].update(living)
                     beside = max(0, min(costs.calls_per_score, STEPS - stage.position) - 1)
                     cost += (costs.score + beside) * len(living)
                     values = record.scores[stage.position][prompt]
