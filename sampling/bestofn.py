@@ -98,7 +98,7 @@ class BestOfN:
         max_batch: candidates per batch, run in waves; None: all at once.
         accept: a score that is good enough: once `keep` candidates reach it, the others are dropped and no more drawn.
         restart: a score that the best candidate of a wave must reach at every stage; otherwise the wave ends and new
-            seeds are drawn. The last wave that the budget covers always runs to the end.
+            seeds are drawn. When the budget covers no other wave, the best of all that stopped goes on.
         budget: maximum number of denoiser calls (one step of one candidate is one call); it lowers the number of
             candidates if needed.
         seed: base seed; a bench built with the same base seed has the same candidates.

@@ -32,7 +32,8 @@ class Stage:
         chance: those whose chance to be the best is lower leave too; the best always continues. The chance is the
             softmax over the remaining candidates of `weights` times a candidate's scores at the latest stages, this one
             last; then "best" means by this sum. No weights: not calibrated yet (`offline.calibration`).
-        restart: if no candidate reaches this score, all leave and others are drawn, as long as there are any.
+        restart: if no candidate reaches this score, all leave and others are drawn, as long as there are any; then the
+            best of all that left goes on.
         resample: the `keep` that continue are copies of the remaining ones, drawn with weights exp(resample times what
             a candidate's score has risen since the last such stage): the particles of FK steering (2501.06848).
     """

@@ -82,12 +82,18 @@ class _Ended(RunEnded):
 class Batch:
     """The next wave of several tasks with the same rules, as one batch of `pipe` with one row per candidate.
 
-    All waves have the same size, because a batch of several tasks has room for all candidates of each.
+    All waves have the same size, because a batch of several tasks has room for all candidates of each. Where some tasks
+    draw another wave, the candidates of the others wait, and all go on in one batch: else each wave would end in small
+    batches.
     """
 
     def __init__(self, pipe: Any, live: LiveScorer, tasks: Sequence[Task], arguments: dict[str, Any]) -> None:
-        waves = [(task, task.waves.next()) for task in tasks if not task.cancelled()]
-        self._waves = [(task, numbers) for task, numbers in waves if numbers]
+        self._tasks = [task for task in tasks if not task.cancelled()]
+        self._waves: list[tuple[Task, Sequence[int]]] = []
+        for returning in (False, True):
+            chosen = [task for task in self._tasks if task.waves.returns == returning]
+            if not self._waves:
+                self._waves = [(task, numbers) for task in chosen if (numbers := task.waves.next())]
         self.rows = [(task, number) for task, numbers in self._waves for number in numbers]
         self._pipe, self._live, self._arguments = pipe, live, arguments
         self._restarting = max(
@@ -237,6 +243,11 @@ class Batch:
         for (task, number), row, picture in zip(candidates, living, pictures, strict=True):
             if row not in kept:
                 self._keep_picture(task, number, picture)
+        if position == self._restarting and any(task.waves.redraws or task.waves.returns for task in self._tasks):
+            for task, _ in self._waves:
+                if any(self.rows[row][0] is task for row in kept):
+                    task.waves.pause(index)
+            kept = []
         self._keep(kept)
 
     def _resample(self, task: Task, index: int, stay: Sequence[int]) -> None:

@@ -219,9 +219,23 @@ class Waves:
         self._close()
         return best(self._kept[-1])[: self.rules.keep]
 
+    def pause(self, index: int) -> None:
+        """After `decide`: those that continue after stage `index` wait; `next` recalls them."""
+        self._returning = index, list(self._wave[-1])
+
+    @property
+    def returns(self) -> bool:
+        """Whether the next wave is one that is recalled."""
+        return self._returning is not None
+
+    @property
+    def redraws(self) -> bool:
+        """Whether this wave fell short, and another is drawn in its place."""
+        return self._restarted
+
     @property
     def waiting(self) -> frozenset[int]:
-        """Candidates that may be recalled."""
+        """Candidates that are or may be recalled."""
         _, returning = self._returning or (0, [])
         return frozenset(returning).union(*self._short.values())
 

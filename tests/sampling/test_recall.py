@@ -108,6 +108,24 @@ def test_several_prompts_several_images_and_an_engine() -> None:
             assert abs(np.asarray(image).astype(int) - np.asarray(same)).max() <= LEVELS
 
 
+def test_prompts_wait_for_each_other_and_end_in_one_batch() -> None:
+    pipe, arguments = opened("shapes")
+    prompts = [f"{count} green stars" for count in ("one", "two", "three", "four", "five", "six")]
+    settings: dict[str, Any] = {"n": 4, "policy": "1,2:1r0"}
+    alone = [BestOfN(pipe, Mean(), **settings).best(prompt, **arguments) for prompt in prompts]
+    drawn = [len(result.candidates) for result in alone]
+    assert 1 in drawn
+    assert max(drawn) > 1
+    with counted(pipe) as rows:
+        together = BestOfN(pipe, Mean(), **settings).best_each(prompts, **arguments)
+    for one, other in zip(alone, together, strict=True):
+        assert (one.seeds, one.denoiser_calls) == (other.seeds, other.denoiser_calls)
+        assert [each.left_at for each in one.candidates] == [each.left_at for each in other.candidates]
+        assert abs(np.asarray(one.images[0]).astype(int) - np.asarray(other.images[0])).max() <= LEVELS
+    assert rows[-3:] == [2 * len(prompts)] * 3
+    assert len(rows) == 2 * max(drawn) + 3
+
+
 def test_a_stack_keeps_what_it_saw_of_those_that_stopped(tmp_path: Path) -> None:
     pipe, arguments = opened("shapes")
     weights: dict[int, Any] = {1: ((1.0,),), 2: ((1.0,), (0.0,)), 4: ((1.0,), (1.0,), (1.0,))}
