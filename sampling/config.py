@@ -48,7 +48,7 @@ class SampleConfig:
     accept: Annotated[float | None, _adaptive("Score that is good enough: stop drawing candidates.")] = None
     restart: Annotated[
         float | None,
-        _adaptive("Lowest score of a wave's best candidate; below it, draw new ones within --budget, or take the best."),
+        _adaptive("Lowest score of a wave's best; below it, draw anew within --budget, then take the best of all."),
     ] = None
     budget: Annotated[int | None, _adaptive("Denoiser calls at most; one step of one candidate is one call.")] = None
     bench: Annotated[
