@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from ..benchmarks.build import build
 from ..benchmarks.scoring.references import add_references
@@ -89,30 +86,6 @@ def _x0vqa(data: Data, out: Path, argument: str) -> None:
     train(X0VQAConfig(examples, out=out, epochs=X0_EPOCHS), shown=False)
 
 
-def _deepclip(data: Data, out: Path, argument: str) -> None:
-    """The frozen CLIP with twice the layers in its image tower, and the same embeddings.
-
-    Each layer is followed by a copy that adds nothing until it is trained: its output projections are zero (block
-    expansion, Wu et al. 2024).
-    """
-    from transformers import CLIPModel
-
-    if (out / "model.safetensors").is_file():
-        return
-    shallow = WORLD_PIPELINE.with_name("clip")
-    model = CLIPModel.from_pretrained(shallow)
-    layers = model.vision_model.encoder.layers
-    for number in reversed(range(len(layers))):
-        added = copy.deepcopy(layers[number])
-        for projection in (added.self_attn.out_proj, added.mlp.fc2):
-            nn.init.zeros_(projection.weight)
-            nn.init.zeros_(projection.bias)
-        layers.insert(number + 1, added)
-    model.config.vision_config.num_hidden_layers = len(layers)
-    shutil.copytree(shallow, out, ignore=shutil.ignore_patterns("config.json", "model.safetensors"), dirs_exist_ok=True)
-    model.save_pretrained(out)
-
-
 def _scenes(data: Data, out: Path, argument: str) -> None:
     """COUNT[-PIPELINE]: finished latents of rendered scenes, to which training adds the noise of a pipeline."""
     count, _, pipeline = argument.partition("-")
@@ -183,7 +156,6 @@ _MAKERS: dict[str, Callable[[Data, Path, str], None]] = {
     "bench": _bench,
     "ahead": _ahead,
     "x0vqa": _x0vqa,
-    "deepclip": _deepclip,
     "scenes": _scenes,
     "generated": _generated,
     "share": _share,

@@ -101,8 +101,7 @@ def _rows() -> tuple[Run, ...]:
         Run(
             f"{most} scenes, image tower twice as deep",
             data=f"scenes-{most}",
-            start="deepclip",
-            settings=LATENT | FORWARD | {"epochs": 1},
+            settings=LATENT | FORWARD | {"deepen": 2, "epochs": 1},
         ),
         Run("ceiling: noisyclip-t, 40000 scenes, 15 times as many steps", "noisyclip-t"),
         Run("ceiling: frozen CLIP on finished images", "image:clip"),

@@ -152,6 +152,34 @@ def adapted(model: Any, space: LatentSpace, processor: ImageProcessor, reads: st
     return changed
 
 
+def deepened(model: Any, times: int) -> Any:
+    """A copy of a dual encoder with `times` as many layers in its image tower, and the same embeddings.
+
+    Each layer is followed by copies that add nothing until they are trained: their output projections are zero (block
+    expansion, Wu et al. 2024, arXiv:2401.02415).
+
+    Raises:
+        NbenchError: a tower that is not made of CLIP's layers.
+    """
+    model = copy.deepcopy(model)
+    layers = getattr(getattr(model.vision_model, "encoder", None), "layers", ())
+    if not layers or not all(hasattr(each.self_attn, "out_proj") and hasattr(each.mlp, "fc2") for each in layers):
+        raise NbenchError(
+            f"{type(model).__name__} cannot be deepened: only image towers of CLIP's or SigLIP's layers can"
+        )
+    tower = []
+    for layer in layers:
+        tower.append(layer)
+        for added in (copy.deepcopy(layer) for _ in range(times - 1)):
+            for projection in (added.self_attn.out_proj, added.mlp.fc2):
+                nn.init.zeros_(projection.weight)
+                nn.init.zeros_(projection.bias)
+            tower.append(added)
+    model.vision_model.encoder.layers = nn.ModuleList(tower)
+    model.config.vision_config.num_hidden_layers = len(tower)
+    return model
+
+
 def _latent_layer(model: Any, space: LatentSpace, processor: ImageProcessor, vision: Any) -> dict[str, torch.Tensor]:
     """The patch embedding for latents: the one for RGB after the linear preview, enlarged to a patch.
 

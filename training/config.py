@@ -115,6 +115,10 @@ class TrainConfig(FineTuneConfig):
         Literal["none", "token", "adaln"],
         _model("How the model is told the noise level: not, added to all tokens, or in its layer norms."),
     ] = "none"
+    deepen: Annotated[
+        int,
+        _model("Times as many layers in the image tower; those added begin as no change.", min=1),
+    ] = 1
     tune: Annotated[
         Literal["vision", "projection", "lora", "all"],
         _model("What is trained: the image tower, its projection, LoRA adapters of the tower, or both towers."),
@@ -154,6 +158,8 @@ class TrainConfig(FineTuneConfig):
             raise NbenchError(f"--input {self.input} has a new first layer: use --tune vision, lora or all")
         if self.noise_level != "none" and self.tune == "projection":
             raise NbenchError("--noise-level has new layers in the tower: use --tune vision, lora or all")
+        if self.deepen > 1 and self.tune == "projection":
+            raise NbenchError("--deepen adds layers to the tower: use --tune vision, lora or all")
         if not weights:
             raise NbenchError(f"--objective names no loss: there are {', '.join(OBJECTIVES)}")
 

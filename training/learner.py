@@ -16,7 +16,7 @@ from ..errors import NbenchError
 from ..scorers.builtin import fitting
 from ..scorers.clip import CLIPScorer
 from ..scorers.decoders import preview
-from ..scorers.dual_encoder import adapted, open_dual_encoder
+from ..scorers.dual_encoder import adapted, deepened, open_dual_encoder
 from ..scorers.image_processor import ImageProcessor
 from ..scorers.placement import Placement
 from ..shards.schema import LatentSpace
@@ -113,9 +113,9 @@ class DualEncoderLearner(Learner):
         if trained_here and start.config.nbench != changed:
             was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in start.config.nbench.items())
             raise NbenchError(f"{folder} was trained with {was}: give the same to train it further")
-        self.model = self._tuned(
-            start if trained_here else adapted(base, space, ImageProcessor(folder), config.input, config.noise_level)
-        )
+        if trained_here and config.deepen > 1:
+            raise NbenchError(f"{folder} was trained already: leave out --deepen, which is for the base of a model")
+        self.model = self._tuned(start if trained_here else self._begun(base, folder))
         self._scorer = CLIPScorer(folder, placement=placement, model=_plain(self.model))
         if config.checkpointing:
             _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})
@@ -125,6 +125,11 @@ class DualEncoderLearner(Learner):
             "distill" in self._weights
         )
         self._texts, self._pictures = _Cache(), _Cache()
+
+    def _begun(self, base: Any, folder: Path) -> Any:
+        """The model as training begins: as good as the base."""
+        deep = deepened(base, self.settings.deepen)
+        return adapted(deep, self.space, ImageProcessor(folder), self.settings.input, self.settings.noise_level)
 
     def _tuned(self, model: Any) -> Any:
         """`model` with gradients for what `tune` says; with LoRA, wrapped by peft."""

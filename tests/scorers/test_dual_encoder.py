@@ -19,7 +19,7 @@ from transformers import AutoModel
 from nbench.errors import NbenchError
 from nbench.pipelines.noise_levels import run_positions
 from nbench.scorers.clip import CLIPScorer
-from nbench.scorers.dual_encoder import adapted, noise_share, open_dual_encoder, unit_scale
+from nbench.scorers.dual_encoder import adapted, deepened, noise_share, open_dual_encoder, unit_scale
 from nbench.scorers.image_processor import ImageProcessor
 from nbench.shards.schema import LatentSpace, PositionInfo, PreviewMap
 
@@ -47,6 +47,23 @@ def test_a_layer_for_latents_sees_what_the_rgb_layer_saw_of_their_previews(folde
     with torch.no_grad():
         expected = base.get_image_features(pixel_values=pixels).pooler_output
         torch.testing.assert_close(model.get_image_features(pixel_values=latents).pooler_output, expected)
+
+
+def test_more_layers_start_as_the_same_function_and_all_of_them_learn(folder: Path, tmp_path: Path) -> None:
+    base = open_dual_encoder(folder).eval()
+    model = deepened(base, 3).eval()
+    layers = model.vision_model.encoder.layers
+    assert len(layers) == 3 * len(base.vision_model.encoder.layers)
+    pixels = torch.randn(2, 3, 32, 32)
+    output = model.get_image_features(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(output, base.get_image_features(pixel_values=pixels).pooler_output)
+    output[:, 0].sum().backward()
+    assert all(
+        part.weight.grad.abs().max() > 0 for layer in layers for part in (layer.self_attn.out_proj, layer.mlp.fc2)
+    )
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).get_image_features(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(again, output)
 
 
 @pytest.mark.parametrize("kind", ["token", "adaln"])

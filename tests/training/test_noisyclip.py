@@ -60,9 +60,11 @@ def test_the_result_is_a_scorer(config: TrainConfig) -> None:
 
 @pytest.mark.slow
 def test_a_model_that_was_trained_here_can_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:
-    latent = replace(config, input="latent", noise_level="token", objective="contrast,distill", epochs=1)
+    latent = replace(config, input="latent", noise_level="token", objective="contrast,distill", deepen=2, epochs=1)
     first = train(latent, shown=False)
-    further = replace(latent, start=str(first), out=tmp_path / "further", learning_rate=1e-9)
+    with pytest.raises(NbenchError, match="leave out --deepen"):
+        train(replace(latent, start=str(first), out=tmp_path / "deeper"), shown=False)
+    further = replace(latent, deepen=1, start=str(first), out=tmp_path / "further", learning_rate=1e-9)
     second = train(further, shown=False)
     before, after = (load_file(folder / "model.safetensors") for folder in (first, second))
     for name, values in before.items():

@@ -274,6 +274,7 @@ def test_a_yaml_file_that_does_not_fit(tmp_path: Path, text: str, message: str) 
         (lambda: TrainConfig(patience=1), "--patience needs a --bench"),
         (lambda: TrainConfig(base="a", start="b"), "name the same thing"),
         (lambda: LatentCLIPConfig(tune="projection"), "has a new first layer"),
+        (lambda: TrainConfig(deepen=2, tune="projection"), "--deepen adds layers"),
     ],
 )
 def test_settings_that_exclude_each_other(make: Callable[[], TrainConfig], message: str) -> None:
