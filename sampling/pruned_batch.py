@@ -111,6 +111,11 @@ class Batch:
         """How many candidates go on."""
         return len(self._pruner.living)
 
+    @property
+    def _ahead(self) -> list[int]:
+        """The rows that go on, but for those of candidates that are not yet where they stopped before."""
+        return [row for row in self._pruner.living if not self._pruner.repeats(row)]
+
     def run(self) -> None:
         """Run until every candidate is dropped or finished; the results are stored in the tasks."""
         for task, number in self.rows:
@@ -171,7 +176,9 @@ class Batch:
         self._keep([row for row in self._pruner.living if id(self.rows[row][0]) not in cancelled])
         for task, numbers in self._waves:
             if position and task.progress is not None and id(task) not in cancelled:
-                living = tuple(self.rows[row][1] for row in self._pruner.living if self.rows[row][0] is task)
+                living = tuple(self.rows[row][1] for row in self._ahead if self.rows[row][0] is task)
+                if not living and task.waves.recalled:  # the run comes to where they stopped
+                    continue
                 latest = {n: list(task.scores[n].values())[-1] for n in numbers if task.scores[n]}
                 task.progress(Progress(position, steps, living, latest))
 
@@ -204,15 +211,14 @@ class Batch:
         """If the policy has a stage here, score the living candidates and drop the losers."""
         stages = self.rows[0][0].waves.rules.stages
         index = next((i for i, stage in enumerate(stages) if stage.position == position), None)
-        ahead = [row for row in self._pruner.living if not self._pruner.repeats(row)]  # of where they stopped
         if index is None:
-            if ahead and position in self._live.observes:
-                self._live.score(self._scored(ahead), self._watch.at(position), read_signal()[ahead])
+            if self._ahead and position in self._live.observes:
+                self._live.score(self._scored(self._ahead), self._watch.at(position), read_signal()[self._ahead])
             return
         if position == self._restarting:
             self._pruner.forget()
         remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
-        for row in ahead:
+        for row in self._ahead:
             remaining[id(self.rows[row][0])].append(self.rows[row][1])
         undecided = {
             id(task)

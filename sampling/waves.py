@@ -53,11 +53,9 @@ class Rules:
             raise NbenchError(f"max_batch {self.max_batch} is less than keep={self.keep}: raise it")
         if self.restart is not None and self.budget is None:
             raise NbenchError("restart without a budget could run forever: set a budget too")
-        resampled = next((stage.position for stage in self.stages if stage.resample is not None), self.steps)
-        if any(stage.position > resampled for stage in self.redrawing):
-            raise NbenchError(
-                f"candidates that are copied at {resampled} cannot be recalled later: restart at {resampled} or before"
-            )
+        copied = next((stage.position for stage in self.stages if stage.resample is not None), math.inf)
+        if any(stage.position >= copied for stage in self.redrawing):
+            raise NbenchError(f"candidates that are copied at {copied} cannot be recalled: restart before {copied}")
         if self.budget is not None and self.budget < self.cost(self.keep):
             raise NbenchError(
                 f"a budget of {self.budget} calls is too small for an image: give {self.cost(self.keep)} or more "

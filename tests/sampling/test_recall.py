@@ -17,6 +17,7 @@ from nbench.sampling.engine import Engine
 from nbench.sampling.offline.config import Costs
 from nbench.sampling.offline.replay import foretold
 from nbench.sampling.policy import parse_policy
+from nbench.sampling.pruned_batch import Progress
 from nbench.scorers.stack import StackConfig, StackScorer
 
 from ..tiny_pipelines import Family
@@ -124,6 +125,16 @@ def test_prompts_wait_for_each_other_and_end_in_one_batch() -> None:
         assert abs(np.asarray(one.images[0]).astype(int) - np.asarray(other.images[0])).max() <= LEVELS
     assert rows[-3:] == [2 * len(prompts)] * 3
     assert len(rows) == 2 * max(drawn) + 3
+
+
+def test_progress_begins_where_a_candidate_stopped() -> None:
+    pipe, arguments = opened("shapes")
+    reports: list[Progress] = []
+    with Engine(pipe, Mean(), "1,2:1r1e9", n=3, **arguments) as engine:
+        result = engine.submit(PROMPT, progress=reports.append).result()
+    assert result.candidates[-1].left_at == 2  # another one was recalled
+    assert [report.position for report in reports] == [1, 1, 1, 3, 4, 5]
+    assert all(len(report.living) == 1 for report in reports)
 
 
 def test_a_stack_keeps_what_it_saw_of_those_that_stopped(tmp_path: Path) -> None:

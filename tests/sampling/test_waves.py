@@ -147,6 +147,7 @@ def test_the_budget_is_never_exceeded_and_keep_come_out(data: st.DataObject) -> 
         ({"keep": 3, "max_batch": 2}, "max_batch 2"),
         ({"restart": 0.5}, "set a budget too"),
         ({"policy": "4:3s2,6:1r.5"}, "copied at 4 cannot be recalled"),
+        ({"policy": "4:3s2,6:1", "restart": 0.5, "budget": 200}, "restart before 4"),
         ({"budget": 9}, "give 10 or more for 10 steps"),
     ],
 )
