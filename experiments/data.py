@@ -29,6 +29,8 @@ AHEAD = "1:12"
 PROMPTS = 300
 GENERATED, GENERATED_CANDIDATES = 400, 4
 X0_ROWS, X0_EPOCHS = 2400, 8
+X0_POSITIONS = {"shapes": "1:13", "shapes-unet": "5:32"}
+"""That the VQA model of x0 estimates is trained on, by pipeline: those where images are decided."""
 SEEDS = 3
 """Trainings per model; also the folds of prompts where a model is trained on the others' images."""
 SHARES = (0, 50, 100)
@@ -75,15 +77,15 @@ def _ahead(data: Data, out: Path, argument: str) -> None:
 
 
 def _x0vqa(data: Data, out: Path, argument: str) -> None:
-    """The VQA model of docs/scorers.md, trained on x0 estimates of other prompts."""
+    """[PIPELINE]: the VQA model of docs/scorers.md, trained on x0 estimates of other prompts."""
     if (out / "config.json").is_file():
         return
-    examples = data.folder / "x0-examples"
+    examples, pipeline = out.with_name(f"{out.name}-examples"), argument or "shapes"
+    signals, positions = ("latent", "x0", "image"), X0_POSITIONS[pipeline]
     if not _complete(examples):
-        signals = ("latent", "x0", "image")
-        config = BuildConfig("ncc", out=examples, limit=X0_ROWS, positions="1:13", signals=signals, seed=11)
+        config = BuildConfig("ncc", pipeline, examples, limit=X0_ROWS, positions=positions, signals=signals, seed=11)
         build(config, progress=False)
-    train(X0VQAConfig(examples, out=out, epochs=X0_EPOCHS), shown=False)
+    train(X0VQAConfig(examples, out=out, positions=positions, epochs=X0_EPOCHS), shown=False)
 
 
 def _scenes(data: Data, out: Path, argument: str) -> None:

@@ -55,7 +55,7 @@ def run_frontier(name: str, work: Path, results: Path, more: Sequence[str] = ())
         if way.stack:
             cells = stack_frontier(tables, judges, own, full)
         else:
-            cells = frontier(tables[0], judges, own, full, way.policies)
+            cells = frontier(tables[0], judges, own, full, way.policies, way.recall)
         rows.append({"row": way.row, "cells": cells})
         print(f"{name}: {way.row}", flush=True)
     rows.append({"row": "plain Best-of-n", "cells": plain_cells(judges)})
@@ -112,7 +112,7 @@ class _Files:
         return Costs(seconds.score_seconds[-1] / step, seconds.decode_seconds[-1] / step, calls_per_score(scorer.reads))
 
     def _model(self, source: Source) -> str:
-        return source.model or f"x0-preview:vqascore:{self.data('x0vqa')}"
+        return source.model or f"x0-preview:vqascore:{self.data(self.bench.name.replace('bench', 'x0vqa'))}"
 
 
 def _slug(name: str) -> str:

@@ -34,7 +34,12 @@ Choice = Callable[[int, float], Policy | None]
 
 
 def frontier(
-    recorded: Recorded, judges: dict[str, Array], costs: Costs, full: float, policies: Policies | None = None
+    recorded: Recorded,
+    judges: dict[str, Array],
+    costs: Costs,
+    full: float,
+    policies: Policies | None = None,
+    recall: bool = True,
 ) -> list[dict[str, Any]]:
     """A cell per budget and judge: the gain of policies chosen on other folds, by the recorded reference.
 
@@ -43,17 +48,18 @@ def frontier(
     Args:
         full: cost of full Best-of-n, in denoiser calls.
         policies: the family; None: all fixed policies.
+        recall: as of `outcomes.play`.
     """
     problem = _problem(recorded, costs, full)
     if policies is None:
         return _cells(judges, problem, full, _by_sums(search(problem)), lambda _: recorded)
-    adaptive = played_all(policies(problem), problem, recorded)
+    adaptive = played_all(policies(problem), problem, recorded, recall)
 
     def choice(fold: int, limit: float) -> Policy | None:
         best = adaptive.best(problem.folds != fold, limit)
         return None if best is None else best[0]
 
-    return _cells(judges, problem, full, choice, lambda _: recorded)
+    return _cells(judges, problem, full, choice, lambda _: recorded, recall)
 
 
 def stack_frontier(
@@ -104,7 +110,12 @@ def _by_sums(result: SearchResult) -> Choice:
 
 
 def _cells(
-    judges: dict[str, Array], problem: Problem, full: float, choice: Choice, scores_of: Callable[[Policy], Recorded]
+    judges: dict[str, Array],
+    problem: Problem,
+    full: float,
+    choice: Choice,
+    scores_of: Callable[[Policy], Recorded],
+    recall: bool = True,
 ) -> list[dict[str, Any]]:
     """`scores_of`: what a policy chooses by."""
     cells, folds = [], problem.folds
@@ -117,7 +128,7 @@ def _cells(
                 break
             chosen.append(str(policy))
             for judge in JUDGES:
-                outcomes = _held_out(judges[judge], scores_of(policy), policy, problem)
+                outcomes = _held_out(judges[judge], scores_of(policy), policy, problem, recall)
                 picked[judge][folds == fold] = outcomes[0][folds == fold]
                 cost[folds == fold] = outcomes[1][folds == fold]
         if len(chosen) == FOLDS:
@@ -128,14 +139,14 @@ def _cells(
     return cells
 
 
-def _held_out(judge: Array, recorded: Recorded, policy: Policy, problem: Problem) -> tuple[Array, Array]:
+def _held_out(judge: Array, recorded: Recorded, policy: Policy, problem: Problem, recall: bool) -> tuple[Array, Array]:
     """What `policy` selects, by the judge, and its cost; its chances are calibrated by the recorded reference."""
     judged = replace(recorded, reference=judge)
     if policy.fixed:
         outcomes = policy_outcomes(judged, policy, problem.n, problem.costs)
     else:
         weights = held_out_weights(recorded, policy, problem.folds)
-        outcomes = play(judged.scores, judge, policy, problem.n, problem.costs, judged.steps, weights)
+        outcomes = play(judged.scores, judge, policy, problem.n, problem.costs, judged.steps, weights, recall=recall)
     return outcomes.picked, outcomes.cost
 
 

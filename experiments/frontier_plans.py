@@ -19,6 +19,7 @@ class Way:
     Attributes:
         policies: of a problem; None: all fixed ones.
         latest: position.
+        recall: whether the best of all goes on if no wave is good enough; else the last one does.
     """
 
     row: str
@@ -26,11 +27,12 @@ class Way:
     policies: Policies | None = None
     latest: int | None = None
     stack: bool = False
+    recall: bool = True
 
 
 @dataclass(frozen=True)
 class Source:
-    """A scorer, and the bench with its signals; model None: the x0-vqa model that the experiments train."""
+    """A scorer, and the bench with its signals; model None: the x0-vqa model that is trained for this generator."""
 
     model: str | None
     bench: str | None = None
@@ -68,8 +70,15 @@ class Frontier:
             *(Way(f"fixed keeps, stack of {' and '.join(names)}", names, None, latest, True) for names in stacks),
             Way(f"race, {best}", (best,), races, latest),
             *(
-                Way(f"restart below a threshold (2512.08985), {name}", (name,), restarts, latest)
+                Way(f"restart below a threshold, then the best, {name}", (name,), restarts, latest)
                 for name in (*self.restarting, *more)
+            ),
+            Way(
+                f"restart below a threshold, then the last (2512.08985), {best}",
+                (best,),
+                restarts,
+                latest,
+                recall=False,
             ),
             Way(f"one cut at 20 % of the run (2603.02829), {best}", (best,), _few("10:1")),
             Way("the paper's 20:1, noisyclip", ("noisyclip",), _few("20:1")),
@@ -124,17 +133,18 @@ of the gain at 22 %. What scorers know at 3 is.""",
     "frontier-unet": Frontier(
         "The frontier of another generator",
         f"""The same for the second generator, a UNet that predicts noise and decides its images later, by scorers that
-have not seen it. {_COSTS}""",
+have not seen it, and by a VQA model that was trained on its x0 estimates (x0-vqa). {_COSTS}""",
         "bench-shapes-unet",
         {
             "noisyclip": Source("noisyclip"),
             "noisyclip-t": Source("noisyclip-t"),
             "x0-clip": Source("x0-clip"),
+            "x0-vqa": Source(None),
         },
         best="noisyclip-t",
         latest=35,
         oracle=(5, 10, 15, 20, 25, 30),
-        restarting=("noisyclip-t", "x0-clip"),
+        restarting=("noisyclip-t", "x0-clip", "x0-vqa"),
         finding="""\
 By scorers that have not seen this generator, restarts below a threshold are again ahead of fixed keeps up to 35 %:
 with noisyclip-t they keep .57 (.50 to .65) of the gain by `vqascore` at 22 %, .70 (.62 to .79) at 25 % and .83 (.76

@@ -48,12 +48,14 @@ def play(
     steps: int,
     weights: Mapping[int, Array] | None = None,
     most_orders: int = _MOST_ORDERS,
+    recall: bool = True,
 ) -> Played:
     """Play `policy` with every run of `n` of the recorded candidates, each as likely as the others.
 
     Args:
         weights: by position, those of each prompt in place of the stage's own: float [P, J].
         most_orders: where the order matters and there are more, some are drawn.
+        recall: whether the best of all goes on if no wave is good enough; else the last wave does.
     """
     policy = Policy(stages_of(policy, steps, keep=1), policy.drawn)
     places = [stage.position for stage in policy.stages]
@@ -64,7 +66,9 @@ def play(
     for start in range(0, len(reference), chunk):
         part = slice(start, start + chunk)
         own = {place: each[part] for place, each in (weights or {}).items()}
-        chosen, spent = played({place: scores[place][part] for place in places}, policy, runs, costs, steps, own)
+        chosen, spent = played(
+            {place: scores[place][part] for place in places}, policy, runs, costs, steps, own, recall
+        )
         fits = usable[part][:, runs].all(-1)
         share = np.divide(1.0, fits.sum(-1), out=np.full(len(fits), np.nan), where=fits.any(-1))
         references = np.take_along_axis(np.nan_to_num(reference[part]), chosen, -1)
@@ -92,6 +96,7 @@ def played(
     costs: Costs,
     steps: int,
     weights: Mapping[int, Array] | None = None,
+    recall: bool = True,
 ) -> tuple[Indices, Array]:
     """The selected candidate and the cost of each prompt and run, [P, D] each; the last stage keeps 1.
 
@@ -118,7 +123,8 @@ def played(
             )
             done = due
             merits = np.where(alive, _merit(stage, seen[: index + 1], weights), -np.inf)
-            if stage.restart is not None and not first:
+            redrawn = recall or wave.stop + size <= runs.shape[1]
+            if stage.restart is not None and not first and redrawn:
                 low = np.where(alive, seen[index], -np.inf).max(-1, keepdims=True) < stage.restart
                 short[index][..., wave] = np.where(low, merits, -np.inf)
                 merits = np.where(low, -np.inf, merits)
@@ -132,7 +138,7 @@ def played(
         wave = slice(number * size, (number + 1) * size)
         run(np.repeat(running[..., None], size, -1), runs[:, wave], wave)
     for index in reversed(range(len(policy.stages))):  # no wave was good enough: the best that came furthest go on
-        if policy.stages[index].restart is not None:
+        if policy.stages[index].restart is not None and recall:
             short_here = np.where(running[..., None], short[index], -np.inf)
             run(_continues(policy.stages[index], short_here), runs, slice(None), index + 1)
     return chosen, cost

@@ -21,7 +21,7 @@ from .search import Problem
 
 LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Chances below which candidates leave a race."""
-_QUANTILES = tuple(round(0.05 * step, 2) for step in range(2, 18))
+_QUANTILES = tuple(round(0.05 * step, 2) for step in range(2, 20))
 _MOST_POSITIONS = 8
 _ORDERS = 60
 _SLACK = 1e-9
@@ -63,8 +63,11 @@ def search_races(problem: Problem, recorded: Recorded) -> Races:
     return played_all((*races(problem), *restarts(problem)), problem, recorded)
 
 
-def played_all(candidates: Iterable[Policy], problem: Problem, recorded: Recorded) -> Races:
-    """Those of `candidates` whose mean cost is within the limit of `problem`, as they fare on each prompt."""
+def played_all(candidates: Iterable[Policy], problem: Problem, recorded: Recorded, recall: bool = True) -> Races:
+    """Those of `candidates` whose mean cost is within the limit of `problem`, as they fare on each prompt.
+
+    recall: as of `play`.
+    """
     policies, picked, cost = list[Policy](), list[Array](), list[Array]()
     calibrations: dict[tuple[int, ...], dict[int, Array]] = {}  # by positions: levels and draws do not change them
     for policy in candidates:
@@ -73,7 +76,15 @@ def played_all(candidates: Iterable[Policy], problem: Problem, recorded: Recorde
             calibrations[places] = held_out_weights(recorded, policy, problem.folds)
         weights = calibrations[places]
         outcomes = play(
-            problem.scores, problem.reference, policy, problem.n, problem.costs, problem.steps, weights, _ORDERS
+            problem.scores,
+            problem.reference,
+            policy,
+            problem.n,
+            problem.costs,
+            problem.steps,
+            weights,
+            _ORDERS,
+            recall,
         )
         if outcomes.cost.mean() <= problem.limit + _SLACK:
             policies.append(policy)

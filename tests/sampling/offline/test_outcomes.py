@@ -78,6 +78,16 @@ def test_all_runs_at_once_are_each_run_by_itself(text: str, ties: bool, calls: i
         assert outcomes.cost[prompt] == pytest.approx(np.mean([cost for _, cost in runs]), abs=1e-9)
 
 
+def test_without_recall_the_last_wave_goes_on() -> None:
+    record, policy = recorded(4, 5, POSITIONS, STEPS, ties=False), parse_policy("1,5:1r99")
+    outcomes = play(record.scores, record.reference, policy, 5, Costs(), STEPS, recall=False)
+    np.testing.assert_allclose(outcomes.picked, record.reference.mean(1))
+    recalled = play(record.scores, record.reference, policy, 5, Costs(), STEPS)
+    np.testing.assert_array_equal(recalled.cost, outcomes.cost)
+    best = record.scores[5].argmax(1)
+    np.testing.assert_allclose(recalled.picked, record.reference[np.arange(4), best])
+
+
 def test_candidates_that_cannot_be_used_are_in_no_run() -> None:
     record = recorded(3, 5, POSITIONS, STEPS, ties=False)
     record.scores[5][1, 2] = np.nan
