@@ -1,16 +1,9 @@
 """Scores on disk: kept, resumed after a kill, extended by positions and captions, and discarded if they do not fit."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,274 +12,21 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from nbench.benchmarks.evaluate import evaluate, score_share
+from nbench.benchmarks.evaluate import evaluate
 from nbench.benchmarks.evaluate_config import EvaluateConfig
 from nbench.benchmarks.results.result_file import read_result
 from nbench.benchmarks.results.terminal import report_table
 from nbench.benchmarks.scoring.options import ScoreOptions, parse_batch_size
 from nbench.benchmarks.scoring.score import score_bench
 from nbench.benchmarks.scoring.store import Store
-from nbench.builders.extension import extended
 from nbench.errors import NbenchError
-from nbench.jobs.options import EngineOptions
-from nbench.jobs.places import beneath, store_at
-from nbench.jobs.status import at_work
 from nbench.scorers.registry import get_scorer
-from nbench.shards.dataset import DatasetFolder
-from nbench.shards.fingerprint import fingerprint
-from nbench.shards.formats import shard_writer
-from nbench.shards.reader import Bench, open_bench
-from nbench.shards.schema import DatasetInfo, TrajectoryBatch
-from nbench.shards.scores import read_scores, reference_path, scores_metadata, write_scores
+from nbench.shards.reader import Bench
+from nbench.shards.scores import read_scores, scores_metadata
 
-from ...dataset_info import commit_shard, dataset_info, missing
-from ...s3_servers import S3Folder
-from ...small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
+from ...small_bench import STEPS, Quality
 from ..signals_bench import make_signals_bench
-from .test_score import Brightness
-
-ROWS = PROMPTS * CANDIDATES - 1
-SCORER = """
-import os, pathlib, signal, time, torch
-
-LOG = pathlib.Path(__file__).with_name("log")
-
-class Brightness:
-    name, reads, fingerprint = "brightness", "latent", "{fingerprint}"
-
-    def score(self, inputs, prompts):
-        with open(LOG, "a") as log:
-            print(len(prompts), file=log)
-        left = os.environ.get("KILL_AFTER")
-        if left is not None and sum(1 for _ in open(LOG)) > int(left):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if "WAIT_FOR" in os.environ:
-            pathlib.Path(os.environ["WAIT_FOR"] + ".waits").touch()
-            while not pathlib.Path(os.environ["WAIT_FOR"]).exists():
-                time.sleep(0.01)
-        return inputs[:, 0].mean((1, 2))
-"""
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
-    """The small bench, of three shards, with the brightness of the image as its reference `clip`."""
-    bench, truth = make_bench(tmp_path_factory.mktemp("store") / "small")
-    table = score_bench(bench, Brightness(reads="image"), [STEPS])
-    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
-    write_scores(reference_path(bench.path, "clip"), table, origin)
-    return bench, truth
-
-
-@pytest.fixture(scope="module")
-def signals(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A bench with corrupted captions and estimates of x0."""
-    return make_signals_bench(tmp_path_factory.mktemp("store") / "signals")
-
-
-LATE = """
-import pathlib
-LOADED = pathlib.Path(__file__).with_suffix(".loaded")
-
-class {name}:
-    reads, fingerprint = "latent", "1"
-    name = "{name}"
-
-    def load(self):
-        LOADED.write_text(LOADED.read_text() + "." if LOADED.exists() else ".")
-        if "{name}" == "broken":
-            raise OSError("cut short")
-
-    def score(self, inputs, prompts):
-        assert LOADED.exists()
-        return inputs[:, 0].mean((1, 2))
-"""
-
-
-class Counted:
-    """A scorer of a file, with how many inputs it has been handed."""
-
-    def __init__(self, folder: Path, fingerprint: str = "1") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / "log"
-        self.file = folder / "mine.py"
-        self.file.write_text(SCORER.format(fingerprint=fingerprint))
-
-    def config(self, bench: Bench, latents: str, out: Path) -> EvaluateConfig:
-        return EvaluateConfig(bench.path, (f"{self.file}:Brightness",), latents, out)
-
-    def taken(self) -> int:
-        """Inputs since the last call."""
-        count = sum(map(int, self._log.read_text().split())) if self._log.exists() else 0
-        self._log.unlink(missing_ok=True)
-        return count
-
-
-def command(config: EvaluateConfig) -> list[str]:
-    """What does in a process of its own what `evaluate(config)` does in this one."""
-    values = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
-    options = [str(word) for option in values.items() for word in option]
-    return [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--device", "cpu", *options]
-
-
-@pytest.mark.slow
-def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
-    bench: tuple[Bench, Quality], tmp_path: Path
-) -> None:
-    whole, killed = Counted(tmp_path / "whole"), Counted(tmp_path / "killed")
-    evaluate(whole.config(bench[0], "0,5", tmp_path / "a"))
-    assert whole.taken() == 3 * ROWS
-    run = command(killed.config(bench[0], "0,5", tmp_path / "b"))
-    done = subprocess.run(run, env=os.environ | {"KILL_AFTER": "4"}, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "b/small/brightness.parquet").exists()
-    assert [path.name for path in (tmp_path / "b/small/.brightness.parts").glob("*.parquet")] == ["00000.parquet"]
-    before = killed.taken()
-    assert before > 3 * 59
-    rest = subprocess.run([*run, "--json"], capture_output=True, check=True, text=True)
-    assert killed.taken() == 3 * (ROWS - 59)  # the first shard has 60 rows, one of which failed
-    assert "scoring brightness: " in rest.stderr
-    assert json.loads(rest.stdout)["rows"][0]["n_scored"] == ROWS
-    one, other = (tmp_path / name / "small/brightness.parquet" for name in "ab")
-    assert one.read_bytes() == other.read_bytes()
-    assert not (tmp_path / "b/small/.brightness.parts").exists()
-
-
-@pytest.fixture
-def waiting(bench: tuple[Bench, Quality], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """An evaluation in the middle of its scores, which goes on when a file is there, and that file."""
-    go = tmp_path / "go"
-    config = Counted(tmp_path / "waiting").config(bench[0], "0,5", tmp_path / "out")
-    with subprocess.Popen(command(config), env=os.environ | {"WAIT_FOR": str(go)}, stderr=subprocess.PIPE) as process:
-        while not Path(f"{go}.waits").exists():
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.01)
-        yield process, go
-        process.kill()
-
-
-@pytest.mark.slow
-def test_evaluations_of_the_same_share_the_shards_and_others_are_refused(
-    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
-) -> None:
-    process, go = waiting
-    other = Counted(tmp_path / "other")
-    same = other.config(bench[0], "0,5", tmp_path / "out")
-    for config in (replace(same, latents="5"), replace(same, fresh=True)):
-        with pytest.raises(NbenchError, match=r"is writing to .*brightness.parts: wait for it to end"):
-            evaluate(config)
-    assert other.taken() == 0  # nothing was scored in vain
-    evaluate(replace(same, models=("random",)))  # a table of its own
-    joined = subprocess.Popen(command(same))
-    while not (
-        tmp_path / "out/small/.brightness.parts/00002.parquet"
-    ).exists():  # the joined one is at the other shards
-        assert joined.poll() is None
-        time.sleep(0.01)
-    go.touch()
-    assert (process.wait(), joined.wait()) == (0, 0)
-    table = tmp_path / "out/small/brightness.parquet"
-    evaluate(replace(same, out=tmp_path / "calm"))
-    assert table.read_bytes() == (tmp_path / "calm/small/brightness.parquet").read_bytes()
-    assert {path.name for path in table.parent.iterdir() if path.is_file()} == {
-        f"{model}.{kind}" for model in ("brightness", "random") for kind in ("parquet", "json")
-    }
-
-
-@pytest.mark.slow
-def test_the_lock_of_a_killed_evaluation_blocks_nobody(
-    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
-) -> None:
-    process, _ = waiting
-    process.kill()
-    process.wait()
-    assert (tmp_path / "out/small/.brightness.parts").is_dir()
-    evaluate(Counted(tmp_path / "other").config(bench[0], "5", tmp_path / "out"))
-    assert not (tmp_path / "out/small/.brightness.parts").exists()
-
-
-@pytest.mark.slow
-def test_three_at_once_all_end_well(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
-    config = Counted(tmp_path / "mine").config(bench[0], "0,5", tmp_path / "out")
-    started = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [(process.communicate()[1] * process.returncode, process.returncode) for process in started] == [("", 0)] * 3
-    evaluate(replace(config, out=tmp_path / "calm"))
-    one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
-    assert one.read_bytes() == other.read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [EngineOptions(workers=2), EngineOptions(engine="ray", workers=2)])
-def test_scores_of_other_processes_are_those_of_one(
-    bench: tuple[Bench, Quality], tmp_path: Path, workers: EngineOptions
-) -> None:
-    config = Counted(tmp_path / "mine").config(bench[0], "0,5", tmp_path / "out")
-    report = evaluate(config, workers=workers)
-    alone = evaluate(replace(config, out=tmp_path / "calm"))
-    assert report.rows == alone.rows
-    one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
-    assert one.read_bytes() == other.read_bytes()
-    assert not (tmp_path / "out/small/.brightness.parts").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [EngineOptions(workers=2), EngineOptions(engine="ray", workers=2)])
-def test_several_models_are_spread_over_workers_and_one_that_fails_stops_no_other(
-    bench: tuple[Bench, Quality], tmp_path: Path, workers: EngineOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Their scores are those of one process; the failure is told, and what the others scored is kept."""
-    files = [Counted(tmp_path / name).file.rename(tmp_path / f"{name}.py") for name in ("one", "two")]
-    for file in files:
-        file.write_text(file.read_text().replace('"brightness"', f'"{file.stem}"'))
-    broken = tmp_path / "broken.py"
-    broken.write_text(LATE.format(name="broken"))
-    models = tuple(f"{file}:Brightness" for file in files)
-    config = EvaluateConfig(bench[0].path, models, "0,5", tmp_path / "out")
-    with pytest.raises(NbenchError, match="scorer broken cannot be loaded: OSError: cut short"):
-        evaluate(replace(config, models=(f"{broken}:broken", *models)), progress=True, workers=workers)
-    err = capsys.readouterr().err
-    assert "scoring broken: scorer broken cannot be loaded: OSError: cut short" in err
-    assert "scoring 3 models: " in err
-    inputs = (tmp_path / "log").read_text()
-    assert sum(map(int, inputs.split())) == 2 * 3 * ROWS
-    report = evaluate(config, workers=workers)
-    assert (tmp_path / "log").read_text() == inputs  # nothing is scored again
-    alone = evaluate(replace(config, out=tmp_path / "calm"))
-    assert report.rows == alone.rows
-    for name in ("one", "two"):
-        one, other = (tmp_path / out / f"small/{name}.parquet" for out in ("out", "calm"))
-        assert one.read_bytes() == other.read_bytes()
-
-
-@pytest.mark.parametrize("in_bucket", [False, True])
-def test_shares_are_scored_apart_and_measured_together(
-    bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder, in_bucket: bool
-) -> None:
-    scorer, out = Counted(tmp_path), f"{s3.url}/out" if in_bucket else tmp_path / "out"
-    config, store = replace(scorer.config(bench[0], "0,5", tmp_path), out=out), store_at(beneath(out, "small"))
-    left = [score_share(config, EngineOptions(rank=str(rank), world_size=2)) for rank in range(2)]
-    assert left == [1, 0]
-    assert scorer.taken() == 3 * ROWS
-    assert [status.done for status in at_work(beneath(out, "small"))] == [3]
-    evaluate(config)
-    assert scorer.taken() == 0
-    evaluate(replace(config, out=tmp_path / "calm"))
-    assert store.read("brightness.parquet") == (tmp_path / "calm/small/brightness.parquet").read_bytes()
-    assert not [name for name in store.list("") if name.startswith(".")]
-
-
-@pytest.mark.slow
-def test_an_evaluation_at_a_url_that_was_killed_goes_on(
-    bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder
-) -> None:
-    scorer = Counted(tmp_path)
-    config = replace(scorer.config(bench[0], "0,5", tmp_path), out=f"{s3.url}/out")
-    run, environment = command(config), os.environ | s3.environment
-    done = subprocess.run(run, env=environment | {"KILL_AFTER": "4"}, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
-    assert scorer.taken() > 3 * 59
-    subprocess.run(run, env=environment, capture_output=True, check=True)
-    assert scorer.taken() == 3 * (ROWS - 59)
+from .counted_scorer import LATE, ROWS, SCORER, Counted
 
 
 def test_only_what_is_missing_is_scored(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
@@ -380,90 +120,6 @@ def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, 
     with pytest.raises(NbenchError, match="another bench called small"):
         evaluate(first.config(twin, "5", out))
     evaluate(Counted(tmp_path / "three").config(bench[0], "5", out))  # the same by another path
-
-
-def rows_of(info: DatasetInfo, numbers: Sequence[int]) -> TrajectoryBatch:
-    """Rows with corrupted captions whose values follow from prompt and candidate."""
-    cells = [info.cell(number) for number in numbers]
-    draws = [np.random.default_rng(cell) for cell in cells]
-    return TrajectoryBatch(
-        prompt_ids=[f"p{prompt}" for prompt, _ in cells],
-        prompts=[f"prompt {prompt}" for prompt, _ in cells],
-        candidates=[candidate for _, candidate in cells],
-        seeds=list(numbers),
-        tags=[None] * len(cells),
-        corruptions=[{"subject": "other", "colour": None, "quantity": None, "background": "b"}] * len(cells),
-        errors=[""] * len(cells),
-        latents={k: np.stack([draw.random((4, 2, 2)).astype(np.float16) for draw in draws]) for k in info.stored},
-        images=np.zeros((len(cells), 8, 8, 3), np.uint8),
-    )
-
-
-def grow(path: Path, prompts: int, candidates: int) -> Bench:
-    """A bench of so many prompts and candidates in `path`, built there or extended, with a reference `clip`."""
-    spec = {"pipeline": {"name": "x", "content": ""}, "prompts": {"count": prompts}, "candidates": candidates}
-    sizes: dict[str, Any] = {
-        "latent_shape": (4, 2, 2),
-        "image_size": (8, 8),
-        "rows_per_shard": 3,
-        "steps": 2,
-        "stored": (0, 1, 2),
-    }
-    sizes |= {"n_prompts": prompts, "candidates": candidates}
-    new = dataset_info(spec=spec, fingerprint=fingerprint(spec), **sizes)
-    folder = DatasetFolder(path)
-    if folder.started:
-        folder.extend(extended(folder.info, spec))
-    else:
-        folder.create(new)
-    for index in missing(folder):
-        writer = shard_writer(path, folder.info, index)
-        writer.write(rows_of(folder.info, folder.info.shard_rows(index)))
-        commit_shard(folder, index, writer.commit())
-    bench = open_bench(path)
-    table = score_bench(bench, Brightness(reads="latent"), [2])
-    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
-    write_scores(reference_path(path, "clip"), table, origin)
-    return bench
-
-
-def test_only_the_rows_of_an_extension_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scorer, table = Counted(tmp_path / "one"), tmp_path / "out/grows/brightness.parquet"
-    captions, bench = ScoreOptions(captions=True), grow(tmp_path / "grows", 2, 2)
-    evaluate(replace(scorer.config(bench, "1", tmp_path / "out"), options=captions))
-    evaluate(scorer.config(bench, "0", tmp_path / "out"))
-    evaluate(EvaluateConfig(bench.path, ("random",), "0,1", tmp_path / "out"))
-    for prompts, candidates, added in (4, 2, 4), (4, 3, 4):
-        bench = grow(tmp_path / "grows", prompts, candidates)
-        config = scorer.config(bench, "1", tmp_path / "out")
-        scorer.taken()
-        assert evaluate(config, progress=True).n_candidates == candidates
-        assert scorer.taken() == added * (1 + 2 * 3)  # two positions had the scores of two captions, too
-        assert "has changed since" not in capsys.readouterr().err
-        at_once = replace(config, latents="0,1", out=tmp_path / f"at-once-{candidates}", options=captions)
-        evaluate(at_once)
-        fresh = read_scores(tmp_path / f"at-once-{candidates}/grows/brightness.parquet")
-        uncaptioned = pc.and_(pc.equal(fresh["position"], 0), pc.not_equal(fresh["caption"], "prompt"))
-        assert read_scores(table).equals(fresh.filter(pc.invert(uncaptioned)))
-        assert scorer.taken() == 3 * 3 * prompts * candidates
-        evaluate(config)
-        assert scorer.taken() == 0
-    evaluate(EvaluateConfig(bench.path, ("random",), "1", tmp_path / "out"))
-    random = read_scores(tmp_path / "out/grows/random.parquet")
-    assert random.num_rows == 12 * 3  # free scores of positions that were not asked for have grown, too
-
-
-def test_an_extension_of_other_rows_is_scored_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scorer, bench = Counted(tmp_path / "one"), grow(tmp_path / "grows", 2, 2)
-    evaluate(scorer.config(bench, "1", tmp_path / "out"))
-    records = [replace(bench.info.shards[0], sha256="0" * 64), *bench.info.shards[1:]]  # type: ignore[type-var]
-    folder = DatasetFolder(bench.path)  # failed rows were made again in between
-    folder.extend(replace(bench.info, shards=tuple(records)))
-    bench = grow(bench.path, 3, 2)
-    scorer.taken()
-    evaluate(scorer.config(bench, "1", tmp_path / "out"), progress=True)
-    assert scorer.taken() == 6 * 2
-    assert "grows has changed since" in capsys.readouterr().err
 
 
 def test_scores_by_other_previews_are_not_replaced(signals: Bench, tmp_path: Path) -> None:
