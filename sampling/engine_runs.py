@@ -114,7 +114,8 @@ class Run:
     def demand(self) -> int:
         """The most candidates that it may still run at a time."""
         rules = self.requests[0].rules
-        if self._batch is None or rules.redraws or rules.size < rules.n:  # another wave may follow
+        redraws = rules.redraws and not (self._batch and self._batch.recalled)
+        if self._batch is None or redraws or rules.size < rules.n:  # another wave may follow
             return rules.size * len(self.requests)
         return self._batch.living
 

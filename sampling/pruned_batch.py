@@ -112,6 +112,11 @@ class Batch:
         return len(self._pruner.living)
 
     @property
+    def recalled(self) -> bool:
+        """Whether all of it are candidates that stopped before."""
+        return all(task.waves.recalled for task, _ in self._waves)
+
+    @property
     def _ahead(self) -> list[int]:
         """The rows that go on, but for those of candidates that are not yet where they stopped before."""
         return [row for row in self._pruner.living if not self._pruner.repeats(row)]
