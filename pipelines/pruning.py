@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -37,7 +37,8 @@ class Pruner:
 
     Args:
         arguments: what the pipeline is called with beside prompts and generators.
-        answers: by candidate, lists to keep its answers in; one that is not empty is given again.
+        answers: by candidate, a list to keep its answers in.
+        again: candidates that go on: their answers are given again.
 
     Attributes:
         living: the candidates not stopped, ascending; all at first.
@@ -50,12 +51,17 @@ class Pruner:
     """
 
     def __init__(
-        self, pipe: Any, batch: int, arguments: Mapping[str, Any], answers: Mapping[int, list[Any]] | None = None
+        self,
+        pipe: Any,
+        batch: int,
+        arguments: Mapping[str, Any],
+        answers: Mapping[int, list[Any]] | None = None,
+        again: Collection[int] = (),
     ) -> None:
         self.living = list(range(batch))
         self._calls, self._beside = 0, False
-        self._known = {candidate: len(kept) for candidate, kept in (answers or {}).items() if kept}
         self._answers = dict(answers or {})
+        self._known = {candidate: len(self._answers[candidate]) for candidate in again}
         self.batch, self.rows, self.asked = batch, 0, 0
         self._pipe, self._arguments, self._denoisers = pipe, arguments, denoisers(pipe)
         self._axes: BatchAxes | None = None

@@ -100,7 +100,8 @@ class Batch:
             (stage.position for task, _ in self._waves for stage in task.waves.rules.redrawing), default=-1
         )
         answers = [task.answers.setdefault(number, []) for task, number in self.rows if self._restarting >= 0]
-        self._pruner = Pruner(pipe, len(self.rows), arguments, dict(enumerate(answers)))
+        again = [row for row, (task, _) in enumerate(self.rows) if task.waves.recalled]
+        self._pruner = Pruner(pipe, len(self.rows), arguments, dict(enumerate(answers)), again)
         live.hold({(id(task), number) for task in tasks for number in task.answers})
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed, self._reads_noise)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
