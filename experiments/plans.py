@@ -104,6 +104,11 @@ def _rows() -> tuple[Run, ...]:
             settings=LATENT | FORWARD | {"deepen": 2, "epochs": 1},
         ),
         Run("ceiling: noisyclip-t, 40000 scenes, 15 times as many steps", "noisyclip-t"),
+        Run(
+            "ceiling: 40000 scenes, 12 times as many steps, image tower twice as deep",
+            data="scenes-40000",
+            settings=LATENT | FORWARD | {"deepen": 2, "epochs": 20},
+        ),
         Run("ceiling: frozen CLIP on finished images", "image:clip"),
         Run("ceiling: VQAScore on finished images", "vqascore"),
     )

@@ -67,6 +67,7 @@ def test_a_bench_in_a_bucket_is_that_of_a_folder(real_s3: S3Folder, run: Run, tm
     assert stored(url) == contents(local)
 
 
+@pytest.mark.slow
 def test_parts_in_a_bucket_are_merged(s3: S3Folder, run: Run, tmp_path: Path) -> None:
     info = dataset_info(n_prompts=4, candidates=3, steps=50, rows_per_shard=5, stored=POSITIONS, latent_shape=SHAPE)
     info = replace(info, image_size=(16, 16))

@@ -103,6 +103,7 @@ def test_json_is_all_that_stdout_gets(run: Run, bench: Path, tmp_path: Path) -> 
     assert (tmp_path / "bench" / "random.parquet").exists()
 
 
+@pytest.mark.slow
 def test_table_shows_every_figure_whole(run: Run, bench: Path, tmp_path: Path) -> None:
     outcome = run("evaluate", "--bench", bench, "--out", tmp_path, "--plot", tmp_path / "plot.png")
     assert outcome.code == 0, outcome.err
@@ -119,6 +120,7 @@ def test_the_bench_may_come_from_the_environment(
     assert json.loads(run("evaluate", "--model", "random", "--json", "--out", tmp_path).out)["bench"] == "bench"
 
 
+@pytest.mark.slow
 def test_without_any_bench_the_embedded_one_is_built_and_that_is_said(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +256,7 @@ def test_options_that_do_not_exist_are_exit_code_2_too(run: Run) -> None:
     assert "--latents" in outcome.err
 
 
+@pytest.mark.slow
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nbench", "evaluate", "--bench", str(tmp_path), "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

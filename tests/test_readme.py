@@ -112,6 +112,7 @@ def test_make_targets_named_in_the_documents_exist() -> None:
     assert named - targets == set()
 
 
+@pytest.mark.slow
 def test_commands_that_need_a_gpu_or_the_hub_are_understood() -> None:
     blocks = [block for text in DOCUMENTS for block in re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -194,6 +194,7 @@ def test_a_model_that_the_bench_cannot_feed_is_refused_before_any_is_scored(
     assert not list(tmp_path.rglob("random*"))
 
 
+@pytest.mark.slow
 def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Path) -> None:
     screen = TextConsole(file=StringIO(), width=80)
     screen.print(report_table(report))
@@ -208,6 +209,7 @@ def test_table_and_plot_show_every_figure(report: EvaluationReport, tmp_path: Pa
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.slow
 def test_a_plot_is_what_its_name_says(report: EvaluationReport, tmp_path: Path) -> None:
     for suffix, start in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
         files = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]

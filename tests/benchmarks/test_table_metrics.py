@@ -155,6 +155,7 @@ def test_bad_tables_are_refused_in_one_line(tmp_path: Path) -> None:
         measure_tables(MetricsConfig(s, r, final_position=2))
 
 
+@pytest.mark.slow
 def test_command_prints_a_table_or_json_without_torch(tmp_path: Path) -> None:
     s, r, _, _ = long_tables(tmp_path)
     command = [sys.executable, "-X", "importtime", "-m", "nbench", "metrics", str(s), str(r)]

@@ -73,6 +73,7 @@ def test_what_never_fits_is_a_failed_row_that_can_be_tried_again(undisturbed: Pa
     assert verify(out).defects == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "name", "retry", "left"),
     [
@@ -149,6 +150,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert files(tmp_path / "full") == files(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "bench"
     original = make_module.Maker.shard
@@ -211,7 +213,7 @@ print(kills)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "kills"), [("parquet", 50), ("webdataset", 10)])
+@pytest.mark.parametrize(("format", "kills"), [("parquet", 25), ("webdataset", 5)])
 def test_killed_at_random_moments_the_bytes_are_those_of_a_calm_build(tmp_path: Path, format: str, kills: int) -> None:
     run = run_python(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
     assert run.returncode == 0, run.stderr

@@ -30,6 +30,7 @@ def offline_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+@pytest.mark.slow
 def test_every_command_works_on_a_bench_of_any_pipeline(run: Run, sd15_folder: Path, tmp_path: Path) -> None:
     def output(*arguments: object) -> str:
         code, out, err = run(*arguments)

@@ -24,6 +24,7 @@ from ..sampling.conftest import recorded
 COSTS = Costs(score=0.2, decode=0.5)
 
 
+@pytest.mark.slow
 def test_cells_are_the_held_out_figures_of_tune(tmp_path: Path) -> None:
     record = recorded(60, 4, (2, 5, 8), 10, ties=False)
     judges = {"vqascore": record.reference, "clip": record.final, "truth": record.reference.round()}

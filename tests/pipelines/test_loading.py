@@ -50,6 +50,7 @@ def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.Monkey
     assert torch.allclose(runs[0].latents[2], runs[1].latents[2], atol=1e-4)
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(skip_nnmodule_hook_guards=True)  # as it is until something is compiled
 @only("sd15", "sd3")
 def test_signals_of_a_compiled_pipeline(family: Family, family_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

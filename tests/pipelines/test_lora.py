@@ -53,6 +53,7 @@ def latents(entry: PipelineEntry) -> torch.Tensor:
     return generate(pipe, PROMPTS, SEEDS, [2], {"num_inference_steps": 2, **entry.call_kwargs}).latents[2]
 
 
+@pytest.mark.slow
 @only("sd15", "sdxl", "sd3", "flux")
 def test_latents_are_those_of_stock_diffusers(family: Family, family_folder: Path, tmp_path: Path) -> None:
     first = save_lora(family_folder, tmp_path / "first", 1, text=True)

@@ -257,6 +257,7 @@ def test_signals_that_are_not_those_of_the_pipeline_are_found_out(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", X0_FLOAT16), ("float32", 1e-4)])
 def test_neighbouring_latents_tell_the_same_x0(tmp_path: Path, dtype: Any, tolerance: float) -> None:
     """The world's scheduler of first order: next = s'/s latent + (a' - a s'/s) x0, s = sigma, a = 1 - s."""

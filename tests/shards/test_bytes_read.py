@@ -69,6 +69,7 @@ def test_on_this_machine(folder: Path) -> None:
     assert column_bytes(folder) <= read <= 1.1 * column_bytes(folder)
 
 
+@pytest.mark.slow
 def test_from_the_hub(publish: Publisher, folder: Path) -> None:
     assert publish(folder).report["sent"] > 2
     publish.hub.sent = 0

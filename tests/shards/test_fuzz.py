@@ -82,6 +82,7 @@ def fuzz(damage: Damage, sound: list[Path], examples: int, derandomize: bool) ->
     return tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_ends_in_one_clear_line(sound: list[Path], name: str) -> None:
     assert fuzz(DAMAGES[name], sound, EXAMPLES, derandomize=True) >= EXAMPLES
@@ -131,6 +132,7 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
 def test_any_name_comes_back_or_is_refused(info: DatasetInfo, form: str) -> None:
     """And never becomes a path."""
@@ -193,6 +195,7 @@ def test_a_latent_that_is_not_there(bench_folder: Path) -> None:
     assert any("row p0/0: has no latent at 20" in line for line in look(bench_folder))
 
 
+@pytest.mark.slow
 def test_latents_that_claim_more_bytes_than_they_may_have(bench_folder: Path) -> None:
     """Forty million zeros in few bytes instead of 256 numbers: detected in the footer, not unpacked."""
     path = shards(bench_folder)[0]

@@ -53,6 +53,7 @@ def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["imag
     assert not list(out.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_the_result_is_a_scorer(config: TrainConfig) -> None:
     scorer = CLIPScorer(train(config, shown=False), "mine")
     assert scorer.embed_inputs(torch.rand(2, 3, 16, 16)).shape == scorer.embed_text(["one red circle", "x"]).shape
@@ -95,6 +96,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(trainer.FineTuner, "compute_loss", until)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "save_every"), [pytest.param(8, None, marks=pytest.mark.slow), (6, 1)])
 def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps: int, save_every: int | None
@@ -114,6 +116,7 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_curve(
     assert not list(again.out.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_run_cut_while_it_writes_the_model_finishes(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*args: Any) -> None:
         raise Cut
@@ -134,6 +137,7 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
+@pytest.mark.slow
 def test_damaged_files_are_passed_over_or_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         cut_after(patch, 10)

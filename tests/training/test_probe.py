@@ -35,6 +35,7 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_probe_learns_to_predict_the_reference(bench: Bench, tmp_path: Path) -> None:
     out = train(training(bench, tmp_path / "probe"), shown=False)
     assert curve(out)[-1]["loss"] < 0.1  # of the variance is left
@@ -55,6 +56,7 @@ def test_a_probe_learns_to_predict_the_reference(bench: Bench, tmp_path: Path) -
     np.testing.assert_allclose(first, (expected + weights["layers.2.bias"]).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_head_of_the_best_epoch_on_held_out_prompts_is_written(bench: Bench, tmp_path: Path) -> None:
     config = training(bench, tmp_path / "probe", epochs=12, learning_rate=0.1)
     losses = [line["validation_loss"] for line in curve(train(config, shown=False))]
@@ -103,6 +105,7 @@ def test_the_gain_on_a_bench_is_logged(bench: Bench, tmp_path: Path) -> None:
     assert curve(train(config, shown=False))[-1]["recovered_gain"] > 0.5  # the reference is in the activations
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_weights(bench: Bench, tmp_path: Path) -> None:
     one, two = (train(training(bench, tmp_path / name, epochs=3), shown=False) for name in ("one", "two"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()

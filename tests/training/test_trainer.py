@@ -183,6 +183,7 @@ def test_the_best_checkpoint_by_gain_is_kept_and_training_stops(
     assert not torch.equal(best, states[4]["model.visual_projection.weight"])
 
 
+@pytest.mark.slow
 def test_steps_are_reported_to_tensorboard(config: TrainConfig) -> None:
     out = train(replace(config, report_to="tensorboard", bf16=True), shown=False)
     assert list(out.rglob("events.out.tfevents.*"))

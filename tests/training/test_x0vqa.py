@@ -49,6 +49,7 @@ def test_it_learns_and_scores(config: X0VQAConfig) -> None:
     assert json.loads((out / "training.json").read_text())["input"] == "x0_preview"
 
 
+@pytest.mark.slow
 def test_the_gain_on_a_bench_is_logged(config: X0VQAConfig, signals: Bench) -> None:
     """Before training it is the frozen model's: that of its best candidates at the position, counted here by hand."""
     bench = X0VQAConfig(signals.path, config.out, "5", epochs=1, bench=signals.path, bench_reference="clip")

@@ -47,6 +47,7 @@ def submitted(results: Path, hub: HubServer, home: Path, *options: str) -> subpr
     return subprocess.run(command, env=kept | hub.environment(home), capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_results_become_a_pull_request(results: Path, hub: HubServer, tmp_path: Path) -> None:
     repo = hub.create("ann/leaderboard")
     before = repo.files()

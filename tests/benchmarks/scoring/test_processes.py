@@ -161,6 +161,7 @@ def test_several_models_are_spread_over_workers_and_one_that_fails_stops_no_othe
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_bucket", [False, True])
 def test_shares_are_scored_apart_and_measured_together(
     bench: tuple[Bench, Quality], tmp_path: Path, s3: S3Folder, in_bucket: bool

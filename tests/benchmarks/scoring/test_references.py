@@ -81,6 +81,7 @@ def test_what_cannot_be_scored_is_said_before_the_work(
         nbench.build(other, progress=False)
 
 
+@pytest.mark.slow
 def test_a_build_by_named_scorers_keeps_them(sd15_folder: Path, tmp_path: Path) -> None:
     judge = save_clip(tmp_path / "judge")
     config = replace(QUICK, out=tmp_path / "bench", pipeline=str(sd15_folder), references=(f"clip={judge}",))
@@ -107,6 +108,7 @@ def fail_first_row(folder: Path) -> None:
         write_scores(path, table.slice(1), scores_metadata(table))
 
 
+@pytest.mark.slow
 def test_rows_that_are_made_again_are_added_to_the_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def signals(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return make_signals_bench(tmp_path_factory.mktemp("costs") / "signals")
 
 
+@pytest.mark.slow
 def test_readers_of_estimates_pay_a_call_more(signals: Bench, tmp_path: Path) -> None:
     report = evaluate(EvaluateConfig(signals.path, ("clip", "x0-clip", "x0-image"), "0,5", tmp_path))
     costs = {(row.model, row.position): row.cost_steps for row in report.rows}
@@ -39,6 +40,7 @@ def test_readers_of_estimates_pay_a_call_more(signals: Bench, tmp_path: Path) ->
     assert report.costs["clip"].steps_per_score is None  # no step was timed
 
 
+@pytest.mark.slow
 def test_pruning_policies_take_costs_from_the_evaluation(signals: Bench, tmp_path: Path) -> None:
     folder = shutil.copytree(signals.path, tmp_path / "timed")
     info = json.loads((folder / "dataset.json").read_text())

@@ -95,6 +95,7 @@ def test_scores_of_a_scorer_that_has_changed_or_of_remade_rows_are_not_taken(
     assert scorer.taken() == 2 * ROWS
 
 
+@pytest.mark.slow
 def test_scores_of_others_of_the_same_name_are_not_replaced(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
     out = tmp_path / "out"
     first, second = Counted(tmp_path / "one"), Counted(tmp_path / "two", fingerprint="2")
@@ -155,6 +156,7 @@ def test_the_reference_itself_gains_all_and_chance_gains_nothing(bench: tuple[Be
             assert row.spearman == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_captions_are_added_to_scores_and_tell_by_kind(signals: Bench, tmp_path: Path) -> None:
     config = EvaluateConfig(signals.path, ("clip",), "0", tmp_path)
     assert evaluate(config).separation == ()
@@ -184,6 +186,7 @@ def test_captions_are_added_to_scores_and_tell_by_kind(signals: Bench, tmp_path:
     assert scores_metadata(read_scores(path))["captions_at"] == [0, STEPS]
 
 
+@pytest.mark.slow
 def test_recall_is_that_of_all_similarities(signals: Bench, tmp_path: Path) -> None:
     config = EvaluateConfig(signals.path, ("clip", "cfg-gap"), "0", tmp_path, retrieval=True)
     report = evaluate(config)

@@ -107,6 +107,7 @@ def test_neither_order_nor_company_changes_a_near_miss() -> None:
     assert list(ENGINE.changes(captions[::-1], CORRUPTION_KINDS)) == forward[::-1]
 
 
+@pytest.mark.slow
 def test_seeds_differ() -> None:
     assert len({near("two red dogs", RulesEngine(seed, MODEL))["colour"].caption for seed in range(6)}) > 1
 

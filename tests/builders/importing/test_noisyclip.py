@@ -137,6 +137,7 @@ def test_rows_are_the_raw_latents_of_the_run(source: ImportConfig, tmp_path: Pat
             assert np.all(np.abs(row.latents[k][0] - true) <= 2e-3 * np.abs(true) + 1e-3 + 0.51 * step)
 
 
+@pytest.mark.slow
 def test_to_a_bucket(source: ImportConfig, tmp_path: Path, s3: S3Folder) -> None:
     do(source, out=tmp_path / "bench")
     do(source, out=f"{s3.url}/bench")

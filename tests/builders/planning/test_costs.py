@@ -34,6 +34,7 @@ def on_disk(folder: Path) -> int:
     return sum(record.bytes for record in read_info(folder).shards if record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 @pytest.mark.parametrize("latent_dtype", ["float16", "int8"])
 def test_planned_bytes_are_those_of_a_build(tmp_path: Path, format: Any, latent_dtype: Any) -> None:

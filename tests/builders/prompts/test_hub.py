@@ -125,6 +125,7 @@ def genai_rows(count: int, image_bytes: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_genai_bench_without_its_images_and_ratings(read: Reader, hub: HubServer) -> None:
     file = parquet(genai_rows(20, 100_000), MODELS)
     store(hub, GENAI, {"data/train-00000-of-00001.parquet": file})
@@ -149,6 +150,7 @@ def test_genai_bench_without_its_images_and_ratings(read: Reader, hub: HubServer
     assert len(ids) == 5
 
 
+@pytest.mark.slow
 def test_genai_bench_in_its_older_schema(read: Reader, hub: HubServer) -> None:
     skills = [("['attribute', 'part relation']", "[]"), ("", "counting, negation"), ('["scene"]', "")]
     rows = [
@@ -279,6 +281,7 @@ def test_cc12m_is_streamed(read: Reader, hub: HubServer) -> None:
     assert len({prompt["id"] for prompt in drawn["prompts"]}) == 2
 
 
+@pytest.mark.slow
 def test_cc12m_as_gzipped_lines_with_bad_rows(read: Reader, hub: HubServer) -> None:
     rows = captions(range(9))
     rows[4]["caption_llava_short"], rows[6]["key"], rows[7]["key"] = "  ", rows[0]["key"], rows[1]["key"]
@@ -294,6 +297,7 @@ def test_cc12m_as_gzipped_lines_with_bad_rows(read: Reader, hub: HubServer) -> N
     assert [int(prompt["id"]) for prompt in left["prompts"]] == [0, 1, 2, 3, 5, 8]
 
 
+@pytest.mark.slow
 def test_any_data_set_with_its_columns_revision_and_split(read: Reader, hub: HubServer) -> None:
     old, new = (
         [{"name": f"{age}/../{i}", "words": f"{age} {i}", "tags": ["x"]} for i in range(3)] for age in ("old", "new")
@@ -334,6 +338,7 @@ def test_any_data_set_with_its_columns_revision_and_split(read: Reader, hub: Hub
     assert "v9" in revision
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_give(read: Reader, hub: HubServer) -> None:
     store(hub, "ann/secret", {"train.csv": b"prompt\na cat\n"}, private=True)
     store(hub, "ann/bare", {"notes.bin": b"nothing"})

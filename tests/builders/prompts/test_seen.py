@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import tracemalloc
 
+import pytest
+
 from nbench.builders.prompts.seen import SeenTexts
 
 
@@ -17,6 +19,7 @@ def test_texts_are_new_once_as_in_a_set() -> None:
         expected.add(text)
 
 
+@pytest.mark.slow
 def test_many_long_texts_take_little_memory() -> None:
     seen = SeenTexts()
     tracemalloc.start()

@@ -17,6 +17,7 @@ from nbench.errors import NbenchError
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5))
 def test_csv_comes_back_as_pandas_wrote_it(cells: list[tuple[str, str]]) -> None:
     text = pd.DataFrame(cells, columns=["id", "prompt"]).to_csv(index=False)

@@ -77,6 +77,7 @@ class Slow(Mean):
         return inputs.flatten(1).mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", ["latent", "x0_preview", "image"])
 def test_what_a_pipeline_takes_is_measured(reads: str) -> None:
     pipe, arguments = opened("shapes")

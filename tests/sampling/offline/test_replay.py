@@ -79,6 +79,7 @@ def test_random_scores_gain_nothing_and_the_reference_gains_all() -> None:
     assert row(replay(oracle, parse_policy("5:3,8:1"), 6), "policy").oracle_gain.value == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     truth = row(replay(recorded(20_000, 4, (5,), STEPS, ties=False, seed=1), parse_policy("5:1"), 4), "policy")
     gains = (

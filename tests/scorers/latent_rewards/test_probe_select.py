@@ -78,6 +78,7 @@ def head_score(head: dict[str, torch.Tensor], features: torch.Tensor, done: floa
     return 1 / (1 + (-mlp("final_embed", both, 2)[:, 0]).exp())
 
 
+@pytest.mark.slow
 def test_equals_the_block_of_the_stock_pipeline_and_the_head(base: Path, folder: Path) -> None:
     import diffusers
 

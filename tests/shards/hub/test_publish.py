@@ -79,6 +79,7 @@ def test_a_data_set_is_published_from_a_bucket(
     assert f"shard {spoilt} was changed" in publish(s3.url, repo_id="ann/other").error
 
 
+@pytest.mark.slow
 def test_publishing_again_sends_nothing(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     first = publish(bench_folder).report
     hub.requests.clear()
@@ -86,6 +87,7 @@ def test_publishing_again_sends_nothing(publish: Publisher, hub: HubServer, benc
     assert not hub.requested(r"PUT|POST .*/commit/")
 
 
+@pytest.mark.slow
 def test_what_changed_since_is_sent_alone(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     publish(bench_folder)
     (bench_folder / "scores").mkdir()
@@ -111,6 +113,7 @@ def test_names_the_hub_would_refuse(publish: Publisher, hub: HubServer, bench_fo
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_taken_name_is_refused(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     publish(bench_folder)
     hub.requests.clear()
@@ -125,6 +128,7 @@ def test_a_taken_name_is_refused(publish: Publisher, hub: HubServer, bench_folde
     assert json.loads(repo.files("main")["dataset.json"].data)["fingerprint"] == info["fingerprint"]
 
 
+@pytest.mark.slow
 def test_half_built_or_changed_data_are_refused(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     shard = bench_folder / SHARDS[1]
     data = bytearray(shard.read_bytes())
@@ -161,6 +165,7 @@ def test_a_user_s_readme_is_kept(publish: Publisher, hub: HubServer, bench_folde
     assert (bench_folder / "README.md").read_text().endswith("My words.\n")
 
 
+@pytest.mark.slow
 def test_a_readme_edited_on_the_hub_is_kept(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     publish(bench_folder)
     repo = hub.repos["dataset", "ann/bench"]
@@ -171,6 +176,7 @@ def test_a_readme_edited_on_the_hub_is_kept(publish: Publisher, hub: HubServer, 
     assert repo.files()["README.md"] == edited
 
 
+@pytest.mark.slow
 def test_a_model_is_published_without_its_pickles(publish: Publisher, hub: HubServer, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -188,6 +194,7 @@ def test_a_model_is_published_without_its_pickles(publish: Publisher, hub: HubSe
     assert b"nbench evaluate --model ann/model" in remote["README.md"].data
 
 
+@pytest.mark.slow
 def test_results_are_published_as_a_data_set(publish: Publisher, hub: HubServer, tmp_path: Path) -> None:
     import pyarrow as pa
 

@@ -41,6 +41,7 @@ def test_what_passes_is_tried_again(publish: Publisher, hub: HubServer, bench_fo
     assert len(repo.commits) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [None, Fault("PUT", "/lfs/.*/2", "cut"), Fault("POST", "/lfs-complete/", "status", 503)]
 )
@@ -89,6 +90,7 @@ def test_an_interrupted_publish_goes_on(publish: Publisher, hub: HubServer, benc
     assert set(SHARDS) < set(hub.repos["dataset", "ann/bench"].files())
 
 
+@pytest.mark.slow
 def test_what_was_committed_is_not_sent_again(publish: Publisher, hub: HubServer, tmp_path: Path) -> None:
     names = [f"bench/model-{number:02d}.json" for number in range(40)]
     for name in names:
@@ -105,6 +107,7 @@ def test_what_was_committed_is_not_sent_again(publish: Publisher, hub: HubServer
     assert set(repo.files()) == {".gitattributes", "README.md", *names}
 
 
+@pytest.mark.slow
 def test_corrupt_content_on_the_hub_is_detected_and_sent_again(
     publish: Publisher, hub: HubServer, bench_folder: Path
 ) -> None:
@@ -133,6 +136,7 @@ def test_nothing_is_sent_without_permission(
     assert not hub.repos
 
 
+@pytest.mark.slow
 def test_a_stranger_s_repository_is_left_alone(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     hub.create("bob/bench")
     assert "no permission" in publish(bench_folder, "bob/bench").error
@@ -147,6 +151,7 @@ def test_a_tag_is_no_branch(publish: Publisher, hub: HubServer, bench_folder: Pa
     assert not hub.writes
 
 
+@pytest.mark.slow
 def test_private_is_private_or_refused(publish: Publisher, hub: HubServer, bench_folder: Path) -> None:
     publish(bench_folder, private=True).report  # noqa: B018
     assert hub.repos["dataset", "ann/bench"].private
