@@ -119,16 +119,16 @@ replayed; `perf/best_of_n.py` measures them live ([sampling.md](sampling.md#gain
         together=("x0-clip", "x0-vqa"),
         restarting=("noisyclip", "noisyclip-t", "x0-clip", "x0-clip@2", "x0-vqa"),
         finding="""\
-With x0-vqa, drawing one candidate at a time and dropping it at 11 to 13 if it scores below a threshold keeps .91 (.84
-to .99) of the gain by `vqascore` at 22 %; two at a time keep .99 (.92 to 1.06) at 25 %. (With another x0-vqa, trained
-by the same recipe, it was .96 and 1.01.) Most prompts stop after the first draw, so the calls go to those that need
-them. Fixed keeps reach that at 35 %. A race by chances is no better than fixed keeps within the intervals: it cannot
-tell a prompt whose candidates are all good. From 35 % on, fixed keeps and races are ahead of restarts, which take the
-last of six candidates if none passes. By `truth`, restarts keep .78 (.70 to .87) at 22 % and .86 (.78 to .96) at 25
-%: x0-vqa was trained to predict `vqascore`, and the policies were tuned by it. Without any training, restarts by
-`x0-clip@2` keep .84 by both at 25 %, and fixed keeps .99 at 35 %: there the look-ahead is worth its call. Stacks add
-nothing to x0-vqa within the intervals. Position is no ceiling: one who knows the final score and acts at 3 keeps all
-of the gain at 22 %. What scorers know at 3 is.""",
+With x0-vqa, drawing one candidate at a time until one scores well at 9 to 12, and taking the best of all if none does,
+keeps .96 (.89 to 1.04) of the gain by `vqascore` at 22 % and 1.04 (.97 to 1.12) at 25 %. Most prompts stop after the
+first draw, so the calls go to those that need them. Fixed keeps reach that at 35 %. A race by chances is no better than
+fixed keeps within the intervals: it cannot tell a prompt whose candidates are all good. That the best of all is
+recalled, where published rejection takes the last, adds .00 at 22 %, .03 at 25 % and .05 at 50 % with x0-vqa, and more
+with scorers that need no training: `x0-clip@2` keeps .80 at 22 % and .94 at 25 % (.69 and .84 without recall), and .92
+by `truth` at 25 %, more than x0-vqa. `noisyclip-t`, which costs no call, keeps .77 at 22 % and .94 at 35 % (.72 and
+.83). By `truth`, x0-vqa keeps .81 (.71 to .91) at 22 % and .86 (.76 to .96) at 25 %: it was trained to predict
+`vqascore`, and the policies were tuned by it. Stacks add nothing to x0-vqa within the intervals. Position is no
+ceiling: one who knows the final score and acts at 3 keeps all of the gain at 22 %. What scorers know at 3 is.""",
     ),
     "frontier-unet": Frontier(
         "The frontier of another generator",
@@ -146,13 +146,14 @@ have not seen it, and by a VQA model that was trained on its x0 estimates (x0-vq
         oracle=(5, 10, 15, 20, 25, 30),
         restarting=("noisyclip-t", "x0-clip", "x0-vqa"),
         finding="""\
-By scorers that have not seen this generator, restarts below a threshold are again ahead of fixed keeps up to 35 %:
-with noisyclip-t they keep .57 (.50 to .65) of the gain by `vqascore` at 22 %, .70 (.62 to .79) at 25 % and .83 (.76
-to .90) at 35 %; by `truth` .53, .66 and .80. Fixed keeps need half of the cost for .94. Images are decided at 15 to
-30 here, so less can be saved than with the first generator: one who knows the final score and acts at 15 keeps .65 at
-22 %. One cut at 20 % of the run comes before anything is known (.08 at 25 %), and so does the paper's 20:1 with
-noisyclip (.09), which reads previews and was trained for the other generator. There is no row of x0-vqa, which would
-have to be trained on this generator's x0 estimates. `x0-clip`, with one more call per score, is level with
-noisyclip-t or behind it.""",
+By scorers that have not seen this generator, restarts are again ahead of fixed keeps: with noisyclip-t they keep .59
+(.52 to .66) of the gain by `vqascore` at 22 %, .74 (.66 to .82) at 25 % and .89 (.81 to .98) at 35 %; by `truth` .57,
+.69 and .86. Fixed keeps need half of the cost for .94. That the best of all is recalled adds .02 at 22 %, .06 at 35 %
+and .12 at 50 %. A VQA model trained on 2,400 trajectories of this generator, by the recipe of the first one, keeps .85
+(.75 to .95) at 22 % and 1.06 (.96 to 1.18) at 25 %; by `truth` .66 and .80. Images are decided at 15 to 30 here, so
+less can be saved than with the first generator: one who knows the final score and acts at 15 keeps .65 at 22 %
+by a fixed keep. One cut at 20 % of the run comes before anything is known (.08 at 25 %), and so does the
+paper's 20:1 with noisyclip (.10), which reads previews and was trained for the other generator. `x0-clip`, with one
+more call per score, is level with noisyclip-t or behind it.""",
     ),
 }
