@@ -195,7 +195,8 @@ class Loop:
         if self._runs and self._bestofn.pooled:
             return []
         room = self._max_batch - sum(run.demand for run in self._runs)
-        requests = self._queue.take(room if self._runs else 1 << 62, self._max_batch // lanes)
+        share = math.ceil(self._queue.candidates / max(1, lanes - len(self._runs)))
+        requests = self._queue.take(room if self._runs else 1 << 62, min(share, self._max_batch // lanes))
         if self._bestofn.pooled and self._queue:
             self._alone += len(requests)
         return requests

@@ -39,6 +39,11 @@ class RequestQueue:
         return sum(not request.future.cancelled() for request in self._requests)
 
     @property
+    def candidates(self) -> int:
+        """How many candidates they draw at a time, in all."""
+        return sum(request.rules.size for request in self._requests)
+
+    @property
     def is_full(self) -> bool:
         """Whether no further request may wait."""
         return self.waiting >= self._room

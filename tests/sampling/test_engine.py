@@ -92,7 +92,7 @@ def test_two_batches_at_a_time_give_the_same(tiny: tuple[Any, dict[str, Any]], m
 def test_prompts_of_a_list_begin_together(tiny: tuple[Any, dict[str, Any]]) -> None:
     pipe, arguments = tiny
     with Engine(pipe, Mean(), "2:1", n=2, max_batch=24, **arguments) as engine:
-        for _ in engine.map([PROMPT] * 6):  # as many as each of two lanes takes
+        for _ in engine.map([PROMPT] * 6):
             pass
         assert engine.stats.calls == STEPS
 
