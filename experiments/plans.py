@@ -25,6 +25,7 @@ class Run:
         data: the training data; {seed} stands for the seed.
         start: shipped model, or name of a data set, that training starts from; None: the frozen CLIP.
         settings: fields of `TrainConfig`.
+        trainings: with as many seeds.
     """
 
     row: str
@@ -32,11 +33,12 @@ class Run:
     data: str = ""
     start: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    trainings: int = SEEDS
 
     @property
     def seeds(self) -> range:
         """One model is ready, several are trained."""
-        return range(1 if self.model else SEEDS)
+        return range(1 if self.model else min(self.trainings, SEEDS))
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def _rows() -> tuple[Run, ...]:
     ]
     return (
         *trained,
+        Run("100000 scenes, 1.5 times as many steps", data="scenes-100000", settings=LATENT | FORWARD | {"epochs": 1}),
         Run(
             f"{most} scenes, image tower twice as deep",
             data=f"scenes-{most}",
@@ -108,6 +111,7 @@ def _rows() -> tuple[Run, ...]:
             "ceiling: 40000 scenes, 12 times as many steps, image tower twice as deep",
             data="scenes-40000",
             settings=LATENT | FORWARD | {"deepen": 2, "epochs": 20},
+            trainings=1,
         ),
         Run("ceiling: frozen CLIP on finished images", "image:clip"),
         Run("ceiling: VQAScore on finished images", "vqascore"),
