@@ -224,8 +224,9 @@ class Batch:
         if position == self._restarting:
             self._pruner.forget()
         remaining: defaultdict[int, list[int]] = defaultdict(list)  # by the task's id()
-        for row in self._ahead:
-            remaining[id(self.rows[row][0])].append(self.rows[row][1])
+        for task, number in map(self.rows.__getitem__, self._pruner.living):
+            if task.waves.decided <= index:  # else it was, before they were recalled
+                remaining[id(task)].append(number)
         undecided = {
             id(task)
             for task, _ in self._waves

@@ -222,6 +222,11 @@ class Waves:
         self._returning = index, list(self._wave[-1])
 
     @property
+    def decided(self) -> int:
+        """How many stages this wave has passed, those before it was recalled among them."""
+        return len(self._wave)
+
+    @property
     def returns(self) -> bool:
         """Whether the next wave is one that is recalled."""
         return self._returning is not None

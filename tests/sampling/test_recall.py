@@ -92,6 +92,16 @@ def test_scores_that_need_calls(reads: Any) -> None:
     assert result.denoiser_calls == cost[0]
 
 
+def test_two_stages_at_the_last_step() -> None:
+    pipe, arguments = opened("shapes")
+    result = BestOfN(pipe, Mean("x0"), n=4, policy=f"2,{STEPS - 1}:2r1e9,{STEPS}:1").best(PROMPT, **arguments)
+    scored = [candidate for candidate in result.candidates if STEPS in candidate.scores]
+    before = sorted(result.candidates, key=lambda candidate: -candidate.scores[STEPS - 1])
+    assert {each.seed for each in scored} == {each.seed for each in before[:2]}
+    assert result.seeds == [max(scored, key=lambda candidate: candidate.scores[STEPS]).seed]
+    assert result.denoiser_calls == 4 * STEPS
+
+
 def test_several_prompts_several_images_and_an_engine() -> None:
     pipe, arguments = opened("shapes")
     prompts = [PROMPT, "three green stars", "one white circle left of two blue squares"]

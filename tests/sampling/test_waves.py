@@ -21,15 +21,20 @@ def run(rules: Rules, scores: Any) -> tuple[Waves, list[int]]:
     drawn: list[int] = []
     while numbers := waves.next():
         drawn += [] if waves.recalled else numbers
-        living, first = list(numbers), 1
+        living, done = list(numbers), 0
         if waves.recalled:
-            assert set(numbers) <= waves.waiting | set(drawn)
-            stopped = rules.stages[len(waves._wave) - 1].position
-            first = min(stopped + (rules.calls_per_score > 0), rules.steps) + 1
-        for position in range(first, rules.steps + 1):
-            waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
+            assert set(numbers) <= set(drawn)
+            stopped = rules.stages[waves.decided - 1].position
+            done = min(stopped + (rules.calls_per_score > 0), rules.steps)
+        for position in range(max(done, 1), rules.steps + 1):
+            if position > done:
+                waves.spent += padded(len(living), len(numbers)) if rules.compiled else len(living)
             for index, stage in enumerate(rules.stages):
-                if living and min(stage.position + (rules.calls_per_score > 0), rules.steps) == position:
+                if (
+                    living
+                    and index >= waves.decided
+                    and min(stage.position + (rules.calls_per_score > 0), rules.steps) == position
+                ):
                     ahead = min(rules.calls_per_score, rules.steps - stage.position)  # the first is the run's own
                     waves.spent += max(0, ahead - 1) * len(living)
                     living = waves.decide(index, {candidate: scores(candidate, stage.position) for candidate in living})
