@@ -96,7 +96,16 @@ def sd15_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sd15(tmp_path_factory.mktemp("sd15"))
 
 
-@pytest.fixture(scope="session", params=FAMILIES, ids=lambda family: family.name)
+QUICK = ("sd15", "flux", "qwen-image")
+"""Families of the quick tests: guidance in one call, embedded, and in two calls."""
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(each, id=each.name, marks=() if each.name in QUICK else pytest.mark.slow) for each in FAMILIES
+    ],
+)
 def family(request: pytest.FixtureRequest) -> Family:
     """Each pipeline family in turn."""
     family: Family = request.param

@@ -66,6 +66,7 @@ def test_functions_and_scorers_are_evaluated_like_names(bench: Bench, tmp_path: 
         assert max(map(len, repr(outcome).splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_report_is_short_and_has_tables_and_figures(bench: Bench, tmp_path: Path) -> None:
     report = nbench.evaluate(bench, "random", "8", out=tmp_path, progress=False)
     assert repr(report).startswith(

@@ -71,6 +71,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byt
     return out, before, scores
 
 
+@pytest.mark.slow
 def test_an_extended_data_set_has_the_rows_of_one_built_at_once(grown: Any, at_once: Path) -> None:
     out, before, scores = grown
     assert_same_rows(out, at_once)

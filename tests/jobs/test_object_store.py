@@ -90,6 +90,7 @@ def test_a_hash_is_computed_where_another_program_left_the_file(s3: S3Folder) ->
     assert put(store, b"new") == sha(b"copied")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

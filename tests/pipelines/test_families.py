@@ -178,6 +178,7 @@ SCHEDULERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(("name", "settings"), SCHEDULERS)
 def test_schedulers_of_diffusion(name: str, settings: dict[str, Any], prediction: str, sd15_folder: Path) -> None:
@@ -265,6 +266,7 @@ def test_noise_that_no_seed_decides_is_refused(sd15_folder: Path) -> None:
         made(pipe, sd15_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [family for family in FAMILIES if family.name in ("sdxl", "flux", "qwen-image")], indirect=True
 )

@@ -32,6 +32,7 @@ def test_speed_and_memory_options_leave_the_latents(family: Family, family_folde
     assert torch.allclose(run(replace(entry, attention="_native_math")), plain, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiling_repeated_blocks(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
     compiled: list[str] = []

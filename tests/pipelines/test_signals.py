@@ -285,6 +285,7 @@ def test_a_gap_that_there_is_not_stops_the_build_before_it_begins(tmp_path: Path
     assert not list((tmp_path / "bench").rglob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [5, 0])
 def test_the_first_look_halves_what_does_not_fit(tmp_path: Path, sd15_folder: Path, capsys: Any, most: int) -> None:
     def check(module: torch.nn.Module, args: Any, kwargs: Any) -> None:

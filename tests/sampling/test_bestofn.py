@@ -101,6 +101,7 @@ def test_candidates_of_another_dtype_start_from_the_same_noise(sd15_folder: Path
     assert error.std() < 0.02 * noise[torch.float32].std()
 
 
+@pytest.mark.slow
 def test_several_prompts_at_once_are_as_each_alone() -> None:
     pipe, arguments = opened("shapes")
     prompts = [PROMPT, "three green stars", "one white circle left of two blue squares"]

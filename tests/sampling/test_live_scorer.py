@@ -156,6 +156,7 @@ def test_look_ahead_and_attention_of_a_monitor_are_those_recorded() -> None:
             torch.testing.assert_close(read, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cfg-gap", "random", "probe"])
 @pytest.mark.parametrize("policy", ["4:1", "3:3,6:1", "2:4,5:2,8:1"])
 def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path, name: str, policy: str) -> None:
@@ -177,6 +178,7 @@ def test_scores_and_selections_are_those_of_the_bench(bench: Bench, probe: Path,
     assert all(candidate.seen is not None for result in results for candidate in result.candidates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "policy"),
     [
@@ -207,6 +209,7 @@ def test_policies_that_look_at_scores_select_and_cost_what_replay_foretells(
         assert [result.seeds for result in engine.map(prompts, ids)] == [result.seeds for result in results]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "first"), [("cfg-gap", 1), ("random", 1), ("probe", 0)])
 def test_a_monitor_tells_what_the_bench_has(bench: Bench, probe: Path, name: str, first: int) -> None:
     pipe, arguments = opened("shapes")

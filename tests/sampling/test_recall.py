@@ -61,6 +61,7 @@ def test_of_every_family(family: Family, family_folder: Path) -> None:
     check(result, pipe, arguments, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["EulerAncestralDiscrete", "DDPM", "DPMSolverMultistep", "UniPCMultistep", "DEISMultistep"]
 )

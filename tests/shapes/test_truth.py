@@ -29,6 +29,7 @@ def test_a_drawn_scene_is_what_it_says() -> None:
     assert matches(DRAWING.images, SCENES).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CORRUPTION_KINDS)
 def test_it_is_not_what_a_corrupted_caption_says(kind: str) -> None:
     rng = random.Random(kind)

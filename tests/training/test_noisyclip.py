@@ -39,6 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["image", pytest.param("caption", marks=pytest.mark.slow)])
 def test_only_the_image_tower_learns(config: TrainConfig, targets: Literal["image", "caption"]) -> None:
     out = train(replace(config, targets=targets, epochs=10), shown=False)

@@ -49,6 +49,7 @@ def changed(base: Path, folder: Path) -> set[str]:
     return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "settings", "tuned"),
     [

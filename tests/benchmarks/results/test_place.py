@@ -44,6 +44,7 @@ def url(evaluated: tuple[Bench, Path], s3: S3Folder) -> str:
     return f"{s3.url}/results"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -161,6 +161,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {command: run(command, *paths) for command in COMMANDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_in_every_command(form: str, plain: dict[str, Any], tmp_path: Path) -> None:
     change, write = FORMS[form]
@@ -192,6 +193,7 @@ def test_figures_are_those_of_polars_and_scipy(plain: dict[str, Any]) -> None:
     assert plain["replay"]["n_prompts"] == P
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["null", "nan", "inf", "blank", "failed", "absent"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_value_that_is_not_there_is_left_out_however_it_is_written(

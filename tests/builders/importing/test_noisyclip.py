@@ -222,6 +222,7 @@ def test_a_scheduler_that_is_none(
     assert not (tmp_path / "bench").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [

@@ -229,6 +229,7 @@ def test_genai_bench_as_json_beside_archives(read: Reader, hub: HubServer) -> No
     assert "no split 'test'" in split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -107,6 +107,7 @@ def test_a_dry_run_asks_nobody(publish: Publisher, hub: HubServer, bench_folder:
     assert "pretty_name: Noisy-GenAI-Bench" in outcome.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bench", "ann/be nch", "ann/x/y", "ann/x--y"])
 def test_names_the_hub_would_refuse(publish: Publisher, hub: HubServer, bench_folder: Path, name: str) -> None:
     assert repr(name) in publish(bench_folder, name).error

@@ -119,6 +119,7 @@ def test_corrupt_content_on_the_hub_is_detected_and_sent_again(
     assert hub.repos["dataset", "ann/bench"].files()[SHARDS[1]].sha256 == recorded_sha256(bench_folder, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "message"),
     [
