@@ -173,3 +173,12 @@ def placed(value: Any, rows: Sequence[int], whole: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(placed(item, rows, part) for item, part in zip(value, whole, strict=True))
     return whole
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors of a denoiser's output, or of other nested values."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)

@@ -7,14 +7,14 @@ import inspect
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .batch_rows import BatchAxes, Call, Path, batch_of
+from .batch_rows import BatchAxes, Call, Path, batch_of, tensors_in
 from .calling import is_out_of_memory
 from .padded_batch import padded
 
@@ -237,7 +237,7 @@ def _agree(alone: Sequence[Any], together: Sequence[Any] | None) -> bool:
     """Whether all tensors agree up to rounding: by the square root of their dtype's precision, of the largest value."""
     if together is None:
         return False
-    for one, other in zip(_tensors(alone), _tensors(together), strict=True):
+    for one, other in zip(tensors_in(alone), tensors_in(together), strict=True):
         if one.shape != other.shape:
             return False
         if one.is_floating_point() and one.numel():
@@ -248,14 +248,4 @@ def _agree(alone: Sequence[Any], together: Sequence[Any] | None) -> bool:
 
 
 def _is_finite(output: Any) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in _tensors(output))
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, Iterable) and not isinstance(value, str):
-        for item in value:
-            yield from _tensors(item)
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(output))

@@ -11,7 +11,7 @@ import torch
 
 from ..shards.schema import PositionInfo
 from ..shards.signals import activations_of
-from .batch_rows import scatter
+from .batch_rows import scatter, tensors_in
 from .denoisers import denoisers
 from .latent_layout import LatentLayout, check_prepares
 from .look_ahead import LookAhead
@@ -76,10 +76,12 @@ class Watch:
         return self._levels.at(position)
 
     def copy(self, sources: Mapping[int, int]) -> None:
-        """In `seen`: the run goes on with the latents of other rows in these rows, by row."""
-        rows = torch.tensor(list(sources), device=self._latent.device)
-        others = torch.tensor(list(sources.values()), device=self._latent.device)
-        self._latent[rows] = self._latent[others]
+        """In `seen`: the run goes on with the latents of other rows in these rows, by row, and with what the scheduler
+        keeps of them: multistep ones keep earlier predictions."""
+        rows, others = list(sources), list(sources.values())
+        for values in (self._latent, *tensors_in(vars(self._pipe.scheduler))):
+            if values.ndim > 1 and len(values) == len(self._latent):  # sigmas and timesteps have one axis
+                values[rows] = values[others]
 
     def __enter__(self) -> Watch:
         check_prepares(self._pipe)

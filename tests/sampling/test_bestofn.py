@@ -17,6 +17,8 @@ from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.pipelines.find import resolve_pipeline
 from nbench.pipelines.schedulers import swapped
+from nbench.pipelines.step_tap import own_noise
+from nbench.pipelines.watch import Watch
 from nbench.sampling.bestofn import BestOfN
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
@@ -311,3 +313,25 @@ def test_particles_go_on_as_copies_of_the_best_and_take_ways_of_their_own() -> N
     assert not torch.equal(at_three[(top + 1) % 3], at_three[top])  # new noise since
     torch.testing.assert_close(at_three[top], plain_scorer.batches[1][top], rtol=1e-3, atol=1e-3)
     assert result.denoiser_calls == 3 * STEPS
+
+
+@pytest.mark.parametrize("scheduler", ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"])
+def test_a_copy_goes_on_with_what_the_scheduler_kept_of_the_other(sd15_folder: Path, scheduler: str) -> None:
+    """Two rows of other noise, but with the same noise on the way, are one from the copy on."""
+    import diffusers
+
+    pipe, arguments = opened(sd15_folder)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config, algorithm_type="sde-dpmsolver++")
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def seen(position: int, latents: torch.Tensor, signals: Any) -> None:
+        if position == 3:
+            watch.copy({1: 0})
+
+    watch = Watch(pipe, lambda _: "nothing", seen)
+    alike = [torch.Generator().manual_seed(5) for _ in range(2)]
+    with watch, own_noise(pipe, alike):
+        images = pipe(
+            PROMPT, num_images_per_prompt=2, latents=noise, generator=alike, output_type="latent", **arguments
+        ).images
+    torch.testing.assert_close(images[1], images[0])
