@@ -128,8 +128,9 @@ class DualEncoderLearner(Learner):
 
     def _begun(self, base: Any, folder: Path) -> Any:
         """The model as training begins: as good as the base."""
-        deep = deepened(base, self.settings.deepen)
-        return adapted(deep, self.space, ImageProcessor(folder), self.settings.input, self.settings.noise_level)
+        if self.settings.deepen > 1:
+            base = deepened(base, self.settings.deepen)
+        return adapted(base, self.space, ImageProcessor(folder), self.settings.input, self.settings.noise_level)
 
     def _tuned(self, model: Any) -> Any:
         """`model` with gradients for what `tune` says; with LoRA, wrapped by peft."""
