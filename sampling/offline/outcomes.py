@@ -105,7 +105,8 @@ def played(
     size = policy.of(runs.shape[1])
     shape = (len(next(iter(scores.values()))), len(runs))
     chosen, cost, running = np.zeros(shape, np.intp), np.zeros(shape), np.ones(shape, bool)
-    short = [np.full((*shape, runs.shape[1]), -np.inf) for _ in policy.stages]  # of waves that fell short there
+    restarting = [index for index, stage in enumerate(policy.stages) if stage.restart is not None]
+    short = {index: np.full((*shape, runs.shape[1]), -np.inf) for index in restarting}  # of waves that fell short there
 
     def run(alive: NDArray[np.bool_], columns: Indices, wave: slice, first: int = 0) -> None:
         """Run the `alive` of `columns` from stage `first` on."""
@@ -137,10 +138,9 @@ def played(
     for number in range(runs.shape[1] // size if policy.restarts else 1):
         wave = slice(number * size, (number + 1) * size)
         run(np.repeat(running[..., None], size, -1), runs[:, wave], wave)
-    for index in reversed(range(len(policy.stages))):  # no wave was good enough: the best that came furthest go on
-        if policy.stages[index].restart is not None and recall:
-            short_here = np.where(running[..., None], short[index], -np.inf)
-            run(_continues(policy.stages[index], short_here), runs, slice(None), index + 1)
+    for index in reversed(restarting if recall else []):  # no wave was good enough: the best that came furthest go on
+        short_here = np.where(running[..., None], short[index], -np.inf)
+        run(_continues(policy.stages[index], short_here), runs, slice(None), index + 1)
     return chosen, cost
 
 
