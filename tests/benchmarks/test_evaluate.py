@@ -30,6 +30,7 @@ from nbench.shards.reader import Bench
 from nbench.shards.scores import read_scores, reference_path, write_scores
 
 from ..small_bench import CANDIDATES, PROMPTS, STEPS, Quality, make_bench
+from .brightness_bench import make_brightness_bench
 from .scoring.test_score import Brightness
 
 COLUMNS = ["model", "position", "reference", "spearman", "kendall", "gap", "best_of_n", "retention"]
@@ -39,15 +40,12 @@ COLUMNS += ["recovered_gain", "cost_steps", "n_scored"]
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Quality]:
     """The small bench with references: `clip` is the brightness of the image, `vqascore` a noisy view of it."""
-    bench, truth = make_bench(tmp_path_factory.mktemp("evaluate") / "small")
-    table = score_bench(bench, Brightness(reads="image"), [STEPS])
-    origin = {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint}
-    write_scores(reference_path(bench.path, "clip"), table, origin)
+    bench, truth, table = make_brightness_bench(tmp_path_factory.mktemp("evaluate") / "small")
     noisy = np.array(table["score"]) + np.random.default_rng(1).normal(0, 0.1, table.num_rows)
     write_scores(
         reference_path(bench.path, "vqascore"),
         table.set_column(table.schema.get_field_index("score"), "score", [noisy]),
-        origin,
+        {"scorer_fingerprint": "1", "bench_fingerprint": bench.info.fingerprint},
     )
     return bench, truth
 
