@@ -23,6 +23,8 @@ _MAX_BYTES = 2**31
 """Size limit of a text or image column in a row group: Arrow's own."""
 _PAGE_BYTES = 2**20
 """Allowance for page headers and levels in a row group."""
+_HOLE_BYTES = 8 * 2**10
+"""Unwanted bytes up to which two columns are fetched in one request."""
 
 
 class ParquetShardWriter(ShardWriter):
@@ -83,21 +85,70 @@ def read_parquet(
     """The rows of a shard with `columns` only; one row group is in memory at a time, and nothing else is read.
 
     Raises:
-        ValueError: a column is missing, has another type, or is larger than the record allows; raised before reading.
+        ValueError: a column is missing, has another type, or is larger than the record allows; raised before it is
+            decoded.
     """
     texts = [name for name in columns if pa.types.is_string(arrow_schema(info).field(name).type)]
     with ExitStack() as stack:
-        pages = stack.enter_context(source.open("rb", buffering=0)) if isinstance(source, Path) else None
+        local = stack.enter_context(source.open("rb", buffering=0)) if isinstance(source, Path) else None
         try:
-            file = stack.enter_context(pq.ParquetFile(source, pre_buffer=pages is None, read_dictionary=texts))
+            file = stack.enter_context(pq.ParquetFile(source, read_dictionary=texts))
         except KeyError as error:
             raise ValueError(f"it has no column {error.args[0].decode()}") from None
         _check_columns(file.schema_arrow, info, columns)
-        for group in range(file.num_row_groups):
-            _check_sizes(file.metadata.row_group(group), info, columns, pages)
-        for group in range(file.num_row_groups):
-            for rows in file.iter_batches(batch_size, row_groups=[group], columns=list(columns)):
+        for number in range(file.num_row_groups):
+            group, pages, rows_of = file.metadata.row_group(number), local, file
+            _check_sizes(group, info, columns, pages)
+            if not isinstance(source, Path):
+                pages = pa.BufferReader(_fetched(source, group, columns))
+                _check_sizes(group, info, columns, pages)
+                rows_of = pq.ParquetFile(pages, metadata=file.metadata, read_dictionary=texts)
+            for rows in rows_of.iter_batches(batch_size, row_groups=[number], columns=list(columns)):
                 yield _without_dictionaries(rows.select(list(columns)))
+
+
+def _fetched(file: BinaryIO, group: pq.RowGroupMetaData, columns: Sequence[str]) -> pa.Buffer:
+    """The bytes of `columns` at their places in the file; the rest is never touched, and so takes no memory.
+
+    Arrow's own reading ahead would hold the file in threads that Python does not wait for: one that lets go of it as
+    the interpreter ends aborts the process.
+
+    Raises:
+        ValueError: the file ends before them.
+    """
+    size, spans = file.seek(0, 2), list[tuple[int, int]]()
+    for start, end in sorted(map(_span, _chunks(group, columns))):
+        if not 0 <= start <= end <= size:
+            raise ValueError(f"a column claims bytes {start:,} to {end:,} of {size:,}")
+        if spans and start <= spans[-1][1] + _HOLE_BYTES:
+            before = spans.pop()
+            start, end = before[0], max(before[1], end)
+        spans.append((start, end))
+    content = pa.allocate_buffer(size)
+    view = memoryview(content).cast("B")
+    for start, end in spans:
+        file.seek(start)
+        data = file.read(end - start)
+        if len(data) != end - start:
+            raise ValueError("it is cut short")
+        view[start:end] = data
+    return content
+
+
+def _chunks(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterator[pq.ColumnChunkMetaData]:
+    for chunk in map(group.column, range(group.num_columns)):
+        if _name(chunk) in columns:
+            yield chunk
+
+
+def _name(chunk: pq.ColumnChunkMetaData) -> str:
+    return chunk.path_in_schema.partition(".")[0]
+
+
+def _span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """Where the bytes of a column chunk start and end in its file."""
+    start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
+    return start, start + chunk.total_compressed_size
 
 
 def _check_columns(schema: pa.Schema, info: DatasetInfo, columns: Sequence[str]) -> None:
@@ -132,24 +183,21 @@ def _check_sizes(group: pq.RowGroupMetaData, info: DatasetInfo, columns: Sequenc
     if not 0 <= group.num_rows <= info.rows_per_shard:
         raise ValueError(f"a row group of {group.num_rows} rows in a shard of at most {info.rows_per_shard}")
     arrays = array_columns(info)
-    for chunk in map(group.column, range(group.num_columns)):
-        name = chunk.path_in_schema.partition(".")[0]
-        if name in columns:
-            array, numbers, limit = arrays.get(name), 0, _MAX_BYTES
-            if array:
-                width = 4 if array.element == "int8" else BYTES[array.element]  # Parquet's smallest integer has 32 bits
-                numbers = group.num_rows * math.prod(array.shape)
-                limit = 2 * numbers * width + _PAGE_BYTES
-            size, values = chunk.total_uncompressed_size, chunk.num_values
-            if pages is not None:
-                offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
-                start = min(offset for offset in offsets if offset)
-                decoded = decoded_size(pages, start, chunk.total_compressed_size)
-                size, values = max(size, decoded.bytes), max(values, decoded.values)
-                if not array and "." in chunk.path_in_schema:  # every value may be the longest of the dictionary
-                    size = max(size, decoded.dictionary * decoded.values)
-            if size > limit or (array and values > numbers + group.num_rows):
-                raise ValueError(f"its column {name} claims to hold {size:,} bytes")
+    for chunk in _chunks(group, columns):
+        name, numbers, limit = _name(chunk), 0, _MAX_BYTES
+        array = arrays.get(name)
+        if array:
+            width = 4 if array.element == "int8" else BYTES[array.element]  # Parquet's smallest integer has 32 bits
+            numbers = group.num_rows * math.prod(array.shape)
+            limit = 2 * numbers * width + _PAGE_BYTES
+        size, values = chunk.total_uncompressed_size, chunk.num_values
+        if pages is not None:
+            decoded = decoded_size(pages, *_span(chunk))
+            size, values = max(size, decoded.bytes), max(values, decoded.values)
+            if not array and "." in chunk.path_in_schema:  # every value may be the longest of the dictionary
+                size = max(size, decoded.dictionary * decoded.values)
+        if size > limit or (array and values > numbers + group.num_rows):
+            raise ValueError(f"its column {name} claims to hold {size:,} bytes")
 
 
 def parquet_misfit(file: BinaryIO, info: DatasetInfo, index: int) -> str:

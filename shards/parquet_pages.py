@@ -23,14 +23,13 @@ class DecodedSize:
     values: int
 
 
-def decoded_size(file: BinaryIO, start: int, length: int) -> DecodedSize:
-    """The size of the column chunk at `start`, of `length` bytes compressed.
+def decoded_size(file: BinaryIO, start: int, end: int) -> DecodedSize:
+    """The size of the column chunk in the bytes from `start` to `end`.
 
     Raises:
         ValueError: a header of a page is damaged.
     """
     total = dictionary = values = 0
-    end = start + length
     while start < end:
         header, size = _header(file, start, end - start)
         try:

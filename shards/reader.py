@@ -214,7 +214,11 @@ class Bench:
     def references(self) -> dict[str, pa.Table]:
         """The data set's score tables by name."""
         names = self.location.names("scores", ".parquet")
-        return {Path(name).stem: read_scores(self.location.open(name), self._place(name)) for name in names}
+        folder = self.location.folder
+        return {
+            Path(name).stem: read_scores(folder / name if folder else self.location.read(name), self._place(name))
+            for name in names
+        }
 
     def _row_bytes(self, columns: Collection[str]) -> int:
         return column_bytes(column for name, column in array_columns(self.info).items() if name in columns)

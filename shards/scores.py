@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,15 +49,18 @@ def write_scores(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
         raise NbenchError(f"cannot write {path}: {reason_of(error)}") from None
 
 
-def read_scores(source: Path | BinaryIO, origin: str | None = None) -> pa.Table:
-    """Read a score table, called `origin` in errors; `scores_metadata` gives its provenance.
+def read_scores(source: Path | bytes, origin: str | None = None) -> pa.Table:
+    """Read a score table from a file or its bytes, called `origin` in errors; `scores_metadata` gives its provenance.
 
     Raises:
         NbenchError: no such file, or it is not a score table.
     """
     place = origin or str(source)
     try:
-        table = pq.read_table(source)
+        # no threads with bytes: one that lets go of them as the interpreter ends aborts the process
+        inside = isinstance(source, bytes)
+        with pq.ParquetFile(pa.BufferReader(source) if inside else source) as file:
+            table = file.read(use_threads=not inside)
         table.validate(full=True)
         scores_metadata(table)
     except FileNotFoundError:

@@ -99,7 +99,7 @@ def _name(shard: int, kind: str) -> str:
 def _table(content: bytes | None, origin: str) -> pa.Table:
     if content is None:
         raise NbenchError(f"no scores at {origin}: run the same command")
-    return read_scores(io.BytesIO(content), origin)
+    return read_scores(content, origin)
 
 
 def _key(content: bytes | None) -> dict[str, Any] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ import pytest
 
 from nbench.shards import parquet
 from nbench.shards.dataset import read_info
+from nbench.shards.parquet_pages import DecodedSize
 from nbench.shards.reader import open_bench
 from nbench.shards.schema import DatasetInfo
 
@@ -119,3 +122,56 @@ def test_full_row_groups_are_no_bombs(
     build(tmp_path / "big", info, lambda numbers: [replace(rows(numbers), latents=latents)])
     read = next(open_bench(tmp_path / "big").batches([50], batch_size=12)).latents[50]
     assert np.abs(read - latents[50]).max() < (0.03 if dtype == "int8" else 2e-3)
+
+
+class Elsewhere:
+    """A file that is not on this machine: what is read of it, and the threads that read it or let go of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._data, self._at = path.read_bytes(), 0
+        self.requests: list[tuple[int, int]] = []
+        self.threads: set[int] = set()
+        self.closed = False
+        weakref.finalize(self, lambda threads: threads.add(threading.get_ident()), self.threads)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.threads.add(threading.get_ident())
+        self._at = offset + (0, self._at, len(self._data))[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._data[self._at :] if count < 0 else self._data[self._at : self._at + count]
+        self.requests.append((self.seek(0, 1), len(data)))
+        self._at += len(data)
+        return data
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_file_elsewhere_stays_in_the_thread_that_reads_it(info: DatasetInfo, bench_folder: Path) -> None:
+    """Arrow's threads outlive the interpreter: one that still holds a Python file then aborts the process."""
+    source: Any = Elsewhere(bench_folder / "data/test-00000-of-00003.parquet")
+    threads, requests = source.threads, source.requests
+    columns = ["id", "prompt", "latent_20", "latent_50"]
+    read = [row for batch in parquet.read_parquet(source, info, columns, 2) for row in batch.to_pylist()]
+    del source
+    assert threads == {threading.get_ident()}
+    whole = pq.read_table(bench_folder / "data/test-00000-of-00003.parquet", columns=columns)
+    assert read == whole.to_pylist()
+    assert len(requests) == len(set(requests)) <= 5  # the end of the file (twice), and three spans of columns
+
+
+def test_pages_elsewhere_are_looked_at_before_they_are_decoded(
+    info: DatasetInfo, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "decoded_size", lambda *_: DecodedSize(2**33, 0, 1))
+    source: Any = Elsewhere(bench_folder / "data/test-00000-of-00003.parquet")
+    with pytest.raises(ValueError, match="column latent_20 claims to hold 8,589,934,592 bytes"):
+        next(parquet.read_parquet(source, info, ["latent_20"], 2))

@@ -49,7 +49,7 @@ def test_sizes_are_those_that_were_written(tmp_path: Path, settings: dict[str, A
     pq.write_table(TABLE, path, compression="zstd", data_page_size=3000, row_group_size=4000, **settings)
     with path.open("rb") as file:
         for chunk, start in chunks(path):
-            size = decoded_size(file, start, chunk.total_compressed_size)
+            size = decoded_size(file, start, start + chunk.total_compressed_size)
             assert size.values == chunk.num_values
             headers = chunk.total_uncompressed_size - size.bytes  # which the total of the metadata counts, too
             assert 0 < headers < chunk.total_uncompressed_size
@@ -68,7 +68,7 @@ def test_a_damaged_header_is_an_error(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with path.open("rb") as file:
             try:
-                decoded_size(file, start, chunk.total_compressed_size)
+                decoded_size(file, start, start + chunk.total_compressed_size)
             except ValueError as error:
                 assert "page" in str(error)  # noqa: PT017
 
