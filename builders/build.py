@@ -8,8 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..console import say
-from ..jobs.engine import Here
-from ..jobs.processes import aside
 from ..jobs.run import Run
 from ..options import RECIPE_FILE, Place
 from ..pipelines.find import resolve_pipeline
@@ -70,7 +68,7 @@ def build(
     for note in chosen.notes if progress else ():
         say(note, error=True)
     # checking a pipeline imports diffusers and torch, which a driver of other workers does not need
-    plan = process.plan(chosen, resolve_pipeline if isinstance(how.engine, Here) else partial(aside, resolve_pipeline))
+    plan = process.plan(chosen, partial(how.engine.call, resolve_pipeline))
     folder = DatasetFolder(config.folder)
     store = folder.store
     folder.check_writable()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import NbenchError, reason_of
@@ -47,8 +48,8 @@ class RayEngine:
     @contextmanager
     def team(self, assignments: Sequence[Assignment], hear: Hear) -> Iterator[Team]:
         """Start the actors; a cluster that was started for them ends with them."""
-        with self._cluster():
-            team = _Actors(self, assignments, hear)
+        with self._cluster() as (ray, environment):
+            team = _Actors(ray, self.workers, self._options(environment), assignments, hear)
             try:
                 yield team
             finally:
@@ -60,42 +61,70 @@ class RayEngine:
             return aside(function, *arguments)
         from ray.exceptions import RayError
 
-        with self._cluster() as ray:
-            task = ray.remote(answer_of).options(**self.options(), max_retries=0)
+        with self._cluster() as (ray, environment):
+            task = ray.remote(_answer_in).options(**self._options(environment), max_retries=0)
             try:
-                answer: Result | NbenchError = ray.get(task.remote(function, arguments))
+                answer: Result | NbenchError = ray.get(task.remote(_folder(environment), function, arguments))
             except RayError as error:
-                raise NbenchError(f"Ray cannot run a worker: {reason_of(error)}") from None
+                raise _failure(error) from None
         if isinstance(answer, NbenchError):
             raise answer
         return answer
 
-    def options(self) -> dict[str, Any]:
+    def _options(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """Of Ray, for a worker."""
         import ray
 
         gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0)) if self.gpus is None else self.gpus
-        return {"num_gpus": gpus, "num_cpus": 1} | ({"runtime_env": dict(self.runtime_env)} if self.runtime_env else {})
+        return {"num_gpus": gpus, "num_cpus": 1} | ({"runtime_env": dict(environment)} if environment else {})
 
     @contextmanager
-    def _cluster(self) -> Iterator[Any]:
-        """Ray, connected to the cluster; one that was started for it ends with it."""
+    def _cluster(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Ray, connected to the cluster, and what each worker needs of `runtime_env` then: all of it, if this process
+        was connected before; else nothing, as a connection takes it for all (and only so uploads folders).
+
+        A cluster that was started for the workers ends with them.
+        """
         try:
             import ray
         except ImportError:
             raise NbenchError("--engine ray needs Ray: pip install 'nbench[ray]'") from None
         os.environ |= {name: value for name, value in _QUIET.items() if name not in os.environ}
-        joined = ray.is_initialized()
-        if not joined:
-            try:
-                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-            except Exception as error:  # Ray raises a dozen unrelated types
-                raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
+        if ray.is_initialized():
+            yield ray, self.runtime_env
+            return
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
         try:
-            yield ray
+            ray.init(self.address, runtime_env=dict(self.runtime_env) or None, **settings)
+        except Exception as error:  # Ray raises a dozen unrelated types
+            raise NbenchError(f"cannot reach a Ray cluster at {self.address}: {reason_of(error)}") from None
+        try:
+            yield ray, {}
         finally:
-            if not joined:
-                ray.shutdown()
+            ray.shutdown()
+
+
+def _folder(environment: Mapping[str, Any]) -> str | None:
+    """Where workers run if it is there, so that a relative path names the same file; None: where Ray puts them."""
+    import ray
+
+    placed = "working_dir" in {**ray.get_runtime_context().runtime_env, **environment}
+    return None if placed else str(Path.cwd())
+
+
+def _answer_in(folder: str | None, function: Callable[..., Result], arguments: Sequence[Any]) -> Result | NbenchError:
+    _enter(folder)
+    return answer_of(function, arguments)
+
+
+def _enter(folder: str | None) -> None:
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+
+
+def _failure(error: Any) -> NbenchError:
+    """The error for what a worker raised, or for what keeps Ray from running it."""
+    return NbenchError(f"Ray cannot run a worker: {reason_of(getattr(error, 'cause', None) or error)}")
 
 
 class _Metrics:
@@ -132,7 +161,8 @@ class _Metrics:
 class _Remote:
     """A worker in an actor."""
 
-    def __init__(self, assignments: Sequence[Assignment]) -> None:
+    def __init__(self, assignments: Sequence[Assignment], folder: str | None = None) -> None:
+        _enter(folder)
         self._metrics, self._titles = _Metrics(), [assignment.title for assignment in assignments]
         self._reports, self._title = list[Report](), ""
         context = Context(
@@ -167,15 +197,16 @@ class _Seat:
 class _Actors:
     """The actors, each of which has one call in flight: a ping, a unit, or none when it is idle."""
 
-    def __init__(self, engine: RayEngine, assignments: Sequence[Assignment], hear: Hear) -> None:
-        import ray
-
+    def __init__(
+        self, ray: Any, workers: int | None, options: dict[str, Any], assignments: Sequence[Assignment], hear: Hear
+    ) -> None:
         self._ray, self._hear = ray, hear
-        options = engine.options()
         there, gpus = ray.cluster_resources().get("GPU", 0.0), options["num_gpus"]
-        workers = engine.workers or max(1, int(there / gpus) if gpus else 1)
         remote: Any = ray.remote(_Remote).options(**options, max_restarts=-1, max_task_retries=0)
-        actors = [remote.remote(assignments) for _ in range(workers)]
+        folder = _folder(options.get("runtime_env", {}))
+        actors = [
+            remote.remote(assignments, folder) for _ in range(workers or max(1, int(there / gpus) if gpus else 1))
+        ]
         self._seats = [_Seat(actor, actor.ping.remote()) for actor in actors]
 
     def idle(self) -> Sequence[str]:
@@ -215,7 +246,7 @@ class _Actors:
             seat.call = seat.actor.ping.remote()  # only an actor that answers is idle
             return
         except RayError as error:
-            raise NbenchError(f"Ray cannot run a worker: {reason_of(error)}") from None
+            raise _failure(error) from None
         if task is None:
             seat.name = answer
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -54,6 +56,44 @@ def owner(store: LocalStore) -> int:
 def check(job: TrialJob, records: dict[int, Any]) -> None:
     assert sorted(records) == list(job.units())
     assert all(job.store.read(job.name(index)) == job.content(index) for index in job.units())
+
+
+def test_workers_run_where_the_driver_does(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path names the same file, wherever the cluster was started."""
+    import ray
+
+    job = TrialJob(LocalStore(tmp_path), 1)
+
+    def of_actor(engine: RayEngine) -> str:
+        with engine.team([Assignment(job.store, job.key, job.open, title=job.title)], lambda report: None) as team:
+            (seat,) = team._seats  # type: ignore[attr-defined]
+            return str(ray.get(seat.actor.__ray_call__.remote(lambda _: Path.cwd())))
+
+    monkeypatch.chdir(tmp_path)
+    engine = RayEngine(address=cluster.address)
+    assert {str(engine.call(os.getcwd)), of_actor(engine)} == {str(tmp_path)}
+
+
+def test_a_working_dir_is_sent_to_the_workers(cluster: Any, tmp_path: Path) -> None:
+    """A process that Ray has not seen before, as a command is."""
+    (tmp_path / "model.txt").write_text("sent")
+    program = f"""
+from pathlib import Path
+from nbench.jobs.ray_engine import RayEngine
+engine = RayEngine(address={cluster.address!r}, runtime_env={{"working_dir": "."}})
+print(engine.call(Path.read_text, Path("model.txt")), engine.call(Path.cwd))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    content, folder = done.stdout.split()
+    assert content == "sent"
+    assert "runtime_resources" in folder  # Ray's copy
+
+
+def test_what_a_worker_raises_is_its_reason(cluster: Any) -> None:
+    with pytest.raises(NbenchError, match=r"^Ray cannot run a worker: invalid literal for int"):
+        RayEngine(address=cluster.address).call(int, "x")
 
 
 def test_what_is_made_and_fails_is_in_rays_metrics(
