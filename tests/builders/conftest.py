@@ -1,11 +1,8 @@
-"""Images of the embedded world, and programs in processes of their own."""
+"""Images of the embedded world, a pipeline that is handed on, and a program that dies."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +29,7 @@ def dies(owner, name, calls):
         return original(self, *arguments)
     setattr(owner, name, method)
 """
-"""For programs of `run_python` that are to be killed when a method has been called so many times."""
+"""For programs that are to be killed when a method has been called so many times."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,3 @@ def save_scenes(folder: Path, count: int) -> Path:
     rows[-1]["rating"] = None
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
-
-
-def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a fresh interpreter."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)

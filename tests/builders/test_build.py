@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +28,9 @@ from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
+from ..forked import run_program
 from ..tiny_pipelines import save_sd15
-from .conftest import DIES, Hooked, run_python
+from .conftest import DIES, Hooked
 
 QUICK = BuildConfig("genai-bench", limit=3, candidates=2, steps=4, batch_size=4, rows_per_shard=3, references=())
 
@@ -174,13 +177,13 @@ build(BuildConfig("genai-bench", out=Path(out), limit=3, candidates=2, steps=4, 
 @pytest.mark.slow
 def test_killed_at_any_point_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    assert run_python(KILLED, calm, "nowhere", 0).returncode == 0
+    assert run_program(KILLED, calm, "nowhere", 0).returncode == 0
     # in the middle of a shard; between a shard and its record; in the second shard
     for where, calls in (("write", 1), ("add", 0), ("write", 3), ("commit", 0)):
-        assert run_python(KILLED, killed, where, calls).returncode == -9
+        assert run_program(KILLED, killed, where, calls).returncode == -9
         with pytest.raises(NbenchError, match="half built"):
             open_bench(killed)
-    assert run_python(KILLED, killed, "nowhere", 0).returncode == 0
+    assert run_program(KILLED, killed, "nowhere", 0).returncode == 0
     assert files(killed) == files(calm)
 
 
@@ -245,7 +248,8 @@ def test_memory_does_not_grow_with_prompts(tmp_path: Path, monkeypatch: pytest.M
     pipeline = save_sd15(tmp_path / "pipeline", size=64, channels=(8,))
     peaks = []
     for prompts in (200, 400):
-        run = run_python(MEMORY, tmp_path / str(prompts), pipeline, prompts)
+        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(prompts)), str(pipeline), str(prompts)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
         peaks.append(int(run.stdout))
     assert peaks[1] < 1.05 * peaks[0]

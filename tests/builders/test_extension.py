@@ -22,7 +22,8 @@ from nbench.shards.schema import Block, DatasetInfo
 from nbench.shards.scores import read_scores, scores_at
 from nbench.shards.verify import verify
 
-from .conftest import DIES, run_python, save_scenes
+from ..forked import run_program
+from .conftest import DIES, save_scenes
 
 SMALL = BuildConfig("genai-bench", limit=3, candidates=2, steps=2, rows_per_shard=4, batch_size=4, references=("clip",))
 LARGE = replace(SMALL, limit=5, candidates=3)
@@ -111,7 +112,7 @@ def test_a_killed_extension_goes_on_and_ends_with_the_same_bytes(tmp_path: Path,
     )
     for config in steps[:2]:
         build(replace(config, out=tmp_path / "killed", extend=True), progress=False)
-    assert run_python(code, tmp_path / "killed", format).returncode == -9
+    assert run_program(code, tmp_path / "killed", format).returncode == -9
     assert build(replace(steps[2], out=tmp_path / "killed"), progress=False).built == 2
     assert shards(tmp_path / "killed") == shards(tmp_path / "calm")
     assert (tmp_path / "killed" / "dataset.json").read_bytes() == (tmp_path / "calm" / "dataset.json").read_bytes()

@@ -31,8 +31,9 @@ from nbench.shards.dataset import read_info
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
+from ..forked import run_program
 from ..tiny_pipelines import Family
-from .conftest import DIES, run_python, save_scenes
+from .conftest import DIES, save_scenes
 
 COUNT, STEPS = 6, 4
 
@@ -185,7 +186,7 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
         "build(BuildConfig('ncc', process='forward', images=Path(sys.argv[1]), out=Path(sys.argv[2]), steps=4,"
         " latent_dtype='float32', rows_per_shard=4, batch_size=3), progress=False)\n"
     )
-    assert run_python(code, scenes, forward_config.folder).returncode == -9
+    assert run_program(code, scenes, forward_config.folder).returncode == -9
     assert build(forward_config, progress=False).built == COUNT - 4
     build(replace(forward_config, out=tmp_path / "at-once"), progress=False)
     for path in sorted((tmp_path / "at-once").rglob("*.*")):

@@ -24,7 +24,8 @@ from nbench.shards import dataset_job
 from nbench.shards.reader import open_bench
 from nbench.shards.verify import verify
 
-from .conftest import Hooked, run_python
+from ..forked import run_program
+from .conftest import Hooked
 from .test_build import QUICK, files, latents
 
 TINY = replace(QUICK, limit=4, batch_size=None)
@@ -122,7 +123,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.config import BuildConfig
 from nbench.errors import NbenchError
 from nbench.progress import BuildProgress
 config = BuildConfig("genai-bench", out=Path(sys.argv[1]), limit=4, candidates=2, steps=4, rows_per_shard=2,
@@ -139,14 +139,14 @@ except NbenchError as error:
 
 @pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
-    assert run_python(FULL, tmp_path / "calm", "all", 0).returncode == 0
+    assert run_program(FULL, tmp_path / "calm", "all", 0).returncode == 0
     largest = max(len(data) for data in files(tmp_path / "calm").values())
-    run = run_python(FULL, tmp_path / "full", "all", largest // 2)
+    run = run_program(FULL, tmp_path / "full", "all", largest // 2)
     assert run.returncode == 1
     assert "error: cannot write" in run.stderr
     assert "run the same command" in run.stderr
     assert not [name for name in files(tmp_path / "full") if name.endswith(".parquet")]
-    assert run_python(FULL, tmp_path / "full", "all", 0).returncode == 0
+    assert run_program(FULL, tmp_path / "full", "all", 0).returncode == 0
     assert files(tmp_path / "full") == files(tmp_path / "calm")
 
 
@@ -175,7 +175,6 @@ from types import SimpleNamespace
 import diffusers, torch, transformers
 from nbench.builders.build import build
 from nbench.builders.config import BuildConfig
-from nbench.builders.config import BuildConfig
 
 # children are forks of a process that has loaded the libraries, so that what is killed is work, and no import
 def run(config, seconds=None):
@@ -193,7 +192,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 calm, killed = Path(sys.argv[1]), Path(sys.argv[2])
-config = BuildConfig("genai-bench", out=killed, limit=40, candidates=2, steps=2, rows_per_shard=3, references=(),
+config = BuildConfig("genai-bench", out=killed, limit=14, candidates=2, steps=2, rows_per_shard=3, references=(),
                      format=sys.argv[3])
 began = time.monotonic()
 assert run(replace(config, out=calm)) == 0
@@ -215,7 +214,7 @@ print(kills)
 @pytest.mark.slow
 @pytest.mark.parametrize(("format", "kills"), [("parquet", 25), ("webdataset", 5)])
 def test_killed_at_random_moments_the_bytes_are_those_of_a_calm_build(tmp_path: Path, format: str, kills: int) -> None:
-    run = run_python(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
+    run = run_program(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == str(kills)
 

@@ -1,12 +1,9 @@
 """Evaluations by several processes, killed ones among them: scores are those of one, and none is lost."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +17,18 @@ from nbench.jobs.places import beneath, store_at
 from nbench.jobs.status import at_work
 from nbench.shards.reader import Bench
 
+from ...forked import Program
 from ...s3_servers import S3Folder
 from ...small_bench import Quality
 from .counted_scorer import LATE, ROWS, Counted
 
 
-def command(config: EvaluateConfig) -> list[str]:
-    """What does in a process of its own what `evaluate(config)` does in this one."""
+def started(config: EvaluateConfig, *more: str, variables: Mapping[str, str] | None = None) -> Program:
+    """A process of its own that does what `evaluate(config)` does in this one."""
     values = {"--bench": config.bench, "--model": config.models[0], "--latents": config.latents, "--out": config.out}
     options = [str(word) for option in values.items() for word in option]
-    return [sys.executable, "-c", "from nbench.cli import main; main()", "evaluate", "--device", "cpu", *options]
+    program = "from nbench.cli import main; main()"
+    return Program(program, "evaluate", "--device", "cpu", *options, *more, variables=variables)
 
 
 @pytest.mark.slow
@@ -39,14 +38,15 @@ def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
     whole, killed = Counted(tmp_path / "whole"), Counted(tmp_path / "killed")
     evaluate(whole.config(bench[0], "0,5", tmp_path / "a"))
     assert whole.taken() == 3 * ROWS
-    run = command(killed.config(bench[0], "0,5", tmp_path / "b"))
-    done = subprocess.run(run, env=os.environ | {"KILL_AFTER": "4"}, capture_output=True)
+    config = killed.config(bench[0], "0,5", tmp_path / "b")
+    done = started(config, variables={"KILL_AFTER": "4"}).ended()
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "b/small/brightness.parquet").exists()
     assert [path.name for path in (tmp_path / "b/small/.brightness.parts").glob("*.parquet")] == ["00000.parquet"]
     before = killed.taken()
     assert before > 3 * 59
-    rest = subprocess.run([*run, "--json"], capture_output=True, check=True, text=True)
+    rest = started(config, "--json").ended()
+    assert rest.returncode == 0, rest.stderr
     assert killed.taken() == 3 * (ROWS - 59)  # the first shard has 60 rows, one of which failed
     assert "scoring brightness: " in rest.stderr
     assert json.loads(rest.stdout)["rows"][0]["n_scored"] == ROWS
@@ -56,23 +56,24 @@ def test_an_evaluation_that_was_killed_goes_on_and_leaves_the_same_bytes(
 
 
 @pytest.fixture
-def waiting(bench: tuple[Bench, Quality], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def waiting(bench: tuple[Bench, Quality], tmp_path: Path) -> Iterator[tuple[Program, Path]]:
     """An evaluation in the middle of its scores, which goes on when a file is there, and that file."""
     go = tmp_path / "go"
     config = Counted(tmp_path / "waiting").config(bench[0], "0,5", tmp_path / "out")
-    with subprocess.Popen(command(config), env=os.environ | {"WAIT_FOR": str(go)}, stderr=subprocess.PIPE) as process:
-        while not Path(f"{go}.waits").exists():
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.01)
-        yield process, go
-        process.kill()
+    program = started(config, variables={"WAIT_FOR": str(go)})
+    while not Path(f"{go}.waits").exists():
+        assert program.process.is_alive(), program.ended().stderr
+        time.sleep(0.01)
+    yield program, go
+    program.process.kill()
+    program.ended()
 
 
 @pytest.mark.slow
 def test_evaluations_of_the_same_share_the_shards_and_others_are_refused(
-    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+    bench: tuple[Bench, Quality], waiting: tuple[Program, Path], tmp_path: Path
 ) -> None:
-    process, go = waiting
+    first, go = waiting
     other = Counted(tmp_path / "other")
     same = other.config(bench[0], "0,5", tmp_path / "out")
     for config in (replace(same, latents="5"), replace(same, fresh=True)):
@@ -80,14 +81,14 @@ def test_evaluations_of_the_same_share_the_shards_and_others_are_refused(
             evaluate(config)
     assert other.taken() == 0  # nothing was scored in vain
     evaluate(replace(same, models=("random",)))  # a table of its own
-    joined = subprocess.Popen(command(same))
+    joined = started(same)
     while not (
         tmp_path / "out/small/.brightness.parts/00002.parquet"
     ).exists():  # the joined one is at the other shards
-        assert joined.poll() is None
+        assert joined.process.is_alive()
         time.sleep(0.01)
     go.touch()
-    assert (process.wait(), joined.wait()) == (0, 0)
+    assert (first.ended().returncode, joined.ended().returncode) == (0, 0)
     table = tmp_path / "out/small/brightness.parquet"
     evaluate(replace(same, out=tmp_path / "calm"))
     assert table.read_bytes() == (tmp_path / "calm/small/brightness.parquet").read_bytes()
@@ -98,11 +99,11 @@ def test_evaluations_of_the_same_share_the_shards_and_others_are_refused(
 
 @pytest.mark.slow
 def test_the_lock_of_a_killed_evaluation_blocks_nobody(
-    bench: tuple[Bench, Quality], waiting: tuple[subprocess.Popen[bytes], Path], tmp_path: Path
+    bench: tuple[Bench, Quality], waiting: tuple[Program, Path], tmp_path: Path
 ) -> None:
-    process, _ = waiting
-    process.kill()
-    process.wait()
+    program, _ = waiting
+    program.process.kill()
+    program.process.join()
     assert (tmp_path / "out/small/.brightness.parts").is_dir()
     evaluate(Counted(tmp_path / "other").config(bench[0], "5", tmp_path / "out"))
     assert not (tmp_path / "out/small/.brightness.parts").exists()
@@ -111,8 +112,8 @@ def test_the_lock_of_a_killed_evaluation_blocks_nobody(
 @pytest.mark.slow
 def test_three_at_once_all_end_well(bench: tuple[Bench, Quality], tmp_path: Path) -> None:
     config = Counted(tmp_path / "mine").config(bench[0], "0,5", tmp_path / "out")
-    started = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [(process.communicate()[1] * process.returncode, process.returncode) for process in started] == [("", 0)] * 3
+    ended = [program.ended() for program in [started(config) for _ in range(3)]]
+    assert [(done.stderr * done.returncode, done.returncode) for done in ended] == [("", 0)] * 3
     evaluate(replace(config, out=tmp_path / "calm"))
     one, other = (tmp_path / name / "small/brightness.parquet" for name in ("out", "calm"))
     assert one.read_bytes() == other.read_bytes()
@@ -185,9 +186,8 @@ def test_an_evaluation_at_a_url_that_was_killed_goes_on(
 ) -> None:
     scorer = Counted(tmp_path)
     config = replace(scorer.config(bench[0], "0,5", tmp_path), out=f"{s3.url}/out")
-    run, environment = command(config), os.environ | s3.environment
-    done = subprocess.run(run, env=environment | {"KILL_AFTER": "4"}, capture_output=True)
+    done = started(config, variables=s3.environment | {"KILL_AFTER": "4"}).ended()
     assert done.returncode == -signal.SIGKILL
     assert scorer.taken() > 3 * 59
-    subprocess.run(run, env=environment, capture_output=True, check=True)
+    assert started(config, variables=s3.environment).ended().returncode == 0
     assert scorer.taken() == 3 * (ROWS - 59)

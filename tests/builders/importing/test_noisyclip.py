@@ -30,8 +30,9 @@ from nbench.shards.reader import open_bench
 from nbench.shards.schema import CORRUPTION_KINDS, PositionInfo, TrajectoryBatch
 from nbench.shards.verify import verify
 
+from ...forked import run_program
 from ...s3_servers import S3Folder
-from ..conftest import DIES, run_python
+from ..conftest import DIES
 
 STEPS = 4
 SHAPE = (4, 8, 8)
@@ -460,7 +461,7 @@ import_noisyclip(ImportConfig(folder, out, prompts, steps=4, rows_per_shard=4))
 def test_killed_at_any_point_the_same_command_gives_the_same_bytes(source: ImportConfig, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     for where, calls in (("write_rows", 2), ("put", 0), ("write_rows", 5)):
-        assert run_python(KILLED, source.folder, killed, source.prompts, where, calls).returncode == -9
+        assert run_program(KILLED, source.folder, killed, source.prompts, where, calls).returncode == -9
         with pytest.raises(NbenchError, match="half built"):
             open_bench(killed)
     assert do(source, out=killed).imported == 2
