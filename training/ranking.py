@@ -68,8 +68,9 @@ def lambdarank(scores: torch.Tensor, reference: torch.Tensor, groups: torch.Tens
     best = (same & (reference > reference[:, None])).sum(1)
     ideal = torch.where(same, gain / torch.log2(best + 2.0), 0.0).sum(1)
     change = (gain[:, None] - gain).abs() * (discount[:, None] - discount).abs() / ideal[:, None]
-    pairs = functional.softplus(-(scores[:, None] - scores)) * change.detach()
-    return pairs[better].sum() / groups[better.any(1)].unique().numel()
+    # chosen before they are multiplied: groups of equal candidates have an ideal of 0, and 0 x NaN is a NaN gradient
+    pairs = functional.softplus(-(scores[:, None] - scores))[better] * change[better]
+    return pairs.sum() / groups[better.any(1)].unique().numel()
 
 
 LOSSES: dict[str, Loss] = {

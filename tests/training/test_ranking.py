@@ -93,6 +93,12 @@ def test_the_best_that_was_picked(scores: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("loss", [bradley_terry, listwise, lambdarank, correlation, differences])
+def test_gradients_are_those_of_finite_differences(loss: object, scores: torch.Tensor) -> None:
+    reference, numbers = torch.tensor(REFERENCE, dtype=torch.float64), torch.tensor(GROUPS)
+    assert torch.autograd.gradcheck(lambda each: loss(each, reference, numbers), scores.requires_grad_())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("loss", [bradley_terry, listwise, lambdarank, correlation, differences])
 def test_nothing_to_compare_is_no_loss(loss: object) -> None:
     scores = torch.randn(3, requires_grad=True)
     total = loss(scores, torch.full((3,), math.nan), torch.zeros(3))  # type: ignore[operator]
