@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
+from ..errors import NbenchError
 from ..progress import BuildProgress
 from ..shards.atomic import atomic_write
 from .checkpoints import PREFIX, mark_complete
@@ -110,7 +111,7 @@ class FineTuner(Trainer):
     ) -> Any:
         """The learner's loss; its figures are noted in the curve."""
         outputs = model(inputs["examples"])
-        self.curve.note(outputs["loss"].item(), outputs["accuracy"].item())
+        self.curve.note(_finite(outputs["loss"].item()), outputs["accuracy"].item())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     control: Any
@@ -124,6 +125,7 @@ class FineTuner(Trainer):
         for name in ("loss", "accuracy") if batches else ():
             values, rows = [outputs[name].item() for outputs, _ in batches], [count for _, count in batches]
             figures[f"eval_{name}"] = float(np.average(values, weights=rows))
+        _finite(figures.get("eval_loss", 0.0))
         if self._gain is not None:
             figures[f"eval_{GAIN}"] = self._gain(self.learner.scorer())
         self.learner.train()
@@ -170,6 +172,19 @@ def schedule(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+
+
+def _finite(loss: float) -> float:
+    """`loss`.
+
+    Raises:
+        NbenchError: it is not finite, so neither are the weights, now or after a step.
+    """
+    if not math.isfinite(loss):
+        raise NbenchError(
+            f"the loss has become {loss}: train again into another --out with a lower --learning-rate or without --bf16"
+        )
+    return loss
 
 
 class Curve(TrainerCallback, ExportableState):

@@ -240,6 +240,13 @@ def test_steps_and_recipe_are_reported_to_trackio_without_a_network(
     assert list(tmp_path.rglob("nbench*.db"))
 
 
+def test_a_run_that_diverges_ends_without_a_model(config: TrainConfig) -> None:
+    with pytest.raises(NbenchError, match=r"the loss has become nan: .* lower --learning-rate"):
+        train(replace(config, learning_rate=1e9, epochs=3), shown=False)
+    assert not (config.out / "training.json").exists()
+    assert not (config.out / "config.json").exists()
+
+
 def test_options_from_yaml(config: TrainConfig, tmp_path: Path) -> None:
     options = tmp_path / "options.yaml"
     options.write_text(
