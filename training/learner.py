@@ -31,6 +31,9 @@ _CACHED = 100_000
 """Embeddings of frozen towers that are kept, so that later epochs need not compute them again."""
 _COPIED = ("tokenizer", "special_tokens", "vocab", "merges", "preprocessor_config", "processor_config", "spiece")
 
+_Texts = Callable[[Sequence[str]], torch.Tensor]
+"""Texts to unit-norm embeddings [P, D]."""
+
 
 class Learner(nn.Module, ABC):
     """A model in training; calling it with a batch of `Examples` gives its loss and accuracy.
@@ -109,6 +112,7 @@ class DualEncoderLearner(Learner):
         placement = Placement(str(device))
         frozen = base.eval().requires_grad_(False)
         self._frozen = CLIPScorer(frozen_folder, reads="image", placement=placement, model=frozen)
+        self._frozen_scale = frozen.logit_scale.exp().item()
         changed = {"input": config.input, "noise_level": config.noise_level}
         if trained_here and start.config.nbench != changed:
             was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in start.config.nbench.items())
@@ -117,6 +121,16 @@ class DualEncoderLearner(Learner):
             raise NbenchError(f"{folder} was trained already: leave out --deepen, which is for the base of a model")
         self.model = self._tuned(start if trained_here else self._begun(base, folder))
         self._scorer = CLIPScorer(folder, placement=placement, model=_plain(self.model))
+        self._frozen_texts = self._texts = _cached_texts(self._frozen)
+        if config.tune == "all":
+            self._texts = self._scorer.text_features
+        elif trained_here:  # of any base, or with --tune all: scores come from its own text tower
+            self._texts = _cached_texts(CLIPScorer(folder, placement=placement))
+        if "distill" in self._weights and self._texts(["a"]).shape != self._frozen_texts(["a"]).shape:
+            raise NbenchError(
+                f"{folder} was trained from another base than {frozen_folder}, the teacher, whose embeddings have "
+                "another width: leave distill out of --objective"
+            )
         if config.checkpointing:
             _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         if config.compile:
@@ -124,7 +138,7 @@ class DualEncoderLearner(Learner):
         self.images = (config.targets == "image" and bool({"contrast", "sigmoid"} & {*self._weights})) or (
             "distill" in self._weights
         )
-        self._texts, self._pictures = _Cache(), _Cache()
+        self._pictures = _Cache()
 
     def _begun(self, base: Any, folder: Path) -> Any:
         """The model as training begins: as good as the base."""
@@ -154,11 +168,11 @@ class DualEncoderLearner(Learner):
         captions = examples.captions + [text for texts in examples.corrupted for text in texts]
         counts = examples.counts
         noisy = gathered(self._embed(self.inputs(examples), examples.noise_level.to(self.device)), counts)
-        texts = self._text(captions)
         clean = gathered(self._clean(examples), counts) if self.images else None
-        scale = _plain(self.model).logit_scale.exp()
-        logits = scale * noisy @ texts.T
-        teacher = None if clean is None or self.settings.targets == "caption" else scale.detach() * clean @ texts.T
+        logits = _plain(self.model).logit_scale.exp() * noisy @ self._text(captions, self._texts).T
+        teacher = None
+        if clean is not None and self.settings.targets == "image":
+            teacher = self._frozen_scale * clean @ self._text(captions, self._frozen_texts).T
         contrasted, accuracy = contrast(logits, captions, teacher)
         reference, groups = examples.reference.to(self.device), examples.groups.to(self.device)
         loss = logits.new_zeros(())
@@ -193,17 +207,12 @@ class DualEncoderLearner(Learner):
         pairs = zip(inputs.split(size), level.split(size), strict=True)
         return torch.cat([checkpoint(embed, part, levels, use_reentrant=False) for part, levels in pairs])
 
-    def _text(self, captions: Sequence[str]) -> torch.Tensor:
+    def _text(self, captions: Sequence[str], embed: _Texts) -> torch.Tensor:
         """Unit-norm embeddings [M, D]; each process embeds a part of them."""
         distinct = list(dict.fromkeys(captions))
         rank, world = share()
         counts = [len(distinct[number::world]) for number in range(world)]
-        mine = distinct[rank::world]
-        if self.settings.tune == "all":
-            own = self._scorer.text_features(mine)
-        else:
-            own = self._texts(mine, lambda places: self._frozen.embed_text([mine[place] for place in places]))
-        rows = gathered(own, counts)
+        rows = gathered(embed(distinct[rank::world]), counts)
         order = [text for number in range(world) for text in distinct[number::world]]
         index = {text: row for row, text in enumerate(order)}
         return rows[[index[caption] for caption in captions]]
@@ -233,6 +242,12 @@ class _Cache:
             rows = embed(absent)
             self._rows |= {keys[place]: row.clone() for place, row in zip(absent, rows, strict=True)}
         return torch.stack([self._rows[key] for key in keys])
+
+
+def _cached_texts(scorer: CLIPScorer) -> _Texts:
+    """`embed_text` of a frozen text tower."""
+    cache = _Cache()
+    return lambda texts: cache(texts, lambda places: scorer.embed_text([texts[place] for place in places]))
 
 
 def _with_lora(model: Any, rank: int) -> Any:

@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from nbench.cli import app
 from nbench.errors import NbenchError
 from nbench.scorers.clip import CLIPScorer
 from nbench.scorers.dual_encoder import open_dual_encoder
+from nbench.scorers.image_processor import ImageProcessor
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, open_bench
 from nbench.training import trainer
 from nbench.training.config import LatentCLIPConfig, TrainConfig
-from nbench.training.examples import ExampleDataset
+from nbench.training.contrast import contrast
+from nbench.training.examples import ExampleDataset, Examples
 from nbench.training.learner import DualEncoderLearner
 from nbench.training.noisyclip import train
 
@@ -97,6 +99,56 @@ def test_losses_on_the_order_of_candidates(config: TrainConfig, signals: Bench, 
     settings: Any = {"data": signals.path, "positions": "0,5", "objective": objective, "input": reads}
     out = train(replace(config, reference="clip", batch_size=9, **settings), shown=False)
     assert get_scorer(str(out), signals.info).reads == reads
+
+
+def logits_and_targets(
+    config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[torch.Tensor, torch.Tensor, DualEncoderLearner, Examples]:
+    """What `contrast` gets for the first batch, when the text tower has moved if it is trained."""
+    arguments, bench = list[Any](), open_bench(config.data)
+    learner = DualEncoderLearner(config, bench.info.latent_space, folder, torch.device("cpu")).eval()
+    for name, values in learner.named_parameters():
+        if values.requires_grad and name.startswith(("model.text_", "model.logit_scale")):
+            values.data.add_(0.1 * torch.randn_like(values))
+
+    def noted(*given: Any) -> Any:
+        arguments.extend(given)
+        return contrast(*given)
+
+    monkeypatch.setattr("nbench.training.learner.contrast", noted)
+    batch = next(iter(ExampleDataset(config, bench, learner.images, (0, 1))))
+    learner(batch)
+    return arguments[0], arguments[2], learner, batch
+
+
+def test_targets_are_the_frozen_models_while_its_text_tower_is_tuned(
+    config: TrainConfig, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, targets, _, batch = logits_and_targets(replace(config, tune="all"), bases["clip"], monkeypatch)
+    assert not targets.requires_grad
+    stock: Any = AutoModel.from_pretrained(bases["clip"], dtype=torch.float32).eval()
+    captions = batch.captions + [text for texts in batch.corrupted for text in texts]
+    tokens = AutoTokenizer.from_pretrained(bases["clip"])(captions, padding=True, truncation=True, return_tensors="pt")
+    pixels = ImageProcessor(bases["clip"])(batch.images.decoded(range(len(batch))))
+    with torch.no_grad():
+        expected = stock(**pixels, **tokens).logits_per_image
+    torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_of_another_base_is_trained_further_with_its_own_text_tower(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(replace(config, noise_level="token"), shown=False)
+    further = replace(config, noise_level="token", base=None, start=str(first), out=tmp_path / "further")
+    logits, _, learner, batch = logits_and_targets(further, first, monkeypatch)
+    captions = batch.captions + [text for texts in batch.corrupted for text in texts]
+    scorer, scale = CLIPScorer(first), learner.model.logit_scale.exp()
+    with torch.no_grad():
+        expected = scale * scorer.image_features(learner.inputs(batch), batch.noise_level)
+        expected = expected @ scorer.embed_text(captions).T
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+    with pytest.raises(NbenchError, match=r"from another base than .*: leave distill out"):
+        train(replace(further, objective="distill"), shown=False)
 
 
 def gradients(config: TrainConfig) -> dict[str, torch.Tensor]:
