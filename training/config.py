@@ -104,8 +104,13 @@ class TrainConfig(FineTuneConfig):
         "data/noisyclip"
     )
     base: Annotated[
-        str | None, Option("CLIP, SigLIP or other dual encoder to start from. [default: the one that fits the data]")
+        str | None,
+        Option(
+            "CLIP, SigLIP or other dual encoder to start from, or beside --start its frozen teacher. "
+            "[default: the one that fits the data]"
+        ),
     ] = None
+    start: Annotated[str | None, Option("Model that was trained here, to train it further.")] = None
     targets: Annotated[
         Literal["image", "caption"],
         _training("Learn frozen CLIP's scores of the final image, or the caption it was generated from."),
@@ -150,8 +155,6 @@ class TrainConfig(FineTuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = self.objectives
-        if self.base is not None and self.start is not None:
-            raise NbenchError("--base and --start name the same thing: give one of them")
         if self.process == "forward" and self.signal == "x0":
             raise NbenchError("--process forward has no x0 estimates: use --input latent or preview")
         if self.input in ("latent", "x0") and self.tune == "projection":
@@ -191,7 +194,7 @@ class TrainConfig(FineTuneConfig):
 
     @property
     def source(self) -> str | None:
-        return self.base or self.start
+        return self.start or self.base
 
 
 @dataclass(frozen=True)

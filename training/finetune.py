@@ -35,10 +35,13 @@ _NOT_IN_RECIPE = {"data", "out", "start", "base", "report_to", "save_every"} | {
 """Settings that do not decide the weights, or that the recipe states by a fingerprint."""
 
 
-def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path | None, shown: bool = True) -> Path:
+def fine_tune(
+    config: FineTuneConfig, make: MakeLearner, folder: Path | None, shown: bool = True, base: Path | None = None
+) -> Path:
     """Train and write model, tokenizer, preprocessing, card, `train.jsonl` and `training.json` to `config.out`.
 
-    The model starts from the one in `folder`, or from random weights.
+    The model starts from the one in `folder`, or from random weights. `base` is the frozen one that it learns from, if
+    that is another.
 
     An interrupted run resumes after its last checkpoint, with the same loss curve. With torchrun, all processes
     call it, and the first one writes.
@@ -54,7 +57,7 @@ def fine_tune(config: FineTuneConfig, make: MakeLearner, folder: Path | None, sh
         raise NbenchError(f"{config.data} has no preview map: build it again, which fits one")
     noise = noise_of(config, bench)
     bench.require_signals([config.signal])
-    recipe = _recipe(config, bench, folder) | {"positions": list(noise.positions)}
+    recipe = _recipe(config, bench, folder, base) | {"positions": list(noise.positions)}
     with writing_to(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
         busy = f"another training is writing to {config.out}: wait for it or choose another --out"
@@ -111,24 +114,37 @@ def _device() -> torch.device:
     return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _recipe(config: FineTuneConfig, bench: Bench, folder: Path | None) -> dict[str, Any]:
+def _recipe(config: FineTuneConfig, bench: Bench, folder: Path | None, base: Path | None) -> dict[str, Any]:
     """Everything that determines the weights; no paths."""
     settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_RECIPE}
     recipe = settings | {"data": bench.info.fingerprint, "rows": bench.info.rows}
     if folder is not None:
         assert bench.info.preview is not None
         recipe |= {"start": folder_fingerprint(folder, "start"), "preview": asdict(bench.info.preview)}
+        if base not in (None, folder):
+            recipe["base"] = folder_fingerprint(base, "start")
     return dict(json.loads(json.dumps(recipe)))  # as it is read back: lists, not tuples
 
 
-def _finished(out: Path, recipe: dict[str, Any]) -> bool:
-    path = out / "training.json"
+def read_training(folder: Path) -> dict[str, Any] | None:
+    """The recipe of a model that was trained here; None of any other.
+
+    Raises:
+        NbenchError: the file is damaged.
+    """
+    path = folder / "training.json"
     if not path.is_file():
-        return False
+        return None
     try:
-        trained = json.loads(path.read_text("utf-8"))
-    except ValueError:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError):
         raise NbenchError(f"{path} is damaged: remove it to train from the last checkpoint") from None
+
+
+def _finished(out: Path, recipe: dict[str, Any]) -> bool:
+    trained = read_training(out)
+    if trained is None:
+        return False
     if trained != recipe:
         raise NbenchError(f"{out} holds another trained model: choose another --out or remove it")
     return True

@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import NbenchError
-from ..scorers.builtin import fitting
 from ..scorers.clip import CLIPScorer
 from ..scorers.decoders import preview
 from ..scorers.dual_encoder import adapted, deepened, open_dual_encoder
@@ -94,32 +93,32 @@ class Learner(nn.Module, ABC):
 class DualEncoderLearner(Learner):
     """A dual encoder whose image tower learns noisy inputs; `TrainConfig` says what it reads and which losses it has.
 
+    It starts from the model in `folder`; `base` is its frozen teacher, the same or what that was trained from.
+
     Raises:
         NbenchError: the base is not a dual encoder, or cannot read this input.
     """
 
     title = "noisyclip"
 
-    def __init__(self, config: TrainConfig, space: LatentSpace, folder: Path, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, space: LatentSpace, folder: Path, base: Path, device: torch.device) -> None:
         super().__init__(config, space, folder)
         self.settings: TrainConfig = config
-        start = open_dual_encoder(folder, dtype=torch.float32)
-        trained_here = hasattr(start.config, "nbench")
-        # a model that was trained here goes on learning from the frozen one, which reads images
-        frozen_folder = fitting("clip", space) if trained_here else folder
-        base = open_dual_encoder(frozen_folder, dtype=torch.float32) if trained_here else start
+        start, trained_here = open_dual_encoder(folder, dtype=torch.float32), base != folder
+        teacher = open_dual_encoder(base, dtype=torch.float32) if trained_here else start
         self._weights = config.objectives
         placement = Placement(str(device))
-        frozen = base.eval().requires_grad_(False)
-        self._frozen = CLIPScorer(frozen_folder, reads="image", placement=placement, model=frozen)
+        frozen = teacher.eval().requires_grad_(False)
+        self._frozen = CLIPScorer(base, reads="image", placement=placement, model=frozen)
         self._frozen_scale = frozen.logit_scale.exp().item()
         changed = {"input": config.input, "noise_level": config.noise_level}
-        if trained_here and start.config.nbench != changed:
-            was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in start.config.nbench.items())
+        before = getattr(start.config, "nbench", {"input": "preview", "noise_level": "none"})
+        if trained_here and before != changed:
+            was = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in before.items())
             raise NbenchError(f"{folder} was trained with {was}: give the same to train it further")
         if trained_here and config.deepen > 1:
             raise NbenchError(f"{folder} was trained already: leave out --deepen, which is for the base of a model")
-        self.model = self._tuned(start if trained_here else self._begun(base, folder))
+        self.model = self._tuned(start if trained_here else self._begun(start, folder))
         self._scorer = CLIPScorer(folder, placement=placement, model=_plain(self.model))
         self._frozen_texts = self._texts = _cached_texts(self._frozen)
         if config.tune == "all":
@@ -128,8 +127,8 @@ class DualEncoderLearner(Learner):
             self._texts = _cached_texts(CLIPScorer(folder, placement=placement))
         if "distill" in self._weights and self._texts(["a"]).shape != self._frozen_texts(["a"]).shape:
             raise NbenchError(
-                f"{folder} was trained from another base than {frozen_folder}, the teacher, whose embeddings have "
-                "another width: leave distill out of --objective"
+                f"{folder} was trained from another base than {base}, the teacher, whose embeddings have another "
+                "width: name its base by --base, beside --start"
             )
         if config.checkpointing:
             _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})

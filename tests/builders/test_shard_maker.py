@@ -212,7 +212,7 @@ print(kills)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "kills"), [("parquet", 25), ("webdataset", 5)])
+@pytest.mark.parametrize(("format", "kills"), [("parquet", 10), ("webdataset", 5)])
 def test_killed_at_random_moments_the_bytes_are_those_of_a_calm_build(tmp_path: Path, format: str, kills: int) -> None:
     run = run_program(KILLED, tmp_path / "calm", tmp_path / "killed", format, kills)
     assert run.returncode == 0, run.stderr

@@ -22,7 +22,7 @@ def main(data: str, base: str, out: str, *settings: str) -> None:
     config = TrainConfig(Path(data), Path(out), base=base, batch_size=16, **options)  # type: ignore[arg-type]
     bench = open_bench(config.data)
     torch.manual_seed(0)
-    learner = DualEncoderLearner(config, bench.info.latent_space, Path(base), torch.device("cpu"))
+    learner = DualEncoderLearner(config, bench.info.latent_space, Path(base), Path(base), torch.device("cpu"))
     model: torch.nn.Module = learner
     if share()[1] > 1:
         distributed.init_process_group("gloo")

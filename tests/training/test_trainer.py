@@ -102,11 +102,11 @@ def test_losses_on_the_order_of_candidates(config: TrainConfig, signals: Bench, 
 
 
 def logits_and_targets(
-    config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[torch.Tensor, torch.Tensor, DualEncoderLearner, Examples]:
     """What `contrast` gets for the first batch, when the text tower has moved if it is trained."""
     arguments, bench = list[Any](), open_bench(config.data)
-    learner = DualEncoderLearner(config, bench.info.latent_space, folder, torch.device("cpu")).eval()
+    learner = DualEncoderLearner(config, bench.info.latent_space, folder, base, torch.device("cpu")).eval()
     for name, values in learner.named_parameters():
         if values.requires_grad and name.startswith(("model.text_", "model.logit_scale")):
             values.data.add_(0.1 * torch.randn_like(values))
@@ -124,7 +124,7 @@ def logits_and_targets(
 def test_targets_are_the_frozen_models_while_its_text_tower_is_tuned(
     config: TrainConfig, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, targets, _, batch = logits_and_targets(replace(config, tune="all"), bases["clip"], monkeypatch)
+    _, targets, _, batch = logits_and_targets(replace(config, tune="all"), bases["clip"], bases["clip"], monkeypatch)
     assert not targets.requires_grad
     stock: Any = AutoModel.from_pretrained(bases["clip"], dtype=torch.float32).eval()
     captions = batch.captions + [text for texts in batch.corrupted for text in texts]
@@ -135,26 +135,45 @@ def test_targets_are_the_frozen_models_while_its_text_tower_is_tuned(
     torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_of_another_base_is_trained_further_with_its_own_text_tower(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_of_another_base_is_trained_further_with_its_own_text_tower_and_teacher(
+    config: TrainConfig, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = train(replace(config, noise_level="token"), shown=False)
-    further = replace(config, noise_level="token", base=None, start=str(first), out=tmp_path / "further")
-    logits, _, learner, batch = logits_and_targets(further, first, monkeypatch)
+    first = train(replace(config, noise_level="token", tune="all"), shown=False)
+    further = replace(config, noise_level="token", start=str(first), out=tmp_path / "further")
+    logits, targets, learner, batch = logits_and_targets(further, first, bases["clip"], monkeypatch)
     captions = batch.captions + [text for texts in batch.corrupted for text in texts]
     scorer, scale = CLIPScorer(first), learner.model.logit_scale.exp()
     with torch.no_grad():
         expected = scale * scorer.image_features(learner.inputs(batch), batch.noise_level)
         expected = expected @ scorer.embed_text(captions).T
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
-    with pytest.raises(NbenchError, match=r"from another base than .*: leave distill out"):
-        train(replace(further, objective="distill"), shown=False)
+    base = CLIPScorer(bases["clip"])
+    pictures = batch.images.decoded(range(len(batch)))
+    expected = 1 / 0.07 * base.embed_inputs(pictures) @ base.embed_text(captions).T  # the scale that CLIP begins with
+    torch.testing.assert_close(targets, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_teacher_of_a_model_that_is_trained_further_is_what_it_began_from(
+    config: TrainConfig, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    first = train(replace(config, input="latent"), shown=False)
+    further = replace(config, input="latent", start=str(first), out=tmp_path / "further")
+    for base in (None, str(bases["siglip"])):
+        with pytest.raises(NbenchError, match=r"was trained from another base than .*: name that by --base, beside"):
+            train(replace(further, base=base), shown=False)
+    second = train(further, shown=False)
+    third = train(replace(further, start=str(second), out=tmp_path / "third"), shown=False)
+    recorded = [json.loads((folder / "training.json").read_text()) for folder in (first, second, third)]
+    assert [each.get("base") for each in recorded] == [None, recorded[0]["start"], recorded[0]["start"]]
+    with pytest.raises(NbenchError, match="was not trained here, so it is its own teacher: leave --base out"):
+        train(replace(further, start=str(bases["siglip"])), shown=False)
 
 
 def gradients(config: TrainConfig) -> dict[str, torch.Tensor]:
     bench = open_bench(config.data)
     torch.manual_seed(0)
-    learner = DualEncoderLearner(config, bench.info.latent_space, Path(str(config.base)), torch.device("cpu"))
+    base = Path(str(config.base))
+    learner = DualEncoderLearner(config, bench.info.latent_space, base, base, torch.device("cpu"))
     learner(next(iter(ExampleDataset(config, bench, learner.images, (0, 1)))))["loss"].backward()
     return {name: values.grad for name, values in learner.named_parameters() if values.grad is not None}
 
@@ -333,7 +352,6 @@ def test_a_yaml_file_that_does_not_fit(tmp_path: Path, text: str, message: str) 
         (lambda: TrainConfig(objective="contrast:0"), "--objective contrast:0 is not understood"),
         (lambda: TrainConfig(objective="nce"), "--objective nce is not understood"),
         (lambda: TrainConfig(patience=1), "--patience needs a --bench"),
-        (lambda: TrainConfig(base="a", start="b"), "name the same thing"),
         (lambda: LatentCLIPConfig(tune="projection"), "has a new first layer"),
         (lambda: TrainConfig(deepen=2, tune="projection"), "--deepen adds layers"),
     ],
