@@ -125,8 +125,8 @@ first draw, so the calls go to those that need them. Fixed keeps reach that at 3
 fixed keeps within the intervals: it cannot tell a prompt whose candidates are all good. That the best of all is
 recalled, where published rejection takes the last, adds .00 at 22 %, .03 at 25 % and .05 at 50 % with x0-vqa, and more
 with scorers that need no training: `x0-clip@2` keeps .80 at 22 % and .94 at 25 % (.69 and .84 without recall), and .92
-by `truth` at 25 %, more than x0-vqa. `noisyclip-t`, which costs no call, keeps .77 at 22 % and .94 at 35 % (.72 and
-.83). By `truth`, x0-vqa keeps .81 (.71 to .91) at 22 % and .86 (.76 to .96) at 25 %: it was trained to predict
+by `truth` at 25 %, more than x0-vqa. `noisyclip-t`, which costs no call, keeps .74 at 22 %, .89 at 25 % and .94 at
+35 %. By `truth`, x0-vqa keeps .81 (.71 to .91) at 22 % and .86 (.76 to .96) at 25 %: it was trained to predict
 `vqascore`, and the policies were tuned by it. Stacks add nothing to x0-vqa within the intervals. Position is no
 ceiling: one who knows the final score and acts at 3 keeps all of the gain at 22 %. What scorers know at 3 is.""",
     ),
@@ -146,10 +146,10 @@ have not seen it, and by a VQA model that was trained on its x0 estimates (x0-vq
         oracle=(5, 10, 15, 20, 25, 30),
         restarting=("noisyclip-t", "x0-clip", "x0-vqa"),
         finding="""\
-By scorers that have not seen this generator, restarts are again ahead of fixed keeps: with noisyclip-t they keep .59
-(.52 to .66) of the gain by `vqascore` at 22 %, .74 (.66 to .82) at 25 % and .89 (.81 to .98) at 35 %; by `truth` .57,
-.69 and .86. Fixed keeps need half of the cost for .94. That the best of all is recalled adds .02 at 22 %, .06 at 35 %
-and .12 at 50 %. A VQA model trained on 2,400 trajectories of this generator, by the recipe of the first one, keeps .85
+By scorers that have not seen this generator, restarts are again ahead of fixed keeps: with noisyclip-t they keep .61
+(.54 to .68) of the gain by `vqascore` at 22 %, .72 (.64 to .80) at 25 % and .92 (.84 to 1.00) at 35 %; by `truth` .57,
+.67 and .89. Fixed keeps need half of the cost for .89. That the best of all is recalled adds .03 at 22 %, .06 at 35 %
+and .13 at 50 %. A VQA model trained on 2,400 trajectories of this generator, by the recipe of the first one, keeps .85
 (.75 to .95) at 22 % and 1.06 (.96 to 1.18) at 25 %; by `truth` .66 and .80. Images are decided at 15 to 30 here, so
 less can be saved than with the first generator: one who knows the final score and acts at 15 keeps .65 at 22 %
 by a fixed keep. One cut at 20 % of the run comes before anything is known (.08 at 25 %), and so does the

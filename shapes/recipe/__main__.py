@@ -24,7 +24,9 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 NCC_PROMPTS = 4000
 BENCH_PROMPTS = 200
 SCENES, PASSES = 40_000, 25
-"""Rendered scenes that `noisyclip-t` learns from, and how often it sees each."""
+"""Rendered scenes that `noisyclip-t` learns from first, and how often it sees each."""
+MORE_SCENES, MORE_LEARNING_RATE = 200_000, 3e-4
+"""Rendered scenes that it sees once thereafter."""
 MODELS = ("pipeline", "unet", "clip", "vqa", "noisyclip", "noisyclip-t")
 
 
@@ -45,13 +47,19 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
     def train_on_ncc(to: Path) -> None:
         train_noisyclip(TrainConfig(work / "ncc", to, "20:30", start=str(work / "clip"), learning_rate=3e-4))
 
-    def build_scenes(to: Path) -> None:
-        images, pipeline = f"shapes:{max(128, many(SCENES))}", str(work / "pipeline")
+    def build_scenes(to: Path, count: int) -> None:
+        images, pipeline = f"shapes:{max(128, many(count))}", str(work / "pipeline")
         build(BuildConfig("ncc", pipeline, to, process="forward", images=images, positions="50", batch_size=250))
 
     def train_on_scenes(to: Path) -> None:
         base, passes = str(work / "clip"), max(1, many(PASSES))
         train_noisyclip(LatentCLIPConfig(work / "scenes", to, base=base, process="forward", epochs=passes))
+
+    def train_on_more_scenes(to: Path) -> None:
+        base, start = str(work / "clip"), str(work / "noisyclip-t-first")
+        scenes, rate = work / "more-scenes", MORE_LEARNING_RATE
+        config = LatentCLIPConfig(scenes, to, base=base, start=start, process="forward", epochs=1, learning_rate=rate)
+        train_noisyclip(config)
 
     stages: dict[str, Callable[[Path], object]] = {
         "clip": lambda to: clip.train(to, many(800)),
@@ -65,8 +73,10 @@ def make_world(work: Path, out: Path, scale: float = 1.0) -> dict[str, dict[str,
         ),
         "ncc": build_ncc,
         "noisyclip": train_on_ncc,
-        "scenes": build_scenes,
-        "noisyclip-t": train_on_scenes,
+        "scenes": lambda to: build_scenes(to, SCENES),
+        "noisyclip-t-first": train_on_scenes,
+        "more-scenes": lambda to: build_scenes(to, MORE_SCENES),
+        "noisyclip-t": train_on_more_scenes,
     }
     for name, stage in stages.items():
         done = work / f"{name}.seconds"

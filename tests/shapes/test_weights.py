@@ -26,7 +26,7 @@ def test_log_and_card_lie_beside_the_weights() -> None:
     assert "license: apache-2.0" in (WEIGHTS / "README.md").read_text()
     for log in (WEIGHTS / "logs").glob("*.jsonl"):
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        assert len(lines) > 5
+        assert len(lines) > 1
         assert all("seconds" in line or line.get("epoch") == 0 for line in lines)
 
 
