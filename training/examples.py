@@ -113,7 +113,8 @@ class ExampleDataset(TrajectoryDataset):
         held_out: the validation rows instead of the training rows.
 
     Raises:
-        NbenchError: a position, signal or reference is missing, or there are fewer rows than a batch has.
+        NbenchError: a position, signal or reference is missing, there are fewer rows than a batch has, or the reference
+            scores all alike that a loss compares.
     """
 
     def __init__(
@@ -133,19 +134,26 @@ class ExampleDataset(TrajectoryDataset):
             raise NbenchError(
                 f"{config.data} has too few rows: give at least {config.batch_size}, or a smaller --batch-size"
             )
+        if config.needs_reference is not None and not held_out and not self._told_apart():
+            unit = "the candidates of a prompt" if config.ranks else "the final images"
+            raise NbenchError(
+                f"{config.needs_reference} tells no two of {unit} in {config.data} apart: there is nothing to "
+                "learn; use other data or another --reference"
+            )
 
     @cached_property
     def units(self) -> int:
         """Number of rows per epoch, or of groups of rows if they stay together."""
-        total, row = 0, 0
+        seen, total, row = set[object](), 0, 0
         for index in range(len(self.bench.info.shards)):
-            seen = set[object]()
+            if not self._in_memory:
+                total, seen = total + len(seen), set()
             for rows in self.bench.shard_rows(index, ["prompt_id", "status"], 2**16):
                 for name, status in zip(rows["prompt_id"].to_pylist(), rows["status"].to_pylist(), strict=True):
                     if status == "ok" and self._wanted(name):
-                        seen.add(name if self.config.ranks else row)
+                        seen.add(self._group(index, name, row))
                     row += 1
-            total += len(seen)
+        total += len(seen)
         return min(total, VALIDATION_ROWS) if self._held_out else total
 
     @cached_property
@@ -153,6 +161,14 @@ class ExampleDataset(TrajectoryDataset):
         """The reference's score of each candidate, if a loss needs one."""
         name = self.config.needs_reference
         return {} if name is None else scores_at(finished_scores(self.bench, name), self.bench.info.steps)
+
+    def _told_apart(self) -> bool:
+        """Whether the reference has different scores for rows that a loss compares."""
+        scores = dict[str, set[float]]()
+        for (name, _), score in self.reference.items():
+            if self._wanted(name) and np.isfinite(score):
+                scores.setdefault(name if self.config.ranks else "", set()).add(score)
+        return any(len(different) > 1 for different in scores.values())
 
     def __len__(self) -> int:
         """Batches per epoch; the last may be smaller, but not than two rows or one per process."""
@@ -166,6 +182,8 @@ class ExampleDataset(TrajectoryDataset):
         taken = list[list[Row]]()
         count = 0
         for window in self._windows():
+            if count == len(self):
+                return  # the rest of a large data set holds more rows than are validated on
             groups = self._groups(window)
             taken += [groups[number] for number in self._rng(window[0]).permutation(len(groups))]
             while len(taken) >= self._per_batch and count < len(self):
@@ -179,7 +197,7 @@ class ExampleDataset(TrajectoryDataset):
         """The shards of each window, in this epoch's order; their content is in `_cached`."""
         info, size = self.bench.info, self._row_bytes()
         order = [int(index) for index in self._rng().permutation(len(info.shards))]
-        if size * len(self.noise.stored) * info.rows <= WINDOW_BYTES:
+        if self._in_memory:
             for index in order:
                 if index not in self._cached:
                     self._cached[index] = self._shard(index, self.noise.stored)
@@ -200,6 +218,10 @@ class ExampleDataset(TrajectoryDataset):
     def _shard(self, index: int, positions: Sequence[int]) -> Shard:
         return Shard(self.bench, index, positions, self.config.signal, self._images)
 
+    @property
+    def _in_memory(self) -> bool:
+        return self._row_bytes() * len(self.noise.stored) * self.bench.info.rows <= WINDOW_BYTES
+
     def _row_bytes(self) -> int:
         """Bytes of a row at one position, with its compressed image."""
         info = self.bench.info
@@ -216,8 +238,14 @@ class ExampleDataset(TrajectoryDataset):
             shard = self._cached[index]
             for row, name in enumerate(shard.batch.prompt_ids):
                 if self._wanted(name):
-                    groups.setdefault((index, name if self.config.ranks else row), []).append((shard, row))
+                    groups.setdefault(self._group(index, name, row), []).append((shard, row))
         return list(groups.values())
+
+    def _group(self, index: int, prompt_id: str, row: int) -> object:
+        """What rows have in common that stay together: the prompt, of a shard if not all shards are in memory."""
+        if not self.config.ranks:
+            return index, row
+        return prompt_id if self._in_memory else (index, prompt_id)
 
     def _examples(self, groups: Sequence[Sequence[Row]], number: int) -> Examples:
         """A batch: positions are drawn per group, noise per row, both for the whole batch on every process."""

@@ -147,3 +147,35 @@ def test_candidates_of_a_prompt_share_batch_and_position(signals: Bench) -> None
             prompts.append(batch.keys[rows[0]][0])
         assert batch.reference.isfinite().all()
     assert len(prompts) == len(set(prompts)) == groups == data.units
+
+
+def test_candidates_of_a_prompt_in_several_shards_share_a_batch(
+    signals: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(ConvertConfig(str(signals.path), str(tmp_path / "split"), rows_per_shard=7))
+    monkeypatch.setattr(
+        ExampleDataset, "reference", {("p00", 0): 0.0, ("p00", 1): 1.0} | {("p01", 0): 0, ("p01", 1): 1}
+    )
+    data = dataset(tmp_path / "split", positions="0,5,10", batch_size=9, objective="listwise")
+    groups = Counter(
+        (name, int(batch.groups[row])) for batch in batches(data) for row, (name, _) in enumerate(batch.keys)
+    )
+    assert set(groups.values()) == {3}
+    assert len(groups) == data.units
+
+
+def test_validation_reads_no_more_than_it_uses(resharded: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "WINDOW_BYTES", 6000)
+    monkeypatch.setattr(examples, "VALIDATION_ROWS", 2)
+    data = dataset(resharded[7], batch_size=2, held_out=True)
+    monkeypatch.setattr(ExampleDataset, "_wanted", lambda self, name: True)
+    read = list[int]()
+    shard = ExampleDataset._shard
+
+    def noted(self: ExampleDataset, index: int, positions: Sequence[int]) -> examples.Shard:
+        read.append(index)
+        return shard(self, index, positions)
+
+    monkeypatch.setattr(ExampleDataset, "_shard", noted)
+    assert [len(batch) for batch in batches(data)] == [2]
+    assert len(read) <= 2
