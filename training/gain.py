@@ -8,6 +8,8 @@ from itertools import islice
 
 import numpy as np
 
+from ..benchmarks.metrics import Array
+from ..benchmarks.metrics.model_figures import YARDSTICK
 from ..benchmarks.metrics.selection import best_of_n, random_pick, recovered_gain
 from ..benchmarks.scoring.inputs import BenchInputs, applied
 from ..benchmarks.scoring.options import ScoreOptions
@@ -23,7 +25,6 @@ from .config import FineTuneConfig
 
 _POSITIONS = 4
 """Positions to evaluate at, evenly spread over those trained on."""
-Key = tuple[str, int]
 
 
 def gain_on(config: FineTuneConfig, positions: Sequence[int]) -> Callable[[Scorer], float] | None:
@@ -32,7 +33,7 @@ def gain_on(config: FineTuneConfig, positions: Sequence[int]) -> Callable[[Score
     Selection among finished images, which counts as 1, is by the reference `clip`.
 
     Raises:
-        NbenchError: the bench lacks a reference, or has none of the positions.
+        NbenchError: the bench lacks a reference, has none of the positions, or no gain to recover.
     """
     if config.bench is None:
         return None
@@ -41,23 +42,27 @@ def gain_on(config: FineTuneConfig, positions: Sequence[int]) -> Callable[[Score
     if not common:
         raise NbenchError(f"{config.bench} has none of the positions {config.positions} to evaluate on: name another")
     at = sorted({common[round(place)] for place in np.linspace(0, len(common) - 1, _POSITIONS + 1)[1:]})
-    reference, final = (
-        scores_at(finished_scores(bench, name), bench.info.steps) for name in (config.bench_reference, "clip")
-    )
-    return partial(_gain, bench, at, config.bench_prompts, reference, final)
+    names = [prompt.prompt_id for prompt in islice(bench.prompts, config.bench_prompts)]
+    judged, final = (_table(bench, name, names) for name in (config.bench_reference, YARDSTICK))
+    random, best = (_mean(values) for values in (random_pick(judged), best_of_n(final, judged)))
+    if not best > random or np.isnan(recovered_gain(best, random, best)):
+        raise NbenchError(
+            f"{config.bench} has no gain to recover: on its first {len(names)} prompts, final images that {YARDSTICK} "
+            f"picks have {config.bench_reference} {best:.3g}, random ones {random:.3g}; change --bench, "
+            "--bench-reference or --bench-prompts"
+        )
+
+    def gain(scorer: Scorer) -> float:
+        selected = np.array([_mean(best_of_n(each, judged)) for each in _scores(bench, at, names, scorer)])
+        return float(np.mean(recovered_gain(selected, random, best)))
+
+    return gain
 
 
-def _gain(
-    bench: Bench,
-    positions: Sequence[int],
-    prompts: int,
-    reference: dict[Key, float],
-    final: dict[Key, float],
-    scorer: Scorer,
-) -> float:
+def _scores(bench: Bench, positions: Sequence[int], names: Sequence[str], scorer: Scorer) -> Array:
+    """Scores float [K, P, N] at K positions of the candidates of the prompts `names`."""
     run, inputs = applied(bench, scorer, ScoreOptions()), BenchInputs(bench, scorer.reads)
     infos = {info.position: info for info in bench.info.positions}
-    names = [prompt.prompt_id for prompt in islice(bench.prompts, prompts)]
     place = {name: number for number, name in enumerate(names)}
     scores = np.full((len(positions), len(names), bench.info.candidates), np.nan)
     for batch in _batches(bench, inputs, positions, set(names)):
@@ -68,14 +73,18 @@ def _gain(
             values = run.score(rows, infos[position], signal).by_caption[PROMPT].numpy()
             for row in kept:
                 scores[number, place[batch.prompt_ids[row]], batch.candidates[row]] = values[row]
+    return scores
 
-    def table(values: dict[Key, float]) -> np.ndarray:
-        return np.array([[values.get((name, n), np.nan) for n in range(bench.info.candidates)] for name in names])
 
-    judged = table(reference)
-    random, best = float(np.nanmean(random_pick(judged))), float(np.nanmean(best_of_n(table(final), judged)))
-    selected = np.array([np.nanmean(best_of_n(each, judged)) for each in scores])
-    return float(np.mean(recovered_gain(selected, random, best)))
+def _table(bench: Bench, reference: str, names: Sequence[str]) -> Array:
+    """Scores float [P, N] of the final images by a reference, NaN where there is none."""
+    scores = scores_at(finished_scores(bench, reference), bench.info.steps)
+    return np.array([[scores.get((name, n), np.nan) for n in range(bench.info.candidates)] for name in names])
+
+
+def _mean(values: Array) -> float:
+    """Over the prompts that have a value; NaN without one."""
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan
 
 
 def _batches(

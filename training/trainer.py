@@ -64,19 +64,24 @@ class FineTuner(Trainer):
         self._training, self._validation = training, validation
         self._steps_per_epoch = len(self._training)
         self.curve = Curve(config, self._steps_per_epoch, shown)
+        stopping = EarlyStoppingCallback(config.patience or config.epochs)
         if checkpoint is not None:
-            self.curve.restore(checkpoint)
+            for callback in (self.curve, stopping):
+                _restore(callback, checkpoint)
         self.optimizer: Any = None
         self.lr_scheduler: Any = None
         callbacks: list[TrainerCallback] = [self.curve, _Steps(self._training, config.save_every)]
         best = None if gain is None else GAIN
         if best is None and learner.memorizes and len(validation):  # type: ignore[arg-type]  # it has a length
             best = "loss"
+        arguments = _arguments(config, best, resumed=checkpoint is not None)
         if config.patience is not None:
-            callbacks.append(EarlyStoppingCallback(config.patience))
+            callbacks.append(stopping)
+            if stopping.early_stopping_patience_counter >= config.patience:  # killed after its last epoch
+                arguments.num_train_epochs = len(self.curve) - 1
         super().__init__(
             model=learner,
-            args=_arguments(config, best, resumed=checkpoint is not None),
+            args=arguments,
             train_dataset=self._training,
             eval_dataset=self._validation,
             callbacks=callbacks,
@@ -208,14 +213,14 @@ class Curve(TrainerCallback, ExportableState):
         elapsed = time.monotonic() - self._began
         return {"args": {}, "attributes": {"_lines": self._lines, "_sums": [*self._sums[:3], self._sums[3] + elapsed]}}
 
-    def restore(self, checkpoint: Path) -> None:
-        """Take over the state that `checkpoint` holds."""
-        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
-        for name, value in state["stateful_callbacks"][type(self).__name__]["attributes"].items():
-            setattr(self, name, value)
+    def __len__(self) -> int:
+        """Lines so far: one before training, and one per epoch."""
+        return len(self._lines)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self._began = time.monotonic()
+        if state.best_model_checkpoint is not None:  # the folder may have moved since
+            state.best_model_checkpoint = str(self._config.out / Path(state.best_model_checkpoint).name)
         if state.is_world_process_zero:
             self._progress = BuildProgress("training steps", state.max_steps, state.global_step, self._shown)
             self._progress.__enter__()
@@ -248,6 +253,13 @@ class Curve(TrainerCallback, ExportableState):
             self._progress.__exit__()
 
 
+def _restore(callback: ExportableState, checkpoint: Path) -> None:
+    """Give a callback the state that `checkpoint` has of it; transformers would only do so for new ones."""
+    states = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["stateful_callbacks"]
+    for name, value in states.get(type(callback).__name__, {"attributes": {}})["attributes"].items():
+        setattr(callback, name, value)
+
+
 class _Steps(TrainerCallback):
     """Tells the data set which epoch it is in, also after a resumption, and saves every so many steps."""
 
@@ -258,7 +270,8 @@ class _Steps(TrainerCallback):
         self._data.set_epoch(state.global_step // len(self._data))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if self._save_every and state.global_step % self._save_every == 0:
+        # the last step of an epoch is saved after its evaluation, which a resumed run would not repeat
+        if self._save_every and state.global_step % self._save_every == 0 and state.global_step % len(self._data):
             control.should_save = True
 
 

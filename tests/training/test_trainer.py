@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +27,7 @@ from nbench.scorers.dual_encoder import open_dual_encoder
 from nbench.scorers.image_processor import ImageProcessor
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, open_bench
+from nbench.shards.scores import reference_path, scores_metadata, write_scores
 from nbench.training import trainer
 from nbench.training.config import LatentCLIPConfig, TrainConfig
 from nbench.training.contrast import contrast
@@ -253,6 +258,94 @@ def test_the_best_checkpoint_by_gain_is_kept_and_training_stops(
     torch.testing.assert_close(kept, best, atol=1e-2, rtol=1e-2)
     torch.testing.assert_close(kept.half(), best.half())
     assert not torch.equal(best, states[4]["model.visual_projection.weight"])
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture
+def scripted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, list[Any], list[Any]]]:
+    """Trains with given gains, an evaluation each; None is a kill. Returns the folder, epochs and gains of the log."""
+
+    def run(*gains: float | None, **changes: Any) -> tuple[Path, list[Any], list[Any]]:
+        left = iter(gains)
+
+        def gain(scorer: Any) -> float:
+            if (value := next(left)) is None:
+                raise Cut
+            return value
+
+        monkeypatch.setattr("nbench.training.gain.gain_on", lambda config, positions: gain)
+        settings = replace(config, bench=config.data, **{"tune": "projection", **changes})
+        with suppress(Cut):
+            train(settings, shown=False)
+        log = [json.loads(line) for line in (settings.out / "train.jsonl").read_text().splitlines()]
+        return settings.out, [line["epoch"] for line in log], [line["recovered_gain"] for line in log]
+
+    return run
+
+
+def test_a_resumed_run_keeps_its_patience_and_its_best_checkpoint_in_another_folder(
+    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: Any = {"epochs": 6, "patience": 2}
+    whole, *curve = scripted(0.0, 0.5, 0.4, 0.3, 0.9, 0.9, 0.9, out=tmp_path / "whole", **settings)
+    assert curve == [[0, 1, 2, 3], [0.0, 0.5, 0.4, 0.3]]
+    scripted(0.0, 0.5, 0.4, None, out=tmp_path / "cut", **settings)
+    moved = (tmp_path / "cut").rename(tmp_path / "moved")
+    with monkeypatch.context() as patch:
+        patch.setattr(DualEncoderLearner, "save", lambda *given: scripted_cut())
+        assert scripted(0.3, 0.9, 0.9, 0.9, out=moved, **settings)[1:] == tuple(curve)
+    assert scripted(0.9, 0.9, 0.9, out=moved, **settings)[1:] == tuple(curve)  # nothing is left to do but to save
+    expected, resumed = (load_file(folder / "model.safetensors") for folder in (whole, moved))
+    for name, values in expected.items():
+        assert torch.equal(resumed[name], values)
+
+
+def scripted_cut() -> None:
+    raise Cut
+
+
+def test_a_run_that_is_killed_in_an_evaluation_evaluates_again(scripted: Any) -> None:
+    assert scripted(0.0, 0.1, None, epochs=3, save_every=1)[1] == [0, 1]
+    assert scripted(0.2, 0.3, epochs=3, save_every=1)[1:] == ([0, 1, 2, 3], [0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("score", [lambda rows: rows * 0.0 + 1, lambda rows: rows * np.nan, lambda rows: -rows])
+def test_a_bench_without_a_gain_to_recover_is_refused(
+    config: TrainConfig, signals: Bench, tmp_path: Path, score: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Equal scores, none, and a reference that the yardstick's choice is bad for: gains would have the other sign."""
+    bench = with_reference(signals, tmp_path / "bench", score)
+    with pytest.raises(NbenchError, match="has no gain to recover: on its first 12 prompts"):
+        train(replace(config, positions="5", data=signals.path, bench=bench, bench_reference="other"), shown=False)
+
+
+@pytest.mark.parametrize(
+    ("objective", "score", "unit"),
+    [
+        ("contrast,listwise", lambda rows: rows * 0.0 + 1, "the candidates of a prompt"),
+        ("reference", lambda rows: rows * np.nan, "the final images"),
+    ],
+)
+def test_a_reference_that_scores_all_alike_is_refused(
+    config: TrainConfig, signals: Bench, tmp_path: Path, objective: str, score: Any, unit: str
+) -> None:
+    data = with_reference(signals, tmp_path / "data", score)
+    settings: Any = {"objective": objective, "positions": "5", "batch_size": 6}
+    with pytest.raises(NbenchError, match=f"other tells no two of {unit} in .* apart"):
+        train(replace(config, data=data, reference="other", **settings), shown=False)
+
+
+def with_reference(bench: Bench, copy: Path, score: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A copy of a bench with a reference `other`, made of the scores of `clip`."""
+    shutil.copytree(bench.path, copy)
+    table = bench.references["clip"]
+    scores = pa.array(score(table["score"].to_numpy()), table.schema.field("score").type)
+    changed = table.set_column(table.column_names.index("score"), "score", scores)
+    write_scores(reference_path(copy, "other"), changed, scores_metadata(table))
+    return copy
 
 
 @pytest.mark.slow
