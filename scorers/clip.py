@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..errors import NbenchError, reason_of
 from ..shards.schema import PositionInfo
-from .dual_encoder import noise_share, open_dual_encoder, unit_scale
+from .dual_encoder import check_level, noise_share, open_dual_encoder, unit_scale
 from .image_processor import ImageProcessor
 from .placement import CPU, Placement
 from .protocols import Reads
@@ -121,9 +121,14 @@ class CLIPScorer:
 
         Args:
             at: the position of the inputs, which a `conditioned` model needs.
+
+        Raises:
+            NbenchError: the model is told the noise level, and that of the position is unknown.
         """
         if at is None:
             return self.image_features(inputs)
+        if self._told:
+            check_level(at)
         inputs = inputs * unit_scale(at) if self.reads == "latent" else inputs
         return self.image_features(inputs, torch.full((len(inputs),), noise_share(at)))
 

@@ -27,6 +27,19 @@ def noise_share(at: PositionInfo) -> float:
     return share / (1 + share)
 
 
+def check_level(at: PositionInfo) -> None:
+    """Check that a model can be told the noise level at a position.
+
+    Raises:
+        NbenchError: it is not recorded, as of trajectories whose engine does not state it.
+    """
+    if at.sigma is None and at.position > 0:  # at the start, no signal may be left
+        raise NbenchError(
+            f"the noise level at position {at.position} is not recorded: use a model with --noise-level none, or "
+            "import the trajectories again with their sigmas or scheduler"
+        )
+
+
 def unit_scale(at: PositionInfo) -> float:
     """The factor that makes a latent (1 - m) x0 + m noise, as flow matching has it, whatever scheduler made it."""
     return at.input_scale * _mix(at)[1]

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import NbenchError
 from ..pipelines.noise_levels import forward_levels
-from ..scorers.dual_encoder import noise_share, unit_scale
+from ..scorers.dual_encoder import check_level, noise_share, unit_scale
 from ..shards.positions import parse_positions
 from ..shards.reader import Bench
 from .config import FineTuneConfig
@@ -59,7 +59,7 @@ def noise_of(config: FineTuneConfig, bench: Bench) -> Noise:
     """The noise of a training run.
 
     Raises:
-        NbenchError: a position is not stored, or the finished latents are not, or the scheduler has no noise levels.
+        NbenchError: a position is not stored, or the finished latents are not, or a noise level is unknown.
     """
     info = bench.info
     forward = config.process == "forward"
@@ -71,7 +71,13 @@ def noise_of(config: FineTuneConfig, bench: Bench) -> Noise:
     positions = parse_positions(config.positions, info.steps) if forward else bench.select(config.positions)
     infos, scales = {at.position: at for at in info.positions}, dict[int, tuple[float, float]]()
     if forward:
-        infos, scales = forward_levels(info.spec["scheduler"], info.latent_space)
+        scheduler = info.spec.get("scheduler")
+        if scheduler is None:
+            raise NbenchError(f"{config.data} does not state the scheduler that made it: use --process reverse")
+        infos, scales = forward_levels(scheduler, info.latent_space)
+    if getattr(config, "noise_level", "none") != "none":
+        for k in positions:
+            check_level(infos[k])
     scaled = config.input == "latent"
     return Noise(
         positions,

@@ -179,3 +179,15 @@ def test_validation_reads_no_more_than_it_uses(resharded: dict[int, Path], monke
     monkeypatch.setattr(ExampleDataset, "_shard", noted)
     assert [len(batch) for batch in batches(data)] == [2]
     assert len(read) <= 2
+
+
+def test_noise_levels_that_are_not_recorded_are_told_to_no_model(small_bench: tuple[Bench, Any]) -> None:
+    data = small_bench[0].path
+    dataset(data, positions="0,5", batch_size=4)
+    dataset(data, positions="0", batch_size=4, noise_level="token")
+    with pytest.raises(
+        NbenchError, match="noise level at position 5 is not recorded: use a model with --noise-level none"
+    ):
+        dataset(data, positions="0,5", batch_size=4, noise_level="token")
+    with pytest.raises(NbenchError, match="does not state the scheduler that made it: use --process reverse"):
+        dataset(data, positions="0,5", process="forward")

@@ -27,6 +27,7 @@ from nbench.scorers.dual_encoder import open_dual_encoder
 from nbench.scorers.image_processor import ImageProcessor
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, open_bench
+from nbench.shards.schema import PositionInfo
 from nbench.shards.scores import reference_path, scores_metadata, write_scores
 from nbench.training import trainer
 from nbench.training.config import LatentCLIPConfig, TrainConfig
@@ -95,6 +96,10 @@ def test_a_model_that_is_told_the_level_opens_by_one_import(config: TrainConfig,
     assert "open_dual_encoder" in card
     scorer = get_scorer(str(out), open_bench(config.data).info)
     assert getattr(scorer, "conditioned", False)
+    assert isinstance(scorer, CLIPScorer)
+    assert scorer.embed_inputs(torch.zeros(1, 4, 16, 16), PositionInfo(5, None, 1.0, 1.0)).shape == (1, 8)
+    with pytest.raises(NbenchError, match="noise level at position 5 is not recorded"):
+        scorer.embed_inputs(torch.zeros(1, 4, 16, 16), PositionInfo(5, None, None, 1.0))
 
 
 @pytest.mark.parametrize(
