@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import ChainDataset
 
+from ..benchmarks.metrics.model_figures import YARDSTICK
 from ..errors import NbenchError, reason_of
 from ..pipelines.quiet import quieten_transformers
 from ..scorers.weights import folder_fingerprint
@@ -20,7 +21,9 @@ from ..shards.atomic import atomic_write, writing_to
 from ..shards.hub.card import model_card
 from ..shards.lock import locked
 from ..shards.reader import Bench, open_bench
+from ..shards.references import finished_scores
 from ..shards.schema import digest
+from ..shards.scores import scores_metadata
 from .checkpoints import last_checkpoint, remove_checkpoints
 from .config import FineTuneConfig
 from .examples import ExampleDataset
@@ -30,9 +33,11 @@ from .processes import local_rank, share
 
 MakeLearner = Callable[[torch.device], Learner]
 _NOT_IN_RECIPE = {"data", "out", "start", "base", "report_to", "save_every"} | {
-    *("bench", "bench_prompts", "bench_reference", "patience", "micro_batch", "checkpointing", "compile"),
+    *("micro_batch", "checkpointing", "compile"),
 }
 """Settings that do not decide the weights, or that the recipe states by a fingerprint."""
+_OF_BENCH = {"bench", "bench_prompts", "bench_reference", "patience"}
+"""Settings that decide which checkpoint is kept, if there is a bench."""
 
 
 def fine_tune(
@@ -116,14 +121,26 @@ def _device() -> torch.device:
 
 def _recipe(config: FineTuneConfig, bench: Bench, folder: Path | None, base: Path | None) -> dict[str, Any]:
     """Everything that determines the weights; no paths."""
-    settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_RECIPE}
+    left_out = _NOT_IN_RECIPE | (_OF_BENCH if config.bench is None else set())
+    settings = {key: value for key, value in asdict(config).items() if key not in left_out}
     recipe = settings | {"data": bench.info.fingerprint, "rows": bench.info.rows}
+    if config.bench is not None:
+        judge = open_bench(config.bench)
+        recipe["bench"] = judge.info.fingerprint
+        recipe["bench_scorers"] = [_scorer_of(judge, name) for name in (config.bench_reference, YARDSTICK)]
+    if config.needs_reference is not None:
+        recipe["reference_scorer"] = _scorer_of(bench, config.needs_reference)
     if folder is not None:
         assert bench.info.preview is not None
         recipe |= {"start": folder_fingerprint(folder, "start"), "preview": asdict(bench.info.preview)}
         if base not in (None, folder):
             recipe["base"] = folder_fingerprint(base, "start")
     return dict(json.loads(json.dumps(recipe)))  # as it is read back: lists, not tuples
+
+
+def _scorer_of(bench: Bench, reference: str) -> str:
+    """Fingerprint of the scorer behind a reference, which `nbench references --replace` may change."""
+    return str(scores_metadata(finished_scores(bench, reference))["scorer_fingerprint"])
 
 
 def read_training(folder: Path) -> dict[str, Any] | None:

@@ -270,7 +270,9 @@ class Cut(Exception):
 
 
 @pytest.fixture
-def scripted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, list[Any], list[Any]]]:
+def scripted(
+    config: TrainConfig, signals: Bench, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Path, list[Any], list[Any]]]:
     """Trains with given gains, an evaluation each; None is a kill. Returns the folder, epochs and gains of the log."""
 
     def run(*gains: float | None, **changes: Any) -> tuple[Path, list[Any], list[Any]]:
@@ -282,7 +284,7 @@ def scripted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[.
             return value
 
         monkeypatch.setattr("nbench.training.gain.gain_on", lambda config, positions: gain)
-        settings = replace(config, bench=config.data, **{"tune": "projection", **changes})
+        settings = replace(config, bench=signals.path, bench_reference="clip", tune="projection", **changes)
         with suppress(Cut):
             train(settings, shown=False)
         log = [json.loads(line) for line in (settings.out / "train.jsonl").read_text().splitlines()]
@@ -343,13 +345,27 @@ def test_a_reference_that_scores_all_alike_is_refused(
         train(replace(config, data=data, reference="other", **settings), shown=False)
 
 
-def with_reference(bench: Bench, copy: Path, score: Callable[[np.ndarray], np.ndarray]) -> Path:
+def test_another_reference_or_bench_is_another_run(config: TrainConfig, signals: Bench, tmp_path: Path) -> None:
+    data = with_reference(signals, tmp_path / "data", lambda rows: rows)
+    settings: Any = {"objective": "reference", "reference": "other", "positions": "5", "batch_size": 6}
+    config = replace(config, data=data, tune="projection", **settings)
+    train(config, shown=False)
+    train(replace(config, bench_prompts=7), shown=False)  # without a bench it decides nothing
+    with pytest.raises(NbenchError, match="holds another trained model"):
+        train(replace(config, bench=data, bench_reference="clip"), shown=False)
+    with_reference(signals, tmp_path / "data", lambda rows: 1 - rows, scorer="2")
+    with pytest.raises(NbenchError, match="holds another trained model"):
+        train(config, shown=False)
+
+
+def with_reference(bench: Bench, copy: Path, score: Callable[[np.ndarray], np.ndarray], scorer: str = "1") -> Path:
     """A copy of a bench with a reference `other`, made of the scores of `clip`."""
-    shutil.copytree(bench.path, copy)
+    shutil.copytree(bench.path, copy, dirs_exist_ok=True)
     table = bench.references["clip"]
     scores = pa.array(score(table["score"].to_numpy()), table.schema.field("score").type)
     changed = table.set_column(table.column_names.index("score"), "score", scores)
-    write_scores(reference_path(copy, "other"), changed, scores_metadata(table))
+    origin = scores_metadata(table) | {"scorer_fingerprint": scorer}
+    write_scores(reference_path(copy, "other"), changed, origin)
     return copy
 
 
