@@ -94,7 +94,7 @@ class NoiseAware:
         if not adaptive:
             self.vision_model.embeddings.register_forward_hook(self._add)
             return
-        for number, layer in enumerate(self.vision_model.encoder.layers):
+        for number, layer in enumerate(_layers(self, "--noise-level adaln", "layer_norm1", "layer_norm2")):
             layer.layer_norm1.register_forward_hook(partial(self._modulate, 4 * number))
             layer.layer_norm2.register_forward_hook(partial(self._modulate, 4 * number + 2))
 
@@ -175,13 +175,8 @@ def deepened(model: Any, times: int) -> Any:
         NbenchError: a tower that is not made of CLIP's layers.
     """
     model = copy.deepcopy(model)
-    layers = getattr(getattr(model.vision_model, "encoder", None), "layers", ())
-    if not layers or not all(hasattr(each.self_attn, "out_proj") and hasattr(each.mlp, "fc2") for each in layers):
-        raise NbenchError(
-            f"{type(model).__name__} cannot be deepened: only image towers of CLIP's or SigLIP's layers can"
-        )
     tower = []
-    for layer in layers:
+    for layer in _layers(model, "--deepen", "self_attn.out_proj", "mlp.fc2"):
         tower.append(layer)
         for added in (copy.deepcopy(layer) for _ in range(times - 1)):
             for projection in (added.self_attn.out_proj, added.mlp.fc2):
@@ -193,6 +188,22 @@ def deepened(model: Any, times: int) -> Any:
     return model
 
 
+def _layers(model: Any, option: str, *parts: str) -> Any:
+    """The layers of the image tower, for an option that changes some `parts` of each.
+
+    Raises:
+        NbenchError: the tower has none, or they are made of other parts.
+    """
+    layers = getattr(getattr(model.vision_model, "encoder", None), "layers", ())
+    present = {name for layer in layers for name, _ in layer.named_modules()}
+    if not present.issuperset(parts):
+        raise NbenchError(
+            f"{option} needs an image tower of CLIP's or SigLIP's layers, which {type(model).__name__} does not have: "
+            "leave it out"
+        )
+    return layers
+
+
 def _latent_layer(model: Any, space: LatentSpace, processor: ImageProcessor, vision: Any) -> dict[str, torch.Tensor]:
     """The patch embedding for latents: the one for RGB after the linear preview, enlarged to a patch.
 
@@ -201,15 +212,21 @@ def _latent_layer(model: Any, space: LatentSpace, processor: ImageProcessor, vis
     """
     channels, height, width = space.latent_shape
     embeddings = model.vision_model.embeddings
-    layer, positions = embeddings.patch_embedding, embeddings.position_embedding.weight
+    layer, table = (getattr(embeddings, name, None) for name in ("patch_embedding", "position_embedding"))
     for fits, need in (
         (space.preview is not None, "a data set with a preview map"),
         (height == width, f"square latents, not {height}x{width}"),
-        (isinstance(layer, nn.Conv2d), "a tower whose first layer is a convolution (CLIP, SigLIP; not NaFlex)"),
+        (
+            isinstance(layer, nn.Conv2d) and isinstance(table, nn.Embedding),
+            "a tower that begins with a convolution and an embedding of positions (CLIP, SigLIP; not NaFlex)",
+        ),
     ):
         if not fits:
             raise NbenchError(f"a model of latents needs {need}: use --input preview")
     assert space.preview is not None
+    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(table, nn.Embedding)
+    positions = table.weight
     patch = max(1, round(vision.patch_size * height / vision.image_size))
     before, after = vision.image_size // vision.patch_size, height // patch
     to_rgb, bias, mean, std = (
@@ -226,9 +243,9 @@ def _latent_layer(model: Any, space: LatentSpace, processor: ImageProcessor, vis
     grid = positions[first:].detach().float().T.unflatten(1, (before, before))[None]
     if before != after:
         grid = functional.interpolate(grid, (after, after), mode="bicubic", align_corners=False)
-    table = torch.cat([positions[:first].detach().float(), grid[0].flatten(1).T + constant])
+    moved = torch.cat([positions[:first].detach().float(), grid[0].flatten(1).T + constant])
     vision.num_channels, vision.patch_size, vision.image_size = channels, patch, height
     return {
         prefix + "patch_embedding.weight": torch.einsum("drxy,rc->dcxy", adjoint, to_rgb / std[:, None]),
-        prefix + "position_embedding.weight": table,
+        prefix + "position_embedding.weight": moved,
     }

@@ -105,6 +105,11 @@ class DualEncoderLearner(Learner):
         super().__init__(config, space, folder)
         self.settings: TrainConfig = config
         start, trained_here = open_dual_encoder(folder, dtype=torch.float32), base != folder
+        if not (hasattr(start, "vision_model") and hasattr(start, "logit_scale")):
+            raise NbenchError(
+                f"{folder} is a {start.config.model_type}, not built as a CLIP is, and cannot be trained: use a CLIP, "
+                "SigLIP, SigLIP 2 or one of their kin"
+            )
         teacher = open_dual_encoder(base, dtype=torch.float32) if trained_here else start
         self._weights = config.objectives
         placement = Placement(str(device))
@@ -131,6 +136,8 @@ class DualEncoderLearner(Learner):
                 "width: name its base by --base, beside --start"
             )
         if config.checkpointing:
+            if not start.supports_gradient_checkpointing:
+                raise NbenchError(f"{type(start).__name__} has no --checkpointing: use --micro-batch to save memory")
             _plain(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         if config.compile:
             _plain(self.model).vision_model.compile()
@@ -261,6 +268,8 @@ def _with_lora(model: Any, rank: int) -> Any:
         for name, module in model.named_modules()
         if name.startswith("vision_model.encoder") and isinstance(module, nn.Linear)
     ]
+    if not layers:
+        raise NbenchError(f"--tune lora finds no layers in the image tower of {type(model).__name__}: use vision")
     wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, modules_to_save=new))
     if getattr(model.config, "nbench", {}).get("input") in ("latent", "x0"):
         for values in _plain(wrapped).vision_model.embeddings.parameters():

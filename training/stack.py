@@ -35,9 +35,13 @@ def train_stack(config: StackTraining) -> Path:
     recovered gains, of the stack on held-out prompts and of each model alone on the same ones.
 
     Raises:
-        NbenchError: the data lack a position, a signal or the reference, or its models read different signals.
+        NbenchError: the data lack a position, a signal or the reference, which may also score all candidates alike; the
+            models read different signals; or `config.out` holds a model that is no stack.
     """
     check_range("--folds", config.folds, 2)
+    kept = config.out / "config.json"
+    if kept.is_file() and "nbench-stack" not in kept.read_text("utf-8"):
+        raise NbenchError(f"{config.out} holds another model: choose another --out or remove it")
     bench = open_bench(config.data)
     positions = bench.select(config.positions)
     scorers = [get_scorer(model, bench.info, load=False) for model in config.models]
@@ -49,6 +53,10 @@ def train_stack(config: StackTraining) -> Path:
     if len(reference) < 2 * config.folds:
         raise NbenchError(
             f"{config.data} has {len(reference)} prompts with all scores: too few for {config.folds} folds"
+        )
+    if not (reference.std(1) > 0).any():
+        raise NbenchError(
+            f"{config.reference} tells no two candidates of a prompt in {config.data} apart: there is nothing to learn"
         )
     fold = np.random.default_rng(config.seed).permutation(len(reference)) % config.folds
     stacked, weights = held_out_sums(features, reference, fold), {}

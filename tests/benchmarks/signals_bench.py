@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from nbench.shapes.grammar import corruptions, random_scene
 from nbench.shapes.render import render
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.schema import PositionInfo, TrajectoryBatch
-from nbench.shards.scores import SCORE_SCHEMA, reference_path, write_scores
+from nbench.shards.scores import SCORE_SCHEMA, reference_path, scores_metadata, write_scores
 
 from ..dataset_info import build, dataset_info
 
@@ -92,3 +94,14 @@ def make_signals_bench(path: Path, fingerprint: str = "f" * 8) -> Bench:
         reference_path(path, "clip"), table, {"bench_fingerprint": info.fingerprint, "scorer_fingerprint": "1"}
     )
     return open_bench(path)
+
+
+def with_reference(bench: Bench, copy: Path, score: Callable[[np.ndarray], np.ndarray], scorer: str = "1") -> Path:
+    """A copy of a bench with a reference `other`, made of the scores of `clip`."""
+    shutil.copytree(bench.path, copy, dirs_exist_ok=True)
+    table = bench.references["clip"]
+    scores = pa.array(score(table["score"].to_numpy()), table.schema.field("score").type)
+    changed = table.set_column(table.column_names.index("score"), "score", scores)
+    origin = scores_metadata(table) | {"scorer_fingerprint": scorer}
+    write_scores(reference_path(copy, "other"), changed, origin)
+    return copy

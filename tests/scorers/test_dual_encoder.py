@@ -157,7 +157,7 @@ def test_without_signal_all_is_noise() -> None:
     [
         (LatentSpace((4, 16, 8), MAP), False, "square latents, not 16x8"),
         (LatentSpace((4, 16, 16), None), False, "a data set with a preview map"),
-        (LatentSpace((4, 16, 16), MAP), True, "a tower whose first layer is a convolution"),
+        (LatentSpace((4, 16, 16), MAP), True, "a tower that begins with a convolution"),
     ],
 )
 def test_latents_that_do_not_fit_are_refused(tmp_path: Path, space: LatentSpace, naflex: bool, need: str) -> None:

@@ -38,6 +38,15 @@ def save_siglip(path: Path, naflex: bool = False) -> Path:
     return _save(path, SiglipModel, config, {**_NORMAL, "size": {"height": 32, "width": 32}, "resample": 3})
 
 
+def save_aimv2(path: Path) -> Path:
+    """An Aimv2Model, a dual encoder whose layers are not made as CLIP's."""
+    from transformers import Aimv2Config, Aimv2Model
+
+    text = {**TEXT, "vocab_size": 47, "max_position_embeddings": 16, "eos_token_id": 3}
+    config = Aimv2Config(text_config=text, vision_config=VISION, projection_dim=8)
+    return _save(path, Aimv2Model, config, {**_NORMAL, "size": {"height": 32, "width": 32}})
+
+
 def save_blip_itm(path: Path) -> Path:
     """A BlipForImageTextRetrieval."""
     from transformers import BlipConfig, BlipForImageTextRetrieval

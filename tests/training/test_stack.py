@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from nbench.shards.reader import Bench
 from nbench.training.config import StackTraining
 from nbench.training.stack import fit, held_out_sums, train_stack
 
-from ..benchmarks.signals_bench import CANDIDATES, PROMPTS, make_signals_bench
+from ..benchmarks.signals_bench import CANDIDATES, PROMPTS, make_signals_bench, with_reference
 from ..sampling.live import PROMPT, STEPS, opened, plain
 
 MODELS = ("x0-clip", "x0-noisyclip")
@@ -99,6 +100,18 @@ def test_the_report_has_gains_of_all_on_the_same_prompts(trained: Path) -> None:
     assert set(report["recovered_gain"]) == {"0", "5"}
     assert set(report["recovered_gain"]["5"]) == {"stack", *MODELS}
     assert report["prompts"] == PROMPTS
+
+
+def test_nothing_to_learn_and_a_folder_of_another_model_are_refused(bench: Bench, tmp_path: Path) -> None:
+    level = with_reference(bench, tmp_path / "level", lambda scores: scores * 0.0 + 1)
+    config = StackTraining(level, ("x0-clip",), "5", tmp_path / "out", reference="other", folds=2)
+    with pytest.raises(NbenchError, match=r"other tells no two candidates of a prompt in .* apart"):
+        train_stack(config)
+    config.out.mkdir()
+    (config.out / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(NbenchError, match="holds another model: choose another --out or remove it"):
+        train_stack(replace(config, reference="clip"))
+    assert "clip" in (config.out / "config.json").read_text()
 
 
 @pytest.fixture

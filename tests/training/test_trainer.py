@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,7 +26,6 @@ from nbench.scorers.image_processor import ImageProcessor
 from nbench.scorers.registry import get_scorer
 from nbench.shards.reader import Bench, open_bench
 from nbench.shards.schema import PositionInfo
-from nbench.shards.scores import reference_path, scores_metadata, write_scores
 from nbench.training import trainer
 from nbench.training.config import LatentCLIPConfig, TrainConfig
 from nbench.training.contrast import contrast
@@ -36,7 +33,8 @@ from nbench.training.examples import ExampleDataset, Examples
 from nbench.training.learner import DualEncoderLearner
 from nbench.training.noisyclip import train
 
-from ..scorers.tiny_models import save_clip, save_siglip
+from ..benchmarks.signals_bench import with_reference
+from ..scorers.tiny_models import save_aimv2, save_clip, save_siglip
 
 
 @pytest.fixture(scope="module")
@@ -358,17 +356,6 @@ def test_another_reference_or_bench_is_another_run(config: TrainConfig, signals:
         train(config, shown=False)
 
 
-def with_reference(bench: Bench, copy: Path, score: Callable[[np.ndarray], np.ndarray], scorer: str = "1") -> Path:
-    """A copy of a bench with a reference `other`, made of the scores of `clip`."""
-    shutil.copytree(bench.path, copy, dirs_exist_ok=True)
-    table = bench.references["clip"]
-    scores = pa.array(score(table["score"].to_numpy()), table.schema.field("score").type)
-    changed = table.set_column(table.column_names.index("score"), "score", scores)
-    origin = scores_metadata(table) | {"scorer_fingerprint": scorer}
-    write_scores(reference_path(copy, "other"), changed, origin)
-    return copy
-
-
 @pytest.mark.slow
 def test_steps_are_reported_to_tensorboard(config: TrainConfig) -> None:
     out = train(replace(config, report_to="tensorboard", bf16=True), shown=False)
@@ -430,6 +417,22 @@ def test_a_run_that_diverges_ends_without_a_model(config: TrainConfig) -> None:
         train(replace(config, learning_rate=1e9, epochs=3), shown=False)
     assert not (config.out / "training.json").exists()
     assert not (config.out / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"input": "latent"}, "a tower that begins with a convolution"),
+        ({"noise_level": "adaln"}, "--noise-level adaln needs an image tower of CLIP's or SigLIP's layers"),
+        ({"deepen": 2}, "--deepen needs an image tower of CLIP's or SigLIP's layers"),
+    ],
+)
+def test_what_a_tower_cannot_do_is_told(
+    config: TrainConfig, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    base = str(save_aimv2(tmp_path / "aimv2"))
+    with pytest.raises(NbenchError, match=message):
+        train(replace(config, base=base, **settings), shown=False)
 
 
 def test_options_from_yaml(config: TrainConfig, tmp_path: Path) -> None:
