@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ...errors import NbenchError
 from ..bestofn import BestOfNResult
@@ -109,10 +110,13 @@ def create_app(engine: Engine, limits: Limits) -> FastAPI:
 
 async def _body(request: Request, most: int) -> bytes:
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise Refused(413, f"the request is larger than {most} bytes: shorten it", code="request_too_large")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise Refused(413, f"the request is larger than {most} bytes: shorten it", code="request_too_large")
+    except ClientDisconnect:
+        raise Refused(_CLIENT_CLOSED, "the client went away", code="cancelled") from None
     return body
 
 

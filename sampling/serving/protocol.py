@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...benchmarks.metrics.declaration import or_none
 from ..bestofn import BestOfNResult
@@ -32,6 +32,12 @@ class ImageRequest(BaseModel):
     response_format: Literal["b64_json"] = "b64_json"
     output_format: Format = "png"
     stream: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        """OpenAI's protocol takes null for a field that is left out."""
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class Refused(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -58,8 +59,8 @@ class Served:
         self.scorer = Gate()
         self.engine = Engine(self.pipe, self.scorer, POLICY, n=3, max_batch=3, queue=1, **self.arguments)
         sizes = {f"{width}x16": {"width": width, "height": 16} for width in (16, 24)}
-        app = create_app(self.engine, Limits("tiny", sizes, max_prompt=100, max_body=2000))
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        self.app = create_app(self.engine, Limits("tiny", sizes, max_prompt=100, max_body=2000))
+        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning"))
         started, startup = threading.Event(), self.server.startup
 
         async def signalled(sockets: Any = None) -> None:
@@ -160,6 +161,31 @@ def test_refusals_in_the_shape_of_openai(served: Served, arguments: Any, kind: A
     assert raised.value.body["type"] in ("invalid_request_error", "server_error")
     if "larger" in message:
         assert raised.value.status_code == 413
+
+
+def test_null_stands_for_a_field_that_is_left_out(served: Served) -> None:
+    answer = served.client.images.generate(
+        prompt=PROMPT, n=None, size=None, response_format=None, output_format=None, stream=None, extra_body={"seed": 7}
+    )
+    plain = served.client.images.generate(prompt=PROMPT, extra_body={"seed": 7})
+    assert answer.data is not None
+    assert plain.data is not None
+    assert [image.b64_json for image in answer.data] == [image.b64_json for image in plain.data]
+
+
+def test_a_client_that_goes_away_before_its_request_is_whole(served: Served) -> None:
+    """It is an answer like others, which nobody hears, and no error of the server."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": [], "query_string": b""}
+    asyncio.run(served.app(scope, receive, send))
+    assert sent[0]["status"] == 499
 
 
 def test_a_full_queue_and_a_client_that_goes_away(served: Served) -> None:
