@@ -192,7 +192,7 @@ class Waves:
         living = list(self._latest)
         risen = [self._scores[each][-1] - (self._scores[each][before[-1]] if before else 0.0) for each in living]
         logits = [(self.rules.stages[index].resample or 0.0) * _number(value) for value in risen]
-        odds = [math.exp(each - max(logits)) for each in logits]
+        odds = _odds(logits)
         ends = list(accumulate(odds))
         points = [(drawn + number) / len(kept) * ends[-1] for number in range(len(kept))]
         chosen = [living[min(bisect_right(ends, point), len(living) - 1)] for point in points]
@@ -292,10 +292,15 @@ def _likely(stage: Stage, merits: Mapping[int, float], least: int) -> int:
     """How many of the best stay: at most the stage's `keep`, and those whose chance is not too low."""
     if stage.chance is None:
         return stage.keep
-    top = max(map(_number, merits.values()))
-    odds = [math.exp(_number(value) - top) if top > -math.inf else 1.0 for value in merits.values()]
+    odds = _odds([_number(value) for value in merits.values()])
     likely = sum(each >= stage.chance * sum(odds) for each in odds)
     return min(stage.keep, max(likely, least))
+
+
+def _odds(logits: Sequence[float]) -> list[float]:
+    """Odds relative to the highest, which may be infinite: inf - inf would make all of them NaN."""
+    top = max(logits)
+    return [1.0 if each == top else math.exp(each - top) for each in logits]
 
 
 def best(scores: Mapping[int, float]) -> list[int]:

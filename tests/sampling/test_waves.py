@@ -193,6 +193,21 @@ def test_only_what_scores_have_risen_since_the_last_resampling_counts() -> None:
     assert set(waves.ancestors(1, [0, 1, 2], 0.5).values()) == {0}
 
 
+@pytest.mark.parametrize(
+    ("scores", "sources"),
+    [
+        ([math.nan] * 4, [0, 1, 2, 3]),  # nothing is known of them: each goes on
+        ([-math.inf, math.nan, -math.inf, -math.inf], [0, 1, 2, 3]),
+        ([math.nan, 1.0, 1.0, -math.inf], [1, 1, 2, 2]),
+        ([0.0, math.inf, 2.0, math.inf], [1, 1, 3, 3]),
+    ],
+)
+def test_particles_with_scores_that_are_not_finite(scores: list[float], sources: list[int]) -> None:
+    waves = Waves(rules("2:4s3,8:1", n=4))
+    kept = waves.decide(0, dict(zip(waves.next(), scores, strict=True)))
+    assert sorted(waves.ancestors(0, kept, 0.5).values()) == sources
+
+
 @pytest.mark.parametrize("stages", ["2:4p.9w9,4:4p.1w9,6:1", "2:4p.9w9"])
 def test_images_that_a_race_settles_early_are_in_the_order_of_their_scores(stages: str) -> None:
     waves = Waves(rules(stages, keep=2, n=4))
