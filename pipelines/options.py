@@ -205,8 +205,8 @@ def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any
 
     If guidance is neither embedded in the denoiser nor called `guidance_scale` (Qwen-Image; FLUX without embedded
     guidance), it is `true_cfg_scale`, which needs a negative prompt: by default a blank one. A prompt beside the main
-    one (negative, or for the second text encoder) becomes a list, since some pipelines do not repeat a single one, and
-    a JSON list a tuple where the pipeline wants one (sizes of SDXL).
+    one (negative, or for the second text encoder) becomes a list, as does a list of one, since some pipelines do not
+    repeat a single one, and a JSON list a tuple where the pipeline wants one (sizes of SDXL).
     """
     taken, adapted = inspect.signature(pipe.__call__).parameters, dict(arguments)
     embedded = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False)
@@ -215,8 +215,9 @@ def as_called(pipe: Any, arguments: dict[str, Any], count: int) -> dict[str, Any
         if adapted["true_cfg_scale"] > 1:
             adapted.setdefault("negative_prompt", BLANK)
     for name, value in adapted.items():
-        if name in _TEXTS and isinstance(value, str):
-            adapted[name] = [value] * count
+        texts = [value] if isinstance(value, str) else value
+        if name in _TEXTS and isinstance(texts, list) and len(texts) == 1:
+            adapted[name] = texts * count
         elif isinstance(value, list) and name in taken and _TUPLE.match(str(taken[name].annotation)):
             adapted[name] = tuple(value)
     return {name: value for name, value in adapted.items() if name in taken}

@@ -43,7 +43,7 @@ class Pruner:
     Attributes:
         living: the candidates not stopped, ascending; all at first.
         rows: what the denoiser has computed; guidance doubles them.
-        asked: what the pipeline has asked of it, as it would compute without pruning.
+        asked: what the pipeline has asked of it in its own calls, as it would compute without pruning.
 
     Raises (on entering):
         NbenchError: the pipeline has no denoiser, one that caches what a batch of another size would not fit, or one
@@ -119,8 +119,10 @@ class Pruner:
 
     def begin(self, arguments: Sequence[Any]) -> int:
         """A call begins; returns how many rows it has."""
-        self._calls += not self._beside
-        return batch_of(arguments)
+        total = batch_of(arguments)
+        if not self._beside:
+            self._calls, self.asked = self._calls + 1, self.asked + total
+        return total
 
     def cut(self, call: Call, rows: Sequence[int], total: int) -> Call:
         """The arguments of a call of a denoiser with `total` rows, cut to `rows`."""
@@ -161,7 +163,7 @@ class _LivingRows(ModelHook):
         pruner, forward = self._pruner, self.fn_ref.original_forward
         total = pruner.begin((*args, *kwargs.values()))
         rows = rows_of(pruner.computed(self._compiled), pruner.batch, total)
-        pruner.rows, pruner.asked = pruner.rows + len(rows), pruner.asked + total
+        pruner.rows += len(rows)
         output = None
         if len(rows) == total:
             output = forward(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,9 @@ class BestOfN:
         Candidates compete within their prompt only, and the budget is per prompt. The survivors of one prompt make a
         small batch, which takes a device almost as long as a full one; the survivors of many prompts fill the batch.
         Seconds of prompts that ran together are divided equally among them.
+
+        Raises:
+            NbenchError: as `best`, or prompts that `pairs_of` refuses.
         """
         with reserved(self.pipe):
             rules = self.rules(pipe_kwargs)
@@ -156,7 +159,7 @@ class BestOfN:
                 raise NbenchError(
                     "a budget with a compiled denoiser works for one prompt only: pass one prompt at a time"
                 )
-            pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
+            pairs = pairs_of(prompts, prompt_ids)
             at_once = max(1, self.max_batch // rules.n if self.max_batch else len(pairs))
             results: dict[int, BestOfNResult] = {}
             for group in prompt_groups(self.pipe, [prompt for prompt, _ in pairs], pipe_kwargs, self.pooled):
@@ -227,6 +230,26 @@ class BestOfN:
                 raise NbenchError(f"{type(self.pipe).__name__} has no argument {name}: leave it out")
 
 
+def pairs_of(prompts: Iterable[str], prompt_ids: Iterable[str] | None) -> list[tuple[str, str]]:
+    """Each prompt with its id: that of `prompt_ids`, or the prompt itself.
+
+    Raises:
+        NbenchError: one text, whose letters would each be a prompt; something else than text; another number of ids.
+    """
+    if isinstance(prompts, str):
+        raise NbenchError(f"{one_line(prompts, 60)!r} is one prompt, not a list of them: write [prompt]")
+    prompts = list(prompts)
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise NbenchError(
+                f"{one_line(repr(prompt), 60)} is not a prompt: give one text, or several to best_each or Engine.map"
+            )
+    ids = prompts if prompt_ids is None else list(prompt_ids)
+    if len(ids) != len(prompts):
+        raise NbenchError(f"{len(ids)} prompt ids for {len(prompts)} prompts: give one for each")
+    return list(zip(prompts, ids, strict=True))
+
+
 def result_of(task: Task, n: int, seconds: float, scorer_seconds: float) -> BestOfNResult:
     """What was selected of the candidates of a finished task.
 
@@ -247,7 +270,7 @@ def result_of(task: Task, n: int, seconds: float, scorer_seconds: float) -> Best
             Candidate(task.seed_of(i), scores, left.get(i), pictures.get(i)) for i, scores in task.scores.items()
         ],
         denoiser_rows=task.rows,
-        full_denoiser_rows=n * rules.steps * task.rows // task.waves.spent,
+        full_denoiser_rows=n * task.rows_of_one,
         denoiser_calls=task.waves.spent,
         seconds=seconds,
         scorer_seconds=scorer_seconds,

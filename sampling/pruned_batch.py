@@ -44,8 +44,9 @@ class Progress:
 class Task:
     """A prompt with the state of its candidates, by candidate number.
 
-    `answers` are those of the denoiser for candidates that may be recalled (`Pruner`). `cancelled` is asked, and
-    `progress` told, at every position of a run.
+    `answers` are those of the denoiser for candidates that may be recalled (`Pruner`). `rows` are those that the
+    denoiser has computed, `rows_of_one` those that a candidate takes from the first step to the last. `cancelled` is
+    asked, and `progress` told, at every position of a run.
     """
 
     prompt: str
@@ -58,6 +59,7 @@ class Task:
     previews: dict[int, np.ndarray] = field(default_factory=dict)
     answers: dict[int, list[Any]] = field(default_factory=dict, repr=False)
     rows: int = 0
+    rows_of_one: int = 0
     cancelled: Callable[[], bool] = lambda: False
     progress: Callable[[Progress], None] | None = None
 
@@ -106,6 +108,7 @@ class Batch:
         self._watch = Watch(pipe, lambda _: live.reads, self._reported, self._computed, self._reads_noise)
         self._calls: defaultdict[int, int] = defaultdict(int)  # by the task's id()
         self._copies: dict[int, int] = {}  # of the last step, by row
+        self._position = 0
 
     @property
     def living(self) -> int:
@@ -133,6 +136,11 @@ class Batch:
                 arguments = self._pipe_arguments()
                 with self._watch, float32_noise(self._pipe), own_noise(self._pipe, arguments["generator"]):
                     made = call_pipeline(self._pipe, **arguments)
+                if self._position < steps:
+                    raise NbenchError(
+                        f"{type(self._pipe).__name__} ended after {self._position} of {steps} steps, without finished "
+                        "images: leave out the callback that interrupts it"
+                    )
                 self._drop(np.flatnonzero(~made.finite), steps)
                 if self._live.reads_images:
                     pixels = torch.from_numpy(made.values).permute(0, 3, 1, 2)
@@ -151,6 +159,8 @@ class Batch:
                     task, number = self.rows[row]
                     task.images[number] = as_pixels(made.values[row])
         for task, _ in self._waves:
+            # guidance may be on for some of the steps only, so the rows of a few steps do not tell those of all
+            task.rows_of_one = max(task.rows_of_one, self._pruner.asked // len(self.rows))
             task.answers = {number: task.answers[number] for number in task.waves.waiting}
             task.rows += round(self._pruner.rows * self._calls[id(task)] / max(1, sum(self._calls.values())))
 
@@ -173,6 +183,7 @@ class Batch:
                 f"{type(self._pipe).__name__} runs {self._watch.steps} steps for num_inference_steps={steps}: "
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
+        self._position = position
         if position:
             self._count(1)
         self._check_copies(latents)

@@ -23,7 +23,8 @@ from nbench.sampling.bestofn import BestOfN
 from nbench.shards.reader import open_bench
 from nbench.shards.seeds import candidate_seed
 
-from ..tiny_pipelines import Family
+from ..tiny_parts import TOKENS
+from ..tiny_pipelines import Family, save_sd3, save_z_image
 from .live import PROMPT, STEPS, Mean, opened, plain, signals_at, state
 
 LEVELS = 1
@@ -217,6 +218,61 @@ def test_no_prompts_have_no_images_and_what_is_no_number_is_null(sd15_folder: Pa
     result = bestofn.best(PROMPT, **arguments)
     assert result.seeds == [result.candidates[1].seed]
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["candidates"][0]["scores"] == {"2": None}
+
+
+@pytest.mark.parametrize(
+    ("save", "guidance"),
+    [
+        (save_z_image, {"cfg_truncation": 0.5, "height": 16, "width": 16, "max_sequence_length": TOKENS}),
+        (save_sd3, {"skip_guidance_layers": [0], "skip_layer_guidance_start": 0.5, "skip_layer_guidance_stop": 1.0}),
+    ],
+)
+def test_rows_where_guidance_is_on_for_some_of_the_steps(save: Any, guidance: dict[str, Any], tmp_path: Path) -> None:
+    """What the stock pipeline computes for a candidate, counted at the denoiser, is what each of n would take."""
+    pipe, arguments = opened(save(tmp_path))
+    arguments |= guidance
+    result = BestOfN(pipe, Mean(), n=4, policy="2:1").best(PROMPT, **arguments)
+    rows: list[int] = []
+    handle = pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len((*args, *kwargs.values())[0])), with_kwargs=True
+    )
+    plain(pipe, result.seeds, arguments)
+    handle.remove()
+    assert len(set(rows)) > 1 or len(rows) > STEPS
+    assert result.full_denoiser_rows == 4 * sum(rows)
+    assert result.denoiser_rows < result.full_denoiser_rows
+
+
+def test_other_prompts_may_be_lists_of_one(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    bestofn, ugly = BestOfN(pipe, Mean(), n=3, policy="2:1"), "a blue star"
+    result, _ = bestofn.best_each([PROMPT, "one star"], negative_prompt=[ugly], **arguments)
+    expected = plain(pipe, result.seeds, {**arguments, "negative_prompt": ugly}, output_type="np")[0]
+    assert abs(np.asarray(result.images[0]) - (expected * 255).round()).max() <= LEVELS
+
+
+def test_prompts_that_are_not_a_list_of_texts(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    bestofn = BestOfN(pipe, Mean(), n=2, policy="2:1")
+    with pytest.raises(NbenchError, match=r"'one star' is one prompt, not a list of them: write \[prompt\]"):
+        bestofn.best_each("one star", **arguments)
+    with pytest.raises(NbenchError, match=r"\['a', 'b'\] is not a prompt: give one text, or several to best_each"):
+        bestofn.best(["a", "b"], **arguments)  # type: ignore[arg-type]
+    with pytest.raises(NbenchError, match="1 prompt ids for 2 prompts: give one for each"):
+        bestofn.best_each(["a", "b"], ["a"], **arguments)
+
+
+def test_a_callback_that_interrupts_the_run_is_named(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+
+    def interrupts(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = step == 2
+        return values
+
+    bestofn = BestOfN(pipe, Mean(), n=2, policy="2:1")
+    with pytest.raises(NbenchError, match="ended after 3 of 5 steps, without finished images: leave out the callback"):
+        bestofn.best(PROMPT, callback_on_step_end=interrupts, **arguments)
+    assert len(bestofn.best(PROMPT, **arguments).images) == 1
 
 
 def test_the_embedded_world_by_name() -> None:
