@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from ..errors import NbenchError
 from ..pipelines.pruning import refuse_caches, reserved
 from ..scorers.protocols import Scorer
 from ..shards.schema import PreviewMap
-from .bestofn import BestOfN, BestOfNResult
+from .bestofn import BestOfN, BestOfNResult, pairs_of
 from .engine_loop import EngineStats, Loop
 from .engine_runs import Place, Request
 from .policy import Policy
@@ -59,13 +60,16 @@ class Engine:
         preview: PreviewMap | None = None,
         **arguments: Any,
     ) -> None:
+        if queue < 1:
+            raise NbenchError(f"a queue of {queue} holds no request: let 1 or more wait")
         self._arguments, self._room = arguments, queue
         with contextlib.ExitStack() as entered:
             entered.enter_context(reserved(pipe))
             refuse_caches(pipe)
             own = Place(pipe)  # never runs a call: what is asked of the pipeline beside the runs
             self._bestofn = BestOfN(own.pipe, scorer, n, policy, keep, None, accept, budget, restart, seed, preview)
-            self._bestofn.max_batch = self.max_batch = max_batch or 4 * self._bestofn.policy.of(n)
+            self.max_batch = 4 * self._bestofn.policy.of(n) if max_batch is None else max_batch
+            self._bestofn.max_batch = self.max_batch
             self._bestofn.rules(arguments)  # refuses what does not fit, and loads the scorer
             self._loop = Loop(pipe, own, self._bestofn, self.max_batch, queue)
             self._loop.start(entered.pop_all())
@@ -105,8 +109,7 @@ class Engine:
         Raises:
             NbenchError: as of `BestOfN.best`; the prompts after it are cancelled.
         """
-        prompts = list(prompts)
-        pairs = list(zip(prompts, prompts if prompt_ids is None else prompt_ids, strict=True))
+        pairs = pairs_of(prompts, prompt_ids)
         futures = deque[Future[BestOfNResult]]()
         try:
             first = [self._request(*pair, None, None, None, arguments) for pair in pairs[: self._room]]
@@ -155,6 +158,7 @@ class Engine:
     ) -> Request:
         future, arguments = Future[BestOfNResult](), {**self._arguments, **arguments}
         waves = Waves(self._bestofn.rules(arguments, keep))
-        seed, prompt_id = self._bestofn.seed if seed is None else seed, prompt if prompt_id is None else prompt_id
+        ((prompt, prompt_id),) = pairs_of([prompt], None if prompt_id is None else [prompt_id])
+        seed = self._bestofn.seed if seed is None else seed
         task = Task(prompt, prompt_id, seed, waves, cancelled=future.cancelled, progress=progress)
         return Request(task, arguments, future)

@@ -81,7 +81,10 @@ class RequestQueue:
             return [head]
         alike = [request for request in self._requests if request.key == head.key and not request.alone]
         prompts = [request.task.prompt for request in alike]
-        groups = prompt_groups(self._pipe, prompts, head.arguments, self._pooled)
+        try:
+            groups = prompt_groups(self._pipe, prompts, head.arguments, self._pooled)
+        except NbenchError:  # one of them is at fault: each by itself, it fails alone
+            return [head]
         return [alike[number] for number in groups[0]]
 
     def _taken(self, requests: list[Request]) -> list[Request]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,9 +37,9 @@ class Request:
         return self.task.waves.rules
 
     @property
-    def key(self) -> tuple[Rules, str]:
+    def key(self) -> Hashable:
         """Requests with equal keys may share a call of the pipeline."""
-        return self.rules, repr(sorted(self.arguments.items()))
+        return self.rules, _identity(self.arguments)
 
     @property
     def single(self) -> bool:
@@ -53,6 +53,18 @@ class Request:
             task.prompt, task.prompt_id, task.seed, Waves(self.rules), cancelled=task.cancelled, progress=task.progress
         )
         return replace(self, task=fresh, alone=True)
+
+
+def _identity(value: Any) -> Hashable:
+    """Equal for what surely is the same: numbers and text by value, others as objects.
+
+    The repr of a tensor or an array shows a few of its numbers, in a few digits.
+    """
+    if isinstance(value, Mapping):
+        return tuple((name, _identity(value[name])) for name in sorted(value))
+    if isinstance(value, (list, tuple)):
+        return (type(value), *map(_identity, value))
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else id(value)
 
 
 @dataclass(frozen=True)

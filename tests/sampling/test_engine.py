@@ -21,7 +21,7 @@ from nbench.sampling.engine_queue import QueueFull
 from nbench.sampling.pruned_batch import Progress
 
 from ..tiny_pipelines import Family
-from .live import PROMPT, STEPS, Mean, opened, state
+from .live import PROMPT, STEPS, Mean, opened, plain, state
 
 LEVELS = 1
 POLICY = "2:2,4:1"
@@ -182,8 +182,54 @@ def test_progress_tells_each_position(tiny: tuple[Any, dict[str, Any]]) -> None:
     assert reports[-1].steps == STEPS
 
 
+def test_a_prompt_that_no_tokenizer_takes_harms_no_other(tiny: tuple[Any, dict[str, Any]]) -> None:
+    pipe, arguments = tiny
+    alone = BestOfN(pipe, Mean(), 3, POLICY).best(PROMPT, **arguments)
+    with Engine(pipe, Mean(), POLICY, n=3, **arguments) as engine:
+        for prompt in (["one star"], None, 3):
+            with pytest.raises(NbenchError, match="is not a prompt: give one text"):
+                engine.submit(prompt)  # type: ignore[arg-type]
+        with pytest.raises(NbenchError, match="'one star' is one prompt"):
+            next(engine.map("one star"))
+        with pytest.raises(NbenchError, match="1 prompt ids for 2 prompts"):
+            next(engine.map(PROMPTS[:2], ["a"]))
+        with engine._loop.changed:  # so that they wait together
+            futures = [engine.submit(prompt) for prompt in (PROMPT, "one \ud800 star", PROMPT)]
+        with pytest.raises(NbenchError, match="StableDiffusionPipeline does not run"):
+            futures[1].result()
+        for future in futures[::2]:
+            assert_same(future.result(), alone)
+
+
+def test_each_request_has_its_own_control_image(tiny: tuple[Any, dict[str, Any]]) -> None:
+    """Images that are printed alike, as tensors show the numbers at their edges only."""
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    pipe, arguments = tiny
+    torch.manual_seed(0)
+    control = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(8, 16))
+    for values in control.parameters():
+        values.data += torch.randn_like(values) * 0.3  # what is new of it is zero
+    pipe = StableDiffusionControlNetPipeline(**pipe.components, controlnet=control, requires_safety_checker=False)
+    first, arguments = torch.rand(1, 3, 32, 32), arguments | {"height": 32, "width": 32}
+    second = first.clone()
+    second[..., 4:28, 4:28] = 1 - second[..., 4:28, 4:28]
+    assert repr(first) == repr(second)
+    with Engine(pipe, Mean(), POLICY, n=3, **arguments) as engine:
+        with engine._loop.changed:  # so that both may start as one call
+            futures = [engine.submit(PROMPT, image=image) for image in (first, second)]
+        results = [future.result() for future in futures]
+    for image, result in zip((first, second), results, strict=True):
+        expected = plain(pipe, result.seeds, {**arguments, "image": image}, output_type="np")[0]
+        assert abs(np.asarray(result.images[0]) - (expected * 255).round()).max() <= LEVELS
+
+
 def test_the_queue_is_bounded_and_a_closed_engine_refuses(tiny: tuple[Any, dict[str, Any]]) -> None:
     pipe, arguments = tiny
+    with pytest.raises(NbenchError, match="a queue of 0 holds no request"):
+        Engine(pipe, Mean(), POLICY, n=3, queue=0, **arguments)
+    with pytest.raises(NbenchError, match="max_batch 0 is less"):
+        Engine(pipe, Mean(), POLICY, n=3, max_batch=0, **arguments)
     with Engine(pipe, Mean(), POLICY, n=3, max_batch=3, queue=2, **arguments) as engine:
         with engine._loop.changed:
             futures = [engine.submit(PROMPT) for _ in range(2)]
