@@ -5,13 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ..errors import NbenchError
 from ..pipelines.pruning import refuse_caches, reserved
-from ..scorers.protocols import Scorer
+from ..scorers.protocols import Reads, Scorer
 from ..shards.schema import PreviewMap
 from .bestofn import BestOfN, BestOfNResult, pairs_of
 from .engine_loop import EngineStats, Loop
@@ -47,7 +47,7 @@ class Engine:
     def __init__(
         self,
         pipe: Any,
-        scorer: Scorer | str,
+        scorer: Scorer | str | Callable[[Any, Sequence[str]], Any],
         policy: Policy | str = "20:1",
         n: int = 6,
         keep: int = 1,
@@ -58,6 +58,7 @@ class Engine:
         restart: float | None = None,
         seed: int = 0,
         preview: PreviewMap | None = None,
+        reads: Reads = "preview",
         **arguments: Any,
     ) -> None:
         if queue < 1:
@@ -67,7 +68,9 @@ class Engine:
             entered.enter_context(reserved(pipe))
             refuse_caches(pipe)
             own = Place(pipe)  # never runs a call: what is asked of the pipeline beside the runs
-            self._bestofn = BestOfN(own.pipe, scorer, n, policy, keep, None, accept, budget, restart, seed, preview)
+            self._bestofn = BestOfN(
+                own.pipe, scorer, n, policy, keep, None, accept, budget, restart, seed, preview, reads
+            )
             self.max_batch = 4 * self._bestofn.policy.of(n) if max_batch is None else max_batch
             self._bestofn.max_batch = self.max_batch
             self._bestofn.rules(arguments)  # refuses what does not fit, and loads the scorer

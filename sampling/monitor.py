@@ -16,6 +16,7 @@ from ..errors import NbenchError
 from ..pipelines.latent_space import preview_of, space_from
 from ..pipelines.watch import Known, Watch
 from ..scorers.apply import Rows
+from ..scorers.function import as_scorer
 from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
@@ -49,7 +50,8 @@ class AlignmentMonitor:
     Each call of the pipeline starts a new record. Batches of different prompts and several images per prompt work too.
 
     Args:
-        scorer: a Scorer, or the name of one that fits the pipeline's latent space.
+        scorer: a Scorer, the name of one that fits the pipeline's latent space, or a function of (inputs, prompts) that
+            returns a score for each.
         prompt: the prompt of the call, or its list of prompts.
         positions: where to score, in 1..T (T: the finished latent); None: wherever the scorer's signal exists.
         stop_below: stops a run at the first position where no image reaches this score; the pipeline's call raises
@@ -59,6 +61,7 @@ class AlignmentMonitor:
         log: JSON lines {"position", "steps", "scores"}, with null for scores that are not finite: a file to append to,
             or an open stream.
         preview: the latent space's linear map to RGB; None: the map stored with the pipeline or known by its name.
+        reads: what a function is given, e.g. "latent", "x0_preview".
 
     Attributes:
         scores: by position, one per image, of the latest run.
@@ -68,7 +71,7 @@ class AlignmentMonitor:
     def __init__(
         self,
         pipe: Any,
-        scorer: Scorer | str,
+        scorer: Scorer | str | Callable[[Any, Sequence[str]], Any],
         prompt: str | Sequence[str],
         positions: Collection[int] | None = None,
         stop_below: float | None = None,
@@ -76,16 +79,17 @@ class AlignmentMonitor:
         show: bool | None = None,
         log: Path | str | TextIO | None = None,
         preview: PreviewMap | None = None,
+        reads: Reads = "preview",
     ) -> None:
         self.scores: dict[int, list[float]] = {}
-        self._pipe, self._scorer = pipe, scorer
+        self._pipe, self._scorer = pipe, scorer if isinstance(scorer, str) else as_scorer(scorer, reads)
         self._prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._positions = None if positions is None else frozenset(positions)
         self._stop_below, self._callback = stop_below, callback
         self._show = sys.stderr.isatty() if show is None else show
         self._log = log
         self._preview = preview or preview_of(pipe)
-        self._live: LiveScorer | None = None if isinstance(scorer, str) else self._checked(scorer)
+        self._live: LiveScorer | None = None if isinstance(self._scorer, str) else self._checked(self._scorer)
         self._stream: IO[str] | None = None
         self._watch = Watch(pipe, self._begin, self._reported, noise=self._scores_noise)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ...errors import NbenchError, check_range
+from ...errors import MOST_CANDIDATES, MOST_STEPS, NbenchError, check_range
 from ...options import Option, panel
 from ...pipelines.options import PipelineOptions
 from ...scorers.placement import DTYPES
@@ -70,6 +70,10 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if self.dtype not in (None, *DTYPES):
             raise NbenchError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
+        check_range("--steps", self.steps, high=MOST_STEPS)
+        check_range("--best-of", self.best_of, high=MOST_CANDIDATES)
+        check_range("--port", self.port, low=0, high=65535)
+        check_range("--stop-after", self.stop_after, low=0)
         for name in ("queue", "max_prompt", "max_body"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name))
         for size in self.sizes:

@@ -329,6 +329,13 @@ def test_signals_and_decoded_images(tiny: tuple[Any, dict[str, Any]], reads: Any
     assert engine.stats.batches < engine.stats.calls
 
 
+def test_a_function_is_a_scorer(tiny: tuple[Any, dict[str, Any]]) -> None:
+    pipe, arguments = tiny
+    alone = BestOfN(pipe, Mean("x0"), 3, POLICY).best(PROMPT, **arguments)
+    with Engine(pipe, lambda inputs, _: inputs.flatten(1).mean(1), POLICY, n=3, reads="x0", **arguments) as engine:
+        assert_same(engine.submit(PROMPT).result(), alone)
+
+
 def test_the_embedded_world_by_name(world: Any) -> None:
     with nbench.Engine(world, "noisyclip", "2:1", n=3, num_inference_steps=4, guidance_scale=7.0) as engine:
         first, second = engine.map([PROMPT, "one green star"], ["a", "b"])

@@ -34,6 +34,16 @@ def test_scores_of_every_position_and_the_same_images(family: Family, family_fol
     assert state(pipe) == before
 
 
+def test_a_function_is_a_scorer(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    signals = signals_at(pipe, SEEDS, arguments, "x0")
+    with AlignmentMonitor(pipe, lambda inputs, _: inputs.flatten(1).mean(1), PROMPT, reads="x0") as monitor:
+        plain(pipe, SEEDS, arguments)
+    assert sorted(monitor.scores) == sorted(signals)
+    for position, scores in monitor.scores.items():
+        assert scores == pytest.approx(signals[position].flatten(1).mean(1).tolist(), abs=1e-6)
+
+
 def test_only_what_is_scored_is_computed(sd15_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, arguments = opened(sd15_folder)
     estimated, estimate = list[int](), NoiseLevels.x0

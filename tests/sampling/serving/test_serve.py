@@ -25,9 +25,11 @@ import torch
 import uvicorn
 from PIL import Image
 
+from nbench.errors import NbenchError
 from nbench.sampling.bestofn import BestOfN
 from nbench.sampling.engine import Engine
 from nbench.sampling.serving.app import Limits, create_app
+from nbench.sampling.serving.config import ServeConfig
 from nbench.shards.seeds import candidate_seed
 
 from ..live import PROMPT, STEPS, Mean, opened
@@ -219,6 +221,21 @@ def test_a_full_queue_and_a_client_that_goes_away(served: Served) -> None:
     served.scorer.open.set()
     served.client.images.generate(prompt=PROMPT)
     assert metric(served, 'nbench_requests_total{outcome="cancelled"}') == before + 2
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"port": 99999}, r"--port 99999 is out of range: give 0\.\.65535"),
+        ({"port": -1}, "--port -1 is out of range"),
+        ({"stop_after": -1}, "--stop-after -1 is out of range"),
+        ({"steps": 0}, "--steps 0 is out of range"),
+        ({"best_of": 0}, "--best-of 0 is out of range"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_loaded(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NbenchError, match=reason):
+        ServeConfig(**values)
 
 
 def test_health_models_and_metrics(served: Served) -> None:
