@@ -35,9 +35,12 @@ Run = Callable[..., Outcome]
 """Runs `nbench ARGUMENTS`."""
 
 
+LONGEST = ("test_readme.py", "test_trainer.py", "test_workers.py", "test_source.py", "test_build.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test starts first, so that all others run in parallel with it."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """The longest files start first: one that started last would run while other processes have nothing to do."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
