@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ class LiveScorer:
     Args:
         preview_map: the linear map from the pipeline's latents to RGB, for scorers that read previews.
         vae: the pipeline's VAE; it decodes x0 estimates for scorers that read "x0_image".
+        fit: is handed the latents of each step, and raises NbenchError if the scorer does not fit them.
 
     Attributes:
         observes: positions at which it is to score all candidates of a run, whether they are compared there or not.
@@ -46,13 +47,19 @@ class LiveScorer:
             a VAE that is missing.
     """
 
-    def __init__(self, scorer: Scorer, preview_map: PreviewMap | None, vae: Any = None) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        preview_map: PreviewMap | None,
+        vae: Any = None,
+        fit: Callable[[torch.Tensor], None] = lambda _: None,
+    ) -> None:
         if input_kind(scorer.reads) not in _READS:
             raise NbenchError(
                 f"{scorer.name} reads {scorer.reads}, which a running pipeline does not have: "
                 f"use a scorer that reads one of {', '.join(_READS)}"
             )
-        self.scorer, self.preview_map = scorer, preview_map
+        self.scorer, self.preview_map, self.fit = scorer, preview_map, fit
         self._applied = _applied(scorer, preview_map, vae)
         self.observes = frozenset(scorer.positions) if isinstance(scorer, StackScorer) else frozenset[int]()
 

@@ -184,6 +184,7 @@ class Batch:
                 "leave out what shortens its run (denoising_end), or choose a number of steps that it runs exactly"
             )
         self._position = position
+        self._live.fit(latents)
         if position:
             self._count(1)
         self._check_copies(latents)

@@ -291,6 +291,18 @@ def test_the_embedded_world_by_name() -> None:
     assert all(candidate.seen is not None for candidate in result.candidates)
 
 
+def test_a_scorer_by_name_must_fit_later_calls_of_other_sizes_too(world: Any) -> None:
+    called: dict[str, Any] = {"num_inference_steps": 2, "max_sequence_length": 1}
+    smaller = called | {"height": 16, "width": 16}
+    chooser = BestOfN(world, "noisyclip", n=2, policy="1:1")
+    assert len(chooser.best(PROMPT, **called).images) == 1
+    for each in (chooser, BestOfN(world, "noisyclip", n=2, policy="1:1")):
+        with pytest.raises(NbenchError, match="no noisyclip weights fit latents of 4x8x8"):
+            each.best(PROMPT, **smaller)
+    anything = BestOfN(world, "random", n=2, policy="1:1")
+    assert [len(anything.best(PROMPT, **arguments).images) for arguments in (called, smaller)] == [1, 1]
+
+
 def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     assert resolve_pipeline(str(sd15_folder)).preview is None
