@@ -14,7 +14,7 @@ from ..benchmarks.metrics.declaration import or_none
 from ..errors import NbenchError, one_line
 from ..pipelines.calling import NOT_FINITE
 from ..pipelines.latent_layout import check_prepares
-from ..pipelines.latent_space import preview_of, space_from, space_of
+from ..pipelines.latent_space import preview_of, space_of
 from ..pipelines.prompt_groups import prompt_groups
 from ..pipelines.pruning import is_compiled, reserved
 from ..scorers.function import as_scorer
@@ -22,7 +22,7 @@ from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from ..shards.signals import LAYERED
-from .live_scorer import LiveScorer
+from .live_scorer import LiveScorer, NamedFit
 from .policy import Policy, parse_policy
 from .pruned_batch import Batch, Task
 from .waves import Rules, Waves, stages_of
@@ -126,10 +126,10 @@ class BestOfN:
     ) -> None:
         self.pipe, self.n, self.keep, self.seed = pipe, n, keep, seed
         self.scorer = scorer if isinstance(scorer, str) else as_scorer(scorer, reads)
-        self._name, self._fitted = scorer if isinstance(scorer, str) else None, set[tuple[int, ...]]()
         self.policy = parse_policy(policy) if isinstance(policy, str) else policy
         self.max_batch, self.accept, self.budget, self.restart = max_batch, accept, budget, restart
         self._preview = preview or preview_of(pipe)
+        self._fit = NamedFit(scorer, pipe, self._preview) if isinstance(scorer, str) else None
 
     def best(self, prompt: str, prompt_id: str | None = None, **pipe_kwargs: Any) -> BestOfNResult:
         """The best images of `prompt`.
@@ -186,7 +186,8 @@ class BestOfN:
         if isinstance(self.scorer, str):
             space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
             self.scorer = get_scorer(self.scorer, space)
-            self._fitted.add(space.latent_shape)
+            assert self._fit is not None
+            self._fit.shapes.add(space.latent_shape)
         live = self.live()
         rules = Rules(
             stages_of(self.policy, steps, keep),
@@ -210,16 +211,6 @@ class BestOfN:
         """The scorer, ready for a run; `rules` has loaded it."""
         assert not isinstance(self.scorer, str)
         return LiveScorer(self.scorer, self._preview, getattr(self.pipe, "vae", None), self._fit)
-
-    def _fit(self, latents: Any) -> None:
-        """Check that a scorer given by name fits the `latents` of a run, which may be larger than those of the first.
-
-        Raises:
-            NbenchError: it does not.
-        """
-        if self._name is not None and (shape := tuple(latents.shape[1:])) not in self._fitted:
-            get_scorer(self._name, space_from(self.pipe, latents, self._preview), load=False)
-            self._fitted.add(shape)
 
     @property
     def pooled(self) -> bool:

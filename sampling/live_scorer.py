@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from ..errors import NbenchError
+from ..pipelines.latent_space import space_from
 from ..pipelines.vae import decode
 from ..scorers.apply import AppliedScorer, Rows
 from ..scorers.decoders import Decoder, input_decoder, preview
 from ..scorers.protocols import Reads, Scorer, calls_per_score, input_kind
+from ..scorers.registry import get_scorer
 from ..scorers.stack import AppliedStack, StackScorer
 from ..shards.schema import PositionInfo, PreviewMap
 from ..shards.signals import LAYERED
@@ -29,6 +31,23 @@ _READS = (
     "attention",
     "nothing",
 )
+
+
+class NamedFit:
+    """Checks that the scorer called `name` fits latents of `pipe` [B, C, h, w]: once for each of their shapes.
+
+    Raises (on calling):
+        NbenchError: it does not.
+    """
+
+    def __init__(self, name: str, pipe: Any, preview_map: PreviewMap | None) -> None:
+        self._name, self._pipe, self._preview_map = name, pipe, preview_map
+        self.shapes = set[tuple[int, ...]]()
+
+    def __call__(self, latents: torch.Tensor) -> None:
+        if (shape := tuple(latents.shape[1:])) not in self.shapes:
+            get_scorer(self._name, space_from(self._pipe, latents, self._preview_map), load=False)
+            self.shapes.add(shape)
 
 
 class LiveScorer:
@@ -52,14 +71,14 @@ class LiveScorer:
         scorer: Scorer,
         preview_map: PreviewMap | None,
         vae: Any = None,
-        fit: Callable[[torch.Tensor], None] = lambda _: None,
+        fit: Callable[[torch.Tensor], None] | None = None,
     ) -> None:
         if input_kind(scorer.reads) not in _READS:
             raise NbenchError(
                 f"{scorer.name} reads {scorer.reads}, which a running pipeline does not have: "
                 f"use a scorer that reads one of {', '.join(_READS)}"
             )
-        self.scorer, self.preview_map, self.fit = scorer, preview_map, fit
+        self.scorer, self.preview_map, self.fit = scorer, preview_map, fit or (lambda _: None)
         self._applied = _applied(scorer, preview_map, vae)
         self.observes = frozenset(scorer.positions) if isinstance(scorer, StackScorer) else frozenset[int]()
 

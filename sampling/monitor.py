@@ -21,7 +21,7 @@ from ..scorers.protocols import Reads, Scorer
 from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from ..shards.scores import PROMPT
-from .live_scorer import LiveScorer
+from .live_scorer import LiveScorer, NamedFit
 from .waves import best
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -89,6 +89,7 @@ class AlignmentMonitor:
         self._show = sys.stderr.isatty() if show is None else show
         self._log = log
         self._preview = preview or preview_of(pipe)
+        self._fit = NamedFit(self._scorer, pipe, self._preview) if isinstance(self._scorer, str) else None
         self._live: LiveScorer | None = None if isinstance(self._scorer, str) else self._checked(self._scorer)
         self._stream: IO[str] | None = None
         self._watch = Watch(pipe, self._begin, self._reported, noise=self._scores_noise)
@@ -120,6 +121,8 @@ class AlignmentMonitor:
 
     def _begin(self, noise: torch.Tensor) -> Reads:
         self.scores = {}
+        if self._fit is not None:
+            self._fit(noise)
         if self._live is None:
             assert isinstance(self._scorer, str)
             self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))

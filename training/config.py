@@ -176,6 +176,8 @@ class TrainConfig(FineTuneConfig):
         weights = {}
         for part in words(self.objective):
             name, _, weight = part.partition(":")
+            if name in weights:
+                raise NbenchError(f"--objective names {name} twice: give it once, with its weight")
             try:
                 weights[name] = float(weight or 1)
             except ValueError:

@@ -43,24 +43,30 @@ def contrast(
 
 
 def sigmoid(
-    logits: torch.Tensor, captions: Sequence[str], teacher: torch.Tensor | None, bias: torch.Tensor | None
+    logits: torch.Tensor,
+    captions: Sequence[str],
+    teacher: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    teacher_bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023): every image and caption is a question of its own.
 
     Args:
         logits, captions, teacher: as of `contrast`; the targets are the sigmoids of the teacher's, else 1 for an
             image's own caption, however often it occurs, and 0 for others.
-        bias: added to logits; None: - log of the number of captions, at which most answers start as no.
+        bias, teacher_bias: added to each's logits; None: - log of the number of captions, at which most answers start
+            as no.
 
     Returns:
         Cross entropy summed over captions, averaged over images.
     """
-    shift = bias if bias is not None else -math.log(len(captions))
+    start = -math.log(len(captions))
+    shift, teacher_shift = (start if each is None else each for each in (bias, teacher_bias))
     if teacher is None:
         number = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
         numbers = torch.tensor([number[caption] for caption in captions], device=logits.device)
         targets = (numbers[: len(logits), None] == numbers).float()
     else:
-        targets = (teacher.float() + shift).sigmoid().detach()
+        targets = (teacher.float() + teacher_shift).sigmoid().detach()
     losses = F.binary_cross_entropy_with_logits(logits.float() + shift, targets, reduction="none")
     return losses.sum(1).mean()

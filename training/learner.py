@@ -115,7 +115,7 @@ class DualEncoderLearner(Learner):
         placement = Placement(str(device))
         frozen = teacher.eval().requires_grad_(False)
         self._frozen = CLIPScorer(base, reads="image", placement=placement, model=frozen)
-        self._frozen_scale = frozen.logit_scale.exp().item()
+        self._frozen_scale, self._frozen_bias = frozen.logit_scale.exp().item(), getattr(frozen, "logit_bias", None)
         changed = {"input": config.input, "noise_level": config.noise_level}
         before = getattr(start.config, "nbench", {"input": "preview", "noise_level": "none"})
         if trained_here and before != changed:
@@ -186,7 +186,8 @@ class DualEncoderLearner(Learner):
             if name == "contrast":
                 term = contrasted
             elif name == "sigmoid":
-                term = sigmoid(logits, captions, teacher, getattr(_plain(self.model), "logit_bias", None))
+                bias = getattr(_plain(self.model), "logit_bias", None)
+                term = sigmoid(logits, captions, teacher, bias, self._frozen_bias)
             elif name == "distill":
                 assert clean is not None
                 term = (1 - (noisy * clean).sum(1)).mean()

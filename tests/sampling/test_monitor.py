@@ -136,6 +136,15 @@ def test_what_is_no_number_is_told_and_stops_a_run(
     assert sparkline([math.nan, 1, 2, math.inf]) == " ▁█ "
 
 
+def test_a_scorer_by_name_must_fit_later_runs_of_other_sizes_too(world: Any) -> None:
+    called: dict[str, Any] = {"num_inference_steps": 2, "max_sequence_length": 1}
+    with AlignmentMonitor(world, "noisyclip", PROMPT, show=False) as monitor:
+        world(PROMPT, **called)
+        assert sorted(monitor.scores) == [1, 2]
+        with pytest.raises(NbenchError, match="no noisyclip weights fit latents of 4x8x8"):
+            world(PROMPT, height=16, width=16, **called)
+
+
 def test_misfits_are_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     with pytest.raises(NbenchError, match="mean reads finished images"):

@@ -28,7 +28,7 @@ from nbench.shards.reader import Bench, open_bench
 from nbench.shards.schema import PositionInfo
 from nbench.training import trainer
 from nbench.training.config import LatentCLIPConfig, TrainConfig
-from nbench.training.contrast import contrast
+from nbench.training.contrast import contrast, sigmoid
 from nbench.training.examples import ExampleDataset, Examples
 from nbench.training.learner import DualEncoderLearner
 from nbench.training.noisyclip import train
@@ -141,6 +141,28 @@ def test_targets_are_the_frozen_models_while_its_text_tower_is_tuned(
     with torch.no_grad():
         expected = stock(**pixels, **tokens).logits_per_image
     torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_teachers_bias_is_its_own_while_the_models_is_tuned(
+    config: TrainConfig, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Any]()
+
+    def noted(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return sigmoid(*arguments)
+
+    monkeypatch.setattr("nbench.training.learner.sigmoid", noted)
+    base = bases["siglip"]
+    config, bench = replace(config, base=str(base), tune="all", objective="sigmoid"), open_bench(config.data)
+    learner = DualEncoderLearner(config, bench.info.latent_space, base, base, torch.device("cpu"))
+    model: Any = learner.model
+    model.logit_bias.data.add_(1.0)
+    learner(next(iter(ExampleDataset(config, bench, learner.images, (0, 1)))))
+    stock: Any = AutoModel.from_pretrained(base, dtype=torch.float32)
+    *_, bias, teacher_bias = given
+    torch.testing.assert_close(bias, stock.logit_bias + 1.0)
+    torch.testing.assert_close(teacher_bias, stock.logit_bias, check_device=False)
 
 
 def test_a_model_of_another_base_is_trained_further_with_its_own_text_tower_and_teacher(
@@ -468,6 +490,7 @@ def test_a_yaml_file_that_does_not_fit(tmp_path: Path, text: str, message: str) 
     [
         (lambda: TrainConfig(objective="contrast:0"), "--objective contrast:0 is not understood"),
         (lambda: TrainConfig(objective="nce"), "--objective nce is not understood"),
+        (lambda: TrainConfig(objective="contrast,distill,contrast:2"), "--objective names contrast twice"),
         (lambda: TrainConfig(patience=1), "--patience needs a --bench"),
         (lambda: LatentCLIPConfig(tune="projection"), "has a new first layer"),
         (lambda: TrainConfig(deepen=2, tune="projection"), "--deepen adds layers"),
