@@ -145,6 +145,21 @@ def test_a_scorer_by_name_must_fit_later_runs_of_other_sizes_too(world: Any) -> 
             world(PROMPT, height=16, width=16, **called)
 
 
+def test_monitors_may_be_closed_in_any_order(sd15_folder: Path) -> None:
+    pipe, arguments = opened(sd15_folder)
+    pipe(PROMPT, **arguments)  # which leaves attributes of its own
+    before = state(pipe)
+    first, second = (AlignmentMonitor(pipe, Mean(), PROMPT, show=False) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    pipe(PROMPT, **arguments)
+    assert sorted(second.scores) == list(range(1, STEPS + 1))
+    second.__exit__(None, None, None)
+    assert state(pipe) == before
+    pipe(PROMPT, **arguments)
+
+
 def test_misfits_are_refused(sd15_folder: Path) -> None:
     pipe, arguments = opened(sd15_folder)
     with pytest.raises(NbenchError, match="mean reads finished images"):
