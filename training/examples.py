@@ -218,7 +218,7 @@ class ExampleDataset(TrajectoryDataset):
     def _shard(self, index: int, positions: Sequence[int]) -> Shard:
         return Shard(self.bench, index, positions, self.config.signal, self._images)
 
-    @property
+    @cached_property
     def _in_memory(self) -> bool:
         return self._row_bytes() * len(self.noise.stored) * self.bench.info.rows <= WINDOW_BYTES
 
