@@ -19,7 +19,6 @@ from ..pipelines.prompt_groups import prompt_groups
 from ..pipelines.pruning import is_compiled, reserved
 from ..scorers.function import as_scorer
 from ..scorers.protocols import Reads, Scorer
-from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from ..shards.signals import LAYERED
 from .live_scorer import LiveScorer, NamedFit
@@ -185,9 +184,8 @@ class BestOfN:
         self.policy.check_calibrated()
         if isinstance(self.scorer, str):
             space = replace(space_of(self.pipe, self._preview, pipe_kwargs), steps=steps)
-            self.scorer = get_scorer(self.scorer, space)
             assert self._fit is not None
-            self._fit.shapes.add(space.latent_shape)
+            self.scorer = self._fit.open(space)
         live = self.live()
         rules = Rules(
             stages_of(self.policy, steps, keep),

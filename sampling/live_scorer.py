@@ -16,7 +16,7 @@ from ..scorers.decoders import Decoder, input_decoder, preview
 from ..scorers.protocols import Reads, Scorer, calls_per_score, input_kind
 from ..scorers.registry import get_scorer
 from ..scorers.stack import AppliedStack, StackScorer
-from ..shards.schema import PositionInfo, PreviewMap
+from ..shards.schema import LatentSpace, PositionInfo, PreviewMap
 from ..shards.signals import LAYERED
 
 _READS = (
@@ -42,12 +42,18 @@ class NamedFit:
 
     def __init__(self, name: str, pipe: Any, preview_map: PreviewMap | None) -> None:
         self._name, self._pipe, self._preview_map = name, pipe, preview_map
-        self.shapes = set[tuple[int, ...]]()
+        self._shapes = set[tuple[int, ...]]()
+
+    def open(self, space: LatentSpace) -> Scorer:
+        """The scorer, loaded for a latent space, which it then fits."""
+        scorer = get_scorer(self._name, space)
+        self._shapes.add(space.latent_shape)
+        return scorer
 
     def __call__(self, latents: torch.Tensor) -> None:
-        if (shape := tuple(latents.shape[1:])) not in self.shapes:
+        if (shape := tuple(latents.shape[1:])) not in self._shapes:
             get_scorer(self._name, space_from(self._pipe, latents, self._preview_map), load=False)
-            self.shapes.add(shape)
+            self._shapes.add(shape)
 
 
 class LiveScorer:

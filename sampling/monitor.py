@@ -18,7 +18,6 @@ from ..pipelines.watch import Known, Watch
 from ..scorers.apply import Rows
 from ..scorers.function import as_scorer
 from ..scorers.protocols import Reads, Scorer
-from ..scorers.registry import get_scorer
 from ..shards.schema import PreviewMap
 from ..shards.scores import PROMPT
 from .live_scorer import LiveScorer, NamedFit
@@ -121,11 +120,11 @@ class AlignmentMonitor:
 
     def _begin(self, noise: torch.Tensor) -> Reads:
         self.scores = {}
-        if self._fit is not None:
-            self._fit(noise)
         if self._live is None:
-            assert isinstance(self._scorer, str)
-            self._live = self._checked(get_scorer(self._scorer, space_from(self._pipe, noise, self._preview)))
+            assert self._fit is not None
+            self._live = self._checked(self._fit.open(space_from(self._pipe, noise, self._preview)))
+        elif self._fit is not None:
+            self._fit(noise)
         return self._live.reads
 
     def _scores_noise(self) -> bool:
