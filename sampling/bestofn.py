@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,7 +180,11 @@ class BestOfN:
         check_prepares(self.pipe)
         parameters = inspect.signature(self.pipe.__call__).parameters
         self._refuse(pipe_kwargs, parameters)
-        steps = int(pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default))
+        wanted = pipe_kwargs.get("num_inference_steps", parameters["num_inference_steps"].default)
+        try:
+            steps = operator.index(wanted)
+        except TypeError:
+            raise NbenchError(f"num_inference_steps={wanted} is no number of steps: give a whole one, as 50") from None
         self.policy.check(self.n, steps)
         self.policy.check_calibrated()
         if isinstance(self.scorer, str):

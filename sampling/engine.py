@@ -31,7 +31,7 @@ class Engine:
     its own timestep; on a processor two batches, each computed by half of its threads. When candidates are dropped,
     those of the next prompts take their rows. Images are those of `BestOfN.best` up to rounding. The scorer and other
     models than the denoiser run one call at a time; callbacks of futures and `progress` run in the engine too and must
-    not wait for it.
+    not wait for its results. They may close it.
 
     Args:
         max_batch: candidates at a time; None: four times those that a request draws.
@@ -140,7 +140,10 @@ class Engine:
         return not self._loop.closed
 
     def close(self, cancel: bool = False) -> None:
-        """End the engine when its requests have ended; `cancel` ends them now. Further requests are refused."""
+        """End the engine when its requests have ended; `cancel` ends them now. Further requests are refused.
+
+        In a callback it returns at once.
+        """
         self._loop.close(cancel)
         atexit.unregister(self.close)
 

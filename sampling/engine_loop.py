@@ -84,6 +84,7 @@ class Loop:
         self._places = list[Place]()
         self._waiting = dict[Turn, Kind | None]()  # turns with a question that is not yet computed, by kind
         self._thread = threading.Thread(target=self._serve, name="nbench-engine", daemon=True)
+        self._here = threading.local()  # its `own`: whether a thread is the loop's or a run's
 
     def start(self, entered: contextlib.ExitStack) -> None:
         """Begin to serve requests; at the end `entered` is closed."""
@@ -115,14 +116,16 @@ class Loop:
                 self.add(request)
 
     def close(self, cancel: bool) -> None:
-        """Take no more requests, and wait until all have ended; `cancel` ends them now."""
+        """Take no more requests, and wait until all have ended; `cancel` ends them now. Callbacks, which run in the
+        loop's own threads, do not wait: the requests end after them."""
         with self.changed:
             self.closed = True
             requests = [*self._queue, *(request for run in self._runs for request in run.requests)] if cancel else []
             self.changed.notify_all()
         for request in requests:
             request.future.cancel()
-        self._thread.join()
+        if not hasattr(self._here, "own"):
+            self._thread.join()
 
     @property
     def stats(self) -> EngineStats:
@@ -147,6 +150,7 @@ class Loop:
 
     @torch.no_grad()
     def _serve(self) -> None:
+        self._here.own = True
         turns, lanes = Turns("nbench-run"), Lanes[_Job](lanes_of(denoisers(self._pipe), is_compiled(self._pipe)))
         with self._entered:
             try:
@@ -182,13 +186,17 @@ class Loop:
             while requests := self._next(lanes):
                 place = self._places.pop() if self._places else Place(self._pipe)
                 run = Run(requests, place, self._bestofn, self._end, self._again)
-                self._runs[run] = turns.start(run)
+                self._runs[run] = turns.start(partial(self._take_turns, run))
                 started.append(self._runs[run])
             self.changed.notify_all()
             goes_on = bool(self._runs or self._queue or not self.closed)
         for turn in started:
             self._advance(turn)
         return goes_on
+
+    def _take_turns(self, run: Run, turn: Turn) -> None:
+        self._here.own = True
+        run(turn)
 
     def _next(self, lanes: int) -> list[Request]:
         """The requests of the next call, which leaves others for further lanes; none if there is no room."""

@@ -92,13 +92,15 @@ class LiveScorer:
         """Check that the scorer can score at `positions` of a run of `steps` steps (None: not known yet).
 
         Raises:
-            NbenchError: position 0 is pure noise, a scorer of images is used before `steps`, a scorer of activations
-                is used at `steps`, or the scorer is for runs of other steps.
+            NbenchError: position 0 is pure noise, one is after `steps`, a scorer of images is used before `steps`, a
+                scorer of activations is used at `steps`, or the scorer is for runs of other steps.
         """
         wanted = getattr(self.scorer, "run_steps", steps)
         if steps is not None and wanted != steps:
             raise NbenchError(f"{self.scorer.name} was opened for runs of {wanted} steps, not {steps}: open it again")
         for position in positions:
+            if steps is not None and position > steps:
+                raise NbenchError(f"a run of {steps} steps has no position {position}: score at {steps} or earlier")
             if position == 0 and not self.calls and not self.scores_noise:
                 raise NbenchError(
                     "position 0 is pure noise, independent of the prompt: score at 1 or later, or use a scorer of "

@@ -52,7 +52,8 @@ class AlignmentMonitor:
         scorer: a Scorer, the name of one that fits the pipeline's latent space, or a function of (inputs, prompts) that
             returns a score for each.
         prompt: the prompt of the call, or its list of prompts.
-        positions: where to score, in 1..T (T: the finished latent); None: wherever the scorer's signal exists.
+        positions: where to score, in 1..T (T: the finished latent); None: wherever the scorer's signal exists. The
+            call raises NbenchError after its first step if it has no such position.
         stop_below: stops a run at the first position where no image reaches this score; the pipeline's call raises
             `RunStopped`.
         callback: called with (position, scores), one score per image; an exception in it ends the run too.
@@ -133,6 +134,8 @@ class AlignmentMonitor:
     def _reported(self, position: int, latents: torch.Tensor, signals: Mapping[int, Known]) -> None:
         live = self._live
         assert live is not None
+        if position == 1 and self._positions is not None:
+            live.check(sorted(self._positions), self._watch.steps)
         for at, read_signal in signals.items():
             if (self._positions is None or at in self._positions) and at >= live.first:
                 self._score(at, read_signal())

@@ -47,6 +47,7 @@ def create_app(engine: Engine, limits: Limits) -> FastAPI:
 
     app = FastAPI(title="nbench", lifespan=lifespan)
     metrics = Metrics(engine)
+    model = {"id": limits.model, "object": "model", "created": 0, "owned_by": "nbench"}
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:
@@ -93,13 +94,18 @@ def create_app(engine: Engine, limits: Limits) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": limits.model, "object": "model", "created": 0, "owned_by": "nbench"}]}
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        _check_model(name, limits)
+        return model
 
     @app.get("/metrics")
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type=_METRICS_TYPE)
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def health() -> JSONResponse:
         return JSONResponse(
             {"status": "ok"} if engine.is_open else {"status": "closed"}, 200 if engine.is_open else 503
@@ -122,8 +128,8 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _checked(wanted: ImageRequest, limits: Limits) -> tuple[str, dict[str, Any]]:
     """The size of a request, and the pipeline's arguments for it."""
-    if wanted.model not in (None, limits.model):
-        raise Refused(404, f"no model {wanted.model[:100]!r}: {limits.model} is served", "model", "model_not_found")
+    if wanted.model is not None:
+        _check_model(wanted.model, limits)
     if len(wanted.prompt) > limits.max_prompt:
         raise Refused(
             400,
@@ -135,6 +141,11 @@ def _checked(wanted: ImageRequest, limits: Limits) -> tuple[str, dict[str, Any]]
     if size not in limits.sizes:
         raise Refused(400, f"no size {size[:40]!r}: use {', '.join(limits.sizes)}", "size", "invalid_value")
     return size, dict(limits.sizes[size])
+
+
+def _check_model(name: str, limits: Limits) -> None:
+    if name != limits.model:
+        raise Refused(404, f"no model {name[:100]!r}: {limits.model} is served", "model", "model_not_found")
 
 
 def _submit(

@@ -313,10 +313,12 @@ def test_what_does_not_fit_is_refused_before_anything_runs(sd15_folder: Path) ->
         ("noisyclip", "2:1", {}, "no noisyclip weights fit latents of 4x8x8"),
         (Mean(), "2:1", {"latents": None}, "latents is set by BestOfN"),
         (Mean(), "2:1", {"colour": 1}, "StableDiffusionPipeline has no argument colour"),
+        (Mean(), "2:1", {"num_inference_steps": None}, "num_inference_steps=None is no number of steps"),
+        (Mean(), "2:1", {"num_inference_steps": 5.5}, "num_inference_steps=5.5 is no number of steps"),
     ):
         pipe.unet.forward = None  # would fail if it were called
         with pytest.raises(NbenchError, match=reason):
-            BestOfN(pipe, scorer, policy=policy).best(PROMPT, **arguments, **kwargs)
+            BestOfN(pipe, scorer, policy=policy).best(PROMPT, **(arguments | kwargs))
         del pipe.unet.forward
 
 

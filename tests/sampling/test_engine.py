@@ -260,6 +260,19 @@ def test_an_error_in_the_block_cancels_what_is_left(tiny: tuple[Any, dict[str, A
     assert sum(future.cancelled() for future in futures) >= 6
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_callback_closes_the_engine(tiny: tuple[Any, dict[str, Any]], cancel: bool) -> None:
+    pipe, arguments = tiny
+    engine = Engine(pipe, Mean(), POLICY, n=3, max_batch=3, **arguments)
+    with engine._loop.changed:
+        first = engine.submit(PROMPT, progress=lambda _: engine.close(cancel))
+        others = [engine.submit(PROMPT) for _ in range(3)]
+    engine._loop._thread.join(60)
+    assert [future.cancelled() for future in (first, *others)] == [cancel] * 4
+    engine.close()  # for those who wait
+    assert not engine._loop._thread.is_alive()
+
+
 def test_two_threads_share_an_engine_but_not_a_best_of_n(tiny: tuple[Any, dict[str, Any]]) -> None:
     pipe, arguments = tiny
     scoring, go_on = threading.Event(), threading.Event()

@@ -166,5 +166,11 @@ def test_misfits_are_refused(sd15_folder: Path) -> None:
         AlignmentMonitor(pipe, Mean("image"), PROMPT)
     with pytest.raises(NbenchError, match="position 0 is pure noise"):
         AlignmentMonitor(pipe, Mean(), PROMPT, positions=[0, 5])
+    for reads, late in (("latent", STEPS + 1), ("activations:mid_block", STEPS)):
+        with (
+            AlignmentMonitor(pipe, Mean(reads), PROMPT, positions=[1, late]),
+            pytest.raises(NbenchError, match=f"position {late}"),
+        ):
+            plain(pipe, SEEDS, arguments)
     with AlignmentMonitor(pipe, Mean(), ["a", "b", "c"]), pytest.raises(NbenchError, match="2 images for 3 prompts"):
         plain(pipe, SEEDS, arguments)

@@ -241,7 +241,11 @@ def test_values_out_of_range_are_refused_before_anything_is_loaded(values: dict[
 def test_health_models_and_metrics(served: Served) -> None:
     served.client.images.generate(prompt=PROMPT)
     assert httpx.get(f"{served.url}/healthz").json() == {"status": "ok"}
+    assert httpx.head(f"{served.url}/healthz").status_code == 200
     assert [model.id for model in served.client.models.list()] == ["tiny"]
+    assert served.client.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError, match="no model 'other/model': tiny is served"):
+        served.client.models.retrieve("other/model")
     missing = httpx.get(f"{served.url}/nowhere")
     assert (missing.status_code, missing.json()["error"]["message"]) == (404, "Not Found")
     assert metric(served, "nbench_request_seconds_count") >= 1
