@@ -30,7 +30,7 @@ BLOCKS = [
 # Makefile make them smaller.
 SMALLER = {
     "make demo": {"LIMIT": "2"},
-    "make test": {"ARGS": "tests/test_cli.py"},
+    "make test": {"ARGS": "tests/test_progress.py"},
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,34 +103,22 @@ def light(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.mark.slow
 def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(
-    alone: Path, tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    build = ["build", "ncc", "--limit", "6", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2"]
-    done = light(*build, "--out", tmp_path / "ncc")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]")
-    assert files(tmp_path / "ncc") == files(alone)
-    refused = light(*build, "--out", tmp_path / "ncc", "--fresh", "--scheduler", "Heun")
-    assert (refused.returncode, refused.stdout) == (2, "[]\n")
-    assert "Heun" in refused.stderr
-
-
-@pytest.mark.slow
-def test_the_driver_of_an_extension_of_references_and_of_scores_imports_neither(
     tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """And all is as if one process had made it."""
+    """Of a build, its extension, references and scores; and all is as if one process had made it."""
     out, results = tmp_path / "two", tmp_path / "results"
     small = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "one")
     build(replace(small, limit=4), progress=False)
-    shutil.copytree(tmp_path / "one", out)
     build(replace(small, limit=6, extend=True), progress=False)
     add_references(AddConfig(tmp_path / "one", ("vqascore",)))
     config = EvaluateConfig(tmp_path / "one", ("clip", "noisyclip"), "0,1", results / "one", retrieval=True)
     evaluate(replace(config, time_steps=2))
-    words = ["build", "genai-bench", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--references"]
+    words = ["build", "genai-bench", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--out", out]
+    words += ["--references", "clip"]
     scores = ["--model", "clip", "--model", "noisyclip", "--latents", "0,1", "--retrieval", "--time-steps", "2"]
     for arguments in (
-        [*words, "clip", "--limit", "6", "--extend", "--out", out],
+        [*words, "--limit", "4"],
+        [*words, "--limit", "6", "--extend"],
         ["references", out, "--add", "vqascore"],
         ["evaluate", "--bench", out, *scores, "--out", results / "two"],
     ):
@@ -142,9 +129,13 @@ def test_the_driver_of_an_extension_of_references_and_of_scores_imports_neither(
         one, two = (results / folder / folder / f"{name}.parquet" for folder in ("one", "two"))
         assert two.read_bytes() == one.read_bytes()
         assert read_result(two.with_suffix(".json")).retrieval == read_result(one.with_suffix(".json")).retrieval != ()
-    refused = light("evaluate", "--bench", out, "--model", "nosuch", "--out", results)
-    assert (refused.returncode, refused.stdout) == (2, "[]\n")
-    assert "unknown model nosuch" in refused.stderr
+    for arguments, reason in (
+        ([*words, "--limit", "4", "--fresh", "--scheduler", "Heun"], "Heun"),
+        (["evaluate", "--bench", out, "--model", "nosuch", "--out", results], "unknown model nosuch"),
+    ):
+        refused = light(*arguments)
+        assert (refused.returncode, refused.stdout) == (2, "[]\n")
+        assert reason in refused.stderr
 
 
 @pytest.mark.slow

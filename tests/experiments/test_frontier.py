@@ -75,7 +75,7 @@ def test_stacks_of_two_scorers_are_better_than_either_and_cost_what_their_stages
 def test_the_second_generators_frontier_runs_and_runs_again_from_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PROMPTS": 10, "X0_ROWS": 80, "X0_EPOCHS": 1}.items():
+    for name, value in {"PROMPTS": 6, "X0_ROWS": 80, "X0_EPOCHS": 1}.items():
         monkeypatch.setattr(data, name, value)
     monkeypatch.setattr("nbench.experiments.frontier.AT_ONCE", 2)
     run_frontier("frontier-unet", tmp_path / "work", tmp_path)
