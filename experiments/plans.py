@@ -142,9 +142,9 @@ EXPERIMENTS = {
         "Inputs and objectives",
         "Which input and which objective keep most of the gain, with the same rows and the same number of steps?",
         _objectives(),
-        finding="Reading latents beats previews (.30 against .12 at 10 by `truth`), and being told the noise level "
-        "adds to both (.34 and .19). With so few rows distillation alone is the best objective: .70 at 15, "
-        "where contrast with distillation keeps .56 and contrast alone .46; `sigmoid` is between them (.61). "
+        finding="Reading latents beats previews (.27 against .14 at 10 by `truth`), and being told the noise level "
+        "adds to both (.33 and .21). With so few rows distillation alone is the best objective: .70 at 15, "
+        "where contrast with distillation keeps .58 and contrast alone .50; `sigmoid` is between them (.61). "
         "Losses on the order of candidates alone learn next to nothing, 1,600 images have too few orders. "
         "With 40,000 scenes the difference is gone: after 25 passes over them `noisyclip-t` kept .78 at 10 by "
         "`vqascore`, four more by distillation alone keep .78, and 8 or 24 passes on these trajectories with a "
