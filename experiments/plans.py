@@ -194,12 +194,12 @@ EXPERIMENTS = {
         "With the same number of steps, where does more training data stop helping, what does an image tower of twice "
         "the depth add, and how far is the ceiling: many more steps, or the references themselves on finished images?",
         _rows(),
-        finding="After 1,000 steps (two seeds, the deeper towers one) at 16,000 scenes: by `truth` .44, .46, .54 and "
-        ".53 at 10, .73, .83, .85 and .83 at 20 for 1,000 to 64,000. What helps then is more steps, and up to "
-        "a point depth. 100,000 scenes, each seen once in 1.5 times as many steps, give .70 and .86 (one "
-        "seed). With twice the layers in its image tower, each added one beginning as no change (`--deepen "
-        "2`), the model keeps .62 at 10 and .91 at 20 after the same steps. But it is no better in the end: "
-        "after 12 times as many it keeps .78 and .96, where `noisyclip-t`, as deep as the frozen CLIP, kept "
+        finding="After 1,000 steps at 16,000 scenes: by `truth` .43, .49, .54 and .54 at 10, .72, .80, .84 and .82 at "
+        "20 for 1,000 to 64,000. What helps then is more steps, and up to a point depth: 100,000 scenes, each "
+        "seen once in 1.5 times as many steps, give .59 and .88, and as much, .61 and .88, comes from the "
+        "same 1,000 steps with twice the layers in the image tower, each added one beginning as no change "
+        "(`--deepen 2`). But the deeper model is no better in the end: after 12 times as many steps (one seed) "
+        "it keeps .78 and .96, where `noisyclip-t`, as deep as the frozen CLIP, kept "
         ".83 and .98 after 15 times as many (.76 and .78 at 10 by `vqascore`); the mean of both models' "
         "scores kept .79 there. A further pass over 200,000 scenes, four fifths of them new, moved that to .80 "
         "(.84 and .97 by `truth`) and left its loss on held-out captions where it was (1.281 and 1.284). So "
