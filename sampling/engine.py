@@ -144,8 +144,8 @@ class Engine:
 
         In a callback it returns at once.
         """
-        self._loop.close(cancel)
-        atexit.unregister(self.close)
+        if self._loop.close(cancel):
+            atexit.unregister(self.close)
 
     def __enter__(self) -> Engine:
         return self

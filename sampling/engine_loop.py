@@ -115,17 +115,22 @@ class Loop:
                 self.changed.wait_for(lambda: self.closed or not self._queue.is_full)
                 self.add(request)
 
-    def close(self, cancel: bool) -> None:
-        """Take no more requests, and wait until all have ended; `cancel` ends them now. Callbacks, which run in the
-        loop's own threads, do not wait: the requests end after them."""
+    def close(self, cancel: bool) -> bool:
+        """Take no more requests, and wait until all have ended; `cancel` ends them now.
+
+        Returns:
+            Whether they have ended: callbacks, which run in the loop's own threads, do not wait.
+        """
         with self.changed:
             self.closed = True
             requests = [*self._queue, *(request for run in self._runs for request in run.requests)] if cancel else []
             self.changed.notify_all()
         for request in requests:
             request.future.cancel()
-        if not hasattr(self._here, "own"):
-            self._thread.join()
+        if hasattr(self._here, "own"):
+            return False
+        self._thread.join()
+        return True
 
     @property
     def stats(self) -> EngineStats:
