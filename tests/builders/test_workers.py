@@ -103,9 +103,9 @@ def light(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.mark.slow
 def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(
-    tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
+    alone: Path, tmp_path: Path, light: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """Of a build, its extension, references and scores; and all is as if one process had made it."""
+    """Of builds, an extension, references and scores; and all is as if one process had made it."""
     out, results = tmp_path / "two", tmp_path / "results"
     small = replace(SMALL, kind="genai-bench", references=("clip",), out=tmp_path / "one")
     build(replace(small, limit=4), progress=False)
@@ -113,10 +113,11 @@ def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(
     add_references(AddConfig(tmp_path / "one", ("vqascore",)))
     config = EvaluateConfig(tmp_path / "one", ("clip", "noisyclip"), "0,1", results / "one", retrieval=True)
     evaluate(replace(config, time_steps=2))
-    words = ["build", "genai-bench", "--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--out", out]
-    words += ["--references", "clip"]
+    shape = ["--candidates", "1", "--steps", "2", "--rows-per-shard", "2", "--out"]
+    words = ["build", "genai-bench", *shape, out, "--references", "clip"]
     scores = ["--model", "clip", "--model", "noisyclip", "--latents", "0,1", "--retrieval", "--time-steps", "2"]
     for arguments in (
+        ["build", "ncc", *shape, tmp_path / "ncc", "--limit", "6"],
         [*words, "--limit", "4"],
         [*words, "--limit", "6", "--extend"],
         ["references", out, "--add", "vqascore"],
@@ -124,6 +125,7 @@ def test_the_driver_of_several_workers_imports_neither_torch_nor_diffusers(
     ):
         done = light(*arguments)
         assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
+    assert files(tmp_path / "ncc") == files(alone)
     assert files(out) == files(tmp_path / "one")
     for name in ("clip", "noisyclip"):
         one, two = (results / folder / folder / f"{name}.parquet" for folder in ("one", "two"))
